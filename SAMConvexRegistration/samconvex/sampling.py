@@ -1,0 +1,59 @@
+"""The one place that interpolates: values of a lattice at points, with ITK's rule for what lies inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .geometry import Grid
+
+
+def sample(
+    values: torch.Tensor,
+    grid: Grid,
+    points: torch.Tensor,
+    *,
+    reference: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
+    mode: str = "linear",
+    fill: float | None = None,
+) -> torch.Tensor:
+    """Interpolate ``values`` on ``grid`` at LPS points.
+
+    Args:
+        values: (1, C, D, H, W) floating point.
+        grid: the lattice of ``values``.
+        points: (d, h, w, 3) LPS mm relative to ``reference``.
+        reference: LPS mm (3,) that was subtracted from the points.
+        mode: "linear" or "nearest".
+        fill: value outside the buffer, by ITK's rule index outside [-0.5, size - 0.5]; None repeats the edge.
+
+    Returns:
+        (1, C, d, h, w) in the dtype of ``values``.
+    """
+    coordinates = grid.normalized(points, reference)
+    result = F.grid_sample(
+        values,
+        coordinates[None].to(values.dtype),
+        mode="bilinear" if mode == "linear" else "nearest",
+        padding_mode="border",
+        align_corners=True,
+    )
+    if fill is not None:
+        result.masked_fill_(~inside(grid, coordinates)[None, None], fill)
+    return result
+
+
+def inside(grid: Grid, coordinates: torch.Tensor) -> torch.Tensor:
+    """Bool (...): normalized ``coordinates`` (..., 3) lie in the buffer, edges of the outer voxels included."""
+    size = torch.as_tensor(grid.size, dtype=coordinates.dtype, device=coordinates.device)
+    limit = torch.where(size > 1, size / (size - 1).clamp(min=1), torch.ones_like(size)) + 1e-6
+    return (coordinates.abs() <= limit).all(-1)
+
+
+def slabs(grid: Grid, voxels_per_slab: int = 4_000_000) -> list[tuple[int, int]]:
+    """Slice ranges (z0, z1) of ``grid`` that hold about ``voxels_per_slab`` voxels each."""
+    depth = max(1, voxels_per_slab // (grid.size[0] * grid.size[1]))
+    return [(z, min(z + depth, grid.size[2])) for z in range(0, grid.size[2], depth)]

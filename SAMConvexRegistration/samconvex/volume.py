@@ -1,0 +1,299 @@
+"""Volumes: voxels with their grid. Reading, writing, resampling, body mask and CT intensity window."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+import torch.nn.functional as F
+
+from .errors import InputError, ResourceError
+from .geometry import Grid
+from .sampling import sample, slabs
+
+MINIMUM_VOXELS_PER_AXIS = 8
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A scalar 3D image.
+
+    Attributes:
+        tensor: (1, 1, D, H, W) in the dtype it was read with (unsigned 16 and 32 bit one size wider).
+        grid: its place in the patient, LPS mm.
+        pixel_id: SimpleITK pixel type to write.
+        source: file, folder or node name, for messages and reports.
+        notes: what reading had to decide, for the report's warnings.
+    """
+
+    tensor: torch.Tensor
+    grid: Grid
+    pixel_id: int = sitk.sitkFloat32
+    source: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def from_sitk(cls, image: sitk.Image, source: str | None = None, notes: tuple[str, ...] = ()) -> Volume:
+        """From a scalar 3D SimpleITK image; the voxels are copied."""
+        array = sitk.GetArrayFromImage(image)
+        wider = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}.get(array.dtype.name)
+        tensor = torch.from_numpy(array.astype(wider) if wider else array)[None, None]
+        return cls(tensor, Grid.from_sitk(image), image.GetPixelID(), source, notes)
+
+    def to_sitk(self) -> sitk.Image:
+        """As a SimpleITK image of the original pixel type; integers are rounded and clipped to its range."""
+        dtype = _numpy_dtype(self.pixel_id)
+        array = self.tensor[0, 0].cpu()
+        if dtype.kind in "iu" and array.is_floating_point():
+            array = array.round()
+        values = array.numpy()
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            values = values.clip(limits.min, limits.max)
+        return self.grid.apply_to_sitk(sitk.GetImageFromArray(values.astype(dtype, copy=False)))
+
+    def as_float(self) -> torch.Tensor:
+        """(1, 1, D, H, W) float32."""
+        return self.tensor.float()
+
+    @property
+    def name(self) -> str:
+        """How messages call this volume."""
+        return self.source or "the volume"
+
+    @property
+    def background(self) -> float:
+        """Value outside the image: its minimum (air in CT)."""
+        return float(self.tensor.min())
+
+    @property
+    def modality(self) -> str:
+        """"ct" where values look like Hounsfield units (air near -1000), else "mr"."""
+        return "ct" if self.background <= -500 else "mr"
+
+    def with_tensor(self, tensor: torch.Tensor, grid: Grid | None = None) -> Volume:
+        """The same image with other voxels."""
+        return replace(self, tensor=tensor, grid=grid or self.grid)
+
+
+def read_volume(path: str | os.PathLike) -> Volume:
+    """Read a scalar 3D image file, or the largest series of a DICOM folder.
+
+    Raises:
+        InputError: missing, unreadable, not 3D, multi-component, non-finite, constant or too small.
+    """
+    image, notes = _read(path)
+    volume = Volume.from_sitk(image, str(path), notes)
+    check_volume(volume)
+    return volume
+
+
+def read_labels(path: str | os.PathLike) -> Volume:
+    """Read a label map (integers; floats that hold integers are accepted).
+
+    Raises:
+        InputError: as :func:`read_volume`, or values that are not integers, or no label at all.
+    """
+    image, notes = _read(path)
+    volume = Volume.from_sitk(image, str(path), notes)
+    tensor = volume.tensor
+    if tensor.is_floating_point():
+        if not bool(torch.isfinite(tensor).all()) or not bool((tensor == tensor.round()).all()):
+            raise InputError(f"{path} holds fractional values; a label map needs whole numbers.")
+        volume = replace(volume, tensor=tensor.to(torch.int32), pixel_id=sitk.sitkInt32)
+    if not bool(volume.tensor.any()):
+        raise InputError(f"{path} has no label above 0; check that it is the segmentation.")
+    return volume
+
+
+def read_mask(path: str | os.PathLike) -> Volume:
+    """Read a mask: every nonzero voxel counts."""
+    volume = read_labels(path)
+    return replace(volume, tensor=(volume.tensor != 0).to(torch.uint8), pixel_id=sitk.sitkUInt8)
+
+
+def check_volume(volume: Volume) -> None:
+    """Raise InputError where a volume cannot be registered or matched."""
+    name, tensor = volume.name, volume.tensor
+    if min(volume.grid.size) < MINIMUM_VOXELS_PER_AXIS:
+        size = "x".join(map(str, volume.grid.size))
+        raise InputError(f"{name} has {size} voxels; at least {MINIMUM_VOXELS_PER_AXIS} along every axis are needed.")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise InputError(f"{name} holds NaN or infinite voxels; replace them (for example by the air value) and retry.")
+    if bool(tensor.min() == tensor.max()):
+        raise InputError(f"{name} is constant (every voxel is {tensor.min().item():g}); choose an image with content.")
+
+
+def write_volume(volume: Volume, path: str | os.PathLike) -> None:
+    """Write in the volume's pixel type; the file format follows the ending."""
+    write_image(volume.to_sitk(), path)
+
+
+def write_image(image: sitk.Image, path: str | os.PathLike) -> None:
+    """Write a SimpleITK image, compressed.
+
+    Raises:
+        InputError: unknown ending. ResourceError: the disk refused.
+    """
+    try:
+        sitk.WriteImage(image, str(path), True)
+    except RuntimeError as error:
+        if "ImageIO" in str(error) and "create" in str(error).lower():
+            raise InputError(f"{path}: unknown image format; use .nii.gz, .nrrd or .mha.") from error
+        raise ResourceError(f"{path} could not be written; check free space and permissions.") from error
+
+
+def _read(path: str | os.PathLike) -> tuple[sitk.Image, tuple[str, ...]]:
+    location = Path(path)
+    if not location.exists():
+        raise InputError(f"{path} does not exist; check the path.")
+    notes: tuple[str, ...] = ()
+    try:
+        if location.is_dir():
+            image, notes = _read_dicom(location)
+        else:
+            image = sitk.ReadImage(str(location))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} could not be read as an image; give a NIfTI, NRRD, MetaImage file or a DICOM series folder."
+        ) from error
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        count = image.GetNumberOfComponentsPerPixel()
+        raise InputError(f"{path} has {count} components per voxel; extract one scalar image first.")
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[:, :, :, 0]
+    if image.GetDimension() != 3 or 1 in image.GetSize():
+        flat = image.GetDimension() if image.GetDimension() != 3 else 2
+        raise InputError(f"{path} is {flat}D; give one 3D volume.")
+    return image, notes
+
+
+def _read_dicom(folder: Path) -> tuple[sitk.Image, tuple[str, ...]]:
+    reader = sitk.ImageSeriesReader()
+    series = {uid: reader.GetGDCMSeriesFileNames(str(folder), uid) for uid in reader.GetGDCMSeriesIDs(str(folder))}
+    if not series:
+        raise InputError(f"{folder} holds no DICOM series; give the folder that directly contains the slices.")
+    uid = max(series, key=lambda key: len(series[key]))
+    reader.SetFileNames(series[uid])
+    notes: tuple[str, ...] = ()
+    if len(series) > 1:
+        notes = (f"{folder} holds {len(series)} DICOM series; the largest ({len(series[uid])} slices) was read.",)
+    return reader.Execute(), notes
+
+
+def _numpy_dtype(pixel_id: int) -> np.dtype:
+    return sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], pixel_id)).dtype
+
+
+def resample(volume: Volume, grid: Grid, *, mode: str = "linear", fill: float | None = None) -> Volume:
+    """Resample onto another grid by physical position; finer inputs are first averaged (no aliasing).
+
+    Args:
+        mode: "linear" (float32 result) or "nearest" (dtype kept).
+        fill: value outside the image; default the volume's background, 0 for "nearest".
+    """
+    if fill is None:
+        fill = 0.0 if mode == "nearest" else volume.background
+    if grid == volume.grid and mode == "linear":
+        return volume.with_tensor(volume.as_float())
+    source = volume if mode == "nearest" else _averaged(volume, grid)
+    values = source.tensor.float()
+    pieces = []
+    for z0, z1 in slabs(grid):
+        points = grid.voxel_centers(z0, z1, reference=grid.origin, device=values.device)
+        pieces.append(sample(values, source.grid, points, reference=grid.origin, mode=mode, fill=fill))
+    result = torch.cat(pieces, 2)
+    return volume.with_tensor(result.to(volume.tensor.dtype) if mode == "nearest" else result, grid)
+
+
+def _averaged(volume: Volume, grid: Grid) -> Volume:
+    """Mean over whole-voxel blocks, so that linear interpolation at ``grid``'s spacing sees every voxel."""
+    # Target spacing along each source axis: the shortest step any target axis makes along it.
+    along = np.abs(volume.grid.lps_to_voxel[:3, :3] @ grid.voxel_to_lps[:3, :3]).max(1)
+    factors = np.maximum(np.floor(along + 0.25), 1).astype(int)
+    if (factors == 1).all():
+        return volume
+    fx, fy, fz = (int(f) for f in factors)
+    pieces = []
+    for z0, z1 in slabs(volume.grid):
+        z0, z1 = z0 - z0 % fz, (z1 if z1 == volume.grid.size[2] else z1 - z1 % fz)
+        block = volume.tensor[:, :, z0:z1].float()
+        padding = [(-block.shape[axis]) % f for axis, f in ((4, fx), (3, fy), (2, fz))]
+        block = F.pad(block, (0, padding[0], 0, padding[1], 0, padding[2]), mode="replicate")
+        pieces.append(F.avg_pool3d(block, (fz, fy, fx)))
+    return volume.with_tensor(torch.cat(pieces, 2), volume.grid.strided((fx, fy, fz)))
+
+
+def ct_window(tensor: torch.Tensor, lower: float = -1000.0, upper: float = 1000.0) -> torch.Tensor:
+    """Clip Hounsfield units and scale to [0, 1]."""
+    return ((tensor.float() - lower) / (upper - lower)).clamp_(0, 1)
+
+
+def normalized_intensity(volume: Volume) -> torch.Tensor:
+    """(1, 1, D, H, W) float32 in [0, 1]: a wide CT window, or the 0.2 to 99.8 percentile range of other modalities."""
+    if volume.modality == "ct":
+        return ct_window(volume.tensor)
+    values = volume.as_float()
+    flat = values.flatten()
+    flat = flat[:: max(1, flat.numel() // 1_000_000)]
+    lower, upper = torch.quantile(flat, torch.tensor([0.002, 0.998], device=flat.device)).tolist()
+    return ct_window(values, lower, max(upper, lower + 1e-6))
+
+
+def body_mask(volume: Volume, spacing: float = 4.0) -> Volume:
+    """Mask of the body, couch and outside air removed, lungs and airways kept.
+
+    Returns:
+        uint8 volume on the identity-direction grid of ``spacing`` mm that covers the image.
+
+    Raises:
+        InputError: nothing that looks like a body.
+    """
+    grid = volume.grid.canonical(spacing)
+    coarse = resample(volume, grid)
+    tissue_threshold = -300.0 if volume.modality == "ct" else _otsu(coarse.tensor)
+    image = sitk.GetImageFromArray(coarse.tensor[0, 0].numpy())
+    tissue = sitk.GetArrayFromImage(sitk.BinaryMorphologicalOpening(image > tissue_threshold, (2, 2, 0))) > 0
+    if volume.modality == "ct":
+        body = _without_outside_air(tissue, coarse.tensor[0, 0].numpy())
+        body = sitk.GetArrayFromImage(sitk.BinaryMorphologicalOpening(sitk.GetImageFromArray(body), (3, 3, 0)))
+    else:
+        closed = sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(tissue.astype(np.uint8)), (3, 3, 3))
+        body = sitk.GetArrayFromImage(sitk.BinaryFillhole(closed))
+    body = _largest_component(body)
+    # A few cubic centimeters are the smallest thing anyone registers; less is noise.
+    if body.sum() * float(np.prod(grid.spacing)) < 2000.0:
+        raise InputError(f"No body was found in {volume.name}; check that it is a CT in Hounsfield units or an MR image.")
+    return Volume(torch.from_numpy(body.astype(np.uint8))[None, None], grid, sitk.sitkUInt8, volume.source)
+
+
+def _otsu(values: torch.Tensor) -> float:
+    threshold = sitk.OtsuThresholdImageFilter()
+    threshold.Execute(sitk.GetImageFromArray(values[0, 0].numpy()))
+    # Otsu splits dark from bright tissue as readily as air from tissue: half of it keeps dark tissue.
+    return threshold.GetThreshold() / 2
+
+
+def _without_outside_air(tissue: np.ndarray, hounsfield: np.ndarray) -> np.ndarray:
+    """Everything but the air components that touch the image sides and are as empty as room air.
+
+    A lung cut by the field of view touches the border too, but is denser than -940 HU on average.
+    """
+    gas = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray((~tissue).astype(np.uint8))))
+    sides = np.ones(gas.shape, bool)
+    sides[:, 1:-1, 1:-1] = False
+    outside = np.zeros(gas.shape, bool)
+    for label in np.unique(gas[sides & (gas > 0)]):
+        component = gas == label
+        if np.median(hounsfield[component]) < -940:
+            outside |= component
+    return (~outside).astype(np.uint8)
+
+
+def _largest_component(mask: np.ndarray) -> np.ndarray:
+    labels = sitk.RelabelComponent(sitk.ConnectedComponent(sitk.GetImageFromArray(mask)), sortByObjectSize=True)
+    return sitk.GetArrayFromImage(labels) == 1
