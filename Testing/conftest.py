@@ -1,0 +1,34 @@
+"""What every test shares: the engine on the path, few threads, and the evaluation images where they exist."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Tests compare milliseconds-sized work; thread pools cost more than they bring and starve neighbors. Set before torch.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+if str(REPOSITORY / "SAMConvexRegistration") not in sys.path:
+    sys.path.insert(0, str(REPOSITORY / "SAMConvexRegistration"))
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The repository's root folder."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real evaluation images: SAMCONVEX_DATA, or ``../shared/data`` beside the repository."""
+    folder = Path(os.environ.get("SAMCONVEX_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (folder / "cases.csv").is_file():
+        pytest.skip(f"the evaluation images are not at {folder} (set SAMCONVEX_DATA)")
+    return folder
