@@ -139,6 +139,16 @@ class Grid:
         first = self.voxels_to_points((step[None] - 1) / 2)[0]
         return Grid(_triple(size, int), _triple(np.asarray(self.spacing) * step), _triple(first), self.direction)
 
+    def subdivided(self, parts: int) -> Grid:
+        """Grid of ``parts`` voxels along each axis in place of every voxel; ``strided(parts)`` undoes it."""
+        first = self.voxels_to_points(np.full((1, 3), (1 / parts - 1) / 2))[0]
+        spacing = np.asarray(self.spacing) / parts
+        return Grid(_triple(np.asarray(self.size) * parts, int), _triple(spacing), _triple(first), self.direction)
+
+    def padded(self, voxels: int) -> Grid:
+        """Grid with ``voxels`` more on every side."""
+        return self.cropped([-voxels] * 3, [s + 2 * voxels for s in self.size])
+
     def voxel_centers(
         self,
         z0: int = 0,

@@ -267,7 +267,7 @@ def body_mask(volume: Volume, spacing: float = 4.0) -> Volume:
     body = _largest_component(body)
     # A few cubic centimeters are the smallest thing anyone registers; less is noise.
     if body.sum() * float(np.prod(grid.spacing)) < 2000.0:
-        raise InputError(f"No body was found in {volume.name}; check that it is a CT in Hounsfield units or an MR image.")
+        raise InputError(f"No body was found in {volume.name}; check that it is a CT in Hounsfield units or an MR.")
     return Volume(torch.from_numpy(body.astype(np.uint8))[None, None], grid, sitk.sitkUInt8, volume.source)
 
 

@@ -1,0 +1,114 @@
+"""How good a registration is: overlap, surface and landmark distances, and the regularity of the map.
+
+Every figure the project prints comes from here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from .field import DisplacementField
+from .transforms import Transform
+from .volume import Volume
+
+
+def dice(fixed_labels: Volume, warped_labels: Volume) -> dict[int, float]:
+    """Dice overlap of every label that occurs in both maps' union; both on the same grid.
+
+    A label missing from one of them scores 0, so that lost organs count.
+    """
+    first = fixed_labels.tensor.flatten().long()
+    second = warped_labels.tensor.flatten().long()
+    top = int(max(first.max(), second.max())) + 1
+    size = torch.bincount(first, minlength=top) + torch.bincount(second, minlength=top)
+    both = torch.bincount(first[first == second], minlength=top)
+    present = (size[1:] > 0).nonzero().flatten() + 1
+    return {int(label): float(2 * both[label] / size[label]) for label in present}
+
+
+def common_labels(fixed_labels: Volume, moving_labels: Volume) -> list[int]:
+    """Labels above 0 that both maps hold: what a registration of the two can be judged by."""
+    both = set(fixed_labels.tensor.unique().tolist()) & set(moving_labels.tensor.unique().tolist())
+    return sorted(int(label) for label in both if label > 0)
+
+
+def mean_dice(scores: dict[int, float]) -> float:
+    """Mean over labels."""
+    return float(np.mean(list(scores.values())))
+
+
+def hausdorff95(fixed_labels: Volume, warped_labels: Volume, label: int) -> float:
+    """95th percentile of the symmetric surface distances of one label in mm; infinite where one is empty."""
+    masks = [volume.grid.apply_to_sitk(_mask(volume, label)) for volume in (fixed_labels, warped_labels)]
+    if any(not sitk.GetArrayViewFromImage(mask).any() for mask in masks):
+        return float("inf")
+    surfaces = [sitk.GetArrayFromImage(sitk.LabelContour(mask)) > 0 for mask in masks]
+    to_surface = [
+        _distance_to(volume.grid.apply_to_sitk(sitk.GetImageFromArray(surface.astype(np.uint8))))
+        for volume, surface in zip((fixed_labels, warped_labels), surfaces, strict=True)
+    ]
+    distances = np.concatenate([to_surface[1][surfaces[0]], to_surface[0][surfaces[1]]])
+    return float(np.percentile(distances, 95))
+
+
+def _distance_to(surface: sitk.Image) -> np.ndarray:
+    distance = sitk.SignedMaurerDistanceMap(surface, squaredDistance=False, useImageSpacing=True)
+    return np.abs(sitk.GetArrayFromImage(distance))
+
+
+def _mask(volume: Volume, label: int) -> sitk.Image:
+    return sitk.GetImageFromArray((volume.tensor[0, 0] == label).numpy().astype(np.uint8))
+
+
+def target_registration_error(
+    transform: Transform, fixed_points: np.ndarray, moving_points: np.ndarray
+) -> np.ndarray:
+    """(N,) mm: how far fixed points, carried to the moving image, land from their counterparts."""
+    return np.linalg.norm(transform.map_points(fixed_points) - np.asarray(moving_points, dtype=float), axis=1)
+
+
+def summary(values: np.ndarray) -> dict[str, float]:
+    """Mean, median, 95th percentile and maximum."""
+    values = np.asarray(values, dtype=float)
+    return {
+        "mean": float(values.mean()),
+        "median": float(np.median(values)),
+        "p95": float(np.percentile(values, 95)),
+        "max": float(values.max()),
+    }
+
+
+def sdlogj(determinant: torch.Tensor) -> float:
+    """Standard deviation of log det J with folds clipped to 1e-9 (the SAMConvex paper's definition)."""
+    return float(determinant.clamp(min=1e-9).log().std())
+
+
+def sdlogj_learn2reg(determinant: torch.Tensor) -> float:
+    """Learn2Reg's standard deviation of log(det J + 3), two voxels cropped from every side."""
+    inner = determinant[..., 2:-2, 2:-2, 2:-2] if min(determinant.shape[2:]) > 4 else determinant
+    return float((inner + 3).clamp(min=1e-9).log().std())
+
+
+def folding_percent(determinant: torch.Tensor, mask: torch.Tensor | None = None) -> float:
+    """Percentage of voxels (of ``mask``) where the map folds, det J <= 0."""
+    folded = determinant <= 0
+    return 100.0 * float(folded[mask].float().mean() if mask is not None else folded.float().mean())
+
+
+def inverse_consistency(forward: Transform, backward: Transform, points: np.ndarray) -> dict[str, float]:
+    """|backward(forward(p)) - p| in mm at fixed-space points (N, 3): mean, p95 and max."""
+    residual = np.linalg.norm(backward.map_points(forward.map_points(points)) - points, axis=1)
+    numbers = summary(residual)
+    return {key: numbers[key] for key in ("mean", "p95", "max")}
+
+
+def regularity(field: DisplacementField, mask: torch.Tensor | None = None) -> dict[str, float]:
+    """Folding and both SDlogJ of a field on its own grid, without the affine part."""
+    determinant = field.jacobian_determinant()
+    return {
+        "folding_percent": folding_percent(determinant, mask),
+        "sdlogj": sdlogj(determinant if mask is None else determinant[mask]),
+        "sdlogj_learn2reg": sdlogj_learn2reg(determinant),
+    }

@@ -1,0 +1,196 @@
+"""Coarse to fine: warp the moving image by what is known, extract features, correlate, solve, compose.
+
+SAMConvex (Li et al., MICCAI 2023), Fig. 2, for any feature descriptor. All grids have identity direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .convex import coupled_convex
+from .correlation import LocalCorrelation
+from .features import FeatureExtractor, FeatureMap
+from .field import DisplacementField, smooth
+from .geometry import Grid
+from .progress import Progress, stage
+from .transforms import Transform
+from .volume import Volume, resample
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the pyramid.
+
+    Attributes:
+        spacing: control grid and displacement step, mm.
+        radius: candidates reach ``radius * spacing`` mm along each axis.
+        subdivision: feature voxels per control voxel along an axis; features are averaged over them.
+        features: descriptor names summed at this level, such as ("mind",) or ("sam", "mind").
+    """
+
+    spacing: float
+    radius: int
+    subdivision: int = 2
+    features: tuple[str, ...] = ("mind",)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a registration looks at, in the fixed image's frame.
+
+    Attributes:
+        fixed: fixed image, intensities normalized to [0, 1], float.
+        moving: moving image likewise, on its own grid, averaged to about the working spacing.
+        initial: maps fixed points to moving points before any deformation.
+        box: (8, 3) corners in LPS mm of the region to register.
+        fixed_mask, moving_mask: where data counts (nonzero), on any grid.
+    """
+
+    fixed: Volume
+    moving: Volume
+    initial: Transform
+    box: np.ndarray
+    fixed_mask: Volume | None = None
+    moving_mask: Volume | None = None
+    device: torch.device = torch.device("cpu")
+    memory_budget: int = 1 << 30
+    dtype: torch.dtype = torch.float32
+
+    def fixed_on(self, grid: Grid) -> Volume:
+        """Fixed image on a working grid."""
+        return resample(self.fixed, grid, fill=0.0)
+
+    def moving_on(self, grid: Grid, field: DisplacementField | None) -> Volume:
+        """Moving image pulled through the initial transform and ``field``."""
+        return self.chain(field).warp_volume(self.moving, grid, background=0.0)
+
+    def chain(self, field: DisplacementField | None) -> Transform:
+        return Transform((() if field is None else (field,)) + self.initial.parts)
+
+    def weight_on(self, grid: Grid) -> torch.Tensor:
+        """(1, 1, D, H, W) in [0, 1]: share of each voxel that counts in the fixed image."""
+        if self.fixed_mask is None:
+            return resample(self.fixed.with_tensor(torch.ones_like(self.fixed.tensor)), grid, fill=0.0).tensor
+        return resample(self.fixed_mask, grid, fill=0.0).tensor.clamp(0, 1)
+
+    def valid_on(self, grid: Grid, field: DisplacementField | None) -> torch.Tensor:
+        """(1, 1, D, H, W) bool: the moving image (its mask) has data there."""
+        mask = self.moving_mask
+        if mask is None:
+            mask = self.moving.with_tensor(torch.ones_like(self.moving.tensor))
+        return self.chain(field).warp_volume(mask.with_tensor(mask.tensor.float()), grid, background=0.0).tensor > 0.5
+
+
+Extractor = Callable[[str], FeatureExtractor]
+
+
+def extract(names: Sequence[str], extractor: Extractor, image: Volume, pool: int) -> FeatureMap:
+    """Concatenated features of ``image``, averaged over ``pool``^3 voxels.
+
+    Each descriptor keeps its own scale, so that costs add.
+    """
+    maps = []
+    for name in names:
+        features = extractor(name)(image)
+        tensor = features.tensor
+        if pool > 1:
+            tensor = F.avg_pool3d(tensor, pool)
+        maps.append(tensor)
+    return FeatureMap(torch.cat(maps, 1), image.grid.strided(pool))
+
+
+def solve_level(
+    scene: Scene,
+    extractor: Extractor,
+    level: Level,
+    field: DisplacementField | None,
+    *,
+    coupling: float,
+    box_passes: int,
+    symmetric: bool,
+    report: Callable[[float], None],
+) -> DisplacementField:
+    """Improve ``field`` by one level; returns the composed field on the level's control grid."""
+    control = Grid.covering(scene.box, level.spacing)
+    image_grid = control.subdivided(level.subdivision)
+    reach = control.padded(level.radius)
+    fixed = extract(level.features, extractor, scene.fixed_on(image_grid), level.subdivision).tensor
+    weight = scene.weight_on(control)
+    report(0.1)
+    previous = None if field is None else field.on_grid(reach, fill=None)
+    moving_image = scene.moving_on(reach.subdivided(level.subdivision), previous)
+    moving = extract(level.features, extractor, moving_image, level.subdivision).tensor
+    valid = scene.valid_on(reach, previous)
+    report(0.25)
+
+    def solve(first: torch.Tensor, second: torch.Tensor, second_valid: torch.Tensor, first_weight: torch.Tensor,
+              start: float, end: float) -> torch.Tensor:
+        correlation = LocalCorrelation(
+            first, second, level.radius, valid=second_valid, weight=first_weight,
+            memory_budget=scene.memory_budget, dtype=scene.dtype,
+        )
+        return coupled_convex(
+            correlation, control.spacing, coupling_per_mm2=coupling, box_passes=box_passes, weight=first_weight,
+            report=lambda fraction: report(start + (end - start) * fraction),
+        )
+
+    r = level.radius
+    forward = solve(fixed, moving, valid, weight, 0.25, 0.6 if symmetric else 0.95)
+    if symmetric:
+        crop = (slice(None), slice(None), *(slice(r, -r),) * 3)
+        pad = (r,) * 6
+        padded_fixed = F.pad(fixed, pad, mode="replicate")
+        inside = F.pad(torch.ones_like(weight), pad) > 0.5
+        backward = solve(moving[crop], padded_fixed, inside, valid[crop].float(), 0.6, 0.95)
+        forward = symmetrized(DisplacementField(forward, control), DisplacementField(backward, control)).tensor
+    step = DisplacementField(smooth(forward, 1), control)
+    result = step if field is None else DisplacementField(previous.tensor, reach).after(step)
+    report(1.0)
+    return result
+
+
+def symmetrized(forward: DisplacementField, backward: DisplacementField, iterations: int = 15) -> DisplacementField:
+    """The forward map of a pair made each other's inverse: u <- (u - w(. + u)) / 2 and likewise w, by turns.
+
+    The mutual correction of ConvexAdam's inverse consistency (Siebert et al., 2021).
+    """
+    grid = forward.grid
+    for _ in range(iterations):
+        u = DisplacementField(0.5 * (forward.tensor - _pulled(backward, forward)), grid)
+        w = DisplacementField(0.5 * (backward.tensor - _pulled(forward, backward)), grid)
+        forward, backward = u, w
+    return forward
+
+
+def _pulled(field: DisplacementField, by: DisplacementField) -> torch.Tensor:
+    """field(p + by(p)) on the common grid, edge values continued."""
+    return field.after(by).tensor - by.tensor
+
+
+def run_pyramid(
+    scene: Scene,
+    extractor: Extractor,
+    levels: Sequence[Level],
+    *,
+    coupling: float,
+    box_passes: int = 2,
+    symmetric: bool = False,
+    progress: Progress | None = None,
+) -> DisplacementField:
+    """Solve all levels, coarse to fine; returns the field (before ``scene.initial``) on the last control grid."""
+    field: DisplacementField | None = None
+    work = np.array([level.spacing**-3 * (2 * level.radius + 1) ** 3 for level in levels])
+    ends = np.cumsum(work) / work.sum()
+    for number, level in enumerate(levels):
+        report = stage(progress, "convex", float(ends[number - 1]) if number else 0.0, float(ends[number]))
+        field = solve_level(
+            scene, extractor, level, field, coupling=coupling, box_passes=box_passes, symmetric=symmetric, report=report
+        )
+    if field is None:
+        raise ValueError("levels is empty; give at least one Level")
+    return field

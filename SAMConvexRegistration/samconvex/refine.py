@@ -1,0 +1,91 @@
+"""Instance optimization: Adam on the displacement field of one pair (ConvexAdam; SAMConvex, section 2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from .features import FeatureMap
+from .field import DisplacementField, smooth
+from .geometry import Grid
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """Attributes:
+    spacing: grid of the displacement parameters, mm.
+    subdivision: feature voxels per parameter voxel along an axis.
+    iterations: Adam steps.
+    step_mm: Adam's learning rate in millimeters.
+    regularization: weight of the mean squared gradient of the displacement (dimensionless, mm per mm).
+    box_passes: 3^3 box filters that smooth the parameters before they displace.
+    """
+
+    spacing: float = 4.0
+    subdivision: int = 1
+    iterations: int = 60
+    step_mm: float = 1.0
+    regularization: float = 1.0
+    box_passes: int = 2
+
+
+def optimize(
+    field: DisplacementField,
+    fixed: FeatureMap,
+    moving: FeatureMap,
+    weight: torch.Tensor,
+    settings: AdamSettings,
+    *,
+    grid: Grid,
+    report: Callable[[float], None],
+) -> DisplacementField:
+    """Refine ``field`` so that ``moving`` features, displaced, match the ``fixed`` ones.
+
+    Args:
+        field: start, on any identity-direction grid.
+        fixed: features on ``grid`` subdivided by ``settings.subdivision``.
+        moving: features in the same frame (initial transform applied), on a grid of the same spacing that may reach
+            further.
+        weight: (1, 1, D, H, W) on the fixed features' grid.
+        grid: control grid of the result.
+        report: receives the finished fraction; may raise Cancelled.
+
+    Returns:
+        The smoothed field that the loss saw, on ``grid``.
+    """
+    parameters = field.on_grid(grid, fill=None).tensor.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([parameters], lr=settings.step_mm)
+    points = fixed.grid.voxel_centers(reference=grid.center, device=parameters.device)
+    base = moving.grid.normalized(points, grid.center)
+    # Millimeters to normalized steps of the moving features' grid (identity direction: a diagonal scale).
+    extent = [s * max(n - 1, 1) for s, n in zip(moving.grid.spacing, moving.grid.size, strict=True)]
+    scale = 2 / torch.tensor(extent, device=base.device)
+    spacing = torch.tensor(grid.spacing, device=base.device)
+    share = weight / weight.sum().clamp(min=1e-6)
+
+    def displacement() -> torch.Tensor:
+        return smooth(parameters, settings.box_passes)
+
+    for iteration in range(settings.iterations):
+        u = displacement()
+        dense = u
+        if settings.subdivision > 1:
+            dense = F.interpolate(u, size=fixed.grid.shape, mode="trilinear", align_corners=False)
+        coordinates = base + dense[0].permute(1, 2, 3, 0) * scale
+        warped = F.grid_sample(
+            moving.tensor, coordinates[None], mode="bilinear", padding_mode="border", align_corners=True
+        )
+        distance = 0.5 * (warped - fixed.tensor).square().sum(1, keepdim=True)
+        roughness = sum(
+            (u.diff(dim=axis) / spacing[4 - axis]).square().mean() for axis in (2, 3, 4)
+        )
+        loss = (distance * share).sum() + settings.regularization * roughness
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        report((iteration + 1) / settings.iterations)
+    with torch.no_grad():
+        return DisplacementField(displacement().detach(), grid)

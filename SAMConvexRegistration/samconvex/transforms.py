@@ -1,0 +1,224 @@
+"""Spatial transforms between images: affine maps, chains of maps, and the ITK files that hold them.
+
+A registration transform maps points of the fixed image to the moving image (ITK's convention), so it pulls the moving
+image onto the fixed grid; points of the moving image are carried to the fixed image by its inverse.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from .errors import InputError, ResourceError
+from .field import DisplacementField
+from .geometry import Grid
+from .sampling import sample, slabs
+from .volume import Volume
+
+
+@dataclass(frozen=True)
+class AffineTransform:
+    """p -> matrix @ p + translation, LPS mm (numpy float64, (3, 3) and (3,))."""
+
+    matrix: np.ndarray
+    translation: np.ndarray
+
+    @classmethod
+    def identity(cls) -> AffineTransform:
+        return cls(np.eye(3), np.zeros(3))
+
+    @classmethod
+    def about(cls, center: np.ndarray, matrix: np.ndarray, shift: np.ndarray) -> AffineTransform:
+        """p -> matrix @ (p - center) + center + shift."""
+        matrix, center = np.asarray(matrix, dtype=float), np.asarray(center, dtype=float)
+        return cls(matrix, center - matrix @ center + np.asarray(shift, dtype=float))
+
+    def map_points(self, points: np.ndarray) -> np.ndarray:
+        """Map (N, 3) LPS mm."""
+        return np.asarray(points, dtype=float).reshape(-1, 3) @ self.matrix.T + self.translation
+
+    def inverse(self) -> AffineTransform:
+        inverse = np.linalg.inv(self.matrix)
+        return AffineTransform(inverse, -inverse @ self.translation)
+
+    def after(self, first: AffineTransform) -> AffineTransform:
+        """The composition p -> self(first(p))."""
+        return AffineTransform(self.matrix @ first.matrix, self.matrix @ first.translation + self.translation)
+
+    def to_sitk(self) -> sitk.AffineTransform:
+        transform = sitk.AffineTransform(3)
+        transform.SetMatrix(self.matrix.ravel().tolist())
+        transform.SetTranslation(self.translation.tolist())
+        return transform
+
+    @classmethod
+    def from_sitk(cls, transform: sitk.Transform) -> AffineTransform:
+        """From any linear 3D ITK transform."""
+        origin = np.asarray(transform.TransformPoint((0.0, 0.0, 0.0)))
+        columns = [np.asarray(transform.TransformPoint(tuple(row))) - origin for row in np.eye(3)]
+        return cls(np.stack(columns, 1), origin)
+
+
+Part = AffineTransform | DisplacementField
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A chain of maps, applied to points in the order of ``parts``.
+
+    What :func:`samconvex.register` returns is (field, affine): T(p) = A(p + u(p)).
+    """
+
+    parts: tuple[Part, ...] = ()
+
+    def map_points(self, points: np.ndarray) -> np.ndarray:
+        """Map (N, 3) LPS mm."""
+        points = np.asarray(points, dtype=float).reshape(-1, 3)
+        for part in self.parts:
+            points = part.map_points(points)
+        return points
+
+    def after(self, first: Transform) -> Transform:
+        """The composition p -> self(first(p))."""
+        return Transform(first.parts + self.parts)
+
+    def inverse(self) -> Transform:
+        """The inverse chain; fields are inverted numerically on their own grids."""
+        return Transform(tuple(part.inverse() for part in reversed(self.parts)))
+
+    def map_relative(self, points: torch.Tensor, reference: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        """Map a (d, h, w, 3) block given relative to ``reference``; returns the block and its new reference.
+
+        The reference travels in float64, so that float32 blocks stay exact far from the scanner's origin.
+        """
+        for part in self.parts:
+            if isinstance(part, AffineTransform):
+                points = points @ torch.as_tensor(part.matrix.T.copy(), dtype=points.dtype, device=points.device)
+                reference = part.map_points(reference[None])[0]
+            else:
+                points = part.map_relative(points, reference)
+        return points, reference
+
+    def displacement_field(self, grid: Grid) -> DisplacementField:
+        """The whole map as one displacement field on ``grid``."""
+        points = grid.voxel_centers(reference=grid.center)
+        moved, reference = self.map_relative(points, grid.center)
+        shift = torch.as_tensor(reference - grid.center, dtype=moved.dtype)
+        return DisplacementField((moved - points + shift).permute(3, 0, 1, 2)[None].contiguous(), grid)
+
+    def warp_volume(
+        self,
+        moving: Volume,
+        like: Volume | Grid,
+        *,
+        background: float | None = None,
+        report: Callable[[float], None] | None = None,
+    ) -> Volume:
+        """Pull ``moving`` onto the grid of ``like``, linear interpolation, pixel type kept; slab by slab.
+
+        Outside the moving image the result is ``background`` (default: the moving image's minimum).
+        """
+        fill = moving.background if background is None else background
+        return self._warp(moving, like, "linear", fill, report)
+
+    def warp_labels(
+        self, labels: Volume, like: Volume | Grid, *, report: Callable[[float], None] | None = None
+    ) -> Volume:
+        """Pull a label map onto the grid of ``like``, nearest neighbor, 0 outside."""
+        return self._warp(labels, like, "nearest", 0.0, report)
+
+    def _warp(
+        self,
+        moving: Volume,
+        like: Volume | Grid,
+        mode: str,
+        fill: float,
+        report: Callable[[float], None] | None,
+    ) -> Volume:
+        grid = like if isinstance(like, Grid) else like.grid
+        values = moving.tensor.float()
+        output = torch.empty(1, 1, *grid.shape, dtype=moving.tensor.dtype)
+        for z0, z1 in slabs(grid):
+            points = grid.voxel_centers(z0, z1, reference=grid.center)
+            moved, reference = self.map_relative(points, grid.center)
+            block = sample(values, moving.grid, moved, reference=reference, mode=mode, fill=fill)
+            output[:, :, z0:z1] = block if output.is_floating_point() else block.round_()
+            if report is not None:
+                report(z1 / grid.size[2])
+        return moving.with_tensor(output, grid)
+
+    def to_sitk(self) -> sitk.Transform:
+        """As an ITK transform: composite of affine and displacement-field transforms."""
+        composite = sitk.CompositeTransform(3)
+        # ITK applies the transform added last first.
+        for part in reversed(self.parts):
+            if isinstance(part, AffineTransform):
+                composite.AddTransform(part.to_sitk())
+            else:
+                composite.AddTransform(sitk.DisplacementFieldTransform(part.to_sitk_image()))
+        if not self.parts:
+            composite.AddTransform(AffineTransform.identity().to_sitk())
+        return composite
+
+    @classmethod
+    def from_sitk(cls, transform: sitk.Transform) -> Transform:
+        """From a linear, displacement-field or composite ITK transform; others (B-spline) via ``like`` in load."""
+        return cls(tuple(_parts(transform.Downcast() if hasattr(transform, "Downcast") else transform, None)))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write an ITK transform file (.h5, .tfm); readable by SimpleITK and Slicer."""
+        try:
+            sitk.WriteTransform(self.to_sitk(), str(path))
+        except RuntimeError as error:
+            raise ResourceError(f"{path} could not be written; check free space and permissions.") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, like: Grid | None = None) -> Transform:
+        """Read an ITK transform file, or a vector image of LPS displacements (.nii.gz, .nrrd, .mha).
+
+        Args:
+            like: the fixed grid; B-spline and other non-linear transforms are sampled over it.
+
+        Raises:
+            InputError: missing or unreadable, or a transform that needs ``like``.
+        """
+        location = Path(path)
+        if not location.exists():
+            raise InputError(f"{path} does not exist; check the path of the transform.")
+        try:
+            if location.name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")):
+                image = sitk.ReadImage(str(location))
+                if image.GetNumberOfComponentsPerPixel() != 3 or image.GetDimension() != 3:
+                    raise InputError(f"{path} is no displacement field; it needs 3 components per voxel in 3D.")
+                return cls((DisplacementField.from_sitk_image(image),))
+            return cls(tuple(_parts(sitk.ReadTransform(str(location)), like)))
+        except RuntimeError as error:
+            raise InputError(f"{path} could not be read as a transform; give an ITK .h5, .tfm or .txt file.") from error
+
+
+def _parts(transform: sitk.Transform, like: Grid | None) -> list[Part]:
+    """Flatten an ITK transform into parts in the order they act on points."""
+    transform = transform.Downcast() if hasattr(transform, "Downcast") else transform
+    if transform.GetDimension() != 3:
+        raise InputError("The transform is not 3D; give a 3D transform.")
+    if isinstance(transform, sitk.CompositeTransform):
+        nested = [transform.GetNthTransform(n) for n in range(transform.GetNumberOfTransforms())]
+        return [part for inner in reversed(nested) for part in _parts(inner, like)]
+    if transform.IsLinear():
+        return [AffineTransform.from_sitk(transform)]
+    if isinstance(transform, sitk.DisplacementFieldTransform):
+        return [DisplacementField.from_sitk_image(transform.GetDisplacementField())]
+    if like is None:
+        raise InputError(f"A {transform.GetName()} needs the fixed image to be sampled on; give it too.")
+    # Sampled with a margin, then one node finer than the usual B-spline knots.
+    grid = Grid.covering(like.corners(), 3.0, margin_mm=6.0)
+    image = sitk.TransformToDisplacementField(
+        transform, sitk.sitkVectorFloat64, grid.size, grid.origin, grid.spacing, grid.direction
+    )
+    return [DisplacementField.from_sitk_image(image)]
