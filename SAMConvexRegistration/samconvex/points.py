@@ -71,7 +71,7 @@ class PointSet:
 
 
 def is_point_file(path: str | os.PathLike) -> bool:
-    """True where the ending says that the file holds points (an ITK transform may also end in .txt; see the README)."""
+    """True where the ending says that the file holds points."""
     return str(path).lower().endswith(POINT_ENDINGS)
 
 
@@ -246,7 +246,7 @@ def _read_elastix(text: str, path: str, grid: Grid | None) -> PointSet:
     except (IndexError, ValueError) as error:
         raise InputError(f"{path} is no elastix point file; it needs 'point', a count, then x y z per line.") from error
     if len(numbers) != 3 * count:
-        raise InputError(f"{path} announces {count} points but holds {len(numbers)} numbers; three per point are needed.")
+        raise InputError(f"{path} announces {count} points but holds {len(numbers)} numbers; give three per point.")
     positions = np.array(numbers).reshape(-1, 3)
     if kind == "index":
         if grid is None:

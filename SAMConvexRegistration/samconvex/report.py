@@ -1,0 +1,243 @@
+"""report.json: what was run, on what, how long it took and how good it is, by one fixed schema.
+
+Fields without data are absent. Numbers are plain JSON numbers; a value that is not finite is left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .volume import Volume
+
+TRE_KEYS = ("mean", "median", "p95", "max")
+INVERSE_KEYS = ("mean", "p95", "max")
+
+
+def build_report(
+    *,
+    version: str,
+    fixed: Volume,
+    moving: Volume,
+    preset: str | None = None,
+    settings: Any = None,
+    device: str | None = None,
+    threads: int | None = None,
+    stage_seconds: Mapping[str, float] | None = None,
+    total_seconds: float | None = None,
+    peak_memory_mib: float | None = None,
+    regularity: Mapping[str, float] | None = None,
+    inverse_consistency_mm: Mapping[str, float] | None = None,
+    dice_initial: Mapping[int, float] | None = None,
+    dice_final: Mapping[int, float] | None = None,
+    tre_initial_mm: np.ndarray | None = None,
+    tre_final_mm: np.ndarray | None = None,
+    warnings: Sequence[str] = (),
+    further: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Assemble the report's dictionary.
+
+    Args:
+        settings: a (nested) dataclass or mapping; written out so that the run can be repeated.
+        regularity: ``folding_percent``, ``sdlogj`` and ``sdlogj_learn2reg``.
+        dice_initial, dice_final: overlap by label before and after.
+        tre_initial_mm, tre_final_mm: (N,) distances of corresponding points before and after.
+        further: additional top-level fields.
+    """
+    report: dict[str, Any] = {
+        "version": version,
+        "preset": preset,
+        "settings": settings,
+        "inputs": {"fixed": input_record(fixed), "moving": input_record(moving)},
+        "device": device,
+        "threads": threads,
+    }
+    if total_seconds is not None:
+        report["seconds"] = {"total": total_seconds, "stages": dict(stage_seconds or {})}
+    report["peak_memory_mib"] = peak_memory_mib
+    report |= dict(regularity or {})
+    report["inverse_consistency_mm"] = inverse_consistency_mm
+    if dice_initial or dice_final:
+        report["dice"] = _dice_record(dice_initial, dice_final)
+    if tre_initial_mm is not None or tre_final_mm is not None:
+        report["tre_mm"] = _tre_record(tre_initial_mm, tre_final_mm)
+    report |= dict(further or {})
+    report["warnings"] = list(dict.fromkeys(warnings))
+    return plain(report)
+
+
+def input_record(volume: Volume) -> dict[str, Any]:
+    """Path, size, spacing and sha256 (of the file, or of a folder's files in the order of their names)."""
+    record: dict[str, Any] = {"path": volume.source, **volume.grid.describe()}
+    if volume.source is not None and Path(volume.source).exists():
+        record["sha256"] = file_sha256(volume.source)
+    return record
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """Hex digest of a file's bytes, or of all files of a folder one after another, by name."""
+    location = Path(path)
+    files = sorted(entry for entry in location.iterdir() if entry.is_file()) if location.is_dir() else [location]
+    digest = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def save_report(report: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Write a report as strict, indented JSON."""
+    text = json.dumps(plain(report), indent=2, allow_nan=False, ensure_ascii=False)
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """The same value in JSON's own types; None and non-finite numbers vanish from dictionaries."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        items = {str(key): plain(item) for key, item in value.items()}
+        return {key: item for key, item in items.items() if item is not None}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return str(value)
+
+
+def schema_errors(report: Mapping[str, Any]) -> list[str]:
+    """How a report of ``register`` departs from the promised schema; empty where it does not."""
+    errors: list[str] = []
+
+    def need(holder: Any, key: str, kind: type | tuple[type, ...], place: str = "") -> Any:
+        if not isinstance(holder, Mapping) or key not in holder:
+            errors.append(f"{place}{key} is missing")
+        elif not isinstance(holder[key], kind) or isinstance(holder[key], bool):
+            errors.append(f"{place}{key} is {type(holder[key]).__name__}")
+        else:
+            return holder[key]
+        return None
+
+    number = (int, float)
+    for key, kind in (("version", str), ("preset", str), ("settings", dict), ("device", str), ("threads", int)):
+        need(report, key, kind)
+    inputs = need(report, "inputs", dict)
+    for side in ("fixed", "moving"):
+        record = need(inputs or {}, side, dict, "inputs.")
+        for key, kind in (("path", str), ("size", list), ("spacing", list), ("sha256", str)):
+            need(record or {}, key, kind, f"inputs.{side}.")
+    seconds = need(report, "seconds", dict)
+    need(seconds or {}, "total", number, "seconds.")
+    for stage in need(seconds or {}, "stages", dict, "seconds.") or {}:
+        need(seconds["stages"], stage, number, "seconds.stages.")
+    for key in ("peak_memory_mib", "folding_percent", "sdlogj", "sdlogj_learn2reg"):
+        need(report, key, number)
+    inverse = need(report, "inverse_consistency_mm", dict)
+    for key in INVERSE_KEYS:
+        need(inverse or {}, key, number, "inverse_consistency_mm.")
+    if "dice" in report:
+        for key, kind in (("initial", dict), ("final", dict), ("initial_mean", number), ("final_mean", number)):
+            need(report["dice"], key, kind, "dice.")
+    if "tre_mm" in report:
+        need(report["tre_mm"], "n", int, "tre_mm.")
+        for state in ("initial", "final"):
+            record = need(report["tre_mm"], state, dict, "tre_mm.")
+            for key in TRE_KEYS:
+                need(record or {}, key, number, f"tre_mm.{state}.")
+    for warning in need(report, "warnings", list) or []:
+        if not isinstance(warning, str):
+            errors.append("warnings holds something that is no text")
+    return errors
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process so far, MiB."""
+    return _linux_status("VmHWM") or _system_memory(peak=True)
+
+
+def current_memory_mib() -> float:
+    """Resident memory of this process now, MiB (its peak where the system does not tell)."""
+    return _linux_status("VmRSS") or _system_memory(peak=False)
+
+
+def _dice_record(initial: Mapping[int, float] | None, final: Mapping[int, float] | None) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for name, scores in (("initial", initial), ("final", final)):
+        if scores:
+            record[name] = {str(label): float(score) for label, score in scores.items()}
+            record[f"{name}_mean"] = float(np.mean(list(scores.values())))
+    return record
+
+
+def _tre_record(initial: np.ndarray | None, final: np.ndarray | None) -> dict[str, Any]:
+    from .metrics import summary
+
+    record: dict[str, Any] = {}
+    for name, distances in (("initial", initial), ("final", final)):
+        if distances is not None and len(distances):
+            record[name] = summary(distances)
+            record["n"] = len(distances)
+    return record
+
+
+def _linux_status(field: str) -> float | None:
+    # Not ru_maxrss: a child process inherits its parent's there.
+    try:
+        with open("/proc/self/status", encoding="ascii") as stream:
+            line = next(line for line in stream if line.startswith(field + ":"))
+        return int(line.split()[1]) / 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+
+
+def _system_memory(peak: bool) -> float:
+    if sys.platform == "win32":
+        return _windows_memory(peak)
+    import resource
+
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, others kibibytes.
+    return kilobytes / 2**20 if sys.platform == "darwin" else kilobytes / 1024
+
+
+def _windows_memory(peak: bool) -> float:
+    import ctypes
+    from ctypes import wintypes
+
+    sizes = (
+        "PeakWorkingSetSize WorkingSetSize QuotaPeakPagedPoolUsage QuotaPagedPoolUsage QuotaPeakNonPagedPoolUsage "
+        "QuotaNonPagedPoolUsage PagefileUsage PeakPagefileUsage"
+    ).split()
+
+    class Counters(ctypes.Structure):
+        _fields_ = [
+            ("cb", wintypes.DWORD),
+            ("PageFaultCount", wintypes.DWORD),
+            *((name, ctypes.c_size_t) for name in sizes),
+        ]
+
+    counters = Counters()
+    counters.cb = ctypes.sizeof(counters)
+    kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined]
+    kernel32.GetCurrentProcess.restype = wintypes.HANDLE
+    query = kernel32.K32GetProcessMemoryInfo
+    query.argtypes = [wintypes.HANDLE, ctypes.POINTER(Counters), wintypes.DWORD]
+    if not query(kernel32.GetCurrentProcess(), ctypes.byref(counters), counters.cb):
+        return 0.0
+    return (counters.PeakWorkingSetSize if peak else counters.WorkingSetSize) / 2**20
