@@ -1,0 +1,198 @@
+"""Embeddings kept in memory and on disk by content, so that asking the same volume again takes milliseconds.
+
+An entry's key is the checksum of voxels, grid, mask and weights. Disk entries are 8-bit, written atomically, and the oldest go when
+the folder grows beyond its limit; an entry that cannot be read counts as absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import weakref
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .features import FeatureMap
+from .features.sam import SamEmbedding, embed
+from .geometry import Grid
+from .progress import Progress
+from .volume import Volume
+from .weights import SamModel, load_sam, user_folder
+
+LOGGER = logging.getLogger(__name__)
+_FORMAT = 1
+# Two or three large CTs; the vectors for searching, made on demand, come on top.
+MEMORY_ENTRIES = 6
+MEMORY_BYTES = 1 << 30
+DISK_BYTES = 4 << 30
+
+_memory: OrderedDict[str, SamEmbedding] = OrderedDict()
+_checksums: dict[int, tuple[Any, int, float, str]] = {}
+
+
+def embed_cached(
+    volume: Volume,
+    model: SamModel | str | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    mask: Volume | None = None,
+    progress: Progress | None = None,
+    disk: bool = True,
+) -> SamEmbedding:
+    """:func:`samconvex.features.sam.embed`, or its earlier answer for the same voxels, grid, mask and weights.
+
+    Args:
+        disk: also look on disk and keep the result there; SAMCONVEX_NO_DISK_CACHE=1 switches it off everywhere.
+    """
+    model = model if isinstance(model, SamModel) else load_sam(model)
+    key = content_key(volume, model, mask)
+    kind = torch.device(device).type
+    found = _memory.get(f"{key}-{kind}")
+    if found is not None:
+        _memory.move_to_end(f"{key}-{kind}")
+        return found
+    disk = disk and not os.environ.get("SAMCONVEX_NO_DISK_CACHE")
+    path = cache_folder() / f"{key}.pt"
+    embedding = _read(path, model, volume.grid, device) if disk else None
+    if embedding is None:
+        embedding = embed(volume, model, device=device, mask=mask, progress=progress)
+        if disk:
+            _write(path, embedding)
+    _remember(f"{key}-{kind}", embedding)
+    return embedding
+
+
+def cache_folder() -> Path:
+    """Where embeddings lie on disk."""
+    return user_folder() / "embeddings"
+
+
+def clear(disk: bool = False) -> None:
+    """Forget the embeddings in memory, and on request those on disk."""
+    _memory.clear()
+    if disk and cache_folder().is_dir():
+        for path in cache_folder().glob("*.pt"):
+            path.unlink(missing_ok=True)
+
+
+def content_key(volume: Volume, model: SamModel, mask: Volume | None = None) -> str:
+    """Checksum, hexadecimal, of everything an embedding depends on."""
+    digest = hashlib.sha256(f"{_FORMAT}|{model.sha256}".encode())
+    for part in (volume, mask):
+        if part is not None:
+            digest.update(repr(part.grid).encode())
+            digest.update(_voxel_checksum(part.tensor).encode())
+    return digest.hexdigest()[:40]
+
+
+def _voxel_checksum(tensor: torch.Tensor) -> str:
+    """Checksum of the voxels, remembered per tensor object while its version and a sparse sum stay the same."""
+    sparse = float(tensor.flatten()[::997].double().sum())
+    known = _checksums.get(id(tensor))
+    if known is not None and known[0]() is tensor and known[1:3] == (tensor._version, sparse):
+        return known[3]
+    array = tensor.detach().cpu().contiguous().numpy()
+    checksum = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
+    checksum.update(memoryview(array.reshape(-1).view("uint8")))
+    value = checksum.hexdigest()
+    identity = id(tensor)
+    _checksums[identity] = (weakref.ref(tensor, lambda _: _checksums.pop(identity, None)), tensor._version, sparse, value)
+    return value
+
+
+def _remember(key: str, embedding: SamEmbedding) -> None:
+    _memory[key] = embedding
+    while len(_memory) > 1 and (len(_memory) > MEMORY_ENTRIES or sum(map(_size, _memory.values())) > MEMORY_BYTES):
+        _memory.popitem(last=False)
+
+
+def _size(embedding: SamEmbedding) -> int:
+    """Bytes with the search vectors that come on first use."""
+    fine, coarse = embedding.fine.tensor, embedding.coarse.tensor
+    channels = fine.shape[1] + coarse.shape[1]
+    return 2 * (fine.numel() + coarse.numel()) + 2 * channels * int(embedding.body.sum())
+
+
+def _quantized(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, C, D, H, W) as int8 with one scale per voxel; cosines change by less than 0.001."""
+    scale = vectors.float().abs().amax(1, keepdim=True).clamp_(min=1e-6) / 127
+    return (vectors.float() / scale).round_().to(torch.int8), scale.half()
+
+
+def _write(path: Path, embedding: SamEmbedding) -> None:
+    content: dict[str, Any] = {"format": _FORMAT, "network": embedding.network, "body": embedding.body.cpu()}
+    for name in ("fine", "coarse"):
+        part: FeatureMap = getattr(embedding, name)
+        content[name], content[f"{name}_scale"] = _quantized(part.tensor.cpu())
+        content[f"{name}_grid"] = _plain(part.grid)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+        with os.fdopen(descriptor, "wb") as stream:
+            torch.save(content, stream)
+        os.replace(temporary, path)
+        _trim(path.parent)
+    except (OSError, RuntimeError) as error:
+        # A full or read-only disk costs time at the next query, nothing else.
+        LOGGER.info("embedding not kept on disk: %s", error)
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+
+
+def _read(path: Path, model: SamModel, grid: Grid, device: torch.device | str) -> SamEmbedding | None:
+    if not path.is_file():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["format"] != _FORMAT or content["network"] != model.sha256:
+            return None
+        maps = {}
+        for name in ("fine", "coarse"):
+            place = _grid(content[f"{name}_grid"])
+            vectors = (content[name].float() * content[f"{name}_scale"].float()).half()
+            if tuple(vectors.shape[2:]) != place.shape:
+                return None
+            maps[name] = FeatureMap(vectors.to(device), place)
+        body = content["body"].to(device)
+        if tuple(body.shape) != maps["fine"].grid.shape:
+            return None
+        with suppress(OSError):
+            os.utime(path)
+        return SamEmbedding(maps["fine"], maps["coarse"], body, model.sha256, grid, model.calibration)
+    except Exception as error:  # any kind of damage means: embed again
+        LOGGER.info("cached embedding %s is unreadable: %s", path.name, error)
+        with suppress(OSError):
+            path.unlink()
+        return None
+
+
+def _trim(folder: Path) -> None:
+    """Remove the entries not used for longest until the folder is within its limit."""
+    entries = []
+    for path in folder.glob("*"):
+        with suppress(OSError):
+            status = path.stat()
+            entries.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries)[:-1]:
+        if total <= DISK_BYTES:
+            break
+        with suppress(OSError):
+            path.unlink()
+            total -= size
+
+
+def _plain(grid: Grid) -> dict[str, list]:
+    return {name: list(getattr(grid, name)) for name in ("size", "spacing", "origin", "direction")}
+
+
+def _grid(values: dict[str, list]) -> Grid:
+    return Grid(*(tuple(values[name]) for name in ("size", "spacing", "origin", "direction")))  # type: ignore[arg-type]

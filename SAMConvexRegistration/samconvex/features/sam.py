@@ -1,0 +1,306 @@
+"""SAM features: anatomical embeddings of a volume (Yan et al., IEEE TMI 2022), for matching and for registration.
+
+A volume is brought onto an identity-direction grid at the network's spacing, everything outside the body becomes air, and the
+network maps it to a fine and a coarse field of unit vectors. The descriptor of a point joins both, so that the dot product of two
+descriptors is the mean of the two cosines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..errors import InputError, ResourceError
+from ..geometry import Grid
+from ..progress import Progress, stage
+from ..sampling import sample, slabs
+from ..volume import Volume, body_mask, resample
+from ..weights import SamModel, load_sam
+from . import FeatureMap
+
+# Search vectors of more voxels than this would not fit beside everything else; matching then works in chunks anyway.
+_AIR_HU = -1000.0
+
+
+@dataclass(frozen=True, eq=False)
+class SamEmbedding:
+    """What the network says about a volume.
+
+    Attributes:
+        fine: (1, C, d, h, w) unit vectors, half precision.
+        coarse: the same at the coarse stride.
+        body: bool (d, h, w) on the fine grid.
+        network: sha256 of the weights; embeddings of different networks do not compare.
+        grid: grid of the volume that was embedded.
+    """
+
+    fine: FeatureMap
+    coarse: FeatureMap
+    body: torch.Tensor
+    network: str
+    grid: Grid
+    calibration: dict[str, float] = field(default_factory=dict)
+
+    def descriptors(self, points: np.ndarray) -> torch.Tensor:
+        """(N, Cf + Cc) float32 unit descriptors interpolated at LPS points (N, 3)."""
+        center = self.fine.grid.center
+        relative = torch.as_tensor(np.asarray(points, dtype=float) - center, dtype=torch.float32)
+        relative = relative.to(self.fine.tensor.device)[None, None]
+        return join(*(
+            _sample_map(part, relative, center)[0, :, 0, 0].T for part in (self.fine, self.coarse)
+        ))
+
+    @cached_property
+    def search(self) -> SearchIndex:
+        """Descriptors of every fine voxel in the body, made once, for matching."""
+        return SearchIndex(self)
+
+    @property
+    def device(self) -> torch.device:
+        return self.fine.tensor.device
+
+
+class SearchIndex:
+    """All body voxels of an embedding as one matrix.
+
+    Attributes:
+        vectors: (V, C) unit descriptors, bfloat16 where the processor multiplies it natively, else float32.
+        voxels: (V,) flat index into the fine grid.
+        dense: (d, h, w) row of ``vectors`` of each voxel, -1 outside the body.
+    """
+
+    def __init__(self, embedding: SamEmbedding) -> None:
+        grid, device = embedding.fine.grid, embedding.device
+        dtype = torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32
+        if device.type == "cuda":
+            dtype = torch.float16
+        self.voxels = torch.nonzero(embedding.body.flatten())[:, 0]
+        self.dense = torch.full((grid.voxel_count,), -1, dtype=torch.int32, device=device)
+        self.dense[self.voxels] = torch.arange(len(self.voxels), dtype=torch.int32, device=device)
+        self.dense = self.dense.view(grid.shape)
+        channels = embedding.fine.tensor.shape[1] + embedding.coarse.tensor.shape[1]
+        self.vectors = torch.empty(len(self.voxels), channels, dtype=dtype, device=device)
+        plane = grid.size[0] * grid.size[1]
+        for z0, z1 in slabs(grid, 200_000):
+            first, last = torch.searchsorted(self.voxels, torch.tensor([z0 * plane, z1 * plane], device=device)).tolist()
+            if first == last:
+                continue
+            inside = self.voxels[first:last] - z0 * plane
+            points = grid.voxel_centers(z0, z1, reference=grid.center, device=device)
+            coarse = _sample_map(embedding.coarse, points, grid.center)[0].flatten(1)[:, inside].T
+            fine = embedding.fine.tensor[0, :, z0:z1].flatten(1)[:, inside].T.float()
+            self.vectors[first:last] = join(fine, coarse).to(dtype)
+
+
+def join(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+    """(N, Cf) and (N, Cc) to (N, Cf + Cc) unit vectors; dot products are the mean of both cosines."""
+    parts = (F.normalize(fine.float(), dim=1), F.normalize(coarse.float(), dim=1))
+    return torch.cat(parts, 1).mul_(0.5**0.5)
+
+
+def _sample_map(part: FeatureMap, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
+    return sample(part.tensor.float(), part.grid, points, reference=reference)
+
+
+@lru_cache(maxsize=1)
+def cpu_has_bfloat16() -> bool:
+    """True where the processor multiplies bfloat16 in hardware; emulation would be slower than float32."""
+    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    if any(checks):
+        return any(bool(check()) for check in checks if check is not None)
+    try:  # torch before 2.4 cannot tell
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
+    except OSError:
+        return False
+    return " avx512_bf16" in flags or " amx_bf16" in flags
+
+
+def embed(
+    volume: Volume,
+    model: SamModel | str | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    mask: Volume | None = None,
+    progress: Progress | None = None,
+) -> SamEmbedding:
+    """Embed a volume of any geometry.
+
+    Args:
+        model: a loaded network, a weights name or file; None is the shipped one.
+        mask: what counts as body, instead of :func:`samconvex.volume.body_mask`.
+
+    Raises:
+        InputError: no body, wrong modality, unusable weights. ResourceError: the device ran out of memory.
+        Cancelled: by ``progress``.
+    """
+    model = model if isinstance(model, SamModel) else load_sam(model)
+    report = stage(progress, "embedding")
+    report(0.0)
+    is_ct = looks_like_ct(volume)
+    if model.modality == "ct" and not is_ct:
+        raise InputError(f"{volume.name} is no CT in Hounsfield units, but the weights {model.name} were made for CT.")
+    body = mask if mask is not None else body_mask(volume)
+    grid, inside, near = _body_grid(volume, body, model)
+    report(0.05)
+    values = resample(volume, grid).tensor
+    air = _AIR_HU if is_ct else float(values.min())
+    values = values.masked_fill(~near, air)
+    if is_ct:
+        values = model.prepare(values)
+    else:
+        values = _prepare_mr(values, inside)
+    report(0.15)
+    try:
+        fine, coarse = _forward(model, values, torch.device(device), stage(progress, "embedding", 0.15, 1.0))
+    except RuntimeError as error:
+        if "out of memory" in str(error) or "alloc" in str(error):
+            raise ResourceError(
+                f"Embedding {volume.name} needs more memory than {device} has; crop the volume or use another device."
+            ) from error
+        raise
+    fine_grid = grid.strided(model.fine_stride)
+    share = F.avg_pool3d(inside.float(), tuple(reversed(model.fine_stride)))[0, 0]
+    report(1.0)
+    return SamEmbedding(
+        FeatureMap(fine, fine_grid), FeatureMap(coarse, grid.strided(model.coarse_stride)),
+        (share >= 0.5).to(fine.device), model.sha256, volume.grid, model.calibration,
+    )
+
+
+def looks_like_ct(volume: Volume) -> bool:
+    """Hounsfield units: air near -1000, or, in a crop inside the body, at least the negative values of fat."""
+    return volume.modality == "ct" or volume.background <= -100
+
+
+def _body_grid(volume: Volume, body: Volume, model: SamModel) -> tuple[Grid, torch.Tensor, torch.Tensor]:
+    """Grid at the network's spacing around the body, sizes at its multiples, with the body (bool) and body plus skin on it."""
+    where = torch.nonzero(body.tensor[0, 0]).flip(1).double().numpy()
+    if not len(where):
+        raise InputError(f"The mask of {volume.name} is empty; draw it, or leave it out.")
+    low, high = where.min(0), where.max(0)
+    corners = np.array([np.where([c & 1, c & 2, c & 4], high + 0.5, low - 0.5) for c in range(8)])
+    points = body.grid.voxels_to_points(corners)
+    # Not beyond the image, where there is only padding.
+    image = volume.grid.corners()
+    lower = np.maximum(points.min(0) - 2 * model.spacing_mm, image.min(0))
+    upper = np.minimum(points.max(0) + 2 * model.spacing_mm, image.max(0))
+    grid = Grid.covering(np.stack([lower, np.maximum(upper, lower + model.spacing_mm)]), model.spacing_mm)
+    multiple = np.asarray(model.multiple)
+    size = -(-np.asarray(grid.size) // multiple) * multiple
+    # Half of the padding on each side would shift voxels off the grid; all of it goes to the far ends.
+    grid = grid.cropped((0, 0, 0), tuple(int(s) for s in size))
+    inside = resample(body, grid, mode="nearest").tensor > 0
+    image_box = _inside_image(volume.grid, grid)
+    inside &= image_box
+    near = (F.max_pool3d(inside.float(), 3, 1, 1) > 0) & image_box
+    return grid, inside, near
+
+
+def _inside_image(image: Grid, grid: Grid) -> torch.Tensor:
+    """Bool (1, 1, D, H, W): voxel centers of ``grid`` that lie in ``image``."""
+    parts = []
+    for z0, z1 in slabs(grid):
+        points = grid.voxel_centers(z0, z1, reference=grid.center)
+        coordinates = image.normalized(points, grid.center)
+        size = torch.tensor(image.size)
+        parts.append((coordinates.abs() <= size / (size - 1).clamp(min=1) + 1e-4).all(-1))
+    return torch.cat(parts)[None, None]
+
+
+def _prepare_mr(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    from ..networks.sam_official import preprocess_mr
+
+    inner = values[inside]
+    inner = inner[:: max(1, inner.numel() // 1_000_000)]
+    lower, upper = torch.quantile(inner, torch.tensor([0.002, 0.998])).tolist()
+    return preprocess_mr(values, min(lower, float(values.min())), upper)
+
+
+@torch.inference_mode()
+def _forward(
+    model: SamModel, values: torch.Tensor, device: torch.device, report: Callable[[float], None]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both maps in half precision, slab by slab where the volume is large."""
+    network = model.network.to(device)
+    low_precision = torch.float16 if device.type == "cuda" else torch.bfloat16
+    autocast = torch.autocast(device.type, low_precision, enabled=device.type == "cuda" or cpu_has_bfloat16())
+    fine_parts, coarse_parts = [], []
+    for z0, z1, first, last in _tiles(values.shape[2:], model):
+        part = values[:, :, first:last].to(device).contiguous(memory_format=torch.channels_last_3d)
+        with autocast:
+            maps = network(part)
+        fine = maps["fine"]
+        if "semantic" in maps:
+            # UAE: the semantic head joins the appearance head with equal weight.
+            fine = torch.cat([fine, maps["semantic"]], 1) * 0.5**0.5
+        fine_parts.append(_rows(fine, z0 - first, z1 - first, model.fine_stride[2]))
+        coarse_parts.append(_rows(maps["coarse"], z0 - first, z1 - first, model.coarse_stride[2]))
+        report(z1 / values.shape[2])
+    return torch.cat(fine_parts, 2).clone(), torch.cat(coarse_parts, 2).clone()
+
+
+def _rows(features: torch.Tensor, first: int, last: int, stride: int) -> torch.Tensor:
+    return features[:, :, first // stride : last // stride].half().contiguous()
+
+
+def _tiles(shape: torch.Size, model: SamModel) -> list[tuple[int, int, int, int]]:
+    """Slices (z0, z1) that a tile answers for and (first, last) that it sees; all at the network's multiple."""
+    depth, plane = shape[0], shape[1] * shape[2]
+    step = model.multiple[2]
+    halo = -(-model.halo // step) * step
+    core = depth if depth * plane <= model.tile_voxels else max(step, (model.tile_voxels // plane - 2 * halo) // step * step)
+    return [
+        (z, min(z + core, depth), max(z - halo, 0), min(z + core + halo, depth)) for z in range(0, depth, core)
+    ]
+
+
+def on_grid(embedding: SamEmbedding, grid: Grid, parts: str = "both") -> FeatureMap:
+    """Unit descriptors on another grid; zero vectors outside the embedded region.
+
+    Args:
+        parts: "fine", "coarse" or "both" (joined; dot products are the mean of both cosines).
+    """
+    output = None
+    device = embedding.device
+    for z0, z1 in slabs(grid, 300_000):
+        points = grid.voxel_centers(z0, z1, reference=grid.center, device=device)
+        maps = [getattr(embedding, name) for name in (("fine", "coarse") if parts == "both" else (parts,))]
+        vectors = [F.normalize(_sample_map(part, points, grid.center), dim=1) for part in maps]
+        block = vectors[0] if len(vectors) == 1 else torch.cat(vectors, 1).mul_(0.5**0.5)
+        outside = sample(
+            embedding.body.float()[None, None], embedding.fine.grid, points, reference=grid.center, mode="nearest", fill=0.0
+        )
+        block *= (outside > 0).to(block)
+        if output is None:
+            output = torch.empty(1, block.shape[1], *grid.shape, device=device)
+        output[:, :, z0:z1] = block
+    assert output is not None
+    return FeatureMap(output, grid)
+
+
+@dataclass(frozen=True)
+class SamExtractor:
+    """SAM as a feature extractor of the solvers: volume on a working grid -> descriptors at the fine stride.
+
+    Attributes:
+        parts: "fine", "coarse" or "both".
+        stride: voxels of the working grid per feature voxel.
+    """
+
+    model: SamModel
+    parts: str = "both"
+    stride: int = 2
+    device: str = "cpu"
+
+    def __call__(self, volume: Volume) -> FeatureMap:
+        """Embed ``volume`` (cached by content) and return its descriptors on the working grid strided by ``stride``."""
+        from ..embedding_cache import embed_cached
+
+        embedding = embed_cached(volume, self.model, device=self.device)
+        return on_grid(embedding, volume.grid.strided(self.stride), self.parts)

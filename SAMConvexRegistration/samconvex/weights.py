@@ -1,0 +1,361 @@
+"""Network weights: shipped with the product, imported by the user, or any file; official and compact formats alike.
+
+Files are only ever read with ``weights_only=True``: tensors and plain values, never objects that run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError, ResourceError
+from .networks import sam_compact, sam_official
+
+DEFAULT_SAM = "sam-ct"
+INDEX = "index.json"
+# Weights of 3D networks stay far below this; it keeps a wrong file from filling memory.
+LARGEST_FILE = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class WeightsEntry:
+    """A file the registry knows.
+
+    Attributes:
+        origin: "shipped" or "imported".
+        network: architecture, such as "sam-compact", "sam" or "uae".
+        modality: "ct", "mr" or "any".
+        sha256: what the index says the file's checksum is.
+        card: the model card's file, if one is there.
+    """
+
+    name: str
+    path: Path
+    origin: str
+    network: str
+    modality: str
+    sha256: str
+    bytes: int
+    card: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SamModel:
+    """An embedding network with what its callers must know, whichever architecture it is.
+
+    Attributes:
+        network: in evaluation mode; (B, 1, D, H, W) -> dict of unit maps "fine", "coarse" (and "semantic").
+        prepare: Hounsfield units or MR values (float tensor, any shape) -> network input.
+        fine_stride, coarse_stride, multiple: voxels along x, y, z; feature ``i`` lies at ``stride * i + (stride - 1) / 2``.
+        spacing_mm: isotropic voxel size of the input.
+        tile_voxels: input voxels that one forward pass takes in bounded memory.
+        halo: input voxels along z that a tile needs around it.
+        sha256: identity of the weights.
+        calibration: what the weights' training measured about scores, see :mod:`samconvex.matching`.
+    """
+
+    name: str
+    kind: str
+    network: nn.Module
+    prepare: Callable[[Tensor], Tensor]
+    fine_stride: tuple[int, int, int]
+    coarse_stride: tuple[int, int, int]
+    multiple: tuple[int, int, int]
+    spacing_mm: float
+    tile_voxels: int
+    halo: int
+    modality: str
+    sha256: str
+    calibration: dict[str, float]
+
+
+def user_folder() -> Path:
+    """The user's folder for imported weights and caches: SAMCONVEX_HOME, or the platform's place."""
+    override = os.environ.get("SAMCONVEX_HOME")
+    if override:
+        return Path(override).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+    return base / "samconvex"
+
+
+def imported_folder() -> Path:
+    """Where ``import`` puts files."""
+    return user_folder() / "weights"
+
+
+def shipped_folder() -> Path | None:
+    """Folder of the shipped weights: in an installed wheel, in Slicer's packaged module folder, or in the repository."""
+    package = Path(__file__).resolve().parent
+    candidates = (
+        package / "models",
+        package.parent / "Resources" / "Models",
+        package.parent.parent / "Resources" / "Models",
+    )
+    return next((folder for folder in candidates if (folder / INDEX).is_file()), None)
+
+
+def known_weights() -> list[WeightsEntry]:
+    """Every weights file the registry knows, shipped ones first."""
+    shipped = shipped_folder()
+    entries = _entries(shipped, "shipped") if shipped else []
+    names = {entry.name for entry in entries}
+    return entries + [entry for entry in _entries(imported_folder(), "imported") if entry.name not in names]
+
+
+def find(name_or_path: str | os.PathLike | None = None) -> WeightsEntry | Path:
+    """The entry of that name, or the path of a file that exists; None is the default SAM network.
+
+    Raises:
+        InputError: neither a known name nor a file.
+    """
+    wanted = str(name_or_path) if name_or_path is not None else DEFAULT_SAM
+    entries = known_weights()
+    for entry in entries:
+        if entry.name == wanted:
+            return entry
+    if Path(wanted).is_file():
+        return Path(wanted)
+    names = ", ".join(entry.name for entry in entries) or "none"
+    raise InputError(f"{wanted} is neither a weights file nor a known name (known: {names}); see `samconvex weights list`.")
+
+
+def path_of(name_or_path: str | os.PathLike | None = None) -> Path:
+    """The file that :func:`load_sam` would read.
+
+    Raises:
+        InputError: see :func:`find`.
+    """
+    found = find(name_or_path)
+    return found.path if isinstance(found, WeightsEntry) else found
+
+
+def verify(name: str | None = None) -> list[tuple[WeightsEntry, str]]:
+    """Compare files with their recorded sha256.
+
+    Returns:
+        Entries, each with "ok", "missing" or "changed"; of one name, or of all.
+
+    Raises:
+        InputError: no such name.
+    """
+    entries = known_weights()
+    if name is not None:
+        entries = [entry for entry in entries if entry.name == name]
+        if not entries:
+            raise InputError(f"{name} is not a known weights name; see `samconvex weights list`.")
+    results = []
+    for entry in entries:
+        if not entry.path.is_file():
+            results.append((entry, "missing"))
+        else:
+            results.append((entry, "ok" if file_sha256(entry.path) == entry.sha256 else "changed"))
+    return results
+
+
+def import_weights(path: str | os.PathLike, name: str | None = None) -> WeightsEntry:
+    """Check a weights file and copy it into the user's folder.
+
+    Args:
+        path: a compact checkpoint of this project, or an official SAM or UAE file.
+        name: how to call it; default the file's name without ending.
+
+    Raises:
+        InputError: unreadable, foreign or damaged file, or a name in use. ResourceError: the disk refused.
+    """
+    source = Path(path)
+    model = load_sam_file(source)
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", source.stem).strip("-.").lower()
+    if not name or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"{name!r} is not a usable name; use letters, digits, dot, dash and underscore.")
+    for entry in known_weights():
+        if entry.name == name and (entry.sha256 != model.sha256 or entry.origin == "shipped"):
+            raise InputError(f"The name {name} is taken by {entry.origin} weights; choose another with --name.")
+    folder = imported_folder()
+    target = folder / f"{name}.pt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _copy(source, target)
+        index = _read_index(folder)
+        index[name] = {
+            "file": target.name, "sha256": model.sha256, "network": model.kind, "modality": model.modality,
+            "bytes": target.stat().st_size,
+        }
+        _write_index(folder, index)
+    except OSError as error:
+        raise ResourceError(f"{folder} cannot be written ({error.strerror}); set SAMCONVEX_HOME to a folder that can.") from error
+    return next(entry for entry in _entries(folder, "imported") if entry.name == name)
+
+
+def remove(name: str) -> Path:
+    """Delete imported weights; returns the removed file.
+
+    Raises:
+        InputError: shipped, or not known.
+    """
+    for entry in known_weights():
+        if entry.name != name:
+            continue
+        if entry.origin == "shipped":
+            raise InputError(f"{name} is shipped with the product and cannot be removed.")
+        index = _read_index(imported_folder())
+        index.pop(name, None)
+        try:
+            _write_index(imported_folder(), index)
+            entry.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ResourceError(f"{entry.path} could not be removed ({error.strerror}).") from error
+        return entry.path
+    raise InputError(f"{name} is not a known weights name; see `samconvex weights list`.")
+
+
+def load_sam(name_or_path: str | os.PathLike | None = None) -> SamModel:
+    """Embedding network by name or file; None is the shipped default.
+
+    The last ones stay loaded, so that asking again costs nothing.
+
+    Raises:
+        InputError: unknown name; unreadable, truncated, altered or foreign file.
+    """
+    found = find(name_or_path)
+    path = found.path if isinstance(found, WeightsEntry) else found
+    if not path.is_file():
+        raise InputError(f"The weights file {path} is missing; reinstall, or run `samconvex weights verify`.")
+    stamp = path.stat()
+    model = _load_cached(str(path.resolve()), stamp.st_mtime_ns, stamp.st_size)
+    if isinstance(found, WeightsEntry) and model.sha256 != found.sha256:
+        raise InputError(f"{path} is not the file that was {found.origin} (checksum differs); install or import it again.")
+    return model
+
+
+@lru_cache(maxsize=3)
+def _load_cached(path: str, _modified: int, _size: int) -> SamModel:
+    return load_sam_file(Path(path))
+
+
+def load_sam_file(path: str | os.PathLike) -> SamModel:
+    """Read one weights file, compact or official.
+
+    Raises:
+        InputError: missing, unreadable, truncated or foreign file; the sentence says which.
+    """
+    location = Path(path)
+    if not location.is_file():
+        raise InputError(f"{path} does not exist; check the path of the weights file.")
+    if location.stat().st_size > LARGEST_FILE:
+        raise InputError(f"{path} is too large for a SAM weights file; check that it is the right one.")
+    try:
+        # weights_only refuses anything but tensors and plain containers; mmap would keep the file busy on Windows.
+        content = torch.load(location, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"{path} could not be read as weights; it is damaged, truncated or not a PyTorch weights file."
+        ) from error
+    name, digest = location.stem, file_sha256(location)
+    try:
+        if isinstance(content, dict) and content.get("format") == sam_compact.CHECKPOINT_FORMAT:
+            return _compact(content, name, digest)
+        state = sam_official.checkpoint_state(content)
+        if state is None:
+            raise ValueError("not a dictionary of tensors")
+        return _official(sam_official.from_state(state), name, digest)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise InputError(f"{path} does not hold SAM weights that this version can use ({reason}).") from error
+
+
+def _compact(content: dict[str, Any], name: str, digest: str) -> SamModel:
+    version = content.get("version")
+    if version != sam_compact.CHECKPOINT_VERSION:
+        raise ValueError(f"format version {version}, this version reads {sam_compact.CHECKPOINT_VERSION}")
+    network = sam_compact.SAMCompact(**content["config"])
+    state = {key: value.float() if value.is_floating_point() else value for key, value in content["state_dict"].items()}
+    network.load_state_dict(state)
+    meta = content.get("meta") or {}
+    return compact_model(network, name, digest, str(meta.get("modality", "ct")), dict(meta.get("calibration") or {}))
+
+
+def compact_model(
+    network: sam_compact.SAMCompact, name: str, digest: str, modality: str = "ct", calibration: dict | None = None
+) -> SamModel:
+    """Wrap a compact network that is already in memory (training, tests)."""
+    return SamModel(
+        name, "sam-compact", network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d), sam_compact.preprocess,
+        (network.fine_stride,) * 3, (network.coarse_stride,) * 3, (network.multiple,) * 3, network.spacing_mm,
+        tile_voxels=14_000_000, halo=48, modality=modality, sha256=digest, calibration=calibration or {},
+    )
+
+
+def _official(network: sam_official.SAMOfficial, name: str, digest: str) -> SamModel:
+    return SamModel(
+        name, "sam" if network.semantic_head is None else "uae",
+        network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d), sam_official.preprocess_ct,
+        network.fine_stride, network.coarse_stride, network.multiple, network.spacing_mm,
+        tile_voxels=2_500_000, halo=16, modality="any", sha256=digest, calibration={},
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _entries(folder: Path, origin: str) -> list[WeightsEntry]:
+    entries = []
+    for name, item in sorted(_read_index(folder).items()):
+        card = folder / str(item["card"]) if item.get("card") else None
+        entries.append(WeightsEntry(
+            name, folder / str(item["file"]), origin, str(item.get("network", "?")), str(item.get("modality", "?")),
+            str(item["sha256"]), int(item.get("bytes", 0)), card if card and card.is_file() else None,
+        ))
+    return entries
+
+
+def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / INDEX} is damaged; remove it and import the weights again.") from error
+    valid = isinstance(content, dict) and all(
+        isinstance(item, dict) and "file" in item and "sha256" in item for item in content.values()
+    )
+    # An index must not point out of its folder.
+    if not valid or any(Path(str(item["file"])).name != item["file"] for item in content.values()):
+        raise InputError(f"{folder / INDEX} is damaged; remove it and import the weights again.")
+    return content
+
+
+def _write_index(folder: Path, index: dict[str, dict[str, Any]]) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=folder, suffix=".partial")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        json.dump(index, stream, indent=2, sort_keys=True)
+    os.replace(temporary, folder / INDEX)
+
+
+def _copy(source: Path, target: Path) -> None:
+    temporary = target.with_name(target.name + ".partial")
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
