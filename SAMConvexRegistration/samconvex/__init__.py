@@ -5,9 +5,13 @@ Frame: LPS millimeters. A registration transform maps points of the fixed image 
 
 from __future__ import annotations
 
-from .errors import Cancelled, InputError, ResourceError, SamConvexError
-from .geometry import Grid
-from .volume import Volume, read_labels, read_volume, write_volume
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import Cancelled, InputError, ResourceError, SamConvexError
+    from .geometry import Grid
+    from .volume import Volume, read_labels, read_volume, write_volume
 
 __version__ = "0.1.0"
 
@@ -22,3 +26,28 @@ __all__ = [
     "read_volume",
     "write_volume",
 ]
+
+# Names load on first use: the command line's help and Slicer's start must not wait seconds for torch.
+_MODULES = {
+    "Cancelled": "errors",
+    "Grid": "geometry",
+    "InputError": "errors",
+    "ResourceError": "errors",
+    "SamConvexError": "errors",
+    "Volume": "volume",
+    "read_labels": "volume",
+    "read_volume": "volume",
+    "write_volume": "volume",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from .cancellation import raise_if
-from .report import current_memory_mib
+from .memory import current_memory_mib
 
 KINDS = ("bar", "json", "none")
 _REDRAW_S = 0.1

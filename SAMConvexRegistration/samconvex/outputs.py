@@ -20,6 +20,7 @@ from .errors import Cancelled, InputError, ResourceError
 _unfinished: set[Path] = set()
 _committing = threading.Lock()
 _abandoned = threading.Event()
+_NIFTI_HEADER_BYTES = 352
 
 
 def check_output_folder(
@@ -165,7 +166,8 @@ def check_complete(path: Path) -> None:
             voxels = 1
             for size in reader.GetSize():
                 voxels *= size
-            if path.stat().st_size < voxels * pixel.GetSizeOfPixelComponent() * reader.GetNumberOfComponents():
+            data = voxels * pixel.GetSizeOfPixelComponent() * reader.GetNumberOfComponents()
+            if path.stat().st_size < _NIFTI_HEADER_BYTES + data:
                 raise EOFError
         elif name.endswith((".h5", ".tfm")):
             sitk.ReadTransform(str(path))
@@ -180,7 +182,7 @@ def _move_into_place(staging: Path, target: Path, overwrite: bool, stale: set[st
     if not target.exists():
         os.rename(staging, target)
         return
-    if not overwrite and any(target.iterdir()):
+    if not overwrite and any(path != staging for path in target.iterdir()):
         raise InputError(f"{target} has been filled meanwhile; give another output folder or --overwrite.")
     names = sorted(path.name for path in staging.iterdir())
     backup = staging / ".replaced"

@@ -1,0 +1,62 @@
+"""How much memory this process holds and has held, on every system, without further packages."""
+
+from __future__ import annotations
+
+import sys
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process so far, MiB."""
+    return _linux_status("VmHWM") or _system_memory(peak=True)
+
+
+def current_memory_mib() -> float:
+    """Resident memory of this process now, MiB (its peak where the system does not tell)."""
+    return _linux_status("VmRSS") or _system_memory(peak=False)
+
+
+def _linux_status(field: str) -> float | None:
+    # Not ru_maxrss: a child process inherits its parent's there.
+    try:
+        with open("/proc/self/status", encoding="ascii") as stream:
+            line = next(line for line in stream if line.startswith(field + ":"))
+        return int(line.split()[1]) / 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+
+
+def _system_memory(peak: bool) -> float:
+    if sys.platform == "win32":
+        return _windows_memory(peak)
+    import resource
+
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, others kibibytes.
+    return kilobytes / 2**20 if sys.platform == "darwin" else kilobytes / 1024
+
+
+def _windows_memory(peak: bool) -> float:
+    import ctypes
+    from ctypes import wintypes
+
+    sizes = (
+        "PeakWorkingSetSize WorkingSetSize QuotaPeakPagedPoolUsage QuotaPagedPoolUsage QuotaPeakNonPagedPoolUsage "
+        "QuotaNonPagedPoolUsage PagefileUsage PeakPagefileUsage"
+    ).split()
+
+    class Counters(ctypes.Structure):
+        _fields_ = [
+            ("cb", wintypes.DWORD),
+            ("PageFaultCount", wintypes.DWORD),
+            *((name, ctypes.c_size_t) for name in sizes),
+        ]
+
+    counters = Counters()
+    counters.cb = ctypes.sizeof(counters)
+    kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined]
+    kernel32.GetCurrentProcess.restype = wintypes.HANDLE
+    query = kernel32.K32GetProcessMemoryInfo
+    query.argtypes = [wintypes.HANDLE, ctypes.POINTER(Counters), wintypes.DWORD]
+    if not query(kernel32.GetCurrentProcess(), ctypes.byref(counters), counters.cb):
+        return 0.0
+    return (counters.PeakWorkingSetSize if peak else counters.WorkingSetSize) / 2**20
