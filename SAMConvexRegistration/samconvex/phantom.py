@@ -1,4 +1,4 @@
-"""A procedural torso CT: chest and upper abdomen of an invented patient, with labels, landmarks and exact correspondence.
+"""A procedural torso CT: chest and upper abdomen of an invented patient, with labels, landmarks and exact truth.
 
 Every patient is one atlas, drawn from simple solids, seen through a smooth warp that depends on the seed. The same
 anatomical point of two patients is therefore known exactly: ``patient_from_atlas`` of one after ``atlas_from_patient``
@@ -170,7 +170,7 @@ class _Canvas:
             self.labels[window] = torch.where(distance < 0, label, self.labels[window])
 
     def _window(self, near: tuple[np.ndarray, np.ndarray] | None) -> tuple[slice, slice, slice] | None:
-        """Voxels that can lie in an atlas box: the bounding box of the thinned lattice's nodes in it, one node wider."""
+        """Voxels that can lie in an atlas box: bounding box of the thinned lattice's nodes in it, one node wider."""
         if near is None:
             return slice(None), slice(None), slice(None)
         # A node's neighborhood (half a step each way, and the warp's stretch) must reach into the box.
@@ -222,6 +222,10 @@ def _tube(path: np.ndarray, radius: float | np.ndarray) -> Solid:
 
 def _both(*solids: Solid) -> Solid:
     return lambda points: torch.stack([solid(points) for solid in solids]).amax(0)
+
+
+def _grown(solid: Solid, margin_mm: float) -> Solid:
+    return lambda points: solid(points) - margin_mm
 
 
 def _chest_wall(points: torch.Tensor) -> torch.Tensor:
@@ -358,7 +362,9 @@ AORTA = np.array([
 VENA_CAVA = np.array([
     [-22.0, -10.0, 30.0], [-24.0, 0.0, -10.0], [-24.0, 16.0, -50.0], [-22.0, 28.0, -110.0], [-18.0, 32.0, -215.0],
 ])  # fmt: skip
-ESOPHAGUS = np.array([[2.0, 26.0, 215.0], [4.0, 36.0, 110.0], [6.0, 32.0, 40.0], [14.0, 14.0, -30.0], [34.0, -8.0, -52.0]])
+ESOPHAGUS = np.array([
+    [2.0, 26.0, 215.0], [4.0, 36.0, 110.0], [6.0, 32.0, 40.0], [14.0, 14.0, -30.0], [34.0, -8.0, -52.0],
+])  # fmt: skip
 CARINA = np.array([0.0, 18.0, 96.0])
 TRACHEA = np.array([[0.0, 8.0, 220.0], [0.0, 10.0, 150.0], CARINA])
 HILUM = {-1: np.array([-42.0, 10.0, 68.0]), 1: np.array([46.0, 12.0, 72.0])}
@@ -384,10 +390,8 @@ def _draw_chest(canvas: _Canvas, contrast: float) -> None:
     for side, label, lung in ((-1, 2, lungs[0]), (1, 3, lungs[1])):
         middle = np.array([side * 74.0, 4.0, 62.0])
         box = (middle - (72, 98, 156), middle + (72, 98, 156))
-        canvas.paint(lambda p, lung=lung: lung(p) - 2.5, 40.0, near=box)
-        # Dependent parts of the lung hold more blood: denser towards the back.
-        parenchyma = _texture(-845.0, 22.0, 7.0, 31)
-        canvas.paint(lung, lambda p, base=parenchyma: base(p) + 0.35 * p[..., 1], label, near=box)
+        canvas.paint(_grown(lung, 2.5), 40.0, near=box)
+        canvas.paint(lung, _parenchyma, label, near=box)
         for path, radius in _bronchial_tree(side):
             reach = float(np.max(radius))
             near = (path.min(0) - reach, path.max(0) + reach)
@@ -402,7 +406,7 @@ def _draw_chest(canvas: _Canvas, contrast: float) -> None:
     ):  # fmt: skip
         middle = np.asarray(center, dtype=float)
         canvas.paint(_ball(center, radii), 42 + 130 * contrast, 4, near=(middle - 30, middle + 30))
-    for path, radius, value, label in (
+    vessels: tuple[tuple[np.ndarray, float | np.ndarray, float, int | None], ...] = (
         (VENA_CAVA, 11.0, 42 + 100 * contrast, 13),
         (np.array([[-24.0, -8.0, 40.0], [-24.0, -6.0, 90.0], [-26.0, -4.0, 150.0]]), 9.0, 42 + 130 * contrast, None),
         (np.array([[14.0, -34.0, 50.0], [16.0, -20.0, 82.0], [0.0, 2.0, 84.0]]), 12.0, 42 + 130 * contrast, None),
@@ -417,9 +421,18 @@ def _draw_chest(canvas: _Canvas, contrast: float) -> None:
         (TRACHEA, 8.0, AIR, 11),
         (np.array([CARINA, HILUM[-1]]), 6.0, AIR, 11),
         (np.array([CARINA, HILUM[1]]), 5.5, AIR, 11),
-    ):
-        reach = float(np.max(radius)) + 1
-        canvas.paint(_tube(path, radius), value, label, near=(path.min(0) - reach, path.max(0) + reach))
+    )
+    for path, width, value, organ in vessels:
+        reach = float(np.max(width)) + 1
+        canvas.paint(_tube(path, width), value, organ, near=(path.min(0) - reach, path.max(0) + reach))
+
+
+_lung_texture = _texture(-845.0, 22.0, 7.0, 31)
+
+
+def _parenchyma(points: torch.Tensor) -> torch.Tensor:
+    """Dependent parts of the lung hold more blood: denser towards the back."""
+    return _lung_texture(points) + 0.35 * points[..., 1]
 
 
 def _bronchial_tree(side: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -449,7 +462,8 @@ def _bronchial_tree(side: int) -> list[tuple[np.ndarray, np.ndarray]]:
 def _draw_skeleton(canvas: _Canvas) -> None:
     _draw_ribs(canvas)
     sternum = _both(_sternum_shape, lambda p: (p[..., 0].abs() - 19 + 5 * (p[..., 2] < 100)))
-    canvas.paint(sternum, _texture(230.0, 40.0, 6.0, 51), 15, near=(np.array([-22, -125, 10.0]), np.array([22, -50, 165.0])))
+    front = (np.array([-22.0, -125.0, 10.0]), np.array([22.0, -50.0, 165.0]))
+    canvas.paint(sternum, _texture(230.0, 40.0, 6.0, 51), 15, near=front)
     spongiosa, cortex = _texture(170.0, 35.0, 5.0, 52), 480.0
     for index, (z, pitch) in enumerate(zip(VERTEBRA_Z, VERTEBRA_PITCH, strict=True)):
         width = float(np.interp(z, [-215, 190], [24.0, 15.0]))
@@ -460,7 +474,7 @@ def _draw_skeleton(canvas: _Canvas) -> None:
         body = _vertebra(z, pitch / 2 - 2.6, width)
         label = 20 + index
         canvas.paint(body, cortex, label, near=(low, high))
-        canvas.paint(lambda p, body=body: body(p) + 2.2, spongiosa, label, near=(low, high))
+        canvas.paint(_grown(body, -2.2), spongiosa, label, near=(low, high))
         for solid in _vertebral_arch(y, z, width):
             canvas.paint(solid, 330.0, label, near=(low, high))
     canal = np.stack([np.array([0.0, float(_spine_y(z)) + 24.0, z]) for z in np.linspace(215, -215, 30)])
