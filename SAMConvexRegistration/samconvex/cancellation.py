@@ -13,7 +13,7 @@ from .errors import Cancelled
 from .outputs import discard_unfinished
 
 # Most work notices a cancellation at its next progress report; the rest is abandoned after this many seconds.
-PATIENCE_S = 0.6
+PATIENCE_S = 0.4
 
 
 def run_cancellable(work: Callable[[threading.Event], int], patience_s: float = PATIENCE_S) -> int:

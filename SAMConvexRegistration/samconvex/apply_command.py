@@ -1,0 +1,102 @@
+"""``samconvex apply``: carry an image, a label map or points through a transform file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .console import ConsoleProgress
+from .errors import InputError
+from .outputs import check_output_file, output_file
+from .points import check_writable_ending, is_point_file, read_points, write_points
+
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".gipl", ".vtk")
+
+EXPLANATION = """
+Carry an image, a label map or points through a transform.
+
+A transform maps points of the fixed image to the moving image. Therefore
+  an image or label map of the moving patient is pulled onto the grid of --like (the fixed image);
+  points of the moving patient are carried to the fixed image by the inverse of the transform.
+--inverse does the other direction for both: images and points of the fixed patient go to the moving one, and --like
+then is the moving image. 'apply transform.h5 X --inverse' and 'apply inverse.h5 X' are the same.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's arguments."""
+    parser.description = EXPLANATION.strip()
+    parser.add_argument("transform", metavar="TRANSFORM", help="ITK transform (.h5, .tfm, .txt) or displacement field")
+    parser.add_argument("input", metavar="INPUT", help="image or DICOM folder; points: .csv .mrk.json .fcsv .txt .pts")
+    parser.add_argument("--like", metavar="IMAGE", help="image whose grid the result gets; needed except for points")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write (replaced if it exists)")
+    parser.add_argument("--inverse", action="store_true", help="carry from the fixed to the moving patient instead")
+    parser.add_argument("--labels", action="store_true", help="INPUT is a label map: values are kept, never mixed")
+    parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar", help="how to show progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry what ``args.input`` holds and write ``args.output``."""
+    points = is_point_file(args.input)
+    if points and args.labels:
+        raise InputError(f"{args.input} holds points; leave --labels out.")
+    if not points and args.like is None:
+        raise InputError("--like is missing; name the image whose grid the result gets.")
+    if points:
+        check_writable_ending(args.output)
+    elif not args.output.lower().endswith(IMAGE_ENDINGS):
+        raise InputError(f"{args.output}: unknown image format; use .nii.gz, .nrrd or .mha.")
+    inputs = (args.transform, args.input, args.like)
+    check_output_file(args.output, inputs=inputs)
+    progress = ConsoleProgress(args.progress, [("read", 0.2), ("warp", 0.6), ("write", 0.2)], args.cancelled)
+    warning = _carry_points(args, progress) if points else _carry_image(args, progress)
+    progress.finish()
+    if warning:
+        print(f"Warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> str | None:
+    from .inputs import outside_note, read_grid
+    from .transforms import Transform
+
+    progress("read", 0.0)
+    like = read_grid(args.like) if args.like else None
+    points = read_points(args.input)
+    transform = Transform.load(args.transform, like)
+    progress("warp", 0.0)
+    # Points of the moving patient go against the transform's own direction.
+    carry = transform if args.inverse else transform.inverse()
+    defined = points.defined
+    positions = points.positions.copy()
+    positions[defined] = carry.map_points(positions[defined])
+    progress("write", 0.0)
+    carried = points.with_positions(positions)
+    with output_file(args.output) as path:
+        write_points(carried, path)
+    return outside_note(positions[defined], like, args.like) if like else None
+
+
+def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> str | None:
+    from .inputs import read_grid
+    from .progress import stage
+    from .transforms import Transform
+    from .volume import read_labels, read_volume, write_volume
+
+    progress("read", 0.0)
+    grid = read_grid(args.like)
+    transform = Transform.load(args.transform, grid)
+    progress("read", 0.3)
+    volume = read_labels(args.input) if args.labels else read_volume(args.input)
+    needed = grid.voxel_count * volume.tensor.element_size()
+    check_output_file(args.output, needed_bytes=needed, inputs=(args.transform, args.input, args.like))
+    transform = transform.inverse() if args.inverse else transform
+    carry = transform.warp_labels if args.labels else transform.warp_volume
+    warped = carry(volume, grid, report=stage(progress, "warp"))
+    progress("write", 0.0)
+    with output_file(args.output) as path:
+        write_volume(warped, path)
+    if bool((warped.tensor == (0 if args.labels else volume.background)).all()):
+        return f"{Path(args.output).name} is empty: this transform does not bring {args.input} onto {args.like}."
+    return volume.notes[0] if volume.notes else None

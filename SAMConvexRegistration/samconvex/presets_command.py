@@ -1,0 +1,62 @@
+"""``samconvex presets``: what there is to choose from, and what it will cost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+
+EXPLANATION = """
+List the presets with the expected time (on two CPU cores) and memory of registering two volumes of the given size.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's arguments."""
+    parser.description = EXPLANATION.strip()
+    parser.add_argument(
+        "--size",
+        nargs=3,
+        type=int,
+        default=(512, 512, 300),
+        metavar=("X", "Y", "Z"),
+        help="voxels along x, y, z (default: 512 512 300)",
+    )
+    parser.add_argument(
+        "--spacing",
+        nargs=3,
+        type=float,
+        default=(0.8, 0.8, 1.0),
+        metavar=("X", "Y", "Z"),
+        help="millimeters per voxel (default: 0.8 0.8 1.0)",
+    )
+    parser.add_argument("--image", metavar="F", help="take size and spacing from this image")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with all settings")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table."""
+    from .errors import InputError
+    from .geometry import Grid
+    from .inputs import read_grid
+    from .presets import PRESETS, forecast
+    from .report import plain
+
+    if min(args.size) < 1 or min(args.spacing) <= 0:
+        raise InputError("--size and --spacing need numbers above 0.")
+    grid = read_grid(args.image) if args.image else Grid(tuple(args.size), tuple(args.spacing))
+    costs = {name: forecast(settings, grid, grid) for name, settings in PRESETS.items()}
+    if args.json:
+        print(
+            json.dumps({n: {"settings": plain(s), "forecast": plain(costs[n])} for n, s in PRESETS.items()}, indent=2)
+        )
+        return 0
+    size, spacing = "x".join(map(str, grid.size)), " x ".join(f"{s:g}" for s in grid.spacing)
+    print(f"Expected for a pair of {size} voxels of {spacing} mm on two cores:\n")
+    print(f"{'preset':<20}{'seconds':>8}{'GiB':>7}  use")
+    for name, settings in PRESETS.items():
+        lines = textwrap.wrap(settings.description, 80)
+        print(f"{name:<20}{costs[name].seconds:>8.0f}{costs[name].memory_gib:>7.1f}  {lines[0]}")
+        for line in lines[1:]:
+            print(" " * 37 + line)
+    return 0

@@ -1,0 +1,327 @@
+"""``samconvex register``: read, register, and write all results at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .console import ConsoleProgress
+from .outputs import check_output_folder, output_folder
+from .points import PointSet, read_points, write_points
+
+if TYPE_CHECKING:
+    from .registration import RegistrationResult
+    from .volume import Volume
+
+ALWAYS = ("transform.h5", "inverse.h5", "warped.nii.gz", "report.json", "report.png")
+LABELS, POINTS = "labels.nii.gz", "points.csv"
+
+# Shares of the time, for the bar: seconds of the stages of a chest CT pair on two cores.
+PLAN = (
+    ("read", 2.0),
+    ("prepare", 2.0),
+    ("affine", 8.0),
+    ("embedding", 3.0),
+    ("convex", 10.0),
+    ("refine", 10.0),
+    ("finish", 2.0),
+    ("measure", 1.0),
+    ("warp", 1.0),
+    ("write", 3.0),
+)
+
+EXPLANATION = """
+Align MOVING with FIXED and write into OUTDIR, all at once at the end:
+  transform.h5    ITK transform, maps fixed points to moving points (LPS mm); inverse.h5 the other direction
+  warped.nii.gz   MOVING on the grid of FIXED, pixel type kept
+  labels.nii.gz   the moving labels on the grid of FIXED, if --moving-labels is given
+  points.csv      the moving points carried to FIXED, if --moving-points is given
+  report.json     settings, times, memory, quality;  report.png the same for the eye
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's arguments."""
+    parser.description = EXPLANATION.strip()
+    parser.add_argument("fixed", metavar="FIXED", help="image to align with: .nii.gz, .nrrd, .mha, DICOM folder")
+    parser.add_argument("moving", metavar="MOVING", help="image that is moved")
+    parser.add_argument("-o", "--output", metavar="OUTDIR", required=True, help="folder for the results")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results; other files there are kept")
+
+    method = parser.add_argument_group("method")
+    method.add_argument(
+        "--preset",
+        default="ct-inter-patient",
+        metavar="NAME",
+        help="ct-inter-patient (default), fast-preview, ...; 'samconvex presets' lists them",
+    )
+    method.add_argument(
+        "--features", metavar="NAME", help="descriptor, such as mind or sam+mind (default: the preset's)"
+    )
+    method.add_argument("--affine", choices=("none", "moments", "sam"), help="first alignment (default: the preset's)")
+    method.add_argument("--refine", choices=("none", "adam", "diffusion"), help="last step (default: the preset's)")
+    method.add_argument("--initial-transform", metavar="F", help="ITK transform to start from, fixed to moving")
+    method.add_argument("--fixed-mask", metavar="F", help="only this region of FIXED counts")
+    method.add_argument("--moving-mask", metavar="F", help="only this region of MOVING counts")
+    method.add_argument("--weights", metavar="NAME|FILE", help="network weights (default: the shipped ones)")
+
+    carried = parser.add_argument_group("labels and points")
+    carried.add_argument("--moving-labels", metavar="F", help="label map of MOVING, warped to FIXED")
+    carried.add_argument("--fixed-labels", metavar="F", help="label map of FIXED, for the overlap in the report")
+    carried.add_argument(
+        "--moving-points", metavar="F", help="points of MOVING (.csv .mrk.json .fcsv .txt .pts), carried to FIXED"
+    )
+    carried.add_argument(
+        "--fixed-points", metavar="F", help="corresponding points of FIXED, for the error in the report"
+    )
+
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
+    machine.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    machine.add_argument("--max-memory", type=positive_float, metavar="GIB", help="refuse what would need more memory")
+    machine.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default: 0)")
+    machine.add_argument(
+        "--progress",
+        choices=("bar", "json", "none"),
+        default="bar",
+        help="a bar, one JSON object per line on stdout, or nothing",
+    )
+
+
+def device_name(text: str) -> str:
+    """argparse type of --device."""
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
+        raise argparse.ArgumentTypeError(f"{text} is no device; use auto, cpu, cuda or cuda:N")
+    return text
+
+
+def positive_int(text: str) -> int:
+    """argparse type of a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    """argparse type of a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
+    return value
+
+
+def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | None = None) -> int:
+    """Register as ``args`` say; ``register`` replaces the engine's in tests."""
+    names = [*ALWAYS, *([LABELS] if args.moving_labels else []), *([POINTS] if args.moving_points else [])]
+    sources = [
+        args.fixed,
+        args.moving,
+        args.moving_labels,
+        args.fixed_labels,
+        args.moving_points,
+        args.fixed_points,
+        args.initial_transform,
+        args.fixed_mask,
+        args.moving_mask,
+    ]
+    check_output_folder(args.output, names=names, overwrite=args.overwrite, inputs=sources)
+    progress = ConsoleProgress(args.progress, PLAN, args.cancelled)
+    progress("read", 0.0)
+    _use_threads(args.threads)
+    _check_names(args)
+    inputs = _Inputs.read(args, progress)
+    check_output_folder(
+        args.output, names=names, overwrite=args.overwrite, inputs=sources, needed_bytes=_expected_bytes(inputs)
+    )
+    if register is None:
+        from .registration import register
+    result = register(
+        inputs.fixed,
+        inputs.moving,
+        preset=args.preset,
+        affine=args.affine,
+        refine=args.refine,
+        features=args.features,
+        initial_transform=inputs.initial_transform,
+        fixed_mask=inputs.fixed_mask,
+        moving_mask=inputs.moving_mask,
+        fixed_labels=inputs.fixed_labels,
+        moving_labels=inputs.moving_labels,
+        fixed_points=inputs.paired_fixed,
+        moving_points=inputs.paired_moving,
+        device=args.device,
+        threads=args.threads,
+        max_memory_gib=args.max_memory,
+        seed=args.seed,
+        progress=progress,
+        weights=args.weights,
+    )
+    with output_folder(args.output, overwrite=args.overwrite, stale=_earlier_results(args.output, sources)) as folder:
+        report = _write(folder, inputs, result, progress)
+    progress.finish(str(args.output))
+    if args.progress != "json":
+        print("\n".join(summary(report, args.output)))
+    return 0
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Everything the command reads, checked against each other."""
+
+    fixed: Volume
+    moving: Volume
+    initial_transform: Any
+    fixed_mask: Volume | None
+    moving_mask: Volume | None
+    fixed_labels: Volume | None
+    moving_labels: Volume | None
+    fixed_points: PointSet | None
+    moving_points: PointSet | None
+    paired_fixed: Any
+    paired_moving: Any
+    notes: tuple[str, ...]
+
+    @classmethod
+    def read(cls, args: argparse.Namespace, progress: ConsoleProgress) -> _Inputs:
+        from .inputs import grid_note, outside_note, paired
+        from .transforms import Transform
+        from .volume import read_labels, read_mask, read_volume
+
+        notes: list[str | None] = []
+        images = {"fixed": read_volume(args.fixed)}
+        progress("read", 0.3)
+        images["moving"] = read_volume(args.moving)
+        progress("read", 0.6)
+        points = {
+            side: read_points(path, images[side].grid) if path else None
+            for side, path in (("fixed", args.fixed_points), ("moving", args.moving_points))
+        }
+        maps: dict[str, Volume | None] = {}
+        for kind, reader in (("labels", read_labels), ("mask", read_mask)):
+            for side in ("fixed", "moving"):
+                path = getattr(args, f"{side}_{kind}")
+                volume = reader(path) if path else None
+                maps[f"{side}_{kind}"] = volume
+                notes.append(grid_note(volume, images[side]) if volume else None)
+        for side, listed in points.items():
+            if listed is not None:
+                known = listed.positions[listed.defined]
+                notes.append(outside_note(known, images[side].grid, images[side].name))
+        both = paired(points["fixed"], points["moving"]) if points["fixed"] and points["moving"] else (None, None)
+        for given, missing in (("fixed_labels", "moving_labels"), ("fixed_points", "moving_points")):
+            if getattr(args, given) and not getattr(args, missing):
+                notes.append(f"--{given} was not used because --{missing} is missing.".replace("_", "-"))
+        start = Transform.load(args.initial_transform, images["fixed"].grid) if args.initial_transform else None
+        progress("read", 1.0)
+        notes += [*images["fixed"].notes, *images["moving"].notes]
+        return cls(
+            images["fixed"],
+            images["moving"],
+            start,
+            maps["fixed_mask"],
+            maps["moving_mask"],
+            maps["fixed_labels"],
+            maps["moving_labels"],
+            points["fixed"],
+            points["moving"],
+            *both,
+            tuple(note for note in notes if note),
+        )
+
+
+def _check_names(args: argparse.Namespace) -> None:
+    """Refuse an unknown preset before images are read."""
+    from .presets import get_settings
+
+    get_settings(args.preset)
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is not None:
+        import SimpleITK as sitk
+
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+
+
+def _expected_bytes(inputs: _Inputs) -> int:
+    """Upper estimate of what the results take: uncompressed images, two fields of float64 at 3 mm, the picture."""
+    voxels = inputs.fixed.grid.voxel_count
+    images = voxels * inputs.moving.tensor.element_size()
+    if inputs.moving_labels is not None:
+        images += voxels * inputs.moving_labels.tensor.element_size()
+    # A margin of 30 mm on every side, where fields fade out.
+    nodes = float(((inputs.fixed.grid.extent + 60.0) / 3.0).prod())
+    return int(images + 2 * 24 * nodes + 8 * 2**20)
+
+
+def _write(folder: Path, inputs: _Inputs, result: RegistrationResult, progress: ConsoleProgress) -> dict[str, Any]:
+    """Write every result into ``folder``; returns the report."""
+    from .memory import peak_memory_mib
+    from .progress import stage
+    from .report import save_report
+    from .report_picture import write_report_picture
+    from .volume import write_volume
+
+    transform = result.fixed_to_moving
+    warped = transform.warp_volume(inputs.moving, inputs.fixed, report=stage(progress, "warp"))
+    progress("write", 0.0)
+    write_volume(warped, folder / "warped.nii.gz")
+    progress("write", 0.3)
+    if inputs.moving_labels is not None:
+        write_volume(transform.warp_labels(inputs.moving_labels, inputs.fixed), folder / LABELS)
+    progress("write", 0.5)
+    transform.save(folder / "transform.h5")
+    result.moving_to_fixed.save(folder / "inverse.h5")
+    if inputs.moving_points is not None:
+        positions = inputs.moving_points.positions.copy()
+        defined = inputs.moving_points.defined
+        positions[defined] = result.moving_to_fixed.map_points(positions[defined])
+        write_points(inputs.moving_points.with_positions(positions), folder / POINTS)
+    progress("write", 0.7)
+    write_report_picture(folder / "report.png", inputs.fixed, inputs.moving, result, warped)
+    progress("write", 0.9)
+    report = dict(result.report)
+    report["peak_memory_mib"] = peak_memory_mib()
+    report["warnings"] = list(dict.fromkeys([*report.get("warnings", []), *inputs.notes]))
+    report["outputs"] = sorted([*(path.name for path in folder.iterdir()), "report.json"])
+    save_report(report, folder / "report.json")
+    return report
+
+
+def _earlier_results(folder: str, sources: list[str | None]) -> list[str]:
+    """Results that an earlier run left in ``folder`` by its own report; inputs of this run are not among them."""
+    try:
+        earlier = json.loads((Path(folder) / "report.json").read_text(encoding="utf-8"))["outputs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    kept = {Path(source).resolve() for source in sources if source}
+    ours = {*ALWAYS, LABELS, POINTS} & {str(name) for name in earlier}
+    return [name for name in ours if (Path(folder) / name).resolve() not in kept]
+
+
+def summary(report: dict[str, Any], folder: str) -> list[str]:
+    """The lines a person reads at the end."""
+    seconds = report.get("seconds", {})
+    lines = [f"Registered in {seconds.get('total', 0):.1f} s, {report['peak_memory_mib']:.0f} MiB at most."]
+    dice = report.get("dice", {})
+    if "final_mean" in dice:
+        lines.append(
+            f"Label overlap (mean Dice): {dice.get('initial_mean', 0):.3f} before, {dice['final_mean']:.3f} after."
+        )
+    tre = report.get("tre_mm", {})
+    if "final" in tre:
+        before = f"{tre['initial']['mean']:.2f} mm before, " if "initial" in tre else ""
+        lines.append(f"Point error (mean of {tre['n']}): {before}{tre['final']['mean']:.2f} mm after.")
+    if "folding_percent" in report:
+        lines.append(f"Folding: {report['folding_percent']:.3f} % of the voxels.")
+    lines += [f"Note: {warning}" for warning in report.get("warnings", [])]
+    lines.append(f"Results are in {folder}.")
+    return lines

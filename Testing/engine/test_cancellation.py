@@ -1,0 +1,127 @@
+"""Ctrl-C and SIGTERM end the work within a second, whatever it is doing, with status 3 and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent the POSIX way")
+
+ENGINE = Path(__file__).resolve().parents[2] / "SAMConvexRegistration"
+
+# Every program writes into OUT and says when it has started; none imports torch, so that each takes milliseconds.
+PREAMBLE = """
+import sys, time, threading
+sys.path.insert(0, sys.argv[1])
+from samconvex.cancellation import raise_if, run_cancellable
+from samconvex.errors import Cancelled
+from samconvex.outputs import output_folder
+out = sys.argv[2]
+def started():
+    print("started", flush=True)
+"""
+POLITE = PREAMBLE + """
+def work(cancelled):
+    with output_folder(out) as staging:
+        (staging / "a.txt").write_text("a")
+        started()
+        while True:
+            raise_if(cancelled)
+            time.sleep(0.01)
+"""
+DEAF = PREAMBLE + """
+def work(cancelled):
+    with output_folder(out) as staging:
+        (staging / "a.txt").write_text("a")
+        started()
+        time.sleep(30)
+    return 0
+"""
+COMPUTING = PREAMBLE + """
+import numpy as np
+def work(cancelled):
+    started()
+    with output_folder(out) as staging:
+        matrix = np.ones((6000, 6000))
+        while True:
+            matrix @ matrix
+"""
+QUICK = PREAMBLE + """
+def work(cancelled):
+    started()
+    with output_folder(out) as staging:
+        (staging / "a.txt").write_text("a")
+    return 0
+"""
+FAILING = PREAMBLE + """
+def work(cancelled):
+    raise ValueError("a defect of ours")
+"""
+ENDING = """
+try:
+    status = run_cancellable(work, *map(float, sys.argv[3:]))
+except Cancelled as error:
+    print(error, file=sys.stderr)
+    status = error.exit_status
+sys.exit(status)
+"""
+
+
+def _start(program: str, out: Path, *patience: str) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", program + ENDING, str(ENGINE), str(out), *patience],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None and process.stdout.readline() == "started\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("program", [POLITE, DEAF, COMPUTING], ids=["polite", "deaf", "computing"])
+def test_a_signal_ends_the_work_within_a_second(tmp_path: Path, program: str, number: int) -> None:
+    process = _start(program, tmp_path / "out")
+    time.sleep(0.05)
+    begin = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert time.monotonic() - begin < 1.0
+    assert process.returncode == 3
+    assert errors.strip() == "Cancelled; nothing was written."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
+    process = _start(DEAF, tmp_path / "out", "20")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    assert process.poll() is None
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert time.monotonic() - begin < 0.5
+    assert process.returncode == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_work_that_is_not_disturbed_ends_with_its_own_status(tmp_path: Path) -> None:
+    process = _start(QUICK, tmp_path / "out")
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.txt"]
+
+
+def test_a_defect_keeps_its_traceback_and_status_1(tmp_path: Path) -> None:
+    program = FAILING.replace('raise ValueError', 'started(); raise ValueError')
+    process = _start(program, tmp_path / "out")
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "a defect of ours" in errors and "Traceback" in errors
