@@ -214,7 +214,17 @@ def _averaged(volume: Volume, grid: Grid) -> Volume:
     """Mean over whole-voxel blocks, so that linear interpolation at ``grid``'s spacing sees every voxel."""
     # Target spacing along each source axis: the shortest step any target axis makes along it.
     along = np.abs(volume.grid.lps_to_voxel[:3, :3] @ grid.voxel_to_lps[:3, :3]).max(1)
-    factors = np.maximum(np.floor(along + 0.25), 1).astype(int)
+    return _block_mean(volume, np.maximum(np.floor(along + 0.25), 1).astype(int))
+
+
+def average_to(volume: Volume, spacing: float) -> Volume:
+    """Float volume averaged over whole voxels to at most about ``spacing`` mm; its axes stay as they are."""
+    factors = np.floor(spacing / np.asarray(volume.grid.spacing) + 0.25)
+    averaged = _block_mean(volume, np.maximum(factors, 1).astype(int))
+    return averaged.with_tensor(averaged.as_float())
+
+
+def _block_mean(volume: Volume, factors: np.ndarray) -> Volume:
     if (factors == 1).all():
         return volume
     fx, fy, fz = (int(f) for f in factors)
@@ -255,14 +265,14 @@ def body_mask(volume: Volume, spacing: float = 4.0) -> Volume:
     """
     grid = volume.grid.canonical(spacing)
     coarse = resample(volume, grid)
-    tissue_threshold = -300.0 if volume.modality == "ct" else _otsu(coarse.tensor)
-    image = sitk.GetImageFromArray(coarse.tensor[0, 0].numpy())
-    tissue = sitk.GetArrayFromImage(sitk.BinaryMorphologicalOpening(image > tissue_threshold, (2, 2, 0))) > 0
+    values = coarse.tensor[0, 0].cpu().numpy()
     if volume.modality == "ct":
-        body = _without_outside_air(tissue, coarse.tensor[0, 0].numpy())
-        body = sitk.GetArrayFromImage(sitk.BinaryMorphologicalOpening(sitk.GetImageFromArray(body), (3, 3, 0)))
+        # Opening within slices takes the couch off the back; what remains of it is not the largest part.
+        tissue = _largest_component(_opened((values > -300.0).astype(np.uint8), radius=1))
+        body = _opened(_with_gas_inside(tissue, values), radius=2)
     else:
-        closed = sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(tissue.astype(np.uint8)), (3, 3, 3))
+        tissue = _opened((values > _otsu(coarse.tensor)).astype(np.uint8), radius=2)
+        closed = sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(tissue), (3, 3, 3))
         body = sitk.GetArrayFromImage(sitk.BinaryFillhole(closed))
     body = _largest_component(body)
     # A few cubic centimeters are the smallest thing anyone registers; less is noise.
@@ -278,22 +288,35 @@ def _otsu(values: torch.Tensor) -> float:
     return threshold.GetThreshold() / 2
 
 
-def _without_outside_air(tissue: np.ndarray, hounsfield: np.ndarray) -> np.ndarray:
-    """Everything but the air components that touch the image sides and are as empty as room air.
+def _opened(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Opening within axial slices."""
+    return sitk.GetArrayFromImage(sitk.BinaryMorphologicalOpening(sitk.GetImageFromArray(mask), (radius, radius, 0)))
 
-    A lung cut by the field of view touches the border too, but is denser than -940 HU on average.
+
+def _with_gas_inside(tissue: np.ndarray, hounsfield: np.ndarray) -> np.ndarray:
+    """Add lungs, airways and bowel gas, slice by slice: in 3D the airways connect them to the room.
+
+    A gap that the tissue encloses belongs to the body. One that reaches the image border is room air, unless it is a
+    lung cut by the field of view: it then reaches one side only and is denser than air.
     """
-    gas = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray((~tissue).astype(np.uint8))))
-    sides = np.ones(gas.shape, bool)
-    sides[:, 1:-1, 1:-1] = False
-    outside = np.zeros(gas.shape, bool)
-    for label in np.unique(gas[sides & (gas > 0)]):
-        component = gas == label
-        if np.median(hounsfield[component]) < -940:
-            outside |= component
-    return (~outside).astype(np.uint8)
+    # Closing bridges thin chest walls that partial volume opened.
+    closed = sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(tissue.astype(np.uint8)), (3, 3, 0))
+    body = sitk.GetArrayFromImage(closed) > 0
+    for z in np.flatnonzero(body.any((1, 2))):
+        labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray((~body[z]).astype(np.uint8))))
+        sides = [np.unique(side[side > 0]) for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1])]
+        touching, count = np.unique(np.concatenate(sides), return_counts=True)
+        room = [
+            label
+            for label, n in zip(touching, count)
+            if n > 1 or not -960.0 < np.median(hounsfield[z][labels == label]) < -500.0
+        ]
+        body[z] |= ~np.isin(labels, room)
+    return body.astype(np.uint8)
 
 
 def _largest_component(mask: np.ndarray) -> np.ndarray:
-    labels = sitk.RelabelComponent(sitk.ConnectedComponent(sitk.GetImageFromArray(mask)), sortByObjectSize=True)
-    return sitk.GetArrayFromImage(labels) == 1
+    """The largest connected part; gaps of a few slices (missing or blanked ones) do not cut a body in two."""
+    bridged = sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(mask.astype(np.uint8)), (0, 0, 2))
+    labels = sitk.RelabelComponent(sitk.ConnectedComponent(bridged), sortByObjectSize=True)
+    return (sitk.GetArrayFromImage(labels) == 1) & (mask > 0)
