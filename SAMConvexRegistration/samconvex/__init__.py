@@ -11,24 +11,39 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import Cancelled, InputError, ResourceError, SamConvexError
     from .geometry import Grid
+    from .presets import PRESETS, Settings
+    from .registration import RegistrationResult, register
+    from .transforms import AffineTransform, Transform
     from .volume import Volume, read_labels, read_volume, write_volume
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "PRESETS",
+    "AffineTransform",
     "Cancelled",
     "Grid",
     "InputError",
+    "RegistrationResult",
     "ResourceError",
     "SamConvexError",
+    "Settings",
+    "Transform",
     "Volume",
     "read_labels",
     "read_volume",
+    "register",
     "write_volume",
 ]
 
 # Names load on first use: the command line's help and Slicer's start must not wait seconds for torch.
 _MODULES = {
+    "PRESETS": "presets",
+    "AffineTransform": "transforms",
+    "RegistrationResult": "registration",
+    "Settings": "presets",
+    "Transform": "transforms",
+    "register": "registration",
     "Cancelled": "errors",
     "Grid": "geometry",
     "InputError": "errors",

@@ -105,8 +105,12 @@ def inverse_consistency(forward: Transform, backward: Transform, points: np.ndar
 
 
 def regularity(field: DisplacementField, mask: torch.Tensor | None = None) -> dict[str, float]:
-    """Folding and both SDlogJ of a field on its own grid, without the affine part."""
-    determinant = field.jacobian_determinant()
+    """Folding and both SDlogJ of a field on its own grid, without the affine part; ``mask`` is bool on that grid."""
+    return regularity_of(field.jacobian_determinant(), mask)
+
+
+def regularity_of(determinant: torch.Tensor, mask: torch.Tensor | None = None) -> dict[str, float]:
+    """The same from Jacobian determinants (1, 1, D, H, W)."""
     return {
         "folding_percent": folding_percent(determinant, mask),
         "sdlogj": sdlogj(determinant if mask is None else determinant[mask]),

@@ -1,0 +1,160 @@
+"""Named settings: what to compare, how far to look, how stiff the result is, and what it will cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .errors import InputError
+from .geometry import Grid
+from .pyramid import Level
+from .refine import AdamSettings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a registration.
+
+    Attributes:
+        name: preset name.
+        description: when to choose it, one sentence.
+        affine: "none" (images overlap already), "moments" (learning-free, many starts) or "sam" (embeddings).
+        levels: the pyramid, coarse to fine; empty stops after the affine.
+        coupling: strength of the coupling, cost per squared millimeter; larger follows the data less freely.
+        box_passes: 3^3 box filters after every coupled pass; more is stiffer.
+        symmetric: solve both directions and make them each other's inverse.
+        refine: "adam" or "none".
+        adam: settings of the refinement.
+        working_spacing: images are averaged to about this spacing first, mm.
+        field_spacing: grid of the resulting field, mm.
+        fold_free: smooth the field where it would fold until it folds nowhere.
+        affine_model: "rigid", "similarity" or "affine".
+    """
+
+    name: str
+    description: str
+    affine: str = "moments"
+    levels: tuple[Level, ...] = (Level(12.0, 3), Level(6.0, 3), Level(4.0, 2, 1))
+    coupling: float = 0.1
+    box_passes: int = 2
+    symmetric: bool = False
+    refine: str = "adam"
+    adam: AdamSettings = AdamSettings()
+    working_spacing: float = 2.0
+    field_spacing: float = 4.0
+    fold_free: bool = True
+    affine_model: str = "affine"
+
+
+PRESETS: dict[str, Settings] = {
+    settings.name: settings
+    for settings in (
+        Settings("ct-inter-patient", "CT of different patients: large differences in shape and field of view."),
+        Settings(
+            "ct-lung-breathing",
+            "The same chest at two breathing states: sliding, up to several centimeters.",
+            levels=(Level(12.0, 3), Level(6.0, 3), Level(3.0, 2, 1)),
+            coupling=0.03,
+            adam=AdamSettings(spacing=3.0, regularization=0.5),
+            field_spacing=3.0,
+        ),
+        Settings(
+            "ct-follow-up",
+            "The same patient at two dates: small, stiff changes; lesions must not be deformed to fit.",
+            levels=(Level(8.0, 3), Level(4.0, 2, 1)),
+            coupling=0.3,
+            box_passes=3,
+            adam=AdamSettings(regularization=2.0),
+            affine_model="rigid",
+        ),
+        Settings(
+            "ct-multiphase",
+            "The same patient before and after contrast agent: organs change brightness, hardly shape.",
+            levels=(Level(8.0, 3), Level(4.0, 2, 1)),
+            coupling=0.3,
+            adam=AdamSettings(regularization=2.0),
+            affine_model="rigid",
+        ),
+        Settings(
+            "mr-ct",
+            "MR and CT of the same patient, compared by self-similarity only.",
+            levels=(Level(8.0, 3), Level(4.0, 2, 1)),
+            coupling=0.3,
+            adam=AdamSettings(regularization=2.0),
+            affine_model="rigid",
+        ),
+        Settings(
+            "brain-mr",
+            "Brain MR of different patients or sequences.",
+            levels=(Level(8.0, 2), Level(4.0, 2), Level(2.0, 2, 1)),
+            adam=AdamSettings(spacing=2.0, step_mm=0.5),
+            working_spacing=1.0,
+            field_spacing=2.0,
+        ),
+        Settings(
+            "fast-preview",
+            "A look in seconds: coarse levels only, no refinement.",
+            levels=(Level(12.0, 3), Level(6.0, 2)),
+            refine="none",
+            working_spacing=3.0,
+        ),
+    )
+}
+
+
+def get_settings(preset: str | Settings) -> Settings:
+    """Look up a preset.
+
+    Raises:
+        InputError: unknown name.
+    """
+    if isinstance(preset, Settings):
+        return preset
+    if preset not in PRESETS:
+        raise InputError(f"There is no preset {preset!r}; choose one of: {', '.join(PRESETS)}.")
+    return PRESETS[preset]
+
+
+def with_overrides(settings: Settings, **overrides: object) -> Settings:
+    """Settings with the given fields replaced; None leaves a field as it is."""
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return replace(settings, **given)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take: seconds on two cores and the peak memory of the process in GiB."""
+
+    seconds: float
+    memory_gib: float
+
+
+def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
+    """Estimate time and memory of a registration from the sizes of the images.
+
+    The constants were fitted to runs of ``Testing/benchmarks``; memory is an upper bound, seconds a guide.
+    """
+    native = fixed.voxel_count + moving.voxel_count
+    volume_mm3 = float(np.prod(fixed.extent))
+    # Bytes: both images and the moving one as float32, the working copies, the largest level's features and costs.
+    working = 2 * 4 * volume_mm3 / settings.working_spacing**3
+    levels = [_level_bytes(level, volume_mm3) for level in settings.levels]
+    adam = 0.0
+    if settings.refine == "adam":
+        voxels = volume_mm3 / (settings.adam.spacing / settings.adam.subdivision) ** 3
+        adam = voxels * 4 * 12 * 6
+    output = 4 * moving.voxel_count + 12 * fixed.voxel_count
+    peak = 0.45e9 + 4 * native + working + max([*levels, adam, float(output)])
+    work = sum((2 * level.radius + 1) ** 3 * volume_mm3 / level.spacing**3 for level in settings.levels)
+    adam_work = 0.0
+    if settings.refine == "adam":
+        adam_work = settings.adam.iterations * volume_mm3 / (settings.adam.spacing / settings.adam.subdivision) ** 3
+    seconds = 3.0 + native * 8e-8 + work * 4e-8 * (2 if settings.symmetric else 1) + adam_work * 2e-7
+    return Forecast(seconds, peak / 2**30)
+
+
+def _level_bytes(level: Level, volume_mm3: float) -> float:
+    voxels = volume_mm3 / level.spacing**3
+    features = 4 * 12 * 3 * voxels * level.subdivision**3
+    return features + min(voxels * 4.0 * (2 * level.radius + 1) ** 3, 1.5e9)

@@ -1,0 +1,454 @@
+"""register(): the stages of a registration, chained, with progress, cancellation and a report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from . import __version__, metrics
+from .errors import InputError, ResourceError
+from .features import FeatureExtractor
+from .features.mind import Mind
+from .field import DisplacementField, smooth
+from .geometry import Grid
+from .memory import peak_memory_mib
+from .presets import Settings, forecast, get_settings, with_overrides
+from .progress import Progress, null_progress, stage
+from .pyramid import Extractor, Scene, extract, run_pyramid
+from .refine import optimize
+from .report import build_report
+from .transforms import Transform
+from .volume import Volume, average_to, body_mask, check_volume, normalized_intensity, resample
+
+# Around the body: the skin's neighborhood tells where the body ends.
+_MARGIN_MM = 8.0
+_FADE_MM = 40.0
+
+
+@dataclass(frozen=True)
+class RegistrationResult:
+    """What :func:`register` returns.
+
+    Attributes:
+        fixed_to_moving: maps fixed points to moving points, LPS mm; pulls the moving image onto the fixed grid.
+        moving_to_fixed: its inverse; carries moving points to the fixed image.
+        report: the dictionary of ``report.json``.
+        jacobian: determinant of the deformation (without the affine part) on the field's grid.
+    """
+
+    fixed_to_moving: Transform
+    moving_to_fixed: Transform
+    report: dict
+    jacobian: Volume | None = None
+
+
+@dataclass
+class _Clock:
+    """Seconds per stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def register(
+    fixed: Volume,
+    moving: Volume,
+    *,
+    preset: str | Settings = "ct-inter-patient",
+    affine: str | None = None,
+    refine: str | None = None,
+    features: str | None = None,
+    initial_transform: Transform | None = None,
+    fixed_mask: Volume | None = None,
+    moving_mask: Volume | None = None,
+    fixed_labels: Volume | None = None,
+    moving_labels: Volume | None = None,
+    fixed_points: np.ndarray | None = None,
+    moving_points: np.ndarray | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    max_memory_gib: float | None = None,
+    seed: int = 0,
+    weights: str | os.PathLike | None = None,
+    progress: Progress | None = None,
+) -> RegistrationResult:
+    """Register ``moving`` to ``fixed``.
+
+    Args:
+        preset: a name of ``samconvex presets`` or your own Settings.
+        affine, refine, features: override the preset ("none", "moments", "sam"; "none", "adam"; "mind", "sam+mind").
+        initial_transform: maps fixed points to moving points; the affine stage then runs only if ``affine`` is given.
+        fixed_mask, moving_mask: only nonzero voxels count; on any grid.
+        fixed_labels, moving_labels: label maps on any grid; their overlap goes into the report.
+        fixed_points, moving_points: corresponding (N, 3) LPS mm; their distances go into the report.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        threads: CPU threads; None leaves torch's setting.
+        max_memory_gib: refuse to start where the forecast is larger.
+        seed: of everything random.
+        weights: network for SAM stages.
+        progress: see :mod:`samconvex.progress`.
+
+    Raises:
+        InputError: unusable input, or images that do not overlap. Cancelled: by ``progress``. ResourceError: memory,
+            device.
+    """
+    start = time.perf_counter()
+    progress = progress or null_progress
+    settings = with_overrides(get_settings(preset), affine=affine, refine=refine)
+    if features is not None:
+        names = tuple(features.split("+"))
+        settings = replace(settings, levels=tuple(replace(level, features=names) for level in settings.levels))
+    if initial_transform is not None and affine is None:
+        settings = replace(settings, affine="none")
+    check_volume(fixed)
+    check_volume(moving)
+    chosen = _device(device)
+    _check_memory(settings, fixed, moving, max_memory_gib)
+    if threads is not None:
+        torch.set_num_threads(max(1, threads))
+    torch.manual_seed(seed)
+    warnings = [*fixed.notes, *moving.notes]
+    clock = _Clock()
+
+    progress("prepare", 0.0)
+    with clock("prepare"):
+        fixed_body = _mask_or_body(fixed, fixed_mask)
+        progress("prepare", 0.4)
+        fixed_work = average_to(fixed, settings.working_spacing)
+        moving_work = average_to(moving, settings.working_spacing)
+    initial = initial_transform or Transform()
+    affine_details: dict = {}
+    with clock("affine"):
+        initial, affine_details = _affine(
+            settings, fixed_work, moving_work, initial, fixed_mask, moving_mask, chosen, seed, weights, progress, warnings
+        )
+    _check_overlap(fixed, moving, initial, fixed_body)
+
+    scene = Scene(
+        fixed=_to(fixed_work.with_tensor(normalized_intensity(fixed_work)), chosen),
+        moving=_to(moving_work.with_tensor(normalized_intensity(moving_work)), chosen),
+        initial=initial,
+        box=_box(fixed_body),
+        fixed_mask=_to(_dilated(fixed_body), chosen),
+        moving_mask=None if moving_mask is None else _to(moving_mask, chosen),
+        memory_budget=_budget(max_memory_gib),
+    )
+    extractor = _extractors(weights, chosen)
+    deformation: DisplacementField | None = None
+    if settings.levels:
+        with clock("convex"):
+            deformation = run_pyramid(
+                scene, extractor, settings.levels, coupling=settings.coupling, box_passes=settings.box_passes,
+                symmetric=settings.symmetric, progress=progress,
+            )
+    if deformation is not None and settings.refine == "adam":
+        with clock("refine"):
+            deformation = _refine(scene, extractor, settings, deformation, stage(progress, "refine"))
+    with clock("finish"):
+        result, jacobian = _finish(fixed, initial, deformation, settings, fixed_body, stage(progress, "finish"))
+    forward, backward = result
+
+    with clock("measure"):
+        measured = measure(
+            fixed, moving, initial_transform or Transform(), forward, backward, jacobian, fixed_body,
+            fixed_labels, moving_labels, fixed_points, moving_points, warnings, stage(progress, "measure"),
+        )
+    report = build_report(
+        version=__version__,
+        preset=settings.name,
+        settings=settings,
+        fixed=fixed,
+        moving=moving,
+        device=_device_name(chosen),
+        threads=torch.get_num_threads(),
+        total_seconds=time.perf_counter() - start,
+        stage_seconds=clock.seconds,
+        peak_memory_mib=peak_memory_mib(),
+        warnings=warnings,
+        further={"affine": affine_details} if affine_details else None,
+        **measured,
+    )
+    progress("done", 1.0)
+    return RegistrationResult(forward, backward, report, jacobian)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"There is no device {name!r}; use auto, cpu, cuda or cuda:N.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"Device {name!r} is not supported; use auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ResourceError(f"Device {name!r} was not found on this computer; use --device cpu.")
+    return device
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _to(volume: Volume, device: torch.device) -> Volume:
+    return volume.with_tensor(volume.tensor.to(device))
+
+
+def _check_memory(settings: Settings, fixed: Volume, moving: Volume, limit_gib: float | None) -> None:
+    if limit_gib is None:
+        return
+    need = forecast(settings, fixed.grid, moving.grid).memory_gib
+    if need > limit_gib:
+        smaller = forecast(get_settings("fast-preview"), fixed.grid, moving.grid).memory_gib
+        way_out = (
+            f"the preset fast-preview needs about {smaller:.1f} GiB"
+            if smaller <= limit_gib < need and settings.name != "fast-preview"
+            else f"allow {need:.1f} GiB or crop the images"
+        )
+        raise ResourceError(
+            f"Registering {fixed.name} and {moving.name} with {settings.name} needs about {need:.1f} GiB, more than the "
+            f"limit of {limit_gib:g} GiB; {way_out}."
+        )
+
+
+def _budget(limit_gib: float | None) -> int:
+    """Bytes that a level's costs may occupy."""
+    return int(min(1.0, 0.35 * (limit_gib or 4.0)) * 2**30)
+
+
+def _mask_or_body(volume: Volume, mask: Volume | None) -> Volume:
+    """What to register: the user's mask, or the body, on a 4 mm identity-direction grid."""
+    if mask is None:
+        return body_mask(volume)
+    coarse = resample(mask.with_tensor((mask.tensor != 0).float()), mask.grid.canonical(4.0), fill=0.0)
+    found = (coarse.tensor > 0.25).to(torch.uint8)
+    if not bool(found.any()):
+        raise InputError(f"{mask.name} marks nothing; give a mask with voxels above 0.")
+    if not bool(volume.grid.contains(coarse.grid.voxels_to_points(found[0, 0].nonzero().flip(1).numpy())).any()):
+        raise InputError(f"{mask.name} lies outside {volume.name}; give a mask made on that image.")
+    return coarse.with_tensor(found)
+
+
+def _dilated(mask: Volume) -> Volume:
+    reach = int(_MARGIN_MM / mask.grid.spacing[0])
+    return mask.with_tensor(F.max_pool3d(mask.tensor.float(), 2 * reach + 1, 1, reach))
+
+
+def _box(mask: Volume) -> np.ndarray:
+    """(2, 3) opposite corners of the mask's bounding box with margin, LPS mm."""
+    voxels = mask.tensor[0, 0].nonzero().flip(1).cpu().numpy()
+    ends = mask.grid.voxels_to_points(np.stack([voxels.min(0) - 0.5, voxels.max(0) + 0.5]))
+    return np.stack([ends.min(0) - _MARGIN_MM, ends.max(0) + _MARGIN_MM])
+
+
+def _affine(
+    settings: Settings,
+    fixed: Volume,
+    moving: Volume,
+    initial: Transform,
+    fixed_mask: Volume | None,
+    moving_mask: Volume | None,
+    device: torch.device,
+    seed: int,
+    weights: str | os.PathLike | None,
+    progress: Progress,
+    warnings: list[str],
+) -> tuple[Transform, dict]:
+    """The linear part; with an initial transform, a correction that acts before it."""
+    if settings.affine not in ("none", "moments", "sam"):
+        raise InputError(f"There is no affine stage {settings.affine!r}; choose none, moments or sam.")
+    if settings.affine == "none":
+        return initial, {}
+    if initial.parts:
+        moving = initial.warp_volume(moving, fixed.grid.canonical(settings.working_spacing))
+        if moving_mask is not None:
+            moving_mask = initial.warp_labels(moving_mask, moving.grid)
+    progress("affine", 0.0)
+    if settings.affine == "sam":
+        from .affine_sam import sam_affine
+
+        transform, details = sam_affine(
+            fixed, moving, weights=weights, fixed_mask=fixed_mask, moving_mask=moving_mask, device=device,
+            progress=progress,
+        )
+        if details["confidence"] >= 0.5:
+            return initial.after(Transform((transform,))), {"method": "sam", **details}
+        warnings.append(f"The embedding-based affine was not sure ({details['reason']}); the learning-free one was used.")
+    from .affine import moments_affine
+
+    found = moments_affine(
+        fixed, moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=settings.affine_model,
+        device=str(device), seed=seed, progress=progress,
+    )
+    if found.confidence < 0.5:
+        reason = found.details.get("reason", "")
+        warnings.append(f"The affine alignment is uncertain (confidence {found.confidence:.2f}): {reason}")
+    return initial.after(Transform((found.transform,))), {
+        "method": "moments", "confidence": found.confidence, **found.details
+    }
+
+
+def _check_overlap(fixed: Volume, moving: Volume, initial: Transform, body: Volume) -> None:
+    points = body.grid.voxels_to_points(body.tensor[0, 0].nonzero().flip(1).numpy())
+    inside = fixed.grid.contains(points)
+    share = float(moving.grid.contains(initial.map_points(points[inside])).mean()) if inside.any() else 0.0
+    if share < 0.01:
+        raise InputError(
+            f"{moving.name} does not overlap {fixed.name} after alignment; check that both show the same body part, or "
+            "give an initial transform or --affine moments."
+        )
+
+
+def _extractors(weights: str | os.PathLike | None, device: torch.device) -> Extractor:
+    """Descriptors by name, made on first use."""
+    made: dict[str, FeatureExtractor] = {}
+
+    def get(name: str) -> FeatureExtractor:
+        if name not in made:
+            if name == "mind":
+                made[name] = Mind()
+            elif name in ("sam", "sam-fine"):
+                from .features.sam import SamExtractor
+
+                made[name] = SamExtractor(weights, parts="both" if name == "sam" else "fine", device=device)
+            else:
+                raise InputError(f"There is no feature {name!r}; choose mind, sam, sam-fine or a sum such as sam+mind.")
+        return made[name]
+
+    return get
+
+
+def _refine(
+    scene: Scene, extractor: Extractor, settings: Settings, deformation: DisplacementField,
+    report: Callable[[float], None],
+) -> DisplacementField:
+    adam = settings.adam
+    grid = Grid.covering(scene.box, adam.spacing)
+    dense = grid.subdivided(adam.subdivision)
+    # Displaced samples may leave the box by a few centimeters.
+    wide = grid.padded(int(24.0 / adam.spacing)).subdivided(adam.subdivision)
+    names = settings.levels[-1].features
+    fixed = extract(names, extractor, scene.fixed_on(dense), 1)
+    moving = extract(names, extractor, scene.moving_on(wide, None), 1)
+    return optimize(deformation, fixed, moving, scene.weight_on(dense), adam, grid=grid, report=report)
+
+
+def _finish(
+    fixed: Volume, initial: Transform, deformation: DisplacementField | None, settings: Settings, body: Volume,
+    report: Callable[[float], None],
+) -> tuple[tuple[Transform, Transform], Volume | None]:
+    """The field on its final grid, free of folds, and the inverse."""
+    if deformation is None:
+        return (initial, initial.inverse()), None
+    deformation = DisplacementField(deformation.tensor.cpu(), deformation.grid)
+    corners = np.concatenate([fixed.grid.corners(), deformation.grid.corners()])
+    grid = Grid.covering(corners, settings.field_spacing, margin_mm=2 * settings.field_spacing)
+    deformation = deformation.embedded(grid, _FADE_MM)
+    report(0.2)
+    if settings.fold_free:
+        deformation = without_folds(deformation)
+    report(0.4)
+    inverse = deformation.inverse(report=lambda fraction: report(0.4 + 0.6 * fraction))
+    jacobian = Volume(deformation.jacobian_determinant(), grid)
+    forward = Transform((deformation, *initial.parts))
+    return (forward, Transform((*initial.inverse().parts, inverse))), jacobian
+
+
+def without_folds(deformation: DisplacementField, least: float = 0.05, rounds: int = 30) -> DisplacementField:
+    """Smooth a field wherever its local volume ratio is below ``least``, until that holds nowhere.
+
+    Every corner of every cell is tested, so the trilinear map between the samples does not fold either. Smoothing
+    widens each round; should it not suffice, the displacement shrinks as a whole.
+    """
+    tensor, grid = deformation.tensor, deformation.grid
+    for number in range(rounds):
+        bad = cell_determinants(tensor, grid).amin(1, keepdim=True) < least
+        if not bool(bad.any()):
+            return DisplacementField(tensor, grid)
+        reach = 2 * (1 + number // 4) + 1
+        weight = smooth(F.max_pool3d(bad.float(), reach, 1, reach // 2), 2)
+        tensor = tensor + weight * (smooth(tensor, 1 + number // 6) - tensor)
+    while bool((cell_determinants(tensor, grid) < least).any()):
+        tensor = tensor * 0.9
+    return DisplacementField(tensor, grid)
+
+
+def cell_determinants(tensor: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """(1, 8, D, H, W) Jacobian determinants from the one-sided differences of the eight cells around each sample.
+
+    ``grid`` must have identity direction.
+    """
+    differences = []
+    for axis, dim in ((0, 4), (1, 3), (2, 2)):
+        step = tensor.diff(dim=dim) / grid.spacing[axis]
+        edge = [0, 0, 0, 0, 0, 0]
+        forward_pad, backward_pad = list(edge), list(edge)
+        forward_pad[2 * axis + 1] = 1
+        backward_pad[2 * axis] = 1
+        differences.append((F.pad(step, forward_pad), F.pad(step, backward_pad)))
+    result = []
+    for corner in range(8):
+        gx, gy, gz = (differences[a][(corner >> a) & 1][0] for a in range(3))
+        a, b, c = gx[0] + 1, gx[1], gx[2]
+        d, e, f = gy[0], gy[1] + 1, gy[2]
+        g, h, i = gz[0], gz[1], gz[2] + 1
+        result.append(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
+    return torch.stack(result)[None]
+
+
+def measure(
+    fixed: Volume, moving: Volume, start: Transform, forward: Transform, backward: Transform, jacobian: Volume | None,
+    body: Volume, fixed_labels: Volume | None, moving_labels: Volume | None, fixed_points: np.ndarray | None,
+    moving_points: np.ndarray | None, warnings: list[str], report: Callable[[float], None],
+) -> dict:
+    """The report's figures of quality."""
+    voxels = body.tensor[0, 0].nonzero().flip(1).numpy()
+    sampled = voxels[:: max(1, len(voxels) // 5000)]
+    measured: dict = {
+        "inverse_consistency_mm": metrics.inverse_consistency(forward, backward, body.grid.voxels_to_points(sampled))
+    }
+    if jacobian is None:
+        measured["regularity"] = {"folding_percent": 0.0, "sdlogj": 0.0, "sdlogj_learn2reg": 0.0}
+    else:
+        inside = resample(body, jacobian.grid, mode="nearest").tensor > 0
+        measured["regularity"] = metrics.regularity_of(jacobian.tensor, inside)
+    report(0.3)
+    if fixed_labels is not None and moving_labels is not None:
+        for labels, image in ((fixed_labels, fixed), (moving_labels, moving)):
+            if labels.grid != image.grid:
+                warnings.append(f"{labels.name} is on another grid than {image.name}; it was resampled by position.")
+        reference = resample(fixed_labels, fixed.grid, mode="nearest")
+        common = metrics.common_labels(reference, moving_labels)
+        if not common:
+            warnings.append(f"{fixed_labels.name} and {moving_labels.name} share no label; no overlap was measured.")
+        for name, transform in (("dice_initial", start), ("dice_final", forward)):
+            scores = metrics.dice(reference, transform.warp_labels(moving_labels, fixed.grid))
+            measured[name] = {label: scores.get(label, 0.0) for label in common}
+            report(0.7 if name == "dice_initial" else 0.95)
+    if fixed_points is not None and moving_points is not None:
+        if len(fixed_points) != len(moving_points):
+            raise InputError(
+                f"{len(fixed_points)} fixed points but {len(moving_points)} moving points; they must correspond in order."
+            )
+        measured["tre_initial_mm"] = metrics.target_registration_error(start, fixed_points, moving_points)
+        measured["tre_final_mm"] = metrics.target_registration_error(forward, fixed_points, moving_points)
+    for points, image in ((fixed_points, fixed), (moving_points, moving)):
+        if points is not None and len(points):
+            outside = int((~image.grid.contains(points)).sum())
+            if outside:
+                warnings.append(f"{outside} of {len(points)} points lie outside {image.name}.")
+    return measured
