@@ -1,0 +1,3 @@
+"""Tests in the stand-in application: real MRML, no display."""
+
+from harness.fixtures import *  # noqa: F403

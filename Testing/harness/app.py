@@ -1,0 +1,194 @@
+"""``slicer.app``: a QApplication with the methods of qSlicerApplication that modules use."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import slicer
+from PySide6 import QtCore, QtWidgets
+
+from . import core
+from .io_manager import IOManager, temporary_folder
+from .subject_hierarchy import SubjectHierarchyFiller
+
+
+class _CommandOptions:
+    """The command line that Slicer was started with."""
+
+    noMainWindow = False
+    runPythonAndExit = False
+    disableSettings = True
+    verbose = False
+
+    def __init__(self):
+        self.isTestingEnabled = False
+
+
+class _ExtensionsManagerModel:
+    """No extension is installed, and none can be."""
+
+    interactive = False
+
+    def isExtensionInstalled(self, name):
+        return False
+
+    def isExtensionEnabled(self, name):
+        return False
+
+    def installExtensionFromServer(self, name, *args):
+        return False
+
+    def updateExtensionsMetadataFromServer(self, *args):
+        return False
+
+    def downloadAndInstallExtensionByName(self, name, *args):
+        return False
+
+
+class Application(QtWidgets.QApplication):
+    """The application object. One per process."""
+
+    startupCompleted = QtCore.Signal()
+    mrmlSceneChanged = QtCore.Signal(object)
+    pauseRenderChanged = QtCore.Signal(bool)
+
+    PQ_SIGNALS = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
+
+    majorVersion = 5
+    minorVersion = 13
+    revision = "31053"
+    repositoryRevision = "31053"
+    releaseType = "Preview"
+    documentationBaseUrl = "https://slicer.readthedocs.io/en/latest/"
+    isInstalled = True
+
+    def __init__(self):
+        super().__init__([sys.argv[0] or "Slicer"])
+        self.setQuitOnLastWindowClosed(False)
+        QtCore.QCoreApplication.setApplicationName("Slicer")
+        QtCore.QCoreApplication.setApplicationVersion("5.13.0")
+        QtCore.QCoreApplication.setOrganizationName("slicer.org")
+        self._folder = temporary_folder()
+        # A test must neither read nor change the settings of a Slicer that is installed on this machine.
+        QtCore.QSettings.setDefaultFormat(QtCore.QSettings.Format.IniFormat)
+        for scope in (QtCore.QSettings.Scope.UserScope, QtCore.QSettings.Scope.SystemScope):
+            QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, scope, os.path.join(self._folder, "Settings"))
+        QtCore.QStandardPaths.setTestModeEnabled(True)
+
+        self.mrmlScene, self._applicationLogic, self._ioLogics = core.create_scene(self._folder)
+        self._subjectHierarchy = SubjectHierarchyFiller(self.mrmlScene)
+        self._ioManager = IOManager(self)
+        self._commandOptions = _CommandOptions()
+        self._extensionsManagerModel = _ExtensionsManagerModel()
+        self._moduleManager = None
+        self._layoutManager = None
+        self._testing = True
+        self._startupFunctions = []
+        self.restartRequested = False
+
+    # Folders and versions
+
+    @property
+    def temporaryPath(self):
+        return self._applicationLogic.GetTemporaryPath()
+
+    @property
+    def cachePath(self):
+        path = os.path.join(self._folder, "Cache")
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    @property
+    def slicerHome(self):
+        return self._folder
+
+    @property
+    def defaultScenePath(self):
+        return self._folder
+
+    @property
+    def os(self):
+        return {"win32": "win", "darwin": "macosx"}.get(sys.platform, "linux")
+
+    def moduleDocumentationUrl(self, moduleName):
+        return f"{self.documentationBaseUrl}user_guide/modules/{moduleName.lower()}.html"
+
+    # Parts
+
+    def applicationLogic(self):
+        return self._applicationLogic
+
+    def layoutManager(self):
+        return self._layoutManager
+
+    def moduleManager(self):
+        return self._moduleManager
+
+    def coreIOManager(self):
+        return self._ioManager
+
+    def ioManager(self):
+        return self._ioManager
+
+    def commandOptions(self):
+        return self._commandOptions
+
+    def extensionsManagerModel(self):
+        return self._extensionsManagerModel
+
+    def userSettings(self):
+        return QtCore.QSettings()
+
+    def settings(self):
+        return QtCore.QSettings()
+
+    def revisionUserSettings(self):
+        return QtCore.QSettings()
+
+    def mainWindow(self):
+        return slicer.util.mainWindow()
+
+    # State
+
+    def testingEnabled(self):
+        return self._testing
+
+    def setTestingEnabled(self, enabled):
+        self._testing = bool(enabled)
+        self._commandOptions.isTestingEnabled = self._testing
+
+    def processEvents(self, *args):
+        QtCore.QCoreApplication.processEvents(*args)
+        self._applicationLogic.ProcessModified()
+
+    def pauseRender(self):
+        self._applicationLogic.PauseRender()
+
+    def resumeRender(self):
+        self._applicationLogic.ResumeRender()
+
+    def restart(self):
+        self.restartRequested = True
+
+    def toSlicerHomeAbsolutePath(self, path):
+        return os.path.join(self.slicerHome, path)
+
+    def startupEnvironment(self):
+        environment = QtCore.QProcessEnvironment.systemEnvironment()
+        return environment
+
+    # Startup
+
+    def connectSignature(self, signature, function):
+        """Keeps what waits for the end of the start; see :meth:`completeStartup`."""
+        if signature != "startupCompleted()":
+            return False
+        self._startupFunctions.append(function)
+        return True
+
+    def completeStartup(self):
+        """Call, once, what connected to startupCompleted(): Slicer emits it after all modules were loaded."""
+        functions, self._startupFunctions = self._startupFunctions, []
+        for function in functions:
+            function()

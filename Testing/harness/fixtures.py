@@ -1,0 +1,110 @@
+"""Fixtures for tests in the stand-in application; ``from harness.fixtures import *`` in a conftest.py.
+
+``app`` starts the application once per process or skips, naming the command that installs what is missing. ``scene`` is
+its scene, empty before and after the test; an exception in a slot or observer, which Qt and VTK only print, fails the test.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+
+from . import environment
+
+__all__ = ["answers", "app", "load_scripted_module", "main_window", "scene", "views"]
+
+environment.prepare()
+
+
+@pytest.fixture(scope="session")
+def app():
+    """The running application."""
+    reason = environment.unavailable_reason()
+    if reason:
+        pytest.skip(reason)
+    from . import start
+
+    return start()
+
+
+@pytest.fixture
+def scene(app):
+    """The application's empty scene."""
+    import slicer
+
+    errors = []
+    previous_hook = sys.excepthook
+    sys.excepthook = lambda *error: errors.append("".join(traceback.format_exception(*error)))
+    slicer.mrmlScene.Clear(0)
+    app.setTestingEnabled(True)
+    app.restartRequested = False
+    try:
+        yield slicer.mrmlScene
+        app.processEvents()
+    finally:
+        slicer.mrmlScene.Clear(0)
+        app.processEvents()
+        sys.excepthook = previous_hook
+    if errors:
+        pytest.fail("an exception was raised in a slot or observer:\n" + "\n".join(errors), pytrace=False)
+
+
+@pytest.fixture
+def answers(app):
+    """Answers to the modal dialogs that the test will open; ``answers.opened`` lists those that did."""
+    from .dialogs import answers
+
+    answers.clear()
+    yield answers
+    unused = answers.unused()
+    answers.clear()
+    assert not unused, f"dialogs that never opened: {unused}"
+
+
+@pytest.fixture
+def load_scripted_module(scene, app):
+    """A function that loads a module file and returns its entered Python widget; unloaded again after the test."""
+    import slicer
+
+    from .modules import load_module
+
+    loaded = []
+
+    def load(path, enter=True):
+        module = load_module(Path(path))
+        loaded.append(module.objectName)
+        representation = module.widgetRepresentation()
+        if representation is None:
+            return None
+        if enter:
+            representation.enter()
+        return representation.self()
+
+    yield load
+    for name in loaded:
+        if slicer.app.moduleManager().isLoaded(name):
+            slicer.app.moduleManager().unload(name)
+    app.processEvents()
+
+
+@pytest.fixture
+def main_window(scene, app):
+    """The application window: module panel at the left, four views at the right."""
+    from .layout import MainWindow
+
+    window = MainWindow.instance()
+    window.reset()
+    window.show()
+    app.processEvents()
+    yield window
+    window.reset()
+    window.hide()
+
+
+@pytest.fixture
+def views(main_window):
+    """Rendered views by name: ``views["Red"]``, ``views["3D"]``."""
+    return main_window.views()
