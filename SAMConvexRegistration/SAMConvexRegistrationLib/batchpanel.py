@@ -1,0 +1,162 @@
+"""The Batch tab: a list of pairs, run one after the other."""
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from . import batch, dependencies, nodes, status
+from .job import JobState
+
+POLL_MILLISECONDS = 100
+
+
+class BatchPanel:
+    """Connects the tab to a BatchRun.
+
+    Args:
+        logic: the module's logic, which starts the jobs.
+        parameters: callable that gives the current parameter node, or None; its settings are used.
+    """
+
+    def __init__(self, ui, logic, parameters):
+        self.ui = ui
+        self._logic = logic
+        self._parameters = parameters
+        self.run = None
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MILLISECONDS)
+        self._timer.connect("timeout()", self.onTimeout)
+        ui.batchSourceComboBox.addItem(_("Volumes of the scene"), "scene")
+        ui.batchSourceComboBox.addItem(_("CSV of image files"), "csv")
+        ui.batchSourceComboBox.connect("currentIndexChanged(int)", self.onSourceChanged)
+        ui.batchFixedSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onFixedChanged)
+        ui.batchMovingList.connect("itemChanged(QListWidgetItem*)", self.onListChanged)
+        ui.batchCsvPathEdit.connect("currentPathChanged(QString)", self.onListChanged)
+        ui.batchApplyButton.connect("clicked(bool)", self.onApplyButton)
+        self.update()
+
+    # --- list -------------------------------------------------------------------------------------------------------
+
+    def update(self):
+        """Show the scene's volumes, keeping the checked ones."""
+        checked = set(self.checkedIds())
+        movingList = self.ui.batchMovingList
+        wasBlocked = movingList.blockSignals(True)
+        movingList.clear()
+        fixed = self.ui.batchFixedSelector.currentNode()
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+            if node is fixed or node.GetHideFromEditors() or node.IsA("vtkMRMLLabelMapVolumeNode"):
+                continue
+            item = qt.QListWidgetItem(node.GetName())
+            item.setData(qt.Qt.UserRole, node.GetID())
+            item.setCheckState(qt.Qt.Checked if node.GetID() in checked else qt.Qt.Unchecked)
+            movingList.addItem(item)
+        movingList.blockSignals(wasBlocked)
+        self.onSourceChanged()
+
+    def checkedIds(self):
+        movingList = self.ui.batchMovingList
+        items = [movingList.item(row) for row in range(movingList.count)]
+        return [item.data(qt.Qt.UserRole) for item in items if item.checkState() == qt.Qt.Checked]
+
+    def parametersChanged(self):
+        self.updateButtons()
+
+    def onSourceChanged(self, index=0):
+        fromScene = self.fromScene()
+        for name in ("batchFixedSelector", "batchMovingList"):
+            self._setRowVisible(name, fromScene)
+        for name in ("batchCsvPathEdit", "batchFolderButton"):
+            self._setRowVisible(name, not fromScene)
+        self.updateButtons()
+
+    def _setRowVisible(self, name, visible):
+        getattr(self.ui, name).visible = visible
+        getattr(self.ui, name + "Label").visible = visible
+
+    def fromScene(self):
+        return self.ui.batchSourceComboBox.currentIndex == 0
+
+    def onFixedChanged(self, node):
+        self.update()
+
+    def onListChanged(self, *changed):
+        self.updateButtons()
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    @property
+    def isRunning(self):
+        return self.run is not None and not self.run.isFinished
+
+    def updateButtons(self):
+        button = self.ui.batchApplyButton
+        if self.isRunning:
+            button.text, button.enabled = _("Cancel"), True
+            button.toolTip = _("Stop the running pair and leave out the rest.")
+            return
+        button.text = _("Apply to all")
+        if self.fromScene():
+            ready = self.ui.batchFixedSelector.currentNode() is not None and bool(self.checkedIds())
+            missing = _("Choose the fixed volume and check at least one moving volume.")
+        else:
+            ready, missing = bool(self.ui.batchCsvPathEdit.currentPath), _("Choose the CSV file.")
+        button.enabled = ready and self._parameters() is not None
+        button.toolTip = _("Register every pair of the list.") if ready else missing
+
+    def onApplyButton(self, checked=False):
+        if self.isRunning:
+            self.run.cancel()
+            return
+        self.ui.batchStatusLabel.text = ""
+        try:
+            dependencies.ensure()
+            settings = self._parameters().settings()
+            if self.fromScene():
+                fixed = self.ui.batchFixedSelector.currentNode()
+                moving = [slicer.mrmlScene.GetNodeByID(nodeId) for nodeId in self.checkedIds()]
+                self.run = batch.BatchRun(self._logic.sceneBatchItems(fixed, moving, settings))
+            else:
+                folder = self.ui.batchFolderButton.directory
+                pairs = batch.readPairs(self.ui.batchCsvPathEdit.currentPath)
+                self.run = batch.BatchRun(self._logic.fileBatchItems(pairs, folder, settings), folder)
+        except (batch.BatchError, dependencies.DependencyError, nodes.NodeError) as error:
+            self.ui.batchStatusLabel.text = str(error)
+            return
+        self.run.onChange = lambda run: self.showRun()
+        self.run.start()
+        self._timer.start()
+        self.showRun()
+
+    def onTimeout(self):
+        self.run.poll()
+        if self.run.isFinished:
+            self._timer.stop()
+            self.showRun()
+
+    def kill(self):
+        """End everything at once (the panel is being removed)."""
+        self._timer.stop()
+        if self.isRunning and self.run.currentJob is not None:
+            self.run.currentJob.kill()
+
+    def showRun(self):
+        run, table = self.run, self.ui.batchTable
+        self.ui.batchProgressBar.visible = self.isRunning
+        self.ui.batchProgressBar.value = int(1000 * run.fraction)
+        if run.currentJob is not None:
+            self.ui.batchStatusLabel.text = status.sentence(run.currentJob)
+        elif run.isFinished:
+            done = sum(item.state is JobState.DONE for item in run.items)
+            self.ui.batchStatusLabel.text = _("{done} of {count} pairs registered.").format(
+                done=done, count=len(run.items)
+            )
+        titles = [_("Pair"), _("State"), _("Time"), _("Message")]
+        table.setRowCount(len(run.items))
+        table.setColumnCount(len(titles))
+        table.setHorizontalHeaderLabels(titles)
+        for row, item in enumerate(run.items):
+            time = status.duration(item.seconds) if item.seconds else ""
+            for column, text in enumerate((item.name, status.stateLabel(item.state), time, item.message)):
+                table.setItem(row, column, qt.QTableWidgetItem(text))
+        self.updateButtons()

@@ -1,0 +1,118 @@
+"""Time and memory a registration will take, asked of the engine in the background and compared with this computer."""
+
+import ctypes
+import json
+import os
+import sys
+
+from slicer.i18n import tr as _
+
+from .job import EngineJob, JobState
+from .status import duration
+
+
+class Forecaster:
+    """Asks the engine once per image size; ``sentence`` answers from what is known.
+
+    Args:
+        poller: called as ``poller(job)`` to have the job polled.
+        onChange: called when an answer has arrived.
+    """
+
+    def __init__(self, poller, onChange=None):
+        self._poller = poller
+        self._onChange = onChange
+        self._answers = {}
+        self._job = None
+
+    def sentence(self, volumeNode, preset):
+        """Forecast for a fixed volume and preset, with a warning where memory is short; "" until it is known."""
+        key = self._key(volumeNode)
+        if key not in self._answers:
+            self._ask(key)
+            return ""
+        cost = self._answers[key].get(preset)
+        return costSentence(cost, availableMemoryGib()) if cost else ""
+
+    def kill(self):
+        if self._job is not None:
+            self._job.kill()
+
+    @staticmethod
+    def _key(volumeNode):
+        spacing = [round(value, 3) for value in volumeNode.GetSpacing()]
+        return (*volumeNode.GetImageData().GetDimensions(), *spacing)
+
+    def _ask(self, key):
+        if self._job is not None:
+            return
+        size, spacing = key[:3], key[3:]
+        self._job = EngineJob(["presets", "--json", "--size", *size, "--spacing", *spacing])
+
+        def onChange(job):
+            if job.isFinished:
+                self._job = None
+                self._answers[key] = readAnswer(job.log) if job.state is JobState.DONE else {}
+                if self._onChange is not None:
+                    self._onChange()
+
+        self._job.onChange = onChange
+        self._job.start()
+        self._poller(self._job)
+
+
+def readAnswer(text):
+    """{preset: {"seconds": s, "memory_gib": g}} of what ``samconvex presets --json`` printed."""
+    try:
+        listing = json.loads(text[text.index("{") : text.rindex("}") + 1])
+        return {name: entry["forecast"] for name, entry in listing.items()}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def costSentence(cost, available):
+    """One sentence for the panel.
+
+    Args:
+        cost: {"seconds": s, "memory_gib": g}.
+        available: free memory in GiB, or None when it is not known.
+    """
+    values = {"time": duration(cost["seconds"]), "memory": cost["memory_gib"]}
+    if available is not None and cost["memory_gib"] > available:
+        return _(
+            "Needs about {memory:.1f} GiB of memory but only {available:.1f} GiB are free: choose the preset Fast "
+            "preview, crop the volumes or close other programs."
+        ).format(available=available, **values)
+    return _("Expected: about {time} on two processor cores and {memory:.1f} GiB of memory.").format(**values)
+
+
+def availableMemoryGib():
+    """Free memory of this computer in GiB, or None."""
+    try:
+        if sys.platform == "win32":
+            return _windowsAvailable()
+        with open("/proc/meminfo", encoding="ascii") as file:
+            line = next(line for line in file if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) / 2**20
+    except (OSError, StopIteration, ValueError, IndexError, AttributeError):
+        return _physicalGib()
+
+
+def _physicalGib():
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _windowsAvailable():
+    class Status(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [
+            (name, ctypes.c_ulonglong)
+            for name in ("total", "available", "totalPage", "availablePage", "totalVirtual", "virtual", "extended")
+        ]
+
+    status = Status()
+    status.length = ctypes.sizeof(status)
+    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
+    return status.available / 2**30

@@ -1,0 +1,320 @@
+"""Results of the engine into nodes: transform, inverse, warped volume, segmentation, markups, Jacobian map, table."""
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import SimpleITK as sitk
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from . import nodes, segments
+
+REPORT_ATTRIBUTE = "SAMConvex.Report"
+VERSION_ATTRIBUTE = "SAMConvex.Version"
+PRESET_ATTRIBUTE = "SAMConvex.Preset"
+
+
+@dataclass
+class OutputNodes:
+    """Nodes to fill; None leaves an output out."""
+
+    transform: object = None
+    inverse: object = None
+    volume: object = None
+    segmentation: object = None
+    markups: object = None
+    jacobian: object = None
+    table: object = None
+
+    def nodes(self):
+        """The nodes that are already there."""
+        return [node for node in vars(self).values() if node is not None]
+
+
+# Further outputs of the console function: argument name -> field.
+MORE_OUTPUTS = {
+    "outputInverse": "inverse",
+    "outputMarkups": "markups",
+    "outputJacobian": "jacobian",
+    "outputTable": "table",
+}
+
+@dataclass
+class RegistrationResult:
+    """What a registration gives back: the filled nodes and the engine's report."""
+
+    outputs: OutputNodes
+    report: dict = field(default_factory=dict)
+
+    @property
+    def transformNode(self):
+        return self.outputs.transform
+
+
+@dataclass
+class EngineFiles:
+    """The engine's result files, read."""
+
+    transform: object
+    inverse: object
+    warped: object
+    report: dict
+
+
+def checkTargets(request, targets):
+    """Raise NodeError where an output would overwrite an input."""
+    for node in targets.nodes():
+        if node in request.inputNodes():
+            raise nodes.NodeError(
+                _("'{name}' is an input; choose another node as output.").format(name=node.GetName())
+            )
+
+
+def create(request, targets, names):
+    """Create the output nodes called ``names`` (fields of OutputNodes) that are not there yet."""
+    fixed, moving = request.fixedVolume.GetName(), request.movingVolume.GetName()
+    kinds = {
+        "transform": ("vtkMRMLTransformNode", _("{moving} to {fixed}"), None),
+        "inverse": ("vtkMRMLTransformNode", _("{fixed} to {moving}"), None),
+        "volume": ("vtkMRMLScalarVolumeNode", _("{moving} registered to {fixed}"), None),
+        "segmentation": ("vtkMRMLSegmentationNode", _("{source} registered"), request.movingSegmentation),
+        "markups": ("vtkMRMLMarkupsFiducialNode", _("{source} registered"), request.movingMarkups),
+        "jacobian": ("vtkMRMLScalarVolumeNode", _("{moving} to {fixed} volume change"), None),
+        "table": ("vtkMRMLTableNode", _("{moving} to {fixed} quality"), None),
+    }
+    for name in names:
+        if getattr(targets, name) is None:
+            className, title, source = kinds[name]
+            if source is not None and name == "markups":
+                className = source.GetClassName()
+            title = title.format(fixed=fixed, moving=moving, source=source.GetName() if source else "")
+            title = slicer.mrmlScene.GenerateUniqueName(title)
+            setattr(targets, name, slicer.mrmlScene.AddNewNodeByClass(className, title))
+
+
+def readFiles(folder, needInverse, needWarped):
+    """Read a result folder (safe in a worker thread)."""
+    with open(folder / "report.json", encoding="utf-8") as file:
+        report = json.load(file)
+    return EngineFiles(
+        transform=sitk.ReadTransform(str(folder / "transform.h5")),
+        inverse=sitk.ReadTransform(str(folder / "inverse.h5")) if needInverse else None,
+        warped=sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "warped.nii.gz"))) if needWarped else None,
+        report=report,
+    )
+
+
+def fill(request, run, files, outputs):
+    """Put everything into the output nodes; returns RegistrationResult. Input nodes are not touched."""
+    scene = slicer.mrmlScene
+    scene.StartState(slicer.vtkMRMLScene.BatchProcessState)
+    try:
+        report = namedReport(files.report, run, request)
+        transform = outputs.transform
+        vectors, lattice = nodes.gridFromSitk(files.transform, run.fixed, run.moving)
+        if transform is not None:
+            nodes.fillGridTransform(transform, vectors, lattice)
+            addProvenance(transform, request, report)
+            _placeBeside(transform, request.fixedVolume)
+        if outputs.inverse is not None:
+            backVectors, backLattice = nodes.gridFromSitk(files.inverse, run.moving, run.fixed)
+            nodes.fillGridTransform(outputs.inverse, backVectors, backLattice)
+            addProvenance(outputs.inverse, request, report, inverse=True)
+            _placeBeside(outputs.inverse, request.fixedVolume)
+        if outputs.volume is not None:
+            fillWarpedVolume(outputs.volume, files.warped, request, report)
+        if outputs.segmentation is not None or outputs.markups is not None:
+            with transformOf(vectors, lattice, transform) as carrier:
+                if outputs.segmentation is not None:
+                    segments.warp(request.movingSegmentation, carrier, request.fixedVolume, outputs.segmentation)
+                    addProvenance(outputs.segmentation, request, report)
+                    _placeBeside(outputs.segmentation, request.fixedVolume)
+                if outputs.markups is not None:
+                    warpMarkups(request.movingMarkups, carrier, outputs.markups)
+                    addProvenance(outputs.markups, request, report)
+                    _placeBeside(outputs.markups, request.fixedVolume)
+        if outputs.jacobian is not None:
+            fillJacobian(outputs.jacobian, vectors, lattice)
+            addProvenance(outputs.jacobian, request, report)
+            _placeBeside(outputs.jacobian, request.fixedVolume)
+        if outputs.table is not None:
+            fillTable(outputs.table, report)
+            addProvenance(outputs.table, request, report)
+        return RegistrationResult(outputs, report)
+    finally:
+        scene.EndState(slicer.vtkMRMLScene.BatchProcessState)
+
+
+def namedReport(report, run, request):
+    """The engine's report with node and segment names instead of temporary paths and label values."""
+    report = json.loads(json.dumps(report))
+    for side, node in (("fixed", request.fixedVolume), ("moving", request.movingVolume)):
+        entry = report.get("inputs", {}).get(side)
+        if isinstance(entry, dict):
+            entry["path"] = node.GetName()
+    for moment in ("initial", "final"):
+        values = report.get("dice", {}).get(moment)
+        if isinstance(values, dict):
+            report["dice"][moment] = {
+                run.labelNames.get(int(label), str(label)): value for label, value in values.items()
+            }
+    return report
+
+
+def addProvenance(node, request, report, inverse=False):
+    """References to fixed and moving volume, and the report as an attribute that is saved with the scene."""
+    role = slicer.vtkMRMLTransformNode
+    fixed, moving = request.fixedVolume, request.movingVolume
+    if inverse:
+        fixed, moving = moving, fixed
+    node.SetNodeReferenceID(role.GetFixedNodeReferenceRole(), fixed.GetID())
+    node.SetNodeReferenceID(role.GetMovingNodeReferenceRole(), moving.GetID())
+    node.SetAttribute(VERSION_ATTRIBUTE, str(report.get("version", "")))
+    node.SetAttribute(PRESET_ATTRIBUTE, str(report.get("preset", "")))
+    node.SetAttribute(REPORT_ATTRIBUTE, json.dumps(report))
+
+
+def reportOf(node):
+    """The report stored with a result node, or an empty dictionary."""
+    try:
+        return json.loads(node.GetAttribute(REPORT_ATTRIBUTE) or "{}")
+    except ValueError:
+        return {}
+
+
+def fillWarpedVolume(volumeNode, array, request, report):
+    """Moving image on the fixed grid, shown with the moving image's window and color."""
+    nodes.fillVolumeLike(volumeNode, array, request.fixedVolume)
+    copyDisplay(request.movingVolume, volumeNode)
+    addProvenance(volumeNode, request, report)
+    _placeBeside(volumeNode, request.fixedVolume)
+
+
+def copyDisplay(source, target):
+    """Window, level and color table of one volume to another."""
+    fromDisplay, toDisplay = source.GetDisplayNode(), target.GetDisplayNode()
+    if fromDisplay is None or toDisplay is None:
+        return
+    toDisplay.SetAndObserveColorNodeID(fromDisplay.GetColorNodeID())
+    toDisplay.SetAutoWindowLevel(False)
+    toDisplay.SetWindowLevel(fromDisplay.GetWindow(), fromDisplay.GetLevel())
+
+
+def transformOf(vectors, lattice, existing=None):
+    """Context manager: a transform node with this grid; the existing output node where there is one."""
+    return _ExistingOrTemporary(vectors, lattice, existing)
+
+
+class _ExistingOrTemporary:
+    def __init__(self, vectors, lattice, existing):
+        self._content, self._existing, self._temporary = (vectors, lattice), existing, None
+
+    def __enter__(self):
+        # A transform that the user has placed under another one would act twice.
+        if self._existing is not None and self._existing.GetParentTransformNode() is None:
+            return self._existing
+        self._temporary = segments.temporaryNode("vtkMRMLTransformNode", "SAMConvexTransform")
+        node = self._temporary.__enter__()
+        nodes.fillGridTransform(node, *self._content)
+        return node
+
+    def __exit__(self, *error):
+        if self._temporary is not None:
+            self._temporary.__exit__(*error)
+
+
+def warpMarkups(source, transformNode, target):
+    """Fill ``target`` with the source's control points carried to the fixed image; the source is not touched."""
+    name = target.GetName()
+    target.CopyContent(source) if hasattr(target, "CopyContent") else target.Copy(source)
+    target.SetName(name)
+    target.SetAndObserveTransformNodeID(None)
+    target.SetLocked(False)
+    toFixed = vtk.vtkGeneralTransform()
+    transformNode.GetTransformToWorld(toFixed)
+    statuses = [source.GetNthControlPointPositionStatus(n) for n in range(source.GetNumberOfControlPoints())]
+    defined = [n for n, status in enumerate(statuses) if status == slicer.vtkMRMLMarkupsNode.PositionDefined]
+    positions = []
+    for n in defined:
+        position = [0.0, 0.0, 0.0]
+        source.GetNthControlPointPositionWorld(n, position)
+        positions.append(position)
+    moved = nodes.transformPoints(toFixed, positions) if positions else []
+    with slicer.util.NodeModify(target):
+        for n, position in zip(defined, moved):
+            target.SetNthControlPointPositionWorld(n, *[float(value) for value in position])
+    if target.GetDisplayNode() is None:
+        target.CreateDefaultDisplayNodes()
+
+
+def fillJacobian(volumeNode, vectors, lattice):
+    """Determinant of the Jacobian on the transform's own grid: 1 keeps volume, below 0 folds."""
+    nodes.fillVolume(volumeNode, nodes.jacobianDeterminant(vectors, lattice), lattice)
+    volumeNode.SetAndObserveTransformNodeID(None)
+    display = volumeNode.GetDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(0.0, 2.0)
+
+
+def tableRows(report):
+    """(quantity, before, after, unit) rows of the quality table; absent values are empty strings."""
+    rows = []
+    dice = report.get("dice", {})
+    if "final_mean" in dice:
+        rows.append((_("Dice, mean"), dice.get("initial_mean"), dice["final_mean"], ""))
+    for name, value in dice.get("final", {}).items():
+        rows.append((_("Dice, {structure}").format(structure=name), dice.get("initial", {}).get(name), value, ""))
+    error = report.get("tre_mm", {})
+    for key, label in (("mean", _("Landmark error, mean")), ("p95", _("Landmark error, 95th percentile"))):
+        if key in error.get("final", {}):
+            rows.append((label, error.get("initial", {}).get(key), error["final"][key], "mm"))
+    if "folding_percent" in report:
+        rows.append((_("Folded volume"), None, report["folding_percent"], "%"))
+    if "sdlogj" in report:
+        rows.append((_("Unevenness of the deformation (SDlogJ)"), None, report["sdlogj"], ""))
+    consistency = report.get("inverse_consistency_mm", {})
+    if "mean" in consistency:
+        rows.append((_("Inverse consistency, mean"), None, consistency["mean"], "mm"))
+        rows.append((_("Inverse consistency, 95th percentile"), None, consistency.get("p95"), "mm"))
+    if "total" in report.get("seconds", {}):
+        rows.append((_("Computing time"), None, report["seconds"]["total"], "s"))
+    if "peak_memory_mib" in report:
+        rows.append((_("Peak memory"), None, report["peak_memory_mib"], "MiB"))
+    return [tuple("" if value is None else value for value in row) for row in rows]
+
+
+def fillTable(tableNode, report):
+    """Quality figures as a table node that is saved with the scene."""
+    rows = tableRows(report)
+    tableNode.RemoveAllColumns()
+    columns = (_("Quantity"), _("Before"), _("After"), _("Unit"))
+    for index, title in enumerate(columns):
+        column = vtk.vtkStringArray()
+        column.SetName(title)
+        for row in rows:
+            value = row[index]
+            column.InsertNextValue(formatted(value) if index in (1, 2) else str(value))
+        tableNode.AddColumn(column)
+    tableNode.SetUseColumnTitleAsColumnHeader(True)
+    tableNode.Modified()
+
+
+def formatted(value):
+    """A figure with as many digits as are worth reading."""
+    if value == "" or not isinstance(value, int | float):
+        return str(value)
+    if not np.isfinite(value):
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def _placeBeside(node, reference):
+    """Into the fixed image's subject-hierarchy folder (its study)."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if hierarchy is None:
+        return
+    item, referenceItem = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(reference)
+    if item and referenceItem:
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(referenceItem))

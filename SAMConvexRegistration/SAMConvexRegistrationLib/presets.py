@@ -1,0 +1,241 @@
+"""Settings of a registration: built-in presets of the engine, the user's own, and those kept in the scene."""
+
+import json
+import re
+from dataclasses import asdict, dataclass, fields
+from enum import Enum
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+
+SCENE_PRESET_ATTRIBUTE = "SAMConvex.RegistrationPreset"
+DEFAULT_PRESET = "ct-inter-patient"
+# Prefixes of a chosen preset's name: where it is kept.
+BUILT_IN, USER, SCENE = "built-in:", "user:", "scene:"
+
+
+class Strength(Enum):
+    """How far neighboring tissue may deform differently."""
+
+    GENTLE = "gentle"
+    STANDARD = "standard"
+    STRONG = "strong"
+
+    def label(self):
+        return {
+            Strength.GENTLE: _("Gentle (smoothest)"),
+            Strength.STANDARD: _("Standard"),
+            Strength.STRONG: _("Strong (follows detail)"),
+        }[self]
+
+
+class Quality(Enum):
+    """Time against accuracy."""
+
+    FAST = "fast"
+    STANDARD = "standard"
+    BEST = "best"
+
+    def label(self):
+        return {Quality.FAST: _("Fast"), Quality.STANDARD: _("Standard"), Quality.BEST: _("Best")}[self]
+
+
+class Device(Enum):
+    """Where the engine computes."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+    def label(self):
+        return {Device.AUTO: _("Automatic"), Device.CPU: _("CPU"), Device.CUDA: _("NVIDIA GPU")}[self]
+
+
+class Affine(Enum):
+    """First, global alignment."""
+
+    PRESET = ""
+    NONE = "none"
+    MOMENTS = "moments"
+    SAM = "sam"
+
+    def label(self):
+        return {
+            Affine.PRESET: _("As the preset says"),
+            Affine.NONE: _("None (already aligned)"),
+            Affine.MOMENTS: _("Body shape"),
+            Affine.SAM: _("Anatomical embedding"),
+        }[self]
+
+
+class Refinement(Enum):
+    """Last, local optimization."""
+
+    PRESET = ""
+    NONE = "none"
+    ADAM = "adam"
+    DIFFUSION = "diffusion"
+
+    def label(self):
+        return {
+            Refinement.PRESET: _("As the preset says"),
+            Refinement.NONE: _("None"),
+            Refinement.ADAM: _("Gradient descent"),
+            Refinement.DIFFUSION: _("Diffusion"),
+        }[self]
+
+
+@dataclass(frozen=True)
+class RegistrationSettings:
+    """Everything a preset can hold. Empty or zero means: as the engine's preset says."""
+
+    preset: str = DEFAULT_PRESET
+    strength: Strength = Strength.STANDARD
+    quality: Quality = Quality.STANDARD
+    device: Device = Device.AUTO
+    affine: Affine = Affine.PRESET
+    refinement: Refinement = Refinement.PRESET
+    threads: int = 0
+    maximumMemoryGib: float = 0.0
+    seed: int = 0
+
+    @classmethod
+    def names(cls):
+        """Names of all settings."""
+        return [entry.name for entry in fields(cls)]
+
+    def engineArguments(self):
+        """Command-line arguments of the engine."""
+        arguments = ["--preset", self.preset, "--device", self.device.value, "--seed", str(self.seed)]
+        if self.strength is not Strength.STANDARD:
+            arguments += ["--strength", self.strength.value]
+        if self.quality is not Quality.STANDARD:
+            arguments += ["--quality", self.quality.value]
+        if self.affine.value:
+            arguments += ["--affine", self.affine.value]
+        if self.refinement.value:
+            arguments += ["--refine", self.refinement.value]
+        if self.threads > 0:
+            arguments += ["--threads", str(self.threads)]
+        if self.maximumMemoryGib > 0:
+            arguments += ["--max-memory", f"{self.maximumMemoryGib:g}"]
+        return arguments
+
+    def toDictionary(self):
+        return {key: value.value if isinstance(value, Enum) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def fromDictionary(cls, values):
+        """From stored values; unknown names are ignored and missing ones take their default.
+
+        Raises:
+            ValueError: a value that the current version does not know.
+        """
+        known = {}
+        for entry in fields(cls):
+            if entry.name in values:
+                default = entry.default
+                known[entry.name] = type(default)(values[entry.name])
+        return cls(**known)
+
+
+# --- built-in presets -----------------------------------------------------------------------------------------------
+
+
+def builtInPresets():
+    """{engine preset name: (label, what it is for)}, in the order of the list."""
+    return {
+        "ct-inter-patient": (_("CT, different patients"), _("Two CT scans of different people, any body region.")),
+        "ct-lung-breathing": (
+            _("CT, lungs, breathing"),
+            _("Two breathing states of one patient; keeps vessels and fissures together."),
+        ),
+        "ct-follow-up": (_("CT, follow-up"), _("Two dates of one patient; growing lesions are not shrunk to fit.")),
+        "ct-multiphase": (_("CT, contrast phases"), _("Phases of one contrast-enhanced examination.")),
+        "mr-ct": (_("MR and CT"), _("An MR and a CT image of one patient.")),
+        "brain-mr": (_("MR, brain"), _("Two brain MR images, of one patient or of two.")),
+        "fast-preview": (_("Fast preview"), _("A rough result in seconds, for checking inputs.")),
+    }
+
+
+# --- the user's presets ---------------------------------------------------------------------------------------------
+
+
+def userPresetFolder():
+    """Folder of this user's presets, beside the application's settings."""
+    settingsPath = getattr(slicer.app, "slicerUserSettingsFilePath", "") or ""
+    parent = Path(str(settingsPath)).parent if settingsPath else Path.home() / ".samconvex"
+    return parent / "SAMConvexPresets"
+
+
+def fileNameOf(name):
+    """A file name that every platform accepts."""
+    return re.sub(r"[^\w\-]+", "_", name.strip()) + ".json"
+
+
+def userPresets(folder=None):
+    """{name: RegistrationSettings} of the user; unreadable files are skipped."""
+    found = {}
+    folder = folder or userPresetFolder()
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            found[str(values["name"])] = RegistrationSettings.fromDictionary(values["settings"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def saveUserPreset(name, settings, folder=None):
+    """Keep settings under a name for this user."""
+    folder = folder or userPresetFolder()
+    folder.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({"name": name.strip(), "settings": settings.toDictionary()}, indent=2)
+    (folder / fileNameOf(name)).write_text(content, encoding="utf-8")
+
+
+def deleteUserPreset(name, folder=None):
+    """Forget one of the user's presets."""
+    path = (folder or userPresetFolder()) / fileNameOf(name)
+    if path.is_file():
+        path.unlink()
+
+
+# --- presets in the scene -------------------------------------------------------------------------------------------
+
+
+def scenePresets(scene):
+    """{name: RegistrationSettings} of the text nodes that hold presets."""
+    found = {}
+    for node in slicer.util.getNodesByClass("vtkMRMLTextNode", scene):
+        if node.GetAttribute(SCENE_PRESET_ATTRIBUTE):
+            try:
+                found[node.GetName()] = RegistrationSettings.fromDictionary(json.loads(node.GetText()))
+            except (ValueError, TypeError):
+                continue
+    return found
+
+
+def saveScenePreset(name, settings, scene):
+    """Keep settings in the scene, so that they travel with its file; returns the text node."""
+    node = _scenePresetNode(name, scene) or scene.AddNewNodeByClass("vtkMRMLTextNode", name)
+    node.SetAttribute(SCENE_PRESET_ATTRIBUTE, "1")
+    node.SetText(json.dumps(settings.toDictionary()))
+    # Part of the scene file itself, not a text file beside it.
+    node.SetForceCreateStorageNode(slicer.vtkMRMLTextNode.CreateStorageNodeNever)
+    return node
+
+
+def deleteScenePreset(name, scene):
+    """Remove a preset from the scene."""
+    node = _scenePresetNode(name, scene)
+    if node is not None:
+        scene.RemoveNode(node)
+
+
+def _scenePresetNode(name, scene):
+    for node in slicer.util.getNodesByClass("vtkMRMLTextNode", scene):
+        if node.GetAttribute(SCENE_PRESET_ATTRIBUTE) and node.GetName() == name:
+            return node
+    return None

@@ -1,0 +1,467 @@
+"""Looking at a registration without hardening: stand-ins of the moving nodes hang under a copy of the transform.
+
+The user's nodes keep their parents, layers and windows; ``revert()`` puts every slice view back as it was.
+"""
+
+import json
+from enum import Enum
+
+import numpy as np
+import SimpleITK as sitk
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from . import nodes, outputs, segments
+
+MAXIMUM_COMPOSED_VOXELS = 4_000_000
+CHECKER_MM = 30.0
+PARENT_ATTRIBUTE = "SAMConvex.OriginalParent"
+PLACEMENT_ATTRIBUTE = "SAMConvex.Placement"
+
+
+class PreviewMode(Enum):
+    BLEND = "blend"
+    FLICKER = "flicker"
+    CHECKERBOARD = "checkerboard"
+    DIFFERENCE = "difference"
+    JACOBIAN = "jacobian"
+
+    def label(self):
+        return {
+            PreviewMode.BLEND: _("Blend"),
+            PreviewMode.FLICKER: _("Flicker"),
+            PreviewMode.CHECKERBOARD: _("Checkerboard"),
+            PreviewMode.DIFFERENCE: _("Difference"),
+            PreviewMode.JACOBIAN: _("Volume change"),
+        }[self]
+
+
+class ViewState:
+    """Layers, opacities and positions of all slice views, to be put back exactly."""
+
+    def __init__(self):
+        self._composites = {
+            node.GetID(): (
+                node.GetBackgroundVolumeID(),
+                node.GetForegroundVolumeID(),
+                node.GetLabelVolumeID(),
+                node.GetForegroundOpacity(),
+                node.GetLabelOpacity(),
+                node.GetCompositing(),
+                node.GetLinkedControl(),
+            )
+            for node in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        }
+        self._slices = {
+            node.GetID(): (nodes.matrixFromVtk(node.GetSliceToRAS()), node.GetFieldOfView(), node.GetXYZOrigin())
+            for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")
+        }
+
+    def restore(self):
+        scene = slicer.mrmlScene
+        for nodeId, values in self._composites.items():
+            node = scene.GetNodeByID(nodeId)
+            if node is None:
+                continue
+            background, foreground, label, opacity, labelOpacity, compositing, linked = values
+            # Linked views would copy each other while they are being restored.
+            node.SetLinkedControl(False)
+            with slicer.util.NodeModify(node):
+                node.SetBackgroundVolumeID(_ifPresent(background))
+                node.SetForegroundVolumeID(_ifPresent(foreground))
+                node.SetLabelVolumeID(_ifPresent(label))
+                node.SetForegroundOpacity(opacity)
+                node.SetLabelOpacity(labelOpacity)
+                node.SetCompositing(compositing)
+            node.SetLinkedControl(linked)
+        for nodeId, (matrix, fieldOfView, origin) in self._slices.items():
+            node = scene.GetNodeByID(nodeId)
+            if node is None:
+                continue
+            with slicer.util.NodeModify(node):
+                node.GetSliceToRAS().DeepCopy(nodes.vtkFromMatrix(matrix))
+                node.SetFieldOfView(*fieldOfView)
+                node.SetXYZOrigin(*origin)
+                node.UpdateMatrices()
+
+
+class RegistrationPreview:
+    """Shows fixed and registered moving data in the slice views.
+
+    Args:
+        transformNode: result of a registration (grid from parent, fixed world to moving world).
+        movingSegmentation: its outlines are drawn on the fixed image.
+    Raises:
+        nodes.NodeError: the transform is no displacement grid, or a volume sits under a non-linear transform.
+    """
+
+    def __init__(self, fixedVolume, movingVolume, transformNode, movingSegmentation=None):
+        content = nodes.gridOfTransform(transformNode)
+        if content is None:
+            raise nodes.NodeError(
+                _("'{name}' is no displacement grid; choose the result of a registration.").format(
+                    name=transformNode.GetName()
+                )
+            )
+        nodes.checkVolume(fixedVolume)
+        nodes.checkVolume(movingVolume)
+        self._vectors, self._lattice = content
+        self._fixed, self._moving = fixedVolume, movingVolume
+        self._fixedToWorld, self._movingToWorld = nodes.parentToWorld(fixedVolume), nodes.parentToWorld(movingVolume)
+        self._views = ViewState()
+        self._temporary = []
+        self._composed = None
+        self._composedKey = None
+        self._jacobian = None
+        self._worst = None
+        self._outlines = None
+        self._mode = None
+        self._percent = 100.0
+        self._blend = 0.5
+        self._flickerShowsMoving = False
+        self.transformNode = self._add("vtkMRMLTransformNode", _("Preview transform"))
+        nodes.fillGridTransform(self.transformNode, self._vectors, self._lattice)
+        self.movingStandIn = self._standIn(movingVolume)
+        if movingSegmentation is not None:
+            self._outlines = self._outlineStandIn(movingSegmentation)
+
+    # --- what a user chooses ----------------------------------------------------------------------------------------
+
+    @property
+    def mode(self):
+        return self._mode
+
+    def show(self, mode):
+        """Bring one way of comparing into all slice views."""
+        self._mode = mode
+        if mode in (PreviewMode.BLEND, PreviewMode.FLICKER):
+            self._setLayers(self._fixed, self.movingStandIn, self._blend)
+            if mode is PreviewMode.FLICKER:
+                self._flickerShowsMoving = False
+                self.flick()
+        elif mode is PreviewMode.JACOBIAN:
+            self._setLayers(self._fixed, self._jacobianVolume(), 0.6)
+        else:
+            self._compose()
+            self._setLayers(self._composed, None, 0.0)
+
+    def setDeformation(self, percent):
+        """0 shows the moving data where it was, 100 registered, between them the way there."""
+        self._percent = float(percent)
+        self._grid().SetDisplacementScale(self._percent / 100.0)
+        self.transformNode.Modified()
+        if self._mode in (PreviewMode.CHECKERBOARD, PreviewMode.DIFFERENCE):
+            self._compose()
+
+    def setBlend(self, fraction):
+        """0 shows the fixed, 1 the moving image."""
+        self._blend = float(fraction)
+        if self._mode is PreviewMode.BLEND:
+            self._setOpacity(self._blend)
+
+    def flick(self):
+        """Swap fixed and moving once (call it from a timer)."""
+        if self._mode is PreviewMode.FLICKER:
+            self._flickerShowsMoving = not self._flickerShowsMoving
+            self._setOpacity(1.0 if self._flickerShowsMoving else 0.0)
+
+    def setOutlinesVisible(self, visible):
+        if self._outlines is not None:
+            self._outlines.GetDisplayNode().SetVisibility(bool(visible))
+
+    def setGridVisible(self, visible):
+        """Deformation grid in the slice views."""
+        display = self.transformNode.GetDisplayNode()
+        if display is None:
+            if not visible:
+                return
+            self.transformNode.CreateDefaultDisplayNodes()
+            display = self.transformNode.GetDisplayNode()
+            display.SetSaveWithScene(False)
+            self._temporary.append(display)
+            display.SetVisualizationMode(slicer.vtkMRMLTransformDisplayNode.VIS_MODE_GRID)
+            display.SetGridSpacingMm(15.0)
+            display.SetGridLineDiameterMm(0.8)
+        display.SetVisibility(bool(visible))
+        display.SetVisibility2D(bool(visible))
+
+    def worstPlaces(self, count=5):
+        """[(RAS mm, Jacobian determinant)] where the deformation compresses most inside the body, 25 mm apart."""
+        if self._worst is None:
+            self._worst = worstPlaces(self._vectors, self._lattice, self._fixed)
+        return self._worst[:count]
+
+    def jumpTo(self, position):
+        """Move all slice views to a world point."""
+        slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *[float(value) for value in position])
+
+    def isComplete(self):
+        """False once a node that the preview needs has been removed."""
+        scene = slicer.mrmlScene
+        return all(scene.IsNodePresent(node) for node in (self._fixed, self._moving, *self._temporary))
+
+    def revert(self):
+        """Remove every stand-in and restore layers, opacities and positions of the views."""
+        self._views.restore()
+        scene = slicer.mrmlScene
+        for node in reversed(self._temporary):
+            if scene.IsNodePresent(node):
+                segments.removeWithDisplay(node)
+        self._temporary = []
+        self._composed = self._jacobian = self._outlines = self._mode = None
+
+    # --- stand-ins --------------------------------------------------------------------------------------------------
+
+    def _add(self, className, name):
+        node = slicer.mrmlScene.AddNewNodeByClass(className, name)
+        node.SetHideFromEditors(True)
+        node.SetSaveWithScene(False)
+        self._temporary.append(node)
+        return node
+
+    def _grid(self):
+        return self.transformNode.GetTransformFromParentAs("vtkOrientedGridTransform", False, True)
+
+    def _placement(self, parentToWorld):
+        """Transform that a stand-in hangs under: the node's own linear parents, then the registration."""
+        if np.allclose(parentToWorld, np.eye(4)):
+            return self.transformNode
+        placement = self._add("vtkMRMLTransformNode", _("Preview placement"))
+        placement.SetMatrixTransformToParent(nodes.vtkFromMatrix(parentToWorld))
+        placement.SetAndObserveTransformNodeID(self.transformNode.GetID())
+        return placement
+
+    def _standIn(self, volume):
+        standIn = self._add("vtkMRMLScalarVolumeNode", _("{name} (preview)").format(name=volume.GetName()))
+        # The voxels are shared, not copied.
+        standIn.SetAndObserveImageData(volume.GetImageData())
+        standIn.SetIJKToRASMatrix(nodes.vtkFromMatrix(nodes.ijkToRas(volume)))
+        self._addDisplay(standIn, volume)
+        standIn.SetAndObserveTransformNodeID(self._placement(self._movingToWorld).GetID())
+        return standIn
+
+    def _addDisplay(self, standIn, source=None):
+        standIn.CreateDefaultDisplayNodes()
+        display = standIn.GetDisplayNode()
+        display.SetSaveWithScene(False)
+        if source is not None:
+            outputs.copyDisplay(source, standIn)
+        return display
+
+    def _outlineStandIn(self, segmentation):
+        standIn = self._add(
+            "vtkMRMLSegmentationNode", _("{name} (preview)").format(name=segmentation.GetName())
+        )
+        segments.copySegments(segmentation, standIn)
+        standIn.CreateDefaultDisplayNodes()
+        display = standIn.GetDisplayNode()
+        display.SetSaveWithScene(False)
+        display.SetVisibility2DFill(False)
+        display.SetVisibility2DOutline(True)
+        display.SetVisibility3D(False)
+        display.SetSliceIntersectionThickness(2)
+        placement = self._placement(nodes.parentToWorld(segmentation))
+        standIn.SetAndObserveTransformNodeID(placement.GetID())
+        return standIn
+
+    # --- layers -----------------------------------------------------------------------------------------------------
+
+    def _setLayers(self, background, foreground, opacity):
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            with slicer.util.NodeModify(composite):
+                composite.SetCompositing(slicer.vtkMRMLSliceCompositeNode.Alpha)
+                composite.SetBackgroundVolumeID(background.GetID())
+                composite.SetForegroundVolumeID(foreground.GetID() if foreground else None)
+                composite.SetForegroundOpacity(opacity)
+
+    def _setOpacity(self, opacity):
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            composite.SetForegroundOpacity(opacity)
+
+    def _jacobianVolume(self):
+        if self._jacobian is None:
+            self._jacobian = self._add("vtkMRMLScalarVolumeNode", _("Volume change (preview)"))
+            determinant = nodes.jacobianDeterminant(self._vectors, self._lattice)
+            nodes.fillVolume(self._jacobian, determinant, self._lattice)
+            display = self._jacobian.GetDisplayNode()
+            display.SetSaveWithScene(False)
+            colors = jacobianColors()
+            colors.SetSaveWithScene(False)
+            self._temporary.append(colors)
+            display.SetAndObserveColorNodeID(colors.GetID())
+            display.SetAutoWindowLevel(False)
+            display.SetWindowLevelMinMax(0.0, 2.0)
+        return self._jacobian
+
+    def _compose(self):
+        """Checkerboard or difference of fixed and moving on a coarse version of the fixed grid."""
+        key = (self._mode, self._percent)
+        if self._composedKey == key:
+            return
+        if self._composed is None:
+            self._composed = self._add("vtkMRMLScalarVolumeNode", _("Comparison (preview)"))
+        fixed = coarseImage(self._fixed)
+        warped, inside = self._warpedOnto(fixed.image)
+        fixedArray = sitk.GetArrayFromImage(fixed.image).astype(np.float32)
+        if self._mode is PreviewMode.CHECKERBOARD:
+            values = checkerboard(
+                windowed(fixedArray, self._fixed), windowed(warped, self._moving), fixed.image.GetSpacing()
+            )
+            window, level = 255.0, 127.5
+        else:
+            values = np.where(inside, fixedArray - warped, 0).astype(np.float32)
+            spread = float(np.percentile(np.abs(values[:: max(1, values.shape[0] // 64)]), 98)) or 1.0
+            window, level = 2 * spread, 0.0
+        nodes.fillVolume(self._composed, values, nodes.imageToRas(fixed.image))
+        if not np.allclose(fixed.worldFromFrame, np.eye(4)):
+            self._composed.SetAndObserveTransformNodeID(self._fixed.GetTransformNodeID())
+        display = self._composed.GetDisplayNode()
+        display.SetSaveWithScene(False)
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevel(window, level)
+        self._composedKey = key
+
+    def _warpedOnto(self, reference):
+        """(moving values float32, where they come from inside the moving image) on the reference grid."""
+        moving = coarseImage(self._moving)
+        field = sitk.GetImageFromArray(
+            self._vectors.astype(np.float64) * np.array([-1.0, -1.0, 1.0]) * (self._percent / 100.0), isVector=True
+        )
+        nodes.setImageGeometry(field, self._lattice)
+        chain = sitk.CompositeTransform(3)
+        frame = nodes.exportFrame(self._fixed)[1]
+        chain.AddTransform(nodes.affineToSitk(np.linalg.inv(moving.worldFromFrame)))
+        chain.AddTransform(sitk.DisplacementFieldTransform(field))
+        chain.AddTransform(nodes.affineToSitk(frame))
+        outside = -1.0e6
+        warped = sitk.Resample(
+            sitk.Cast(moving.image, sitk.sitkFloat32), reference, chain, sitk.sitkLinear, outside, sitk.sitkFloat32
+        )
+        values = sitk.GetArrayFromImage(warped)
+        inside = values > outside / 2
+        lowest = float(values[inside].min()) if inside.any() else 0.0
+        return np.where(inside, values, lowest), inside
+
+
+# --- computations that need no view ---------------------------------------------------------------------------------
+
+
+def coarseImage(volumeNode):
+    """ImageInFrame of a volume, thinned out to at most 4 million voxels, the finest axis first."""
+    voxelToFrame, worldFromFrame = nodes.exportFrame(volumeNode)
+    array = slicer.util.arrayFromVolume(volumeNode)
+    spacing = np.linalg.norm(voxelToFrame[:3, :3], axis=0)
+    step = np.ones(3, int)
+    while np.prod(np.ceil(np.array(array.shape[::-1]) / step)) > MAXIMUM_COMPOSED_VOXELS:
+        step[int(np.argmin(spacing * step))] += 1
+    array = array[:: step[2], :: step[1], :: step[0]]
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+    coarse = voxelToFrame @ np.diag([*step.astype(float), 1.0])
+    return nodes.ImageInFrame(nodes.setImageGeometry(image, coarse), worldFromFrame)
+
+
+def windowed(array, volumeNode):
+    """Gray values 0 to 255 as the volume's window and level show them."""
+    display = volumeNode.GetDisplayNode()
+    if display is not None:
+        lower, upper = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+    else:
+        lower, upper = np.percentile(array, [1, 99])
+    return np.clip((array - lower) * (255.0 / max(upper - lower, 1e-6)), 0, 255).astype(np.uint8)
+
+
+def checkerboard(first, second, spacing):
+    """Alternate two (k, j, i) arrays in cubes of 30 mm."""
+    tiles = [
+        (np.arange(size) * step // CHECKER_MM).astype(int) for size, step in zip(first.shape, reversed(spacing))
+    ]
+    odd = (tiles[0][:, None, None] + tiles[1][None, :, None] + tiles[2][None, None]) % 2
+    return np.where(odd == 1, second, first)
+
+
+def worstPlaces(vectors, lattice, fixedVolume, count=5, apart=25.0):
+    """[(RAS mm, determinant)] of the lowest Jacobian determinants inside the fixed image's body."""
+    determinant = nodes.jacobianDeterminant(vectors, lattice)
+    index = np.argwhere(np.isfinite(determinant))[:, ::-1]
+    points = index @ lattice[:3, :3].T + lattice[:3, 3]
+    inverse = np.linalg.inv(nodes.parentToWorld(fixedVolume) @ nodes.ijkToRas(fixedVolume))
+    voxels = np.rint(points @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
+    array = slicer.util.arrayFromVolume(fixedVolume)
+    inside = np.all((voxels >= 0) & (voxels < np.array(array.shape[::-1])), axis=1)
+    values = np.full(len(points), -np.inf)
+    values[inside] = array[tuple(voxels[inside][:, ::-1].T)]
+    if inside.any():
+        # Halfway between air and the middle of the tissue: bodies are brighter than what surrounds them.
+        darkest, median = float(values[inside].min()), float(np.median(values[inside]))
+        brightest = float(np.percentile(values[inside], 90))
+        inside &= values > (darkest + max(median, (darkest + brightest) / 2)) / 2
+    candidates = determinant[tuple(index.T[::-1])]
+    order = np.argsort(np.where(inside, candidates, np.inf))
+    found = []
+    for place in order[: int(inside.sum())]:
+        if all(np.linalg.norm(points[place] - other) >= apart for other, _value in found):
+            found.append((points[place], float(candidates[place])))
+            if len(found) == count:
+                break
+    return found
+
+
+def jacobianColors():
+    """Color table for determinants 0 to 2: magenta folds, blue shrinks, transparent keeps, red grows."""
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", _("Volume change"))
+    table.SetHideFromEditors(True)
+    table.SetTypeToUser()
+    table.SetNumberOfColors(256)
+    for entry in range(256):
+        deviation = (entry - 127.5) / 127.5
+        color = (0.1, 0.3, 1.0) if deviation < 0 else (1.0, 0.2, 0.1)
+        table.SetColor(entry, f"{entry / 127.5:.2f}", *color, min(1.0, abs(deviation) * 1.5))
+    table.SetColor(0, "fold", 1.0, 0.0, 1.0, 1.0)
+    return table
+
+
+# --- the user's own nodes under the result, on request --------------------------------------------------------------
+
+
+def attach(node, transformNode):
+    """Put a node under the result; its own parents stay in effect below it. ``detach`` restores the parent exactly.
+
+    Raises:
+        nodes.NodeError: the node's parent is non-linear.
+    """
+    if node.GetAttribute(PARENT_ATTRIBUTE) is not None:
+        detach(node)
+    below = nodes.parentToWorld(node)
+    node.SetAttribute(PARENT_ATTRIBUTE, json.dumps(node.GetTransformNodeID()))
+    target = transformNode
+    if not np.allclose(below, np.eye(4)):
+        # Others may share the parent; a copy of it carries only this node.
+        target = slicer.mrmlScene.AddNewNodeByClass(
+            "vtkMRMLTransformNode", _("{name} placement").format(name=node.GetName())
+        )
+        target.SetAttribute(PLACEMENT_ATTRIBUTE, "1")
+        target.SetMatrixTransformToParent(nodes.vtkFromMatrix(below))
+        target.SetAndObserveTransformNodeID(transformNode.GetID())
+    node.SetAndObserveTransformNodeID(target.GetID())
+
+
+def isAttached(node):
+    """True where ``attach`` has moved the node under a result."""
+    return node is not None and node.GetAttribute(PARENT_ATTRIBUTE) is not None
+
+
+def detach(node):
+    """Give a node back the parent it had before ``attach``."""
+    stored = node.GetAttribute(PARENT_ATTRIBUTE)
+    if stored is None:
+        return
+    placement = node.GetParentTransformNode()
+    node.SetAndObserveTransformNodeID(_ifPresent(json.loads(stored)))
+    node.RemoveAttribute(PARENT_ATTRIBUTE)
+    if placement is not None and placement.GetAttribute(PLACEMENT_ATTRIBUTE):
+        slicer.mrmlScene.RemoveNode(placement)
+
+
+def _ifPresent(nodeId):
+    return nodeId if nodeId and slicer.mrmlScene.GetNodeByID(nodeId) is not None else None

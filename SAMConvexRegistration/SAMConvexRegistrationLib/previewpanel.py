@@ -1,0 +1,229 @@
+"""The Preview section: controls of a RegistrationPreview."""
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from . import nodes, outputs, preview
+from .preview import PreviewMode, RegistrationPreview
+
+FLICKER_MILLISECONDS = 500
+# Comparisons that must be computed wait until the slider rests.
+SLIDER_REST_MILLISECONDS = 200
+
+
+class PreviewPanel:
+    """Connects the controls to a preview that exists only while one of its modes is shown.
+
+    Args:
+        parameters: callable that gives the current parameter node, or None.
+    """
+
+    def __init__(self, ui, parameters):
+        self.ui = ui
+        self._parameters = parameters
+        self.preview = None
+        self._worstIndex = -1
+        self._updating = False
+        ui.previewModeComboBox.addItem(_("Off"), "")
+        for mode in PreviewMode:
+            ui.previewModeComboBox.addItem(mode.label(), mode.value)
+        self._flickerTimer = qt.QTimer()
+        self._flickerTimer.setInterval(FLICKER_MILLISECONDS)
+        self._flickerTimer.connect("timeout()", self.onFlicker)
+        self._restTimer = qt.QTimer()
+        self._restTimer.setSingleShot(True)
+        self._restTimer.setInterval(SLIDER_REST_MILLISECONDS)
+        self._restTimer.connect("timeout()", self.onSliderRests)
+        ui.previewModeComboBox.connect("currentIndexChanged(int)", self.onModeChanged)
+        ui.blendSlider.connect("valueChanged(double)", self.onBlendChanged)
+        ui.deformationSlider.connect("valueChanged(double)", self.onDeformationChanged)
+        ui.outlinesCheckBox.connect("toggled(bool)", self.onOutlinesToggled)
+        ui.gridCheckBox.connect("toggled(bool)", self.onGridToggled)
+        ui.worstButton.connect("clicked(bool)", self.onWorstButton)
+        ui.attachCheckBox.connect("toggled(bool)", self.onAttachToggled)
+        ui.revertButton.connect("clicked(bool)", self.onRevertButton)
+        self.update()
+
+    # --- what is looked at ------------------------------------------------------------------------------------------
+
+    def subject(self):
+        """(fixed volume, moving volume, transform, moving segmentation) of the current result, or None."""
+        parameters = self._parameters()
+        transform = parameters.outputTransform if parameters is not None else None
+        if transform is None or nodes.gridOfTransform(transform) is None:
+            return None
+        role = slicer.vtkMRMLTransformNode
+        fixed = transform.GetNodeReference(role.GetFixedNodeReferenceRole()) or parameters.fixedVolume
+        moving = transform.GetNodeReference(role.GetMovingNodeReferenceRole()) or parameters.movingVolume
+        if fixed is None or moving is None:
+            return None
+        return fixed, moving, transform, parameters.movingSegmentation
+
+    def attachable(self):
+        """The user's moving nodes that can be placed under the result."""
+        subject, parameters = self.subject(), self._parameters()
+        if subject is None:
+            return []
+        return [node for node in (subject[1], subject[3], parameters.movingMarkups) if node is not None]
+
+    def update(self):
+        """Show the current state in the controls."""
+        self._updating = True
+        mode = self.preview.mode if self.preview else None
+        self.ui.previewModeComboBox.setCurrentIndex(self.ui.previewModeComboBox.findData(mode.value if mode else ""))
+        blending = mode is PreviewMode.BLEND
+        active = self.preview is not None
+        self.ui.blendSlider.enabled = blending
+        self.ui.deformationSlider.enabled = active and mode is not PreviewMode.JACOBIAN
+        self.ui.outlinesCheckBox.enabled = active
+        self.ui.gridCheckBox.enabled = active
+        attachable = self.attachable()
+        self.ui.attachCheckBox.enabled = bool(attachable)
+        self.ui.attachCheckBox.checked = any(preview.isAttached(node) for node in attachable)
+        self.ui.revertButton.enabled = active or self.ui.attachCheckBox.checked
+        self._updating = False
+
+    def parametersChanged(self):
+        subject = self.subject()
+        self.ui.previewButton.enabled = subject is not None
+        parameters = self._parameters()
+        if parameters is not None and parameters.outputTransform is not None:
+            showReport(self.ui.qualityTable, outputs.reportOf(parameters.outputTransform))
+        else:
+            showReport(self.ui.qualityTable, {})
+        self.update()
+
+    # --- starting and leaving ---------------------------------------------------------------------------------------
+
+    def show(self, mode):
+        """Show a mode; starts the preview when it is the first one."""
+        if self.preview is None:
+            subject = self.subject()
+            if subject is None:
+                return
+            try:
+                self.preview = RegistrationPreview(*subject)
+            except nodes.NodeError as error:
+                self.ui.worstLabel.text = str(error)
+                self.update()
+                return
+            self._worstIndex = -1
+            self.preview.setBlend(self.ui.blendSlider.value / 100)
+            self.preview.setDeformation(self.ui.deformationSlider.value)
+            self.preview.setOutlinesVisible(self.ui.outlinesCheckBox.checked)
+            self.preview.setGridVisible(self.ui.gridCheckBox.checked)
+        self.preview.show(mode)
+        self._flickerTimer.start() if mode is PreviewMode.FLICKER else self._flickerTimer.stop()
+        self.update()
+
+    def revert(self):
+        """End the preview: everything as before."""
+        self._flickerTimer.stop()
+        self._restTimer.stop()
+        if self.preview is not None:
+            ended, self.preview = self.preview, None
+            ended.revert()
+        self.ui.worstLabel.text = ""
+        self.update()
+
+    def forget(self):
+        """The scene is being closed: its nodes go by themselves."""
+        self._flickerTimer.stop()
+        self._restTimer.stop()
+        self.preview = None
+
+    def nodeRemoved(self):
+        """End the preview when one of its nodes was removed."""
+        if self.preview is not None and not self.preview.isComplete():
+            self.revert()
+
+    # --- controls ---------------------------------------------------------------------------------------------------
+
+    def onModeChanged(self, index):
+        if self._updating:
+            return
+        value = self.ui.previewModeComboBox.itemData(index)
+        if value:
+            self.show(PreviewMode(value))
+        else:
+            self.revert()
+
+    def onBlendChanged(self, value):
+        if self.preview is not None:
+            self.preview.setBlend(value / 100)
+
+    def onDeformationChanged(self, value):
+        if self.preview is None:
+            return
+        if self.preview.mode in (PreviewMode.CHECKERBOARD, PreviewMode.DIFFERENCE):
+            self._restTimer.start()
+        else:
+            self.preview.setDeformation(value)
+
+    def onSliderRests(self):
+        if self.preview is not None:
+            self.preview.setDeformation(self.ui.deformationSlider.value)
+
+    def onFlicker(self):
+        if self.preview is not None:
+            self.preview.flick()
+
+    def onOutlinesToggled(self, checked):
+        if self.preview is not None:
+            self.preview.setOutlinesVisible(checked)
+
+    def onGridToggled(self, checked):
+        if self.preview is not None:
+            self.preview.setGridVisible(checked)
+
+    def onWorstButton(self, checked=False):
+        if self.preview is None:
+            self.show(PreviewMode.BLEND)
+        places = self.preview.worstPlaces() if self.preview is not None else []
+        if not places:
+            return
+        self._worstIndex = (self._worstIndex + 1) % len(places)
+        position, determinant = places[self._worstIndex]
+        self.preview.jumpTo(position)
+        kind = _("folded") if determinant <= 0 else _("{percent} % of its volume").format(
+            percent=round(100 * determinant)
+        )
+        self.ui.worstLabel.text = _("{number} of {count}: {kind}").format(
+            number=self._worstIndex + 1, count=len(places), kind=kind
+        )
+
+    def onAttachToggled(self, checked):
+        if self._updating:
+            return
+        subject = self.subject()
+        if subject is None:
+            return
+        try:
+            for node in self.attachable():
+                if checked:
+                    preview.attach(node, subject[2])
+                else:
+                    preview.detach(node)
+        except nodes.NodeError as error:
+            self.ui.worstLabel.text = str(error)
+        self.update()
+
+    def onRevertButton(self, checked=False):
+        for node in self.attachable():
+            preview.detach(node)
+        self.revert()
+
+
+def showReport(table, report):
+    """Fill the quality table of the panel."""
+    rows = outputs.tableRows(report)
+    titles = [_("Quantity"), _("Before"), _("After"), _("Unit")]
+    table.setRowCount(len(rows))
+    table.setColumnCount(len(titles))
+    table.setHorizontalHeaderLabels(titles)
+    for row, values in enumerate(rows):
+        for column, value in enumerate(values):
+            text = outputs.formatted(value) if column in (1, 2) else str(value)
+            table.setItem(row, column, qt.QTableWidgetItem(text))
+    table.resizeColumnsToContents()

@@ -1,0 +1,218 @@
+"""What one registration is asked to do: the nodes and settings, written out as files and engine arguments."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import SimpleITK as sitk
+import slicer
+from slicer.i18n import tr as _
+
+from . import nodes, segments
+from .job import temporaryFolder
+
+
+@dataclass
+class RegistrationRequest:
+    """Inputs of one registration; everything but the two volumes is optional.
+
+    Attributes:
+        settings: presets.RegistrationSettings or None for the preset as it is.
+    """
+
+    fixedVolume: object
+    movingVolume: object
+    settings: object = None
+    fixedMask: object = None
+    movingMask: object = None
+    fixedSegmentation: object = None
+    movingSegmentation: object = None
+    fixedMarkups: object = None
+    movingMarkups: object = None
+    initialTransform: object = None
+
+    def inputNodes(self):
+        """All nodes that take part, for watching their removal."""
+        every = (
+            self.fixedVolume,
+            self.movingVolume,
+            self.fixedMask,
+            self.movingMask,
+            self.fixedSegmentation,
+            self.movingSegmentation,
+            self.fixedMarkups,
+            self.movingMarkups,
+            self.initialTransform,
+        )
+        return [node for node in every if node is not None]
+
+
+@dataclass
+class PreparedRun:
+    """A request turned into images in memory, the files they go to, and the engine's arguments."""
+
+    folder: object
+    fixed: nodes.ImageInFrame
+    moving: nodes.ImageInFrame
+    arguments: list
+    names: dict
+    labelNames: dict = field(default_factory=dict)
+    writes: list = field(default_factory=list)
+
+    @property
+    def resultFolder(self):
+        return self.folder / "result"
+
+    def write(self):
+        """Write all files (safe in a worker thread: no node is touched)."""
+        for writer, content, path in self.writes:
+            writer(content, str(path))
+
+
+def checkInputs(request):
+    """One sentence that says what is missing or wrong with a request, or an empty string."""
+    if request.fixedVolume is None:
+        return _("Choose the fixed volume.")
+    if request.movingVolume is None:
+        return _("Choose the moving volume.")
+    if request.fixedVolume is request.movingVolume:
+        return _("The fixed and the moving volume are the same; choose two different volumes.")
+    try:
+        for volume in (request.fixedVolume, request.movingVolume):
+            nodes.checkVolume(volume)
+            nodes.exportFrame(volume)
+        for node in (request.movingSegmentation, request.movingMarkups):
+            if node is not None:
+                nodes.parentToWorld(node)
+    except nodes.NodeError as error:
+        return str(error)
+    return ""
+
+
+def prepare(request):
+    """Copy the nodes' content into images and list the files to write.
+
+    Raises:
+        nodes.NodeError: an input that cannot be used.
+    """
+    sentence = checkInputs(request)
+    if sentence:
+        raise nodes.NodeError(sentence)
+    fixed, moving = nodes.imageFromVolume(request.fixedVolume), nodes.imageFromVolume(request.movingVolume)
+    folder = temporaryFolder()
+    fixedPath, movingPath = folder / "fixed.mha", folder / "moving.mha"
+    run = PreparedRun(
+        folder=folder,
+        fixed=fixed,
+        moving=moving,
+        arguments=["register", fixedPath, movingPath, "-o", folder / "result", "--progress", "json"],
+        names={fixedPath: request.fixedVolume.GetName(), movingPath: request.movingVolume.GetName()},
+    )
+    run.writes += [(writeImage, fixed.image, fixedPath), (writeImage, moving.image, movingPath)]
+    if request.settings is not None:
+        run.arguments += request.settings.engineArguments()
+    _addMasks(request, run)
+    _addLabels(request, run)
+    _addPoints(request, run)
+    if request.initialTransform is not None:
+        path = folder / "initial.h5"
+        transform = nodes.transformNodeToSitk(request.initialTransform, fixed, moving)
+        run.writes.append((sitk.WriteTransform, transform, path))
+        run.arguments += ["--initial-transform", path]
+        run.names[path] = request.initialTransform.GetName()
+    return run
+
+
+def _addMasks(request, run):
+    for side, node, volume, frame in (
+        ("fixed", request.fixedMask, request.fixedVolume, run.fixed),
+        ("moving", request.movingMask, request.movingVolume, run.moving),
+    ):
+        if node is None:
+            continue
+        mask = segments.maskOf(node, volume)
+        if not mask.any():
+            raise nodes.NodeError(
+                _("The mask '{mask}' does not cover any voxel of '{volume}'; draw it there or choose none.").format(
+                    mask=node.GetName(), volume=volume.GetName()
+                )
+            )
+        _addImage(run, f"--{side}-mask", f"{side}-mask.mha", mask, frame, node.GetName())
+
+
+def _addLabels(request, run):
+    """Label maps of the segments that both sides name alike: the report's Dice per structure."""
+    if request.fixedSegmentation is None or request.movingSegmentation is None:
+        return
+    fixedIds, movingIds = _idsByName(request.fixedSegmentation), _idsByName(request.movingSegmentation)
+    common = [name for name in fixedIds if name in movingIds]
+    if not common:
+        return
+    run.labelNames = {index + 1: name for index, name in enumerate(common)}
+    for side, node, ids, volume, frame in (
+        ("fixed", request.fixedSegmentation, fixedIds, request.fixedVolume, run.fixed),
+        ("moving", request.movingSegmentation, movingIds, request.movingVolume, run.moving),
+    ):
+        with segments.copyOf(node) as copy:
+            labels = segments.exportLabels(copy, [ids[name] for name in common], volume)
+        if labels.any():
+            _addImage(run, f"--{side}-labels", f"{side}-labels.mha", labels, frame, node.GetName())
+
+
+def _idsByName(segmentationNode):
+    segmentation = segmentationNode.GetSegmentation()
+    return {segmentation.GetSegment(i).GetName(): i for i in segments.segmentIds(segmentationNode)}
+
+
+def _addPoints(request, run):
+    """Points that both sides label alike (or, with equal counts and other labels, in order): the report's TRE."""
+    if request.fixedMarkups is None or request.movingMarkups is None:
+        return
+    fixed, moving = pairedPoints(request.fixedMarkups, request.movingMarkups)
+    if not len(fixed):
+        return
+    for side, points, frame, node in (
+        ("fixed", fixed, run.fixed, request.fixedMarkups),
+        ("moving", moving, run.moving, request.movingMarkups),
+    ):
+        path = run.folder / f"{side}-points.csv"
+        run.writes.append((writePoints, nodes.lpsInFrame(points, frame.worldFromFrame), path))
+        run.arguments += [f"--{side}-points", path]
+        run.names[path] = node.GetName()
+
+
+def pairedPoints(fixedMarkups, movingMarkups):
+    """Two (N, 3) arrays of corresponding world points."""
+    fixedLabels, fixed = nodes.worldPoints(fixedMarkups)
+    movingLabels, moving = nodes.worldPoints(movingMarkups)
+    # Only unique labels identify a point.
+    usable = [
+        label for label in fixedLabels if label and fixedLabels.count(label) == 1 and movingLabels.count(label) == 1
+    ]
+    if usable:
+        return (
+            np.array([fixed[fixedLabels.index(label)] for label in usable]),
+            np.array([moving[movingLabels.index(label)] for label in usable]),
+        )
+    if len(fixed) == len(moving):
+        return fixed, moving
+    return np.zeros((0, 3)), np.zeros((0, 3))
+
+
+def _addImage(run, option, fileName, array, frame, nodeName):
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(frame.image)
+    path = run.folder / fileName
+    run.writes.append((writeImage, image, path))
+    run.arguments += [option, path]
+    run.names[path] = nodeName
+
+
+def writeImage(image, path):
+    # Uncompressed: the file lives for one run only.
+    sitk.WriteImage(image, path, False)
+
+
+def writePoints(points, path):
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write("x,y,z\n")
+        file.writelines(f"{x:.6f},{y:.6f},{z:.6f}\n" for x, y, z in points)

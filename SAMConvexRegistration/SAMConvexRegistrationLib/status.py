@@ -1,0 +1,66 @@
+"""Sentences about a run for the panel."""
+
+from slicer.i18n import tr as _
+
+from .job import JobState
+
+
+def stageLabel(stage):
+    """A stage of the engine in the user's language; unknown stages as the engine calls them."""
+    labels = {
+        "read": _("Reading the images"),
+        "prepare": _("Preparing the images"),
+        "affine": _("Aligning position and size"),
+        "convex": _("Deforming, coarse to fine"),
+        "refine": _("Refining the deformation"),
+        "finish": _("Completing the transform"),
+        "inverse": _("Inverting the transform"),
+        "measure": _("Measuring quality"),
+        "evaluate": _("Measuring quality"),
+        "warp": _("Resampling the moving image"),
+        "write": _("Writing the results"),
+        "done": _("Finished"),
+    }
+    return labels.get(stage, stage)
+
+
+def stateLabel(state):
+    """A job's state in one word."""
+    return {
+        JobState.IDLE: _("waiting"),
+        JobState.PREPARING: _("preparing"),
+        JobState.RUNNING: _("running"),
+        JobState.CANCELLING: _("cancelling"),
+        JobState.IMPORTING: _("loading"),
+        JobState.DONE: _("done"),
+        JobState.CANCELLED: _("cancelled"),
+        JobState.FAILED: _("failed"),
+    }[state]
+
+
+def duration(seconds):
+    """Seconds in words that suit their size."""
+    if seconds < 90:
+        return _("{count} s").format(count=round(seconds))
+    return _("{count} min").format(count=round(seconds / 60))
+
+
+def sentence(job):
+    """What is happening, for the line below the progress bar."""
+    if job.state is JobState.PREPARING:
+        return _("Preparing the images...")
+    if job.state is JobState.CANCELLING:
+        return _("Cancelling...")
+    if job.state is JobState.IMPORTING:
+        return _("Loading the results...")
+    if job.state is JobState.DONE:
+        return _("Finished in {time}.").format(time=duration(job.seconds))
+    if job.state in (JobState.CANCELLED, JobState.FAILED):
+        return job.message
+    progress = job.progress
+    text = stageLabel(progress.stage) if progress.stage else _("Starting the engine...")
+    if progress.secondsLeft is not None:
+        text = _("{stage}, about {time} left").format(stage=text, time=duration(progress.secondsLeft))
+    if progress.memoryMib:
+        text = _("{text} ({memory:.1f} GiB in use)").format(text=text, memory=progress.memoryMib / 1024)
+    return text
