@@ -1,11 +1,11 @@
 """The compact anatomical embedding network, made for CPUs: a few megabytes, a chest CT in about a second.
 
-A residual feature pyramid on 2 mm isotropic CT. Space-to-depth takes the image to 4 mm before the first convolution, so that
-nothing ever runs at full resolution; features go down to 32 mm and come back up to two heads, as in SAM (Yan et al., IEEE
-TMI 2022): a coarse one at 16 mm that sees the whole neighborhood and a fine one at 4 mm.
+A residual feature pyramid on 2 mm isotropic CT. Space-to-depth takes the image to 4 mm before the first convolution,
+so that nothing ever runs at full resolution; features go down to 32 mm and come back up to two heads, as in SAM (Yan et
+al., IEEE TMI 2022): a coarse one at 16 mm that sees the whole neighborhood and a fine one at 4 mm.
 
-Every resolution change works on whole 2x2x2 blocks, so that feature voxel ``i`` of a head with stride ``s`` sits exactly at
-input voxel ``s * i + (s - 1) / 2`` (:meth:`SAMCompact.feature_center_offset`).
+Every resolution change works on whole 2x2x2 blocks, so that feature voxel ``i`` of a head with stride ``s`` sits
+exactly at input voxel ``s * i + (s - 1) / 2`` (:meth:`SAMCompact.feature_center_offset`).
 """
 
 from __future__ import annotations
@@ -25,17 +25,22 @@ _AIR_ASINH = math.asinh((HU_CENTER - HU_AIR) / HU_SCALE)
 
 
 def preprocess(hu: Tensor) -> Tensor:
-    """Hounsfield units -> network input of the same shape: 0 for air, 1 for soft tissue (40 HU), about 2 for dense bone.
+    """Hounsfield units -> network input of the same shape: 0 for air, 1 for soft tissue (40 HU), 2 for dense bone.
 
-    A hyperbolic arcsine keeps soft tissue contrast wide and compresses lung and bone. Air being zero makes the zero padding
-    of the convolutions, and of an image padded to a multiple, look like air.
+    A hyperbolic arcsine keeps soft tissue contrast wide and compresses lung and bone. Air being zero makes the zero
+    padding of the convolutions, and of an image padded to a multiple, look like air.
     """
     clipped = hu.float().clamp(HU_AIR, HU_MAX)
     return 1.0 + torch.asinh((clipped - HU_CENTER) / HU_SCALE) / _AIR_ASINH
 
 
 PREPROCESSING: dict[str, Any] = {
-    "kind": "asinh", "hu_air": HU_AIR, "hu_center": HU_CENTER, "hu_scale": HU_SCALE, "hu_max": HU_MAX, "air_value": 0.0,
+    "kind": "asinh",
+    "hu_air": HU_AIR,
+    "hu_center": HU_CENTER,
+    "hu_scale": HU_SCALE,
+    "hu_max": HU_MAX,
+    "air_value": 0.0,
 }
 
 
@@ -51,7 +56,10 @@ class _ConvNorm(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> None:
         padding = kernel // 2 if stride == 1 else 0
-        layers: list[nn.Module] = [nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm3d(outputs)]
+        layers: list[nn.Module] = [
+            nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False),
+            nn.BatchNorm3d(outputs),
+        ]
         if relu:
             layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)
@@ -95,9 +103,14 @@ class SAMCompact(nn.Module):
             raise ValueError("SAMCompact needs four widths and four block counts")
         self.spacing_mm = float(spacing_mm)
         self.config: dict[str, Any] = {
-            "widths": [int(w) for w in widths], "blocks": [int(b) for b in blocks], "fine_channels": int(fine_channels),
-            "coarse_channels": int(coarse_channels), "spacing_mm": float(spacing_mm), "fine_stride": self.fine_stride,
-            "coarse_stride": self.coarse_stride, "multiple": self.multiple,
+            "widths": [int(w) for w in widths],
+            "blocks": [int(b) for b in blocks],
+            "fine_channels": int(fine_channels),
+            "coarse_channels": int(coarse_channels),
+            "spacing_mm": float(spacing_mm),
+            "fine_stride": self.fine_stride,
+            "coarse_stride": self.coarse_stride,
+            "multiple": self.multiple,
         }
         self.stem = _ConvNorm(8, widths[0])
         self.stages = nn.ModuleList()
@@ -107,7 +120,7 @@ class SAMCompact(nn.Module):
                 stage.append(_ConvNorm(widths[level - 1], widths[level], kernel=2, stride=2))
             stage += [_ResidualBlock(widths[level]) for _ in range(blocks[level])]
             self.stages.append(nn.Sequential(*stage))
-        # Top-down path: each level is projected, brought up by a learned 2x2x2 deconvolution and added to the next finer one.
+        # Top-down path: a learned 2x2x2 deconvolution brings each level up to the next finer one, which it is added to.
         self.up = nn.ModuleList([nn.ConvTranspose3d(widths[k + 1], widths[k], 2, 2) for k in range(3)])
         self.merge = nn.ModuleList([_ConvNorm(widths[k], widths[k]) for k in (1, 2)])
         self.fine_head = nn.Sequential(_ConvNorm(widths[0], fine_channels), nn.Conv3d(fine_channels, fine_channels, 1))
@@ -115,13 +128,15 @@ class SAMCompact(nn.Module):
 
     @staticmethod
     def feature_center_offset(stride: int) -> float:
-        """Input voxel of feature voxel 0 of a head with this stride; feature voxel ``i`` sits at ``stride * i + offset``."""
+        """Input voxel of feature voxel 0 of a head with this stride; voxel ``i`` sits at ``stride * i`` plus this."""
         return (stride - 1) / 2
 
     def raw_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1, D, H, W) preprocessed, sizes multiples of 16 -> fine (B, Cf, D/2, ...) and coarse (B, Cc, D/8, ...), unscaled."""
+        """Preprocessed (B, 1, D, H, W) -> fine (B, Cf, D/2, ...) and coarse (B, Cc, D/8, ...), not normalized."""
         if x.ndim != 5 or x.shape[1] != 1 or any(n % self.multiple for n in x.shape[2:]):
-            raise ValueError(f"input must be (B, 1, D, H, W) with sizes that are multiples of {self.multiple}, not {tuple(x.shape)}")
+            raise ValueError(
+                f"input must be (B, 1, D, H, W) with sizes that are multiples of {self.multiple}, not {tuple(x.shape)}"
+            )
         x = self.stem(_space_to_depth(x).contiguous(memory_format=torch.channels_last_3d))
         levels = []
         for stage in self.stages:

@@ -1,0 +1,50 @@
+"""Random changes of a CT's appearance: calibration, noise, blur, thick slices, contrast curve."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _uniform(low: float, high: float, generator: torch.Generator) -> float:
+    return float(torch.rand(1, generator=generator)) * (high - low) + low
+
+
+def _chance(probability: float, generator: torch.Generator) -> bool:
+    return float(torch.rand(1, generator=generator)) < probability
+
+
+def augment_hu(image: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
+    """(1, 1, D, H, W) HU -> the same shape as another scanner might have seen it; ``strength`` 0 leaves it as is."""
+    if strength <= 0:
+        return image
+    shape = image.shape[2:]
+    if _chance(0.3, generator):  # thick slices
+        slab = int(torch.randint(2, 5, (1,), generator=generator))
+        thick = F.avg_pool3d(image, (slab, 1, 1), ceil_mode=True, count_include_pad=False)
+        image = F.interpolate(thick, size=shape, mode="trilinear", align_corners=False)
+    if _chance(0.3, generator):  # coarse pixels or a soft kernel
+        if _chance(0.5, generator):
+            thick = F.avg_pool3d(image, (1, 2, 2), ceil_mode=True, count_include_pad=False)
+            image = F.interpolate(thick, size=shape, mode="trilinear", align_corners=False)
+        else:
+            image = F.avg_pool3d(image, 3, 1, 1, count_include_pad=False)
+    if _chance(0.5, generator):
+        sigma = _uniform(5, 50, generator) * strength
+        if _chance(0.5, generator):
+            image = image + torch.randn(image.shape, generator=generator) * sigma
+        else:
+            half = [(n + 1) // 2 for n in shape]
+            noise = torch.randn(1, 1, *half, generator=generator) * sigma
+            image = image + F.interpolate(noise, size=shape, mode="trilinear", align_corners=False)
+    gain = 1 + _uniform(-0.06, 0.06, generator) * strength
+    return image * gain + _uniform(-20, 20, generator) * strength
+
+
+def augment_curve(value: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
+    """Bend the contrast curve of a preprocessed image (air 0, soft tissue 1); air stays air."""
+    if strength <= 0 or not _chance(0.6, generator):
+        return value
+    exponent = 2 ** (_uniform(-0.35, 0.35, generator) * strength)
+    return value.clamp_min(0) ** exponent * (1 + _uniform(-0.08, 0.08, generator) * strength)

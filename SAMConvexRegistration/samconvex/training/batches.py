@@ -1,0 +1,206 @@
+"""What one training step sees: two cases, two views of each, points to compare and label correspondences."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..networks.sam_compact import preprocess
+from .augmentation import augment_curve, augment_hu
+from .dataset import AIR, Case
+from .landmarks import alignment, correspondences
+from .settings import SamSettings
+from .views import View, random_view
+
+
+@dataclass
+class PointSet:
+    """Points (N, 3) of one case, volume voxels, with their place (N, 3) and visibility (N,) in its two views."""
+
+    points: Tensor
+    places: list[Tensor]
+    visible: list[Tensor]
+
+    @classmethod
+    def of(cls, points: Tensor, views: list[View]) -> PointSet:
+        located = [view.locate(points) for view in views]
+        return cls(points, [place for place, _ in located], [seen for _, seen in located])
+
+
+@dataclass
+class Batch:
+    """Images (4, 1, d, h, w): views 0, 1 of the first case, 0, 1 of the second.
+
+    Attributes:
+        candidates: per case, the points negatives (and the positives of the self-supervised part) come from.
+        queries: per case, indices into its candidates of points seen in both views.
+        labeled: per case, matching points of the two cases; row i of one corresponds to row i of the other.
+        tolerance: (n,) voxels around a labeled point that hold no certain negative.
+        mapped: per case, its candidates carried roughly into the other case, or None without common labels.
+    """
+
+    names: tuple[str, str]
+    images: Tensor
+    candidates: list[PointSet]
+    queries: list[Tensor]
+    labeled: list[PointSet] | None
+    tolerance: Tensor
+    mapped: list[Tensor] | None
+
+
+class BatchSource:
+    """Draws batches from cases; the same seed gives the same sequence."""
+
+    def __init__(self, cases: list[Case], settings: SamSettings, seed: int) -> None:
+        self.settings = settings
+        self.generator = torch.Generator().manual_seed(seed)
+        self.rng = np.random.default_rng(seed)
+        self.cases = cases
+        shares = settings.group_shares
+        groups: dict[str, int] = {}
+        for case in cases:
+            groups[case.group] = groups.get(case.group, 0) + 1
+        weights = np.array([shares.get(c.group, 1.0 if not shares else 0.02) / groups[c.group] for c in cases])
+        self.probability = weights / weights.sum()
+        self.labeled: dict[str, list[Case]] = {}
+        for case in cases:
+            if sum(s.whole for s in case.labels.values()) >= 2 and (
+                not settings.label_groups or case.group in settings.label_groups
+            ):
+                self.labeled.setdefault(case.group, []).append(case)
+        self.labeled = {g: members for g, members in self.labeled.items() if len(members) >= 2}
+
+    def _uniform(self, low: float, high: float, count: int) -> Tensor:
+        return torch.rand(count, generator=self.generator) * (high - low) + low
+
+    def _choose(self) -> tuple[Case, Case, bool]:
+        if self.labeled and self.rng.random() < self.settings.label_share:
+            group = list(self.labeled)[int(self.rng.integers(len(self.labeled)))]
+            first, second = self.rng.choice(len(self.labeled[group]), 2, replace=False)
+            return self.labeled[group][first], self.labeled[group][second], True
+        if len(self.cases) == 1:
+            return self.cases[0], self.cases[0], False
+        first, second = self.rng.choice(len(self.cases), 2, replace=False, p=self.probability)
+        return self.cases[first], self.cases[second], False
+
+    def _views(self, case: Case, shape: tuple[int, int, int], labeled: bool) -> list[View]:
+        s = self.settings
+        size = torch.tensor(shape, dtype=torch.float32)
+        middle = case.points.mean(0)
+        anchor = case.points[int(self.rng.integers(len(case.points)))]
+        if labeled:
+            keys = [k for k, shape_ in case.labels.items() if shape_.whole]
+            key = keys[int(self.rng.integers(len(keys)))]
+            anchor = torch.from_numpy(case.labels[key].centroid).float()
+        center = anchor + (middle - anchor) * self._uniform(0.1, 0.7, 1)
+        views = []
+        for _ in range(2):
+            shift = self._uniform(-0.5, 0.5, 3) * size * s.view_shift
+            views.append(
+                random_view(
+                    center + shift,
+                    shape,
+                    self.generator,
+                    scale=s.scale,
+                    rotation_deg=s.rotation_deg,
+                    elastic_voxels=s.elastic_voxels,
+                    cut_probability=s.cut_probability,
+                )
+            )
+        return views
+
+    def _image(self, case: Case, view: View) -> Tensor:
+        masked = float(self._uniform(0, 1, 1)) < self.settings.mask_probability
+        image = view.sample(case.masked if masked else case.hu, float(AIR))
+        image = augment_hu(image, self.generator, self.settings.intensity)
+        return augment_curve(preprocess(image), self.generator, self.settings.intensity)
+
+    def _near(self, points: Tensor, copies: int, case: Case) -> Tensor:
+        """Points 4 to 10 voxels from the given ones, inside the body: the negatives that sharpen the peak."""
+        repeated = points.repeat_interleave(copies, 0)
+        direction = torch.randn(len(repeated), 3, generator=self.generator)
+        direction = direction / direction.norm(dim=1, keepdim=True).clamp_min(1e-6)
+        moved = repeated + direction * self._uniform(3.0, 10.0, len(repeated))[:, None]
+        index = moved.round().long()
+        size = torch.tensor(case.body.shape)
+        inside = ((index >= 0) & (index < size)).all(1)
+        moved, index = moved[inside], index[inside]
+        return moved[case.body[index[:, 0], index[:, 1], index[:, 2]] > 0]
+
+    def draw(self) -> Batch:
+        """The next batch."""
+        s = self.settings
+        first, second, use_labels = self._choose()
+        shape = s.shapes[int(self.rng.integers(len(s.shapes)))]
+        cases = [first, second]
+        views = [self._views(case, shape, use_labels) for case in cases]
+        images = torch.cat([self._image(case, view) for case, pair in zip(cases, views, strict=True) for view in pair])
+        labeled, tolerance = None, torch.zeros(0)
+        if use_labels:
+            match = correspondences(first.labels, second.labels, self.rng, first.grid.spacing[0])
+            if len(match.first):
+                keep = self.rng.permutation(len(match.first))[: s.label_points]
+                labeled = [
+                    PointSet.of(torch.from_numpy(x[keep]).float(), pair)
+                    for x, pair in zip((match.first, match.second), views, strict=True)
+                ]
+                tolerance = torch.from_numpy(match.tolerance[keep]).float()
+        candidates, queries = [], []
+        for k, case in enumerate(cases):
+            chosen = torch.from_numpy(self.rng.integers(0, len(case.points), s.candidates * 2))
+            spread = PointSet.of(case.points[chosen], views[k])
+            seen = spread.visible[0] & spread.visible[1]
+            any_seen = spread.visible[0] | spread.visible[1]
+            query = torch.nonzero(seen)[: s.queries, 0]
+            parts = [spread.points[query], spread.points[torch.nonzero(any_seen & ~seen)[: s.candidates // 2, 0]]]
+            parts.append(spread.points[torch.nonzero(seen)[s.queries : s.candidates, 0]])
+            parts.append(self._near(parts[0], 4, case))
+            if labeled is not None:
+                parts.append(self._near(labeled[k].points, 4, case))
+            candidates.append(PointSet.of(torch.cat(parts), views[k]))
+            queries.append(torch.arange(len(query)))
+        mapped = None
+        rough = alignment(first.labels, second.labels) if use_labels else None
+        if rough is not None:
+            scale, c1, c2 = rough[0], torch.from_numpy(rough[1]).float(), torch.from_numpy(rough[2]).float()
+            mapped = [c2 + scale * (candidates[0].points - c1), c1 + (candidates[1].points - c2) / scale]
+        return Batch((first.name, second.name), images, candidates, queries, labeled, tolerance, mapped)
+
+    def stream(self, ahead: int) -> Generator[Batch, None, None]:
+        """Batches for ever; with ``ahead`` > 0 one thread prepares that many in advance."""
+        if ahead <= 0:
+            while True:
+                yield self.draw()
+        ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=ahead)
+        stop = threading.Event()
+
+        def work() -> None:
+            try:
+                while not stop.is_set():
+                    batch = self.draw()
+                    while not stop.is_set():
+                        try:
+                            ready.put(batch, timeout=0.5)
+                            break
+                        except queue.Full:
+                            continue
+            except BaseException as error:  # handed to the consumer, which raises it
+                ready.put(error)
+
+        thread = threading.Thread(target=work, name="batches", daemon=True)
+        thread.start()
+        try:
+            while True:
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stop.set()
+            thread.join(timeout=30)

@@ -1,0 +1,77 @@
+"""``samconvex train NETWORK --data DIR -o WEIGHTS``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from ..console import ConsoleProgress
+from ..errors import InputError
+
+PHANTOM = "phantom"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("network", choices=["sam"], help="what to train: sam, the anatomical embedding of CT")
+    parser.add_argument(
+        "--data", required=True, metavar="DIR",
+        help="folder of CT images, searched through; label maps next to them (NAME_seg, NAME_labels) become matches "
+        f"between patients. '{PHANTOM}' draws invented torsos instead",
+    )  # fmt: skip
+    parser.add_argument("-o", "--output", required=True, metavar="WEIGHTS", help="weights file to write (.pt)")
+    parser.add_argument("--minutes", type=float, help="stop cleanly after this time of work (default 60)")
+    parser.add_argument("--steps", type=int, help="stop after this many steps instead")
+    parser.add_argument("--resume", action="store_true", help="go on where an interrupted run into WEIGHTS stopped")
+    parser.add_argument("--start-from", metavar="FILE", help="begin with these weights instead of random ones")
+    parser.add_argument("--config", metavar="FILE", help="JSON file of settings; see training/configs")
+    parser.add_argument("--cache", metavar="DIR", help="keep preprocessed volumes in this folder")
+    parser.add_argument("--threads", type=int, help="threads that compute (default: the configuration's)")
+    parser.add_argument("--seed", type=int, help="seed of weights and batches (default: the configuration's)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing weights file")
+    parser.add_argument("--progress", choices=["bar", "json", "none"], default="bar", help="how to report progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and say what came out.
+
+    Raises:
+        InputError: unusable arguments, data or files. Cancelled: stopped by the user; the weights so far are kept.
+    """
+    from .sam import train
+    from .settings import SamSettings
+
+    output = Path(args.output)
+    if args.minutes is not None and not args.minutes > 0:
+        raise InputError("--minutes must be positive.")
+    if args.steps is not None and args.steps < 1:
+        raise InputError("--steps must be at least 1.")
+    if output.is_dir():
+        raise InputError(f"{output} is a folder; -o needs the name of a weights file.")
+    if output.exists() and not args.overwrite and not args.resume:
+        raise InputError(f"{output} exists; give --overwrite to replace it or --resume to go on.")
+    settings = SamSettings.from_file(Path(args.config)) if args.config else SamSettings()
+    if args.threads is not None:
+        if args.threads < 1:
+            raise InputError("--threads must be at least 1.")
+        settings = replace(settings, threads=args.threads)
+    if args.seed is not None:
+        settings = replace(settings, seed=args.seed)
+    cancelled = getattr(args, "cancelled", None)
+    progress = ConsoleProgress(args.progress, [("data", 0.1), ("train", 0.9)], cancelled)
+    data: Path | list = Path(args.data)
+    if args.data == PHANTOM:
+        from .phantoms import phantom_cases, with_phantom_validation
+
+        settings = with_phantom_validation(settings)
+        data = phantom_cases(settings.spacing_mm, progress=lambda f, m: progress("data", f, m))
+    result = train(
+        data, output, settings=settings, minutes=args.minutes, steps=args.steps, resume=args.resume,
+        start_from=args.start_from, cache=args.cache, progress=progress,
+    )  # fmt: skip
+    print(f"{output}: {result['step']} steps in {result['seconds'] / 60:.1f} minutes")
+    if result["validation"]:
+        print(json.dumps(result["validation"]))
+    return 0

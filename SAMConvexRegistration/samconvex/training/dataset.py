@@ -1,0 +1,236 @@
+"""Training cases: the CTs of a folder at one isotropic spacing, with body points and label shapes, in memory."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import logging
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError, SamConvexError
+from ..geometry import Grid
+from ..volume import Volume, body_mask, read_labels, read_volume, resample
+from .landmarks import LabelShape, describe_label
+
+LOGGER = logging.getLogger(__name__)
+AIR = -1000
+MAXIMUM_HU = 3000
+MAXIMUM_VOXELS = 24_000_000
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+LABEL_ENDINGS = ("_seg", "_labels", "_label", "-labels", "-label")
+_CACHE_VERSION = 2
+
+
+@dataclass
+class Case:
+    """One CT ready for sampling.
+
+    Attributes:
+        hu: int16 (1, 1, D, H, W) at the working spacing, identity direction.
+        masked: the same with everything outside the body set to air.
+        body: uint8 (D, H, W).
+        points: (n, 3) float voxel coordinates (z, y, x) spread over the body.
+        group: the folder; labels of one group mean the same.
+        labels: shapes by label value.
+    """
+
+    name: str
+    group: str
+    hu: Tensor
+    masked: Tensor
+    body: Tensor
+    points: Tensor
+    grid: Grid
+    labels: dict[int, LabelShape] = field(default_factory=dict)
+
+
+def case_name(path: Path) -> str:
+    """``hn001`` for ``hn001_ct.nii.gz``."""
+    name = path.name
+    for ending in IMAGE_ENDINGS:
+        if name.lower().endswith(ending):
+            name = name[: -len(ending)]
+            break
+    return name[:-3] if name.endswith("_ct") else name
+
+
+def find_cases(folder: Path, include: list[str], exclude: list[str]) -> list[tuple[Path, Path | None]]:
+    """Images under ``folder``, sorted, with their label maps: ``NAME_seg`` or ``NAME_labels`` next to ``NAME_ct``.
+
+    Args:
+        include: patterns of paths relative to the folder; empty takes every image.
+        exclude: patterns of case names.
+
+    Raises:
+        InputError: no folder, or no image left.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; --data needs a folder of CT images.")
+    files = sorted(p for p in folder.rglob("*") if p.name.lower().endswith(IMAGE_ENDINGS))
+    stems = {p: p.name[: -len(next(e for e in IMAGE_ENDINGS if p.name.lower().endswith(e)))] for p in files}
+    labels = {(p.parent, stem): p for p, stem in stems.items() if stem.endswith(LABEL_ENDINGS)}
+    found: list[tuple[Path, Path | None]] = []
+    for path in files:
+        if (path.parent, stems[path]) in labels:
+            continue
+        relative = path.relative_to(folder).as_posix()
+        if include and not any(fnmatch.fnmatch(relative, pattern) for pattern in include):
+            continue
+        name = case_name(path)
+        if any(fnmatch.fnmatch(name, pattern) for pattern in exclude):
+            continue
+        candidates = (labels.get((path.parent, name + ending)) for ending in LABEL_ENDINGS)
+        found.append((path, next((c for c in candidates if c is not None), None)))
+    if not found:
+        raise InputError(f"{folder} holds no image that the configuration lets in; look at 'include' and 'exclude'.")
+    return found
+
+
+def make_case(
+    volume: Volume, labels: Volume | None, *, name: str, group: str, spacing: float, tubular: tuple[int, ...] = ()
+) -> Case:
+    """A case from a CT and an optional label map in any geometry.
+
+    Raises:
+        InputError: no body in the image.
+    """
+    grid = volume.grid.canonical(spacing)
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    hu = resample(volume, grid).tensor.clamp(AIR, MAXIMUM_HU).round().to(torch.int16)
+    body = resample(body_mask(volume), grid, mode="nearest").tensor.to(torch.uint8)
+    masked = hu.clone()
+    near = F.max_pool3d(body.float(), 3, 1, 1) > 0  # keep the skin
+    masked[~near] = AIR
+    # Crop to the body: views look at nothing else.
+    where = torch.nonzero(near[0, 0])
+    low = (where.amin(0) - 4).clamp(min=0)
+    high = torch.minimum(where.amax(0) + 5, torch.tensor(hu.shape[2:]))
+    window = (..., slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
+    hu, masked, body = (t[window].contiguous() for t in (hu, masked, body))
+    sizes = [int(n) for n in (high - low).flip(0)]
+    grid = grid.cropped([int(n) for n in low.flip(0)], sizes)
+    inside = torch.nonzero(body[0, 0]).numpy()
+    chosen = rng.choice(len(inside), min(len(inside), 40_000), replace=False)
+    points = torch.from_numpy(inside[chosen] + rng.uniform(-0.5, 0.5, (len(chosen), 3))).float()
+    shapes: dict[int, LabelShape] = {}
+    if labels is not None:
+        array = labels.tensor[0, 0].numpy()
+        for value in np.unique(array):
+            if value <= 0:
+                continue
+            index = np.argwhere(array == value)
+            lps = labels.grid.voxels_to_points(index[:, ::-1].astype(float))
+            voxels = grid.points_to_voxels(lps)[:, ::-1]
+            cut = bool((index[:, 0] == 0).any() or (index[:, 0] == array.shape[0] - 1).any())
+            shape = describe_label(np.ascontiguousarray(voxels), not cut, int(value) in tubular, rng)
+            if shape is not None:
+                shapes[int(value)] = shape
+    return Case(name, group, hu, masked, body[0, 0], points, grid, shapes)
+
+
+def _cached(
+    path: Path,
+    labels: Path | None,
+    spacing: float,
+    tubular: tuple[int, ...],
+    cache: Path | None,
+    build: Callable[[], Case],
+) -> Case:
+    if cache is None:
+        return build()
+    stamp = [str(p) + str(p.stat().st_size) + str(p.stat().st_mtime_ns) for p in (path, labels) if p is not None]
+    key = hashlib.sha256("|".join([*stamp, str(spacing), str(tubular), str(_CACHE_VERSION)]).encode()).hexdigest()[:24]
+    file = cache / f"{key}.npz"
+    if file.exists():
+        with np.load(file, allow_pickle=False) as data:
+            (nx, ny, nz), (sx, sy, sz), (ox, oy, oz) = (data[key].tolist() for key in ("size", "spacing", "origin"))
+            grid = Grid((nx, ny, nz), (sx, sy, sz), (ox, oy, oz))
+            shapes = {}
+            for value in data["label_values"]:
+                axis = data[f"axis{value}"]
+                shapes[int(value)] = LabelShape(
+                    data[f"centroid{value}"],
+                    data[f"covariance{value}"],
+                    data[f"points{value}"],
+                    data[f"extremes{value}"],
+                    bool(data[f"whole{value}"]),
+                    axis if len(axis) else None,
+                )
+            hu, masked, body, points = (torch.from_numpy(data[k]) for k in ("hu", "masked", "body", "points"))
+            return Case(case_name(path), path.parent.name, hu, masked, body, points, grid, shapes)
+    case = build()
+    arrays: dict[str, np.ndarray] = {
+        "hu": case.hu.numpy(),
+        "masked": case.masked.numpy(),
+        "body": case.body.numpy(),
+        "points": case.points.numpy(),
+        "size": np.array(case.grid.size),
+        "spacing": np.array(case.grid.spacing),
+        "origin": np.array(case.grid.origin),
+        "label_values": np.array(sorted(case.labels), dtype=int),
+    }
+    for value, shape in case.labels.items():
+        arrays.update(
+            {
+                f"centroid{value}": shape.centroid,
+                f"covariance{value}": shape.covariance,
+                f"points{value}": shape.points,
+                f"extremes{value}": shape.extremes,
+                f"whole{value}": np.array(shape.whole),
+                f"axis{value}": shape.axis if shape.axis is not None else np.zeros((0, 3)),
+            }
+        )
+    cache.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".partial.npz")
+    np.savez(temporary, **arrays)  # type: ignore[arg-type]
+    temporary.replace(file)
+    return case
+
+
+def load_cases(
+    folder: Path,
+    *,
+    spacing: float,
+    include: list[str] | None = None,
+    exclude: list[str] | None = None,
+    tubular: tuple[int, ...] = (),
+    cache: Path | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> list[Case]:
+    """Every usable CT of a folder; images without a body or that are no CT are left out with a log line.
+
+    Raises:
+        InputError: nothing usable.
+    """
+    found = find_cases(folder, include or [], exclude or [])
+    cases = []
+    for index, (path, label_path) in enumerate(found):
+
+        def build(path: Path = path, label_path: Path | None = label_path) -> Case:
+            volume = read_volume(path)
+            if volume.modality != "ct":
+                raise InputError(f"{path} is no CT in Hounsfield units.")
+            if volume.grid.canonical(spacing).voxel_count > MAXIMUM_VOXELS:
+                raise InputError(f"{path} is larger than {MAXIMUM_VOXELS} voxels at {spacing} mm; crop it.")
+            labels = read_labels(label_path) if label_path is not None else None
+            return make_case(
+                volume, labels, name=case_name(path), group=path.parent.name, spacing=spacing, tubular=tubular
+            )
+
+        try:
+            cases.append(_cached(path, label_path, spacing, tubular, cache, build))
+        except SamConvexError as error:
+            LOGGER.warning("left out: %s", error)
+        if progress is not None:
+            progress((index + 1) / len(found), path.name)
+    if not cases:
+        raise InputError(f"{folder} holds no usable CT.")
+    return cases
