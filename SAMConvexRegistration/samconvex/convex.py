@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 
 from .correlation import LocalCorrelation
 from .field import smooth
@@ -39,30 +40,26 @@ def coupled_convex(
     Returns:
         (1, 3, D, H, W) displacement in LPS mm (identity-direction control grid), components x, y, z.
     """
-    device = correlation.displacements().device
-    candidates = correlation.displacements() * torch.as_tensor(spacing, dtype=torch.float32, device=device)
+    steps = correlation.displacements()
+    candidates = steps * torch.as_tensor(spacing, dtype=torch.float32, device=steps.device)
     # A tiny pull towards zero breaks ties (flat regions) in favor of no motion.
     length = candidates.square().sum(1)
     tie = 1e-6 * length / length.max().clamp(min=1e-6)
-    u = torch.zeros(1, 3, *correlation.shape, device=device)
+    u = torch.zeros(3, *correlation.shape, device=steps.device)
+    trust = torch.ones(1, 1, *correlation.shape, device=steps.device) if weight is None else weight.clamp(min=1e-3)
     passes = (0.0, *COUPLINGS)
     for number, strength in enumerate(passes):
         c = strength * coupling_per_mm2
-        v = torch.empty_like(u)
-        for z0, z1, costs in correlation:
-            near = u[0, :, z0:z1].permute(1, 2, 3, 0).reshape(-1, 3)
-            flat = costs.reshape(-1, correlation.count)
-            # |d - u|^2 without its constant |u|^2: one matrix product with (u, 1).
-            ones = torch.ones_like(near[:, :1])
-            penalty = torch.cat([-2 * c * candidates, (c * length + tie)[:, None]], 1)
-            best = torch.addmm(flat, torch.cat([near, ones], 1), penalty.T).argmin(1)
-            v[0, :, z0:z1] = candidates[best].T.reshape(3, z1 - z0, *correlation.shape[1:])
+        # |d - u|^2 without its constant |u|^2 is one matrix product with (u, 1).
+        penalty = torch.cat([-2 * c * candidates, (c * length + tie)[:, None]], 1).T
+        v = u.flatten(1).clone()
+        for fraction, voxels, costs in correlation:
+            near = F.pad(v[:, voxels].T, (0, 1), value=1.0)
+            best = torch.addmm(costs, near, penalty).argmin(1)
+            v[:, voxels] = candidates[best].T
             if report is not None:
-                report((number + z1 / correlation.shape[0]) / len(passes))
-        if number == 0 and weight is not None:
-            # Voxels without data answered "no motion"; they take their neighbors' answer instead.
-            trust = weight.clamp(min=1e-3)
-            u = smooth(v * trust, box_passes) / smooth(trust, box_passes)
-        else:
-            u = smooth(v, box_passes)
-    return u
+                report((number + fraction) / len(passes))
+        v = v.view(1, 3, *correlation.shape)
+        # At first, voxels without data know nothing and take their neighbors' answer.
+        u = (smooth(v * trust, box_passes) / smooth(trust, box_passes) if number == 0 else smooth(v, box_passes))[0]
+    return u[None]

@@ -1,9 +1,10 @@
-"""Local correlation of two feature maps: the cost of every candidate displacement at every voxel.
+"""Local correlation of two feature maps: the cost of every candidate displacement at every voxel that counts.
 
 The cost is half the squared feature distance, 0.5 |f(x) - m(x + d)|^2, for all d in a cube of half width ``radius``
 voxels; for unit vectors that is 1 - cosine, the cost of SAMConvex (Li et al., MICCAI 2023, section 2.2). It is exact:
 tiles of the fixed map are multiplied with their window of the moving map as one batched matrix product (a Gram
-matrix) of which the band of wanted displacements is kept. Slabs of slices bound the memory.
+matrix) of which the band of wanted displacements is kept. Tiles without weight are skipped; batches of tiles bound the
+memory.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ INVALID = 1.0e4
 
 
 class LocalCorrelation:
-    """Costs of all displacements within a cube, computed slab by slab and kept while they fit the budget.
+    """Costs of all displacements within a cube, computed by batches of tiles and kept while they fit the budget.
 
     Args:
         fixed: (1, C, D, H, W) features.
@@ -27,8 +28,8 @@ class LocalCorrelation:
         radius: half width r of the displacement cube in voxels.
         valid: (1, 1, D + 2 r, ...) bool, False where the moving image has no data: such candidates cost ``INVALID``
             (repeating edge values instead would tie with real candidates).
-        weight: (1, 1, D, H, W) multiplies the cost of a fixed voxel; 0 leaves the voxel to the regularization.
-        memory_budget: bytes that costs may occupy; beyond it slabs are recomputed on every pass.
+        weight: (1, 1, D, H, W) multiplies the cost of a fixed voxel; voxels of weight 0 are left out.
+        memory_budget: bytes that costs may occupy; beyond it they are recomputed on every pass.
         dtype: precision of the matrix product (torch.float32 or torch.bfloat16).
     """
 
@@ -49,22 +50,27 @@ class LocalCorrelation:
             raise ValueError(f"moving features must have shape {wanted}, not {tuple(moving.shape)}")
         self.radius = radius
         self.shape = tuple(int(s) for s in fixed.shape[2:])
-        self._dtype = dtype
-        self._weight = None if weight is None else weight[0, 0, ..., None].float()
-        self._fixed_square = fixed.float().square().sum(1)[0]
-        self._moving_square = moving.float().square().sum(1)[0]
+        depth, height, width = self.shape
+        pad = (0, (-width) % _TILE[1], 0, (-height) % _TILE[0])
+        if weight is None:
+            weight = torch.ones_like(fixed[:, :1], dtype=torch.float32)
+        self._weight = self._tiled(F.pad(weight[0].float(), pad))[..., 0]
+        self._fixed = self._tiled(F.pad(fixed[0], pad).to(dtype))
+        self._fixed_square = self._fixed.float().square().sum(-1)
+        self._moving = F.pad(moving[0].permute(1, 2, 3, 0), (0, 0, *pad)).to(dtype)
+        square = self._moving.float().square().sum(-1)
         if valid is not None:
-            self._moving_square = self._moving_square + (~valid[0, 0]) * (2 * INVALID)
-        height, width = self.shape[1:]
-        self._pad = ((-height) % _TILE[0], (-width) % _TILE[1])
-        pad = (0, 0, 0, self._pad[1], 0, self._pad[0])
-        self._fixed = F.pad(fixed[0].permute(1, 2, 3, 0), pad).to(dtype)
-        self._moving = F.pad(moving[0].permute(1, 2, 3, 0), pad).to(dtype)
-        slice_bytes = 4 * height * width * self.count
-        # The Gram matrices of a slab take about ten times its costs per displacement plane.
-        self._depth = max(1, min(self.shape[0], memory_budget // (6 * slice_bytes)))
-        self._keep = 2 * slice_bytes * self.shape[0] <= memory_budget
-        self._kept: dict[int, torch.Tensor] = {}
+            square += F.pad(~valid[0, 0], pad, value=True) * (2 * INVALID)
+        self._moving_square = square
+        self._tiles = (self._weight > 0).any(-1).nonzero()[:, 0]
+        # The voxel of every row of the costs, as a flat index into (D, H, W); padding voxels drop out.
+        index = torch.arange(depth * height * width, device=fixed.device).view(1, depth, height, width)
+        rows = self._tiled(F.pad(index, pad, value=-1))[..., 0]
+        self._voxels = rows.masked_fill(self._weight <= 0, -1)
+        row_bytes = 4 * self.count * _TILE[0] * _TILE[1]
+        self._batch = max(1, min(2048, memory_budget // (8 * row_bytes)))
+        self._keep = row_bytes * len(self._tiles) <= memory_budget
+        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     @property
     def count(self) -> int:
@@ -77,47 +83,48 @@ class LocalCorrelation:
         z, y, x = torch.meshgrid(steps, steps, steps, indexing="ij")
         return torch.stack([x.flatten(), y.flatten(), z.flatten()], 1)
 
-    def __iter__(self) -> Iterator[tuple[int, int, torch.Tensor]]:
-        """Yield (z0, z1, costs (z1 - z0, H, W, K) float32) over all slices."""
-        for z0 in range(0, self.shape[0], self._depth):
-            z1 = min(z0 + self._depth, self.shape[0])
-            costs = self._kept.get(z0)
-            if costs is None:
-                costs = self._slab(z0, z1)
+    def __iter__(self) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
+        """Yield (finished fraction, flat voxel indices (N,), costs (N, K) float32) over all voxels with weight."""
+        for first in range(0, len(self._tiles), self._batch):
+            batch = self._kept.get(first)
+            if batch is None:
+                batch = self._costs(self._tiles[first : first + self._batch])
                 if self._keep:
-                    self._kept[z0] = costs
-            yield z0, z1, costs
+                    self._kept[first] = batch
+            yield min(1.0, (first + self._batch) / len(self._tiles)), *batch
 
-    def _slab(self, z0: int, z1: int) -> torch.Tensor:
+    @staticmethod
+    def _tiled(tensor: torch.Tensor) -> torch.Tensor:
+        """(C, D, H, W) with H, W multiples of the tile to (tiles, voxels of a tile, C)."""
+        (tile_h, tile_w), (channels, depth, height, width) = _TILE, tensor.shape
+        tiles = tensor.view(channels, depth, height // tile_h, tile_h, width // tile_w, tile_w)
+        return tiles.permute(1, 2, 4, 3, 5, 0).reshape(-1, tile_h * tile_w, channels)
+
+    def _costs(self, tiles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         reach = 2 * self.radius + 1
-        (tile_h, tile_w), depth = _TILE, z1 - z0
-        fixed = self._fixed[z0:z1]
-        channels = fixed.shape[-1]
-        rows, columns = fixed.shape[1] // tile_h, fixed.shape[2] // tile_w
+        tile_h, tile_w = _TILE
         window_h, window_w = tile_h + reach - 1, tile_w + reach - 1
-        tiles = fixed.reshape(depth, rows, tile_h, columns, tile_w, channels).permute(0, 1, 3, 2, 4, 5)
-        tiles = tiles.reshape(depth, rows * columns, tile_h * tile_w, channels)
-        windows = self._moving[z0 : z1 + reach - 1].unfold(1, window_h, tile_h).unfold(2, window_w, tile_w)
-        windows = windows.reshape(depth + reach - 1, rows * columns, channels, window_h * window_w)
-        costs = torch.empty(
-            depth, rows, tile_h, columns, tile_w, reach, reach, reach, dtype=torch.float32, device=fixed.device
-        )
-        batch = depth * rows * columns
+        columns, rows = -(-self.shape[2] // tile_w), -(-self.shape[1] // tile_h)
+        z, y, x = tiles // (rows * columns), tiles // columns % rows, tiles % columns
+        fixed = self._fixed[tiles]
+        # All windows as a view; indexing copies those of the wanted tiles.
+        windows = self._moving.unfold(1, window_h, tile_h).unfold(2, window_w, tile_w)
+        squares = self._moving_square.unfold(1, window_h, tile_h).unfold(2, window_w, tile_w)
+        costs = torch.empty(len(tiles), tile_h, tile_w, reach, reach * reach, device=fixed.device)
+        # Entry (i, j) of a tile against (i + dy, j + dx) of its window: a strided view of the Gram matrix.
+        row = window_h * window_w
+        strides = (tile_h * tile_w * row, tile_w * row + window_w, row + 1, window_w, 1)
         for dz in range(reach):
-            gram = torch.bmm(tiles.flatten(0, 1), windows[dz : dz + depth].flatten(0, 1))
-            # Entry (i, j) of a tile against (i + dy, j + dx) of its window: a strided view of the Gram matrix.
-            row = window_h * window_w
-            strides = (tile_h * tile_w * row, tile_w * row + window_w, row + 1, window_w, 1)
-            band = gram.as_strided((batch, tile_h, tile_w, reach, reach), strides)
-            band = band.reshape(depth, rows, columns, tile_h, tile_w, reach, reach).permute(0, 1, 3, 2, 4, 5, 6)
-            costs[..., dz, :, :] = band
-        height, width = self.shape[1:]
-        costs = costs.view(depth, rows * tile_h, columns * tile_w, reach, reach, reach)
-        costs = costs[:, :height, :width].neg_()
-        square = self._moving_square[z0 : z1 + reach - 1]
-        costs += 0.5 * square.unfold(0, reach, 1).unfold(1, reach, 1).unfold(2, reach, 1)
-        costs = costs.reshape(depth, height, width, self.count)
-        costs += 0.5 * self._fixed_square[z0:z1, ..., None]
-        if self._weight is not None:
-            costs *= self._weight[z0:z1]
-        return costs
+            window = windows[z + dz, y, x].reshape(len(tiles), -1, row)
+            if window.dtype == torch.float32:
+                gram = torch.baddbmm(0.5 * squares[z + dz, y, x].reshape(-1, 1, row), fixed, window, alpha=-1)
+            else:
+                gram = 0.5 * squares[z + dz, y, x].reshape(-1, 1, row) - torch.bmm(fixed, window).float()
+            band = gram.as_strided((len(tiles), tile_h, tile_w, reach, reach), strides)
+            costs[:, :, :, dz] = band.reshape(len(tiles), tile_h, tile_w, reach * reach)
+        voxels = self._voxels[tiles].flatten()
+        counted = (voxels >= 0).nonzero()[:, 0]
+        result = costs.view(-1, self.count)[counted]
+        result += 0.5 * self._fixed_square[tiles].flatten()[counted, None]
+        result *= self._weight[tiles].flatten()[counted, None]
+        return voxels[counted], result

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 import torch
-import torch.nn.functional as F
 
 from .geometry import Grid
 from .sampling import sample
@@ -67,23 +66,26 @@ class DisplacementField:
         at a nearby preimage.
         """
         grid, u = self.grid, self.tensor
-        points = grid.voxel_centers(reference=grid.center, device=u.device)
-        v = torch.zeros_like(u)
-        damping = torch.ones_like(u[:, :1])
+        points = grid.voxel_centers(reference=grid.center, device=u.device).view(-1, 3)
+        v = torch.zeros_like(points)
+        damping = torch.ones_like(points[:, :1])
         previous = torch.full_like(damping, torch.inf)
+        active = torch.arange(len(points), device=u.device)
         for iteration in range(iterations):
-            moved = points + v[0].permute(1, 2, 3, 0)
-            residual = v + sample(u, grid, moved, reference=grid.center, fill=0.0)
+            near = v[active]
+            moved = sample(u, grid, (points[active] + near)[None, None], reference=grid.center, fill=0.0)
+            residual = near + moved[0, :, 0, 0].T
             size = residual.norm(dim=1, keepdim=True)
-            if float(size.max()) < tolerance_mm:
-                break
             # Full steps diverge where |grad u| > 1: halve the step of voxels that got worse.
-            damping = torch.where(size > previous, damping * 0.5, damping)
-            previous = size
-            v = v - damping * residual
+            step = torch.where(size > previous[active], damping[active] * 0.5, damping[active])
+            damping[active], previous[active] = step, size
+            v[active] = near - step * residual
+            active = active[size[:, 0] > tolerance_mm]
             if report is not None:
                 report((iteration + 1) / iterations)
-        return DisplacementField(v, grid)
+            if not len(active):
+                break
+        return DisplacementField(v.T.reshape(u.shape).contiguous(), grid)
 
     def jacobian_determinant(self) -> torch.Tensor:
         """(1, 1, D, H, W) determinant of the map's Jacobian, central differences (one-sided at the border)."""
@@ -134,16 +136,54 @@ class DisplacementField:
         return cls(torch.from_numpy(array).permute(3, 0, 1, 2)[None].contiguous(), Grid.from_sitk(image))
 
 
-def smooth(tensor: torch.Tensor, passes: int, width: int = 3) -> torch.Tensor:
-    """``passes`` box filters of ``width`` voxels over (1, C, D, H, W); the mean at a border counts real voxels only.
-
-    Separable, so that a pass costs three one-dimensional means.
-    """
-    half = width // 2
+def smooth(tensor: torch.Tensor, passes: int) -> torch.Tensor:
+    """``passes`` box filters of 3 voxels over (1, C, D, H, W); the mean at a border counts real voxels only."""
     for _ in range(passes):
-        for axis in range(3):
-            kernel = [1, 1, 1]
-            padding = [0, 0, 0]
-            kernel[axis], padding[axis] = width, half
-            tensor = F.avg_pool3d(tensor, tuple(kernel), 1, tuple(padding), count_include_pad=False)
+        tensor = _BoxMean.apply(tensor)
     return tensor
+
+
+def dilated(mask: torch.Tensor, reach: int) -> torch.Tensor:
+    """Bool (1, 1, D, H, W) mask grown by ``reach`` voxels along every axis (a cube)."""
+    for axis in (2, 3, 4):
+        for _ in range(reach):
+            grown = mask.clone()
+            count = mask.shape[axis] - 1
+            grown.narrow(axis, 1, count).logical_or_(mask.narrow(axis, 0, count))
+            grown.narrow(axis, 0, count).logical_or_(mask.narrow(axis, 1, count))
+            mask = grown
+    return mask
+
+
+class _BoxMean(torch.autograd.Function):
+    """3^3 mean as shifted sums along each axis: several times faster on a CPU than average pooling."""
+
+    @staticmethod
+    def forward(ctx, tensor: torch.Tensor) -> torch.Tensor:
+        for axis in (2, 3, 4):
+            tensor = _sum_of_three(tensor, axis)
+            tensor *= _share(tensor, axis)
+        return tensor
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        for axis in (2, 3, 4):
+            gradient = _sum_of_three(gradient * _share(gradient, axis), axis)
+        return gradient
+
+
+def _sum_of_three(tensor: torch.Tensor, axis: int) -> torch.Tensor:
+    result = tensor.clone(memory_format=torch.contiguous_format)
+    count = tensor.shape[axis] - 1
+    result.narrow(axis, 1, count).add_(tensor.narrow(axis, 0, count))
+    result.narrow(axis, 0, count).add_(tensor.narrow(axis, 1, count))
+    return result
+
+
+def _share(tensor: torch.Tensor, axis: int) -> torch.Tensor:
+    """One over the number of voxels under the window, shaped to broadcast along ``axis``."""
+    size = tensor.shape[axis]
+    count = torch.full((size,), 3.0, dtype=tensor.dtype, device=tensor.device)
+    count[0] -= 1
+    count[-1] -= 1
+    return (1 / count).view([-1 if a == axis else 1 for a in range(tensor.ndim)])

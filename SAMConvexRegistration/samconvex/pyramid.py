@@ -18,6 +18,7 @@ from .features import FeatureExtractor, FeatureMap
 from .field import DisplacementField, smooth
 from .geometry import Grid
 from .progress import Progress, stage
+from .sampling import inside
 from .transforms import Transform
 from .volume import Volume, resample
 
@@ -75,15 +76,19 @@ class Scene:
     def weight_on(self, grid: Grid) -> torch.Tensor:
         """(1, 1, D, H, W) in [0, 1]: share of each voxel that counts in the fixed image."""
         if self.fixed_mask is None:
-            return resample(self.fixed.with_tensor(torch.ones_like(self.fixed.tensor)), grid, fill=0.0).tensor
+            points = grid.voxel_centers(reference=grid.center, device=self.device)
+            return inside(self.fixed.grid, self.fixed.grid.normalized(points, grid.center))[None, None].float()
         return resample(self.fixed_mask, grid, fill=0.0).tensor.clamp(0, 1)
 
     def valid_on(self, grid: Grid, field: DisplacementField | None) -> torch.Tensor:
         """(1, 1, D, H, W) bool: the moving image (its mask) has data there."""
         mask = self.moving_mask
-        if mask is None:
-            mask = self.moving.with_tensor(torch.ones_like(self.moving.tensor))
-        return self.chain(field).warp_volume(mask.with_tensor(mask.tensor.float()), grid, background=0.0).tensor > 0.5
+        if mask is not None:
+            mask = mask.with_tensor((mask.tensor != 0).float())
+            return self.chain(field).warp_volume(mask, grid, background=0.0).tensor > 0.5
+        points = grid.voxel_centers(reference=grid.center, device=self.device)
+        points, reference = self.chain(field).map_relative(points, grid.center)
+        return inside(self.moving.grid, self.moving.grid.normalized(points, reference))[None, None]
 
 
 Extractor = Callable[[str], FeatureExtractor]
@@ -145,8 +150,8 @@ def solve_level(
         crop = (slice(None), slice(None), *(slice(r, -r),) * 3)
         pad = (r,) * 6
         padded_fixed = F.pad(fixed, pad, mode="replicate")
-        inside = F.pad(torch.ones_like(weight), pad) > 0.5
-        backward = solve(moving[crop], padded_fixed, inside, valid[crop].float(), 0.6, 0.95)
+        in_box = F.pad(torch.ones_like(weight), pad) > 0.5
+        backward = solve(moving[crop], padded_fixed, in_box, valid[crop].float(), 0.6, 0.95)
         forward = symmetrized(DisplacementField(forward, control), DisplacementField(backward, control)).tensor
     step = DisplacementField(smooth(forward, 1), control)
     result = step if field is None else DisplacementField(previous.tensor, reach).after(step)

@@ -58,27 +58,31 @@ def optimize(
     """
     parameters = field.on_grid(grid, fill=None).tensor.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([parameters], lr=settings.step_mm)
-    points = fixed.grid.voxel_centers(reference=grid.center, device=parameters.device)
+    # Only voxels that count are compared; in a typical box half of them are air.
+    counted = (weight[0, 0] > 0).flatten().nonzero()[:, 0]
+    points = fixed.grid.voxel_centers(reference=grid.center, device=parameters.device).view(-1, 3)[counted]
     base = moving.grid.normalized(points, grid.center)
+    place = grid.normalized(points, grid.center)[None, None, None]
+    target = fixed.tensor.flatten(2)[:, :, counted]
     # Millimeters to normalized steps of the moving features' grid (identity direction: a diagonal scale).
     extent = [s * max(n - 1, 1) for s, n in zip(moving.grid.spacing, moving.grid.size, strict=True)]
     scale = 2 / torch.tensor(extent, device=base.device)
     spacing = torch.tensor(grid.spacing, device=base.device)
-    share = weight / weight.sum().clamp(min=1e-6)
+    share = weight.flatten()[counted] / weight.sum().clamp(min=1e-6)
+    direct = settings.subdivision == 1 and fixed.grid.shape == grid.shape
 
     def displacement() -> torch.Tensor:
         return smooth(parameters, settings.box_passes)
 
     for iteration in range(settings.iterations):
         u = displacement()
-        dense = u
-        if settings.subdivision > 1:
-            dense = F.interpolate(u, size=fixed.grid.shape, mode="trilinear", align_corners=False)
-        coordinates = base + dense[0].permute(1, 2, 3, 0) * scale
-        warped = F.grid_sample(
-            moving.tensor, coordinates[None], mode="bilinear", padding_mode="border", align_corners=True
-        )
-        distance = 0.5 * (warped - fixed.tensor).square().sum(1, keepdim=True)
+        if direct:
+            dense = u.flatten(2)[0, :, counted].T
+        else:
+            dense = F.grid_sample(u, place, padding_mode="border", align_corners=True)[0, :, 0, 0].T
+        coordinates = (base + dense * scale)[None, None, None]
+        warped = F.grid_sample(moving.tensor, coordinates, padding_mode="border", align_corners=True)[:, :, 0, 0]
+        distance = 0.5 * (warped - target).square().sum(1)[0]
         roughness = sum(
             (u.diff(dim=axis) / spacing[4 - axis]).square().mean() for axis in (2, 3, 4)
         )

@@ -16,7 +16,7 @@ from . import __version__, metrics
 from .errors import InputError, ResourceError
 from .features import FeatureExtractor
 from .features.mind import Mind
-from .field import DisplacementField, smooth
+from .field import DisplacementField, dilated, smooth
 from .geometry import Grid
 from .memory import peak_memory_mib
 from .presets import Settings, forecast, get_settings, with_overrides
@@ -134,7 +134,8 @@ def register(
     affine_details: dict = {}
     with clock("affine"):
         initial, affine_details = _affine(
-            settings, fixed_work, moving_work, initial, fixed_mask, moving_mask, chosen, seed, weights, progress, warnings
+            settings, fixed_work, moving_work, initial, fixed_mask, moving_mask, chosen, seed, weights, progress,
+            warnings,
         )
     _check_overlap(fixed, moving, initial, fixed_body)
 
@@ -220,8 +221,8 @@ def _check_memory(settings: Settings, fixed: Volume, moving: Volume, limit_gib: 
             else f"allow {need:.1f} GiB or crop the images"
         )
         raise ResourceError(
-            f"Registering {fixed.name} and {moving.name} with {settings.name} needs about {need:.1f} GiB, more than the "
-            f"limit of {limit_gib:g} GiB; {way_out}."
+            f"Registering {fixed.name} and {moving.name} with {settings.name} needs about {need:.1f} GiB, more than "
+            f"the limit of {limit_gib:g} GiB; {way_out}."
         )
 
 
@@ -245,7 +246,7 @@ def _mask_or_body(volume: Volume, mask: Volume | None) -> Volume:
 
 def _dilated(mask: Volume) -> Volume:
     reach = int(_MARGIN_MM / mask.grid.spacing[0])
-    return mask.with_tensor(F.max_pool3d(mask.tensor.float(), 2 * reach + 1, 1, reach))
+    return mask.with_tensor(dilated(mask.tensor > 0, reach).float())
 
 
 def _box(mask: Volume) -> np.ndarray:
@@ -287,7 +288,8 @@ def _affine(
         )
         if details["confidence"] >= 0.5:
             return initial.after(Transform((transform,))), {"method": "sam", **details}
-        warnings.append(f"The embedding-based affine was not sure ({details['reason']}); the learning-free one was used.")
+        reason = details["reason"]
+        warnings.append(f"The embedding-based affine was not sure ({reason}); the learning-free one was used.")
     from .affine import moments_affine
 
     found = moments_affine(
@@ -374,14 +376,20 @@ def without_folds(deformation: DisplacementField, least: float = 0.05, rounds: i
     Every corner of every cell is tested, so the trilinear map between the samples does not fold either. Smoothing
     widens each round; should it not suffice, the displacement shrinks as a whole.
     """
-    tensor, grid = deformation.tensor, deformation.grid
+    tensor, grid = deformation.tensor.clone(), deformation.grid
     for number in range(rounds):
         bad = cell_determinants(tensor, grid).amin(1, keepdim=True) < least
-        if not bool(bad.any()):
+        where = bad[0, 0].nonzero()
+        if not len(where):
             return DisplacementField(tensor, grid)
-        reach = 2 * (1 + number // 4) + 1
-        weight = smooth(F.max_pool3d(bad.float(), reach, 1, reach // 2), 2)
-        tensor = tensor + weight * (smooth(tensor, 1 + number // 6) - tensor)
+        reach, passes = 1 + number // 4, 1 + number // 6
+        # Work on the part of the field that changes only.
+        margin = reach + passes + 3
+        low = (where.amin(0) - margin).clamp(min=0).tolist()
+        high = (where.amax(0) + margin + 1).tolist()
+        part = (..., *(slice(first, last) for first, last in zip(low, high, strict=True)))
+        weight = smooth(dilated(bad[part], reach).float(), 2)
+        tensor[part] += weight * (smooth(tensor[part], passes) - tensor[part])
     while bool((cell_determinants(tensor, grid) < least).any()):
         tensor = tensor * 0.9
     return DisplacementField(tensor, grid)
@@ -442,7 +450,7 @@ def measure(
     if fixed_points is not None and moving_points is not None:
         if len(fixed_points) != len(moving_points):
             raise InputError(
-                f"{len(fixed_points)} fixed points but {len(moving_points)} moving points; they must correspond in order."
+                f"{len(fixed_points)} fixed points but {len(moving_points)} moving points; they must correspond."
             )
         measured["tre_initial_mm"] = metrics.target_registration_error(start, fixed_points, moving_points)
         measured["tre_final_mm"] = metrics.target_registration_error(forward, fixed_points, moving_points)
