@@ -97,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(words: list[str]) -> tuple[Command, argparse.Namespace]:
     parser = _Parser(
         prog="samconvex",
+        formatter_class=_Help,
         description="Registration, landmark matching and lesion tracking of CT and MR with anatomical embeddings.",
         epilog="Coordinates are LPS millimeters. Exit status: 0 done, 2 unusable input, 3 canceled, 4 not enough "
         "memory or disk or a failing device, 1 a defect of ours. 'samconvex COMMAND --help' explains a command.",
@@ -120,7 +121,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     """Wide enough for option names and their explanation on one line each."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32)
+        super().__init__(prog, max_help_position=28)
 
 
 def _sentence(text: str) -> str:

@@ -22,7 +22,7 @@ class ConsoleProgress:
     """A progress callable that shows what it is told and raises Cancelled once ``cancelled`` is set.
 
     Args:
-        kind: "bar" (on stderr), "json" (one object per line on stdout) or "none".
+        kind: "bar" (on stderr where that is a terminal), "json" (one object per line on stdout) or "none".
         plan: stages in order with their expected share of the time; their sum need not be 1.
     """
 
@@ -37,7 +37,9 @@ class ConsoleProgress:
         self._plan = list(plan)
         self._cancelled = cancelled or threading.Event()
         self._stream = stream or (sys.stdout if kind == "json" else sys.stderr)
+        # A bar in a log file is noise, and an error there must stay one sentence.
         self._interactive = kind == "bar" and self._stream.isatty()
+        self._silent = kind == "none" or (kind == "bar" and not self._interactive)
         self._start = time.monotonic()
         self._overall = 0.0
         self._last_shown = -1e9
@@ -46,10 +48,13 @@ class ConsoleProgress:
 
     def __call__(self, stage: str, fraction: float, message: str = "") -> None:
         raise_if(self._cancelled)
+        if stage == "done":
+            # Said by the engine; for the user the results are still to be written (see finish).
+            return
         fraction = min(max(float(fraction), 0.0), 1.0)
         # Never backwards: a stage that reports twice must not make the bar jump.
         self._overall = max(self._overall, self._overall_share(stage, fraction))
-        if self._kind == "none":
+        if self._silent:
             return
         now = time.monotonic()
         news = stage != self._last_stage or (message and message != self._last_message)
@@ -100,11 +105,8 @@ class ConsoleProgress:
                 "message": message,
             }
             self._stream.write(json.dumps(line) + "\n")
-        elif self._interactive:
+        else:
             self._stream.write("\r" + self._bar(stage, left, message) + "\x1b[K")
-        elif stage != self._last_stage:
-            # In a log file a line per stage says enough.
-            self._stream.write(f"{100 * self._overall:3.0f} %  {stage}{': ' + message if message else ''}\n")
         self._stream.flush()
 
     def _bar(self, stage: str, left: float | None, message: str) -> str:

@@ -81,14 +81,13 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
     transform = Transform.load(args.transform, fixed.grid)
     progress("read", 0.5)
     warnings: list[str | None] = [*fixed.notes, *moving.notes]
-    labels: list[Volume | None] = [None, None]
+    fixed_labels = moving_labels = fixed_points = moving_points = None
     if args.fixed_labels:
-        labels = [read_labels(args.fixed_labels), read_labels(args.moving_labels)]
-        warnings += [grid_note(volume, image) for volume, image in zip(labels, (fixed, moving), strict=True) if volume]
-    points = (None, None)
+        fixed_labels, moving_labels = read_labels(args.fixed_labels), read_labels(args.moving_labels)
+        warnings += [grid_note(fixed_labels, fixed), grid_note(moving_labels, moving)]
     if args.fixed_points:
         lists = (read_points(args.fixed_points, fixed.grid), read_points(args.moving_points, moving.grid))
-        points = paired(*lists)
+        fixed_points, moving_points = paired(*lists)
         for listed, image in zip(lists, (fixed, moving), strict=True):
             warnings.append(outside_note(listed.positions[listed.defined], image.grid, image.name))
     progress("measure", 0.0)
@@ -104,8 +103,10 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
         transform.inverse(),
         jacobian,
         body,
-        *labels,
-        *points,
+        fixed_labels,
+        moving_labels,
+        fixed_points,
+        moving_points,
         notes,
         stage(progress, "measure", 0.2, 1.0),
     )

@@ -15,6 +15,41 @@ def current_memory_mib() -> float:
     return _linux_status("VmRSS") or _system_memory(peak=False)
 
 
+def machine_memory_gib() -> float:
+    """Memory that this process may use at most: the machine's, or its container's; GiB."""
+    total = _windows_total() if sys.platform == "win32" else _posix_total()
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as stream:
+            total = min(total, int(stream.read()))
+    except (OSError, ValueError):
+        # No container, or one without a limit ("max").
+        pass
+    return total / 2**30
+
+
+def _posix_total() -> int:
+    import os
+
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _windows_total() -> int:
+    import ctypes
+
+    class Status(ctypes.Structure):
+        _fields_ = [
+            ("dwLength", ctypes.c_uint32),
+            ("dwMemoryLoad", ctypes.c_uint32),
+            *((f"field{number}", ctypes.c_uint64) for number in range(7)),
+        ]
+
+    status = Status()
+    status.dwLength = ctypes.sizeof(status)
+    ctypes.WinDLL("kernel32").GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
+    # The first of the 64-bit fields is the total physical memory.
+    return int(status.field0)
+
+
 def _linux_status(field: str) -> float | None:
     # Not ru_maxrss: a child process inherits its parent's there.
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from .registration import RegistrationResult
     from .volume import Volume
 
+# Choices are repeated from choices.py, which needs torch: help must come at once.
+STRENGTHS, QUALITIES = ("gentle", "standard", "strong"), ("fast", "standard", "best")
 ALWAYS = ("transform.h5", "inverse.h5", "warped.nii.gz", "report.json", "report.png")
 LABELS, POINTS = "labels.nii.gz", "points.csv"
 
@@ -60,11 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="ct-inter-patient (default), fast-preview, ...; 'samconvex presets' lists them",
     )
+    method.add_argument("--strength", choices=STRENGTHS, default="standard", help="how freely neighbors may move apart")
+    method.add_argument("--quality", choices=QUALITIES, default="standard", help="time against accuracy")
     method.add_argument(
         "--features", metavar="NAME", help="descriptor, such as mind or sam+mind (default: the preset's)"
     )
     method.add_argument("--affine", choices=("none", "moments", "sam"), help="first alignment (default: the preset's)")
-    method.add_argument("--refine", choices=("none", "adam", "diffusion"), help="last step (default: the preset's)")
+    method.add_argument("--refine", choices=("none", "adam"), help="last step (default: the preset's)")
     method.add_argument("--initial-transform", metavar="F", help="ITK transform to start from, fixed to moving")
     method.add_argument("--fixed-mask", metavar="F", help="only this region of FIXED counts")
     method.add_argument("--moving-mask", metavar="F", help="only this region of MOVING counts")
@@ -120,6 +125,9 @@ def positive_float(text: str) -> float:
 
 def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | None = None) -> int:
     """Register as ``args`` say; ``register`` replaces the engine's in tests."""
+    from .memory import machine_memory_gib
+
+    clock = _Clock()
     names = [*ALWAYS, *([LABELS] if args.moving_labels else []), *([POINTS] if args.moving_points else [])]
     sources = [
         args.fixed,
@@ -133,20 +141,22 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
         args.moving_mask,
     ]
     check_output_folder(args.output, names=names, overwrite=args.overwrite, inputs=sources)
+    from .choices import adjusted
+    from .presets import get_settings
+
     progress = ConsoleProgress(args.progress, PLAN, args.cancelled)
-    progress("read", 0.0)
-    _use_threads(args.threads)
     _check_names(args)
+    _use_threads(args.threads)
+    progress("read", 0.0)
     inputs = _Inputs.read(args, progress)
     check_output_folder(
         args.output, names=names, overwrite=args.overwrite, inputs=sources, needed_bytes=_expected_bytes(inputs)
     )
-    if register is None:
-        from .registration import register
-    result = register(
+    clock.lap("read")
+    result = (register or _engine())(
         inputs.fixed,
         inputs.moving,
-        preset=args.preset,
+        preset=adjusted(get_settings(args.preset), args.strength, args.quality),
         affine=args.affine,
         refine=args.refine,
         features=args.features,
@@ -159,17 +169,44 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
         moving_points=inputs.paired_moving,
         device=args.device,
         threads=args.threads,
-        max_memory_gib=args.max_memory,
+        max_memory_gib=args.max_memory or machine_memory_gib(),
         seed=args.seed,
         progress=progress,
         weights=args.weights,
     )
+    clock.lap(None)
     with output_folder(args.output, overwrite=args.overwrite, stale=_earlier_results(args.output, sources)) as folder:
-        report = _write(folder, inputs, result, progress)
+        report = _write(folder, inputs, result, progress, clock)
     progress.finish(str(args.output))
     if args.progress != "json":
         print("\n".join(summary(report, args.output)))
     return 0
+
+
+def _engine() -> Callable[..., RegistrationResult]:
+    from .registration import register
+
+    return register
+
+
+class _Clock:
+    """Seconds of what the command does around the registration itself."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.monotonic()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, name: str | None) -> None:
+        """Book the time since the last lap under ``name``; None leaves it to the engine's own stages."""
+        now = time.monotonic()
+        if name is not None:
+            self._laps[name] = now - self._last
+        self._last = now
+
+    def add_to(self, report: dict[str, Any]) -> None:
+        """Complete the report's seconds: reading and writing are part of what the user waits for."""
+        stages = {**report.get("seconds", {}).get("stages", {}), **self._laps}
+        report["seconds"] = {"total": time.monotonic() - self._start, "stages": stages}
 
 
 @dataclass(frozen=True)
@@ -215,7 +252,9 @@ class _Inputs:
             if listed is not None:
                 known = listed.positions[listed.defined]
                 notes.append(outside_note(known, images[side].grid, images[side].name))
-        both = paired(points["fixed"], points["moving"]) if points["fixed"] and points["moving"] else (None, None)
+        paired_fixed, paired_moving = None, None
+        if points["fixed"] is not None and points["moving"] is not None:
+            paired_fixed, paired_moving = paired(points["fixed"], points["moving"])
         for given, missing in (("fixed_labels", "moving_labels"), ("fixed_points", "moving_points")):
             if getattr(args, given) and not getattr(args, missing):
                 notes.append(f"--{given} was not used because --{missing} is missing.".replace("_", "-"))
@@ -232,7 +271,8 @@ class _Inputs:
             maps["moving_labels"],
             points["fixed"],
             points["moving"],
-            *both,
+            paired_fixed,
+            paired_moving,
             tuple(note for note in notes if note),
         )
 
@@ -262,7 +302,9 @@ def _expected_bytes(inputs: _Inputs) -> int:
     return int(images + 2 * 24 * nodes + 8 * 2**20)
 
 
-def _write(folder: Path, inputs: _Inputs, result: RegistrationResult, progress: ConsoleProgress) -> dict[str, Any]:
+def _write(
+    folder: Path, inputs: _Inputs, result: RegistrationResult, progress: ConsoleProgress, clock: _Clock
+) -> dict[str, Any]:
     """Write every result into ``folder``; returns the report."""
     from .memory import peak_memory_mib
     from .progress import stage
@@ -291,6 +333,8 @@ def _write(folder: Path, inputs: _Inputs, result: RegistrationResult, progress: 
     report = dict(result.report)
     report["peak_memory_mib"] = peak_memory_mib()
     report["warnings"] = list(dict.fromkeys([*report.get("warnings", []), *inputs.notes]))
+    clock.lap("write")
+    clock.add_to(report)
     report["outputs"] = sorted([*(path.name for path in folder.iterdir()), "report.json"])
     save_report(report, folder / "report.json")
     return report
