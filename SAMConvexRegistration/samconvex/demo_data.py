@@ -126,7 +126,7 @@ def phantom_pair(reason: str) -> DemoPair:
     """Two procedural patients with known landmarks; ``reason`` says why not real ones."""
     from .phantom import make_phantom
 
-    fixed, moving = make_phantom(11, 2.5, nodules=2), make_phantom(4, 2.5, nodules=0)
+    fixed, moving = make_phantom(11, 3.0), make_phantom(4, 3.0)
     names = [name for name in fixed.landmarks if name in moving.landmarks]
     lungs = [
         phantom.labels.with_tensor(
@@ -263,22 +263,28 @@ def _as_hounsfield(volume: Volume, source: str) -> Volume:
 
 
 def lung_labels(ct: Volume) -> Volume:
-    """Right and left lung by threshold, on a 3 mm identity-direction grid: air inside the body, split at its middle."""
+    """Right and left lung by threshold, on a 3 mm identity-direction grid; lungs that touch part at the middle."""
     body = body_mask(ct, 3.0)
     hounsfield = resample(ct, body.grid).tensor[0, 0]
     inside = body.tensor[0, 0] > 0
-    air = sitk.GetImageFromArray((inside & (hounsfield < -450)).to(torch.uint8).numpy())
-    # Opening parts the lungs from the airway and from gas in the bowel; closing fills their vessels.
-    parts = sitk.RelabelComponent(sitk.ConnectedComponent(sitk.BinaryMorphologicalOpening(air, (1, 1, 1))))
-    sizes = np.bincount(sitk.GetArrayFromImage(parts).ravel())
-    # A lung, or both in one piece, holds at least a fifth of the largest piece; bowel gas does not.
-    kept = [label for label in range(1, len(sizes)) if sizes[label] >= 0.2 * sizes[1]][:2]
-    lungs = np.isin(sitk.GetArrayFromImage(parts), kept).astype(np.uint8)
-    closed = sitk.GetArrayFromImage(sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(lungs), (3, 3, 3))) > 0
-    across = np.nonzero(inside.any(0).any(0).numpy())[0]
+    # The airway and bowel gas are emptier than lung.
+    air = inside & (hounsfield < -450) & (hounsfield > -960)
+    opened = sitk.BinaryMorphologicalOpening(sitk.GetImageFromArray(air.to(torch.uint8).numpy()), (1, 1, 1))
+    parts = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(opened)))
+    sizes = np.bincount(parts.ravel(), minlength=3)
+    columns = np.nonzero(inside.any(0).any(0).numpy())[0]
+    middle = (columns.min() + columns.max()) / 2
+    across = np.broadcast_to(np.arange(parts.shape[2]), parts.shape)
     # +x is the patient's left.
-    right = np.arange(closed.shape[2]) < (across.min() + across.max() + 1) / 2
-    labels = closed * np.where(right, RIGHT_LUNG, LEFT_LUNG)[None, None]
-    return Volume(
-        torch.from_numpy(labels.astype(np.uint8))[None, None], body.grid, sitk.sitkUInt8, f"lungs of {ct.name}"
-    )
+    if sizes[2] >= 0.3 * sizes[1]:
+        one, two = (across[parts == label].mean() for label in (1, 2))
+        right = parts == (1 if one < two else 2)
+        left = parts == (2 if one < two else 1)
+    else:
+        right, left = (parts == 1) & (across < middle), (parts == 1) & (across >= middle)
+    labels = np.zeros(parts.shape, dtype=np.uint8)
+    for label, mask in ((LEFT_LUNG, left), (RIGHT_LUNG, right)):
+        # Fills the vessels.
+        filled = sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(mask.astype(np.uint8)), (3, 3, 3))
+        labels[(sitk.GetArrayFromImage(filled) > 0) & (labels == 0)] = label
+    return Volume(torch.from_numpy(labels)[None, None], body.grid, sitk.sitkUInt8, f"lungs of {ct.name}")
