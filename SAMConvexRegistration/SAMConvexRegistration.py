@@ -263,11 +263,7 @@ class SAMConvexRegistrationLogic(ScriptedLoadableModuleLogic):
         job = EngineJob(
             run.arguments,
             prepare=run.write,
-            collect=lambda: outputs.readFiles(
-                run.resultFolder,
-                needInverse=targets.inverse is not None or "inverse" in create,
-                needWarped=targets.volume is not None or "volume" in create,
-            ),
+            collect=lambda: outputs.readFiles(run, {*create, *targets.names()}),
             finish=finish,
             guards=[*wanted.inputNodes(), *targets.nodes()],
             folder=run.folder,

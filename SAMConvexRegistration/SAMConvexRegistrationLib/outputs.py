@@ -32,6 +32,10 @@ class OutputNodes:
         """The nodes that are already there."""
         return [node for node in vars(self).values() if node is not None]
 
+    def names(self):
+        """Names of the fields that have a node."""
+        return [name for name, node in vars(self).items() if node is not None]
+
 
 # Further outputs of the console function: argument name -> field.
 MORE_OUTPUTS = {
@@ -55,12 +59,13 @@ class RegistrationResult:
 
 @dataclass
 class EngineFiles:
-    """The engine's result files, read."""
+    """The engine's results, read: ITK transforms, warped voxels (k, j, i), warped label layers, report."""
 
     transform: object
     inverse: object
     warped: object
     report: dict
+    labels: list = field(default_factory=list)
 
 
 def checkTargets(request, targets):
@@ -94,15 +99,25 @@ def create(request, targets, names):
             setattr(targets, name, slicer.mrmlScene.AddNewNodeByClass(className, title))
 
 
-def readFiles(folder, needInverse, needWarped):
-    """Read a result folder (safe in a worker thread)."""
+def readFiles(run, wanted):
+    """Read a run's results and warp its segments (safe in a worker thread: no node is touched).
+
+    Args:
+        wanted: names of OutputNodes fields that will be filled.
+    """
+    folder = run.resultFolder
     with open(folder / "report.json", encoding="utf-8") as file:
         report = json.load(file)
+    transform = sitk.ReadTransform(str(folder / "transform.h5"))
+    labels = []
+    if "segmentation" in wanted:
+        labels = [segments.resample(layer, run.fixed, transform, run.moving) for layer in run.layers]
     return EngineFiles(
-        transform=sitk.ReadTransform(str(folder / "transform.h5")),
-        inverse=sitk.ReadTransform(str(folder / "inverse.h5")) if needInverse else None,
-        warped=sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "warped.nii.gz"))) if needWarped else None,
+        transform=transform,
+        inverse=sitk.ReadTransform(str(folder / "inverse.h5")) if "inverse" in wanted else None,
+        warped=sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "warped.nii.gz"))) if "volume" in wanted else None,
         report=report,
+        labels=labels,
     )
 
 
@@ -125,16 +140,14 @@ def fill(request, run, files, outputs):
             _placeBeside(outputs.inverse, request.fixedVolume)
         if outputs.volume is not None:
             fillWarpedVolume(outputs.volume, files.warped, request, report)
-        if outputs.segmentation is not None or outputs.markups is not None:
-            with transformOf(vectors, lattice, transform) as carrier:
-                if outputs.segmentation is not None:
-                    segments.warp(request.movingSegmentation, carrier, request.fixedVolume, outputs.segmentation)
-                    addProvenance(outputs.segmentation, request, report)
-                    _placeBeside(outputs.segmentation, request.fixedVolume)
-                if outputs.markups is not None:
-                    warpMarkups(request.movingMarkups, carrier, outputs.markups)
-                    addProvenance(outputs.markups, request, report)
-                    _placeBeside(outputs.markups, request.fixedVolume)
+        if outputs.segmentation is not None:
+            segments.fill(outputs.segmentation, run.segments, run.layers, files.labels, request.fixedVolume)
+            addProvenance(outputs.segmentation, request, report)
+            _placeBeside(outputs.segmentation, request.fixedVolume)
+        if outputs.markups is not None:
+            warpMarkups(request.movingMarkups, nodes.orientedGrid(vectors, lattice), outputs.markups)
+            addProvenance(outputs.markups, request, report)
+            _placeBeside(outputs.markups, request.fixedVolume)
         if outputs.jacobian is not None:
             fillJacobian(outputs.jacobian, vectors, lattice)
             addProvenance(outputs.jacobian, request, report)
@@ -202,38 +215,13 @@ def copyDisplay(source, target):
     toDisplay.SetWindowLevel(fromDisplay.GetWindow(), fromDisplay.GetLevel())
 
 
-def transformOf(vectors, lattice, existing=None):
-    """Context manager: a transform node with this grid; the existing output node where there is one."""
-    return _ExistingOrTemporary(vectors, lattice, existing)
-
-
-class _ExistingOrTemporary:
-    def __init__(self, vectors, lattice, existing):
-        self._content, self._existing, self._temporary = (vectors, lattice), existing, None
-
-    def __enter__(self):
-        # A transform that the user has placed under another one would act twice.
-        if self._existing is not None and self._existing.GetParentTransformNode() is None:
-            return self._existing
-        self._temporary = segments.temporaryNode("vtkMRMLTransformNode", "SAMConvexTransform")
-        node = self._temporary.__enter__()
-        nodes.fillGridTransform(node, *self._content)
-        return node
-
-    def __exit__(self, *error):
-        if self._temporary is not None:
-            self._temporary.__exit__(*error)
-
-
-def warpMarkups(source, transformNode, target):
+def warpMarkups(source, fixedToMoving, target):
     """Fill ``target`` with the source's control points carried to the fixed image; the source is not touched."""
     name = target.GetName()
     target.CopyContent(source) if hasattr(target, "CopyContent") else target.Copy(source)
     target.SetName(name)
     target.SetAndObserveTransformNodeID(None)
     target.SetLocked(False)
-    toFixed = vtk.vtkGeneralTransform()
-    transformNode.GetTransformToWorld(toFixed)
     statuses = [source.GetNthControlPointPositionStatus(n) for n in range(source.GetNumberOfControlPoints())]
     defined = [n for n, status in enumerate(statuses) if status == slicer.vtkMRMLMarkupsNode.PositionDefined]
     positions = []
@@ -241,7 +229,7 @@ def warpMarkups(source, transformNode, target):
         position = [0.0, 0.0, 0.0]
         source.GetNthControlPointPositionWorld(n, position)
         positions.append(position)
-    moved = nodes.transformPoints(toFixed, positions) if positions else []
+    moved = nodes.transformPoints(fixedToMoving.GetInverse(), positions) if positions else []
     with slicer.util.NodeModify(target):
         for n, position in zip(defined, moved):
             target.SetNthControlPointPositionWorld(n, *[float(value) for value in position])

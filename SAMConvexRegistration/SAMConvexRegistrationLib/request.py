@@ -57,6 +57,8 @@ class PreparedRun:
     names: dict
     labelNames: dict = field(default_factory=dict)
     writes: list = field(default_factory=list)
+    segments: list = field(default_factory=list)
+    layers: list = field(default_factory=list)
 
     @property
     def resultFolder(self):
@@ -110,6 +112,9 @@ def prepare(request):
     run.writes += [(writeImage, fixed.image, fixedPath), (writeImage, moving.image, movingPath)]
     if request.settings is not None:
         run.arguments += request.settings.engineArguments()
+    if request.movingSegmentation is not None:
+        run.segments = segments.metadata(request.movingSegmentation)
+        run.layers = segments.labelLayers(request.movingSegmentation)
     _addMasks(request, run)
     _addLabels(request, run)
     _addPoints(request, run)
@@ -129,7 +134,7 @@ def _addMasks(request, run):
     ):
         if node is None:
             continue
-        mask = segments.maskOf(node, volume)
+        mask = segments.maskOf(node, frame)
         if not mask.any():
             raise nodes.NodeError(
                 _("The mask '{mask}' does not cover any voxel of '{volume}'; draw it there or choose none.").format(
@@ -143,24 +148,21 @@ def _addLabels(request, run):
     """Label maps of the segments that both sides name alike: the report's Dice per structure."""
     if request.fixedSegmentation is None or request.movingSegmentation is None:
         return
-    fixedIds, movingIds = _idsByName(request.fixedSegmentation), _idsByName(request.movingSegmentation)
-    common = [name for name in fixedIds if name in movingIds]
+    names = [
+        [segment.GetName() for _segmentId, segment in segments.metadata(node)]
+        for node in (request.fixedSegmentation, request.movingSegmentation)
+    ]
+    common = [name for name in dict.fromkeys(names[0]) if name in names[1]]
     if not common:
         return
     run.labelNames = {index + 1: name for index, name in enumerate(common)}
-    for side, node, ids, volume, frame in (
-        ("fixed", request.fixedSegmentation, fixedIds, request.fixedVolume, run.fixed),
-        ("moving", request.movingSegmentation, movingIds, request.movingVolume, run.moving),
+    for side, node, frame in (
+        ("fixed", request.fixedSegmentation, run.fixed),
+        ("moving", request.movingSegmentation, run.moving),
     ):
-        with segments.copyOf(node) as copy:
-            labels = segments.exportLabels(copy, [ids[name] for name in common], volume)
+        labels = segments.namedLabels(node, common, frame)
         if labels.any():
             _addImage(run, f"--{side}-labels", f"{side}-labels.mha", labels, frame, node.GetName())
-
-
-def _idsByName(segmentationNode):
-    segmentation = segmentationNode.GetSegmentation()
-    return {segmentation.GetSegment(i).GetName(): i for i in segments.segmentIds(segmentationNode)}
 
 
 def _addPoints(request, run):

@@ -32,6 +32,12 @@ def oblique(spacing=(2.0, 2.5, 3.0), degrees=20.0, origin=(-40.0, 30.0, 15.0), f
     return translation(*origin) @ rotation(degrees) @ rotation(degrees / 2, 0) @ scale
 
 
+def centered(matrix, shape, center=(5.0, -10.0, 20.0)):
+    """The voxel-to-RAS matrix moved so that the middle of a (k, j, i) array of ``shape`` lies at ``center``."""
+    middle = matrix[:3, :3] @ (np.array(shape[::-1]) - 1) / 2
+    return translation(*(np.asarray(center) - middle - matrix[:3, 3])) @ matrix
+
+
 def box_array(shape=(24, 28, 32), low=(6, 7, 8), high=(16, 19, 22), value=400, dtype=np.int16):
     """(k, j, i) array, -1000 outside and ``value`` in a box with a gradient, so that every shift shows."""
     array = np.full(shape, -1000, dtype)

@@ -10,7 +10,7 @@ from modules import scene_builders as build
 
 
 @pytest.fixture
-def nodes(app):
+def nodes(scene):
     from SAMConvexRegistrationLib import nodes
 
     return nodes

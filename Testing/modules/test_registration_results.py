@@ -1,0 +1,300 @@
+"""Results land where the engine computed them: transform, volumes, segmentations, markups, table."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import slicer
+import vtk
+from modules import scene_builders as build
+
+SHIFT = build.translation(9, -6, 4)
+REPORT = {
+    "version": "0.1.0",
+    "preset": "ct-inter-patient",
+    "inputs": {"fixed": {"path": "/tmp/x/fixed.mha"}, "moving": {"path": "/tmp/x/moving.mha"}},
+    "seconds": {"total": 12.3, "stages": {"affine": 2.0}},
+    "peak_memory_mib": 850.0,
+    "folding_percent": 0.0,
+    "inverse_consistency_mm": {"mean": 0.01, "p95": 0.02, "max": 0.1},
+    "dice": {"initial": {"1": 0.3}, "final": {"1": 0.9}, "initial_mean": 0.3, "final_mean": 0.9},
+    "tre_mm": {"initial": {"mean": 12.0, "p95": 20.0}, "final": {"mean": 1.5, "p95": 2.5}, "n": 8},
+}
+
+
+@pytest.fixture
+def lib(scene):
+    """The parts of the module that need no window."""
+    from types import SimpleNamespace
+
+    from SAMConvexRegistrationLib import nodes, outputs, preview, request, segments
+
+    return SimpleNamespace(nodes=nodes, outputs=outputs, preview=preview, request=request, segments=segments)
+
+
+def displacement(node_lib, fixed, direction=None, scale=1.0):
+    """(transform as the engine writes it, lattice, vectors): a smooth field, then an affine."""
+    direction = np.eye(4) if direction is None else direction
+    lattice = build.translation(*build.center_of(fixed)) @ direction @ build.lattice((0, 0, 0), 5.0)
+    vectors = build.smooth_displacement(lattice, (31, 31, 31)) * scale
+    image = sitk.GetImageFromArray(vectors.astype(np.float64) * [-1, -1, 1], isVector=True)
+    node_lib.setImageGeometry(image, lattice)
+    transform = sitk.CompositeTransform(3)
+    transform.AddTransform(node_lib.affineToSitk(SHIFT @ build.rotation(5)))
+    transform.AddTransform(sitk.DisplacementFieldTransform(image))
+    return transform
+
+
+def pair(parents=False):
+    array = build.smooth_array()
+    fixed = build.volume("Fixed", array, build.centered(build.oblique(), array.shape))
+    geometry = build.centered(build.oblique((2.2, 2.2, 2.8), -10, flip=True), array.shape)
+    moving = build.volume("Moving", array + 3, SHIFT @ geometry)
+    if parents:
+        build.linear_parent(fixed, build.translation(-7, 3, 2) @ build.rotation(10, 0), "Fixed parent")
+        build.linear_parent(moving, build.translation(4, 4, -3) @ build.rotation(-8, 1), "Moving parent")
+    return fixed, moving
+
+
+def filled(lib, request, transform, **wanted):
+    """Import made-up engine results."""
+    run = lib.request.prepare(request)
+    create = wanted.get("create", ["transform", "volume"])
+    warped = sitk.Resample(run.moving.image, run.fixed.image, transform, sitk.sitkLinear, 3.0)
+    run.resultFolder.mkdir()
+    sitk.WriteTransform(transform, str(run.resultFolder / "transform.h5"))
+    sitk.WriteImage(warped, str(run.resultFolder / "warped.nii.gz"))
+    (run.resultFolder / "report.json").write_text(json.dumps(REPORT))
+    files = lib.outputs.readFiles(run, create)
+    outputs = lib.outputs.OutputNodes()
+    lib.outputs.create(request, outputs, create)
+    return lib.outputs.fill(request, run, files, outputs)
+
+
+@pytest.mark.parametrize("parents", [False, True], ids=["no parents", "linear parents"])
+def test_the_scene_shows_what_the_engine_computed(lib, parents):
+    fixed, moving = pair(parents)
+    request = lib.request.RegistrationRequest(fixed, moving)
+    result = filled(lib, request, displacement(lib.nodes, fixed))
+    engine = slicer.util.arrayFromVolume(result.outputs.volume)
+    copy = build.volume("Copy", slicer.util.arrayFromVolume(moving), lib.nodes.ijkToRas(moving))
+    copy.SetAndObserveTransformNodeID(moving.GetTransformNodeID())
+    lib.preview.attach(copy, result.transformNode)
+    scene = build.resample_by_mrml(copy, fixed, 3.0)
+    # ITK and VTK end an image half a voxel apart.
+    inside = (engine > 3.5) & (scene > 3.5)
+    assert inside.sum() > 5000
+    assert np.abs(engine - scene)[inside].max() < 0.5  # of 1500
+
+
+def test_the_registered_volume_lies_on_the_fixed_grid_and_under_its_parent(lib):
+    fixed, moving = pair(parents=True)
+    result = filled(lib, lib.request.RegistrationRequest(fixed, moving), displacement(lib.nodes, fixed))
+    volume = result.outputs.volume
+    assert np.allclose(lib.nodes.ijkToRas(volume), lib.nodes.ijkToRas(fixed))
+    assert volume.GetTransformNodeID() == fixed.GetTransformNodeID()
+    assert volume.GetDisplayNode().GetWindow() == moving.GetDisplayNode().GetWindow()
+
+
+def test_inputs_are_not_touched(lib):
+    fixed, moving = pair(parents=True)
+    seg = build.segmentation("Seg", moving, [("a", "A", (1, 0, 0), build.box_array((40, 44, 48)) > -1000)])
+    points = build.markups("P", [build.center_of(moving)])
+    inputs = (fixed, moving, seg, points)
+
+    def state(node):
+        content = slicer.util.arrayFromVolume(node).copy() if node.IsA("vtkMRMLVolumeNode") else None
+        return node.GetName(), node.GetTransformNodeID(), str(lib.nodes.ijkToRas(node)) if content is not None else "", content
+
+    segment = seg.GetSegmentation().GetSegment("a")
+    labels, points_before = segment.GetRepresentation(lib.segments.BINARY), lib.nodes.worldPoints(points)[1]
+    modified, states = labels.GetMTime(), [state(node) for node in inputs]
+    request = lib.request.RegistrationRequest(fixed, moving, movingSegmentation=seg, movingMarkups=points)
+    create = ["transform", "volume", "segmentation", "markups", "jacobian", "table"]
+    filled(lib, request, displacement(lib.nodes, fixed), create=create)
+    for before, after in zip(states, [state(node) for node in inputs], strict=True):
+        assert before[:3] == after[:3]
+        assert before[3] is None or np.array_equal(before[3], after[3])
+    assert segment.GetRepresentation(lib.segments.BINARY) is labels and labels.GetMTime() == modified
+    assert np.array_equal(lib.nodes.worldPoints(points)[1], points_before)
+
+
+def test_nothing_temporary_is_left_in_the_scene(lib):
+    fixed, moving = pair()
+    seg = build.segmentation("Seg", moving, [("a", "A", (1, 0, 0), build.box_array((40, 44, 48)) > -1000)])
+    request = lib.request.RegistrationRequest(fixed, moving, movingSegmentation=seg)
+
+    def inventory():
+        scene = slicer.mrmlScene
+        return {scene.GetNthNode(n).GetID(): scene.GetNthNode(n).GetClassName() for n in range(scene.GetNumberOfNodes())}
+
+    before = inventory()
+    filled(lib, request, displacement(lib.nodes, fixed), create=["transform", "volume", "segmentation"])
+    added = sorted(name for key, name in inventory().items() if key not in before)
+    assert added == [
+        "vtkMRMLScalarVolumeDisplayNode",
+        "vtkMRMLScalarVolumeNode",
+        "vtkMRMLSegmentationDisplayNode",
+        "vtkMRMLSegmentationNode",
+        "vtkMRMLTransformNode",
+    ]
+
+
+def overlapping_segments(reference):
+    shape = slicer.util.arrayFromVolume(reference).shape
+    first, second = np.zeros(shape, bool), np.zeros(shape, bool)
+    first[10:28, 12:30, 12:30] = True
+    second[18:34, 20:36, 20:40] = True
+    return [("one", "Liver", (0.8, 0.3, 0.2), first), ("two", "Tumor", (0.1, 0.9, 0.4), second)]
+
+
+@pytest.mark.parametrize("degrees", [0.0, 20.0])
+def test_a_segmentation_is_warped_as_the_engine_warps_labels(lib, degrees):
+    array = build.smooth_array()
+    geometry = build.centered(build.oblique(degrees=degrees), array.shape)
+    fixed, moving = build.volume("Fixed", array, geometry), build.volume("Moving", array, SHIFT @ geometry)
+    transform = displacement(lib.nodes, fixed)
+    pieces = overlapping_segments(moving)
+    seg = build.segmentation("Seg", moving, pieces)
+    request = lib.request.RegistrationRequest(fixed, moving, movingSegmentation=seg)
+    run = lib.request.prepare(request)
+    result = filled(lib, request, transform, create=["segmentation"])
+    for segment_id, _name, _color, mask in pieces:
+        label = sitk.GetImageFromArray(mask.astype(np.uint8))
+        label.CopyInformation(run.moving.image)
+        truth = sitk.Resample(label, run.fixed.image, transform, sitk.sitkNearestNeighbor, 0)
+        truth = sitk.GetArrayFromImage(truth) > 0
+        got = slicer.util.arrayFromSegmentBinaryLabelmap(result.outputs.segmentation, segment_id, fixed) > 0
+        dice = 2 * (truth & got).sum() / (truth.sum() + got.sum())
+        assert truth.sum() > 3000
+        assert dice > 0.999, f"{segment_id}: {dice}"
+
+
+def test_names_colors_terminology_and_overlaps_of_segments_are_kept(lib):
+    fixed, moving = pair()
+    seg = build.segmentation("Seg", moving, overlapping_segments(moving))
+    seg.GetSegmentation().GetSegment("two").SetTag("TerminologyEntry", "Segmentation category~A^B^C~D^E^F")
+    request = lib.request.RegistrationRequest(fixed, moving, movingSegmentation=seg)
+    result = filled(lib, request, displacement(lib.nodes, fixed), create=["segmentation"]).outputs.segmentation
+    segmentation = result.GetSegmentation()
+    assert lib.segments.segmentIds(result) == ["one", "two"]
+    assert segmentation.GetSegment("two").GetName() == "Tumor"
+    assert np.allclose(segmentation.GetSegment("two").GetColor(), (0.1, 0.9, 0.4))
+    tag = vtk.mutable("")
+    assert segmentation.GetSegment("two").GetTag("TerminologyEntry", tag)
+    assert str(tag) == "Segmentation category~A^B^C~D^E^F"
+    masks = [slicer.util.arrayFromSegmentBinaryLabelmap(result, s, fixed) > 0 for s in ("one", "two")]
+    assert (masks[0] & masks[1]).sum() > 300
+    assert result.GetNodeReferenceID("referenceImageGeometryRef") == fixed.GetID()
+
+
+def test_an_empty_segment_stays_in_the_list(lib):
+    fixed, moving = pair()
+    seg = build.segmentation("Seg", moving, overlapping_segments(moving))
+    seg.GetSegmentation().AddEmptySegment("three", "Nothing")
+    request = lib.request.RegistrationRequest(fixed, moving, movingSegmentation=seg)
+    result = filled(lib, request, displacement(lib.nodes, fixed), create=["segmentation"]).outputs.segmentation
+    assert lib.segments.segmentIds(result) == ["one", "two", "three"]
+
+
+def test_points_go_where_their_surroundings_go(lib):
+    fixed, moving = pair(parents=True)
+    truth = build.center_of(fixed) + np.random.default_rng(3).uniform(-20, 20, (12, 3))
+    transform = displacement(lib.nodes, fixed)
+    inMoving = np.array([transform.TransformPoint(p) for p in truth * [-1, -1, 1]]) * [-1, -1, 1]
+    points = build.markups("P", inMoving, [f"p{n}" for n in range(12)])
+    points.SetNthControlPointDescription(3, "bifurcation")
+    points.UnsetNthControlPointPosition(5)
+    request = lib.request.RegistrationRequest(fixed, moving, movingMarkups=points)
+    result = filled(lib, request, transform, create=["markups"]).outputs.markups
+    labels, got = lib.nodes.worldPoints(result)
+    assert labels == [f"p{n}" for n in range(12) if n != 5]
+    assert np.abs(got - np.delete(truth, 5, 0)).max() < 0.05
+    assert result.GetNumberOfControlPoints() == 12
+    assert result.GetNthControlPointDescription(3) == "bifurcation"
+
+
+def test_results_remember_where_they_come_from(lib):
+    fixed, moving = pair()
+    result = filled(lib, lib.request.RegistrationRequest(fixed, moving), displacement(lib.nodes, fixed))
+    transform = result.transformNode
+    assert transform.GetNodeReference("spatialRegistrationFixed") is fixed
+    assert transform.GetNodeReference("spatialRegistrationMoving") is moving
+    report = lib.outputs.reportOf(transform)
+    assert report["inputs"]["moving"]["path"] == "Moving"
+    assert transform.GetAttribute("SAMConvex.Preset") == "ct-inter-patient"
+
+
+def test_the_quality_table_names_structures_and_has_before_and_after(lib):
+    fixed, moving = pair()
+    seg = build.segmentation("M", moving, overlapping_segments(moving))
+    other = build.segmentation("F", fixed, overlapping_segments(fixed)[:1])
+    request = lib.request.RegistrationRequest(fixed, moving, movingSegmentation=seg, fixedSegmentation=other)
+    table = filled(lib, request, displacement(lib.nodes, fixed), create=["table"]).outputs.table
+    rows = [[table.GetTable().GetValue(r, c).ToString() for c in range(4)] for r in range(table.GetNumberOfRows())]
+    assert ["Dice, Liver", "0.3", "0.9", ""] in rows
+    assert ["Landmark error, mean", "12.00", "1.50", "mm"] in rows
+    assert ["Computing time", "", "12.30", "s"] in rows
+
+
+@pytest.mark.parametrize("ending", [".mrb", ".mrml"])
+def test_a_saved_and_reloaded_scene_gives_the_same_pixels(lib, ending, tmp_path):
+    fixed, moving = pair()
+    result = filled(lib, lib.request.RegistrationRequest(fixed, moving), displacement(lib.nodes, fixed))
+    lib.preview.attach(moving, result.transformNode)
+    before = build.resample_by_mrml(moving, fixed, 3.0)
+    path = tmp_path / ("scene" + ending)
+    if ending == ".mrml":
+        # A scene file refers to its nodes' files.
+        for node in (fixed, moving, result.outputs.volume):
+            assert slicer.util.saveNode(node, str(tmp_path / f"{node.GetID()}.nrrd"))
+        assert slicer.util.saveNode(result.transformNode, str(tmp_path / "transform.h5"))
+    assert slicer.util.saveScene(str(path))
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(path))
+    lib.nodes.restoreInterpolation(slicer.mrmlScene)
+    fixed, moving = slicer.util.getNode("Fixed"), slicer.util.getNode("Moving")
+    assert moving.GetParentTransformNode() is not None
+    after = build.resample_by_mrml(moving, fixed, 3.0)
+    assert np.abs(after - before).max() < 1e-2
+    transform = moving.GetParentTransformNode()
+    assert transform.GetNodeReference("spatialRegistrationFixed") is fixed
+    assert lib.outputs.reportOf(transform)["dice"]["final_mean"] == 0.9
+
+
+def test_an_output_that_is_an_input_is_refused(lib):
+    fixed, moving = pair()
+    request = lib.request.RegistrationRequest(fixed, moving)
+    with pytest.raises(lib.nodes.NodeError, match="Moving"):
+        lib.outputs.checkTargets(request, lib.outputs.OutputNodes(volume=moving))
+
+
+def test_masks_and_labels_reach_the_engine_on_the_volumes_grid(lib):
+    fixed, moving = pair(parents=True)
+    pieces = overlapping_segments(fixed)
+    parent = fixed.GetTransformNodeID()
+    fixed.SetAndObserveTransformNodeID(None)
+    seg = build.segmentation("F", fixed, pieces)
+    for node in (fixed, seg):
+        node.SetAndObserveTransformNodeID(parent)
+    request = lib.request.RegistrationRequest(fixed, moving, fixedMask=seg)
+    run = lib.request.prepare(request)
+    run.write()
+    mask = sitk.ReadImage(str(run.folder / "fixed-mask.mha"))
+    assert np.array_equal(sitk.GetArrayFromImage(mask) > 0, pieces[0][3] | pieces[1][3])
+    assert np.allclose(mask.GetOrigin(), run.fixed.image.GetOrigin())
+    assert "--fixed-mask" in run.arguments
+
+
+def test_points_are_paired_by_label_and_otherwise_by_order(lib):
+    first = build.markups("A", [(0, 0, 0), (1, 0, 0), (2, 0, 0)], ["x", "y", "z"])
+    second = build.markups("B", [(20, 0, 0), (10, 0, 0)], ["y", "x"])
+    fixed, moving = lib.request.pairedPoints(first, second)
+    assert fixed.tolist() == [[0, 0, 0], [1, 0, 0]]
+    assert moving.tolist() == [[10, 0, 0], [20, 0, 0]]
+    third = build.markups("C", [(5, 0, 0), (6, 0, 0), (7, 0, 0)], ["a", "b", "c"])
+    fixed, moving = lib.request.pairedPoints(first, third)
+    assert moving[:, 0].tolist() == [5, 6, 7]
