@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from .errors import Cancelled
 from .outputs import discard_unfinished
@@ -73,8 +75,16 @@ def _signals() -> list[int]:
     return [int(number) for number in numbers]
 
 
-def _abandon() -> None:
+def _abandon() -> NoReturn:
     discard_unfinished()
-    sys.stderr.write(f"\n{Cancelled()}\n")
-    sys.stderr.flush()
-    os._exit(Cancelled.exit_status)
+    # The carriage return replaces a progress bar.
+    sys.stderr.write(f"{chr(13) + chr(27) + '[K' if sys.stderr.isatty() else ''}{Cancelled()}\n")
+    leave_now(Cancelled.exit_status)
+
+
+def leave_now(status: int) -> NoReturn:
+    """End the process without the interpreter's tidying up, which takes torch a second or more."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from . import __version__
-from .cancellation import PATIENCE_S, run_cancellable
-from .errors import InputError, ResourceError, SamConvexError
+from .cancellation import PATIENCE_S, leave_now, run_cancellable
+from .errors import Cancelled, InputError, ResourceError, SamConvexError
 
 DEFECT = 1
 
@@ -91,7 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     with _quiet_libraries() if as_program and command.quiet else contextlib.nullcontext():
-        return _guarded(lambda: run_cancellable(lambda cancelled: _run(command, args, cancelled), command.patience_s))
+        status = _guarded(lambda: run_cancellable(lambda cancelled: _run(command, args, cancelled), command.patience_s))
+        if as_program and status == Cancelled.exit_status:
+            leave_now(status)
+    return status
 
 
 def _parse(words: list[str]) -> tuple[Command, argparse.Namespace]:

@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from benchmarks.bad_input_table import make_files
+from samconvex import cli
+from samconvex.console import ConsoleProgress
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent the POSIX way")
 
@@ -125,3 +128,33 @@ def test_a_defect_keeps_its_traceback_and_status_1(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "a defect of ours" in errors and "Traceback" in errors
+
+
+def test_a_cancellation_at_every_stage_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    words = ["register", "ct.nii.gz", "ct.nii.gz", "-o", "out", "--preset", "fast-preview", "--affine", "none"]
+    words += ["--refine", "adam", "--moving-labels", "labels.nii.gz", "--fixed-labels", "labels.nii.gz"]
+    seen: list[str] = []
+
+    class Stopping(ConsoleProgress):
+        """Behaves as if Ctrl-C came right before the first report of the next stage not yet seen."""
+
+        def __call__(self, stage: str, fraction: float, message: str = "") -> None:
+            if stage not in seen and not self._cancelled.is_set():
+                seen.append(stage)
+                self._cancelled.set()
+            super().__call__(stage, fraction, message)
+
+    monkeypatch.setattr("samconvex.register_command.ConsoleProgress", Stopping)
+    for _ in range(20):
+        status = cli.main(words)
+        if status == 0:
+            break
+        assert status == 3
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert [name for name in seen if name != "done"] == [
+        "read", "prepare", "convex", "refine", "finish", "measure", "warp", "write"
+    ]
+    assert (tmp_path / "out" / "report.json").is_file()
