@@ -93,7 +93,7 @@ def load_scripted_module(scene, app):
 @pytest.fixture
 def main_window(scene, app):
     """The application window: module panel at the left, four views at the right."""
-    from .layout import MainWindow
+    from .window import MainWindow
 
     window = MainWindow.instance()
     window.reset()

@@ -168,12 +168,24 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
                 if isinstance(child, QtWidgets.QWidget) and not child.property("hidden"):
                     child.setVisible(False)
                     self._hidden_by_us.append(child)
-            self.setMaximumHeight(22)
+            self.setMaximumHeight(18)  # the title alone, without the frame's lower edge
         else:
             self.setMaximumHeight(16777215)
             for child in self._hidden_by_us:
                 child.setVisible(True)
             self._hidden_by_us.clear()
+        self.update()
+
+    def paintEvent(self, event):
+        if not self._collapsed:
+            super().paintEvent(event)
+            return
+        painter = QtWidgets.QStylePainter(self)
+        option = QtWidgets.QStyleOptionGroupBox()
+        self.initStyleOption(option)
+        option.subControls &= ~QtWidgets.QStyle.SubControl.SC_GroupBoxFrame
+        painter.drawComplexControl(QtWidgets.QStyle.ComplexControl.CC_GroupBox, option)
+        painter.end()
 
     def showEvent(self, event):
         self._apply()
