@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from .errors import InputError, ResourceError
 from .geometry import Grid
+from .nifti_check import check_nifti
 from .sampling import sample, slabs
 
 MINIMUM_VOXELS_PER_AXIS = 8
@@ -156,6 +157,8 @@ def _read(path: str | os.PathLike) -> tuple[sitk.Image, tuple[str, ...]]:
         if location.is_dir():
             image, notes = _read_dicom(location)
         else:
+            if location.name.lower().endswith((".nii", ".nii.gz")):
+                check_nifti(location)
             image = sitk.ReadImage(str(location))
     except RuntimeError as error:
         raise InputError(
