@@ -19,7 +19,6 @@ repository; further arguments go to them ('samconvex benchmark -- --help' lists 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.description = EXPLANATION.strip()
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of Testing/benchmarks")
 
 
 def benchmarks_folder() -> Path:
@@ -41,11 +40,10 @@ def benchmarks_folder() -> Path:
 def run(args: argparse.Namespace) -> int:
     """Run them in a process of their own, which a cancellation ends."""
     folder = benchmarks_folder()
-    words = [word for word in args.arguments if word != "--"]
     engine = str(Path(__file__).resolve().parents[1])
     paths = [str(folder.parent), engine, *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks", *words],
+        [sys.executable, "-m", "benchmarks", *args.arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
     while True:

@@ -36,6 +36,7 @@ class Command:
         add, run: other names of these two functions.
         patience_s: how long a first Ctrl-C waits for the work to stop by itself.
         quiet: hide what libraries print to stderr, so that an error is one sentence.
+        passes_on: words that the command does not know itself become ``args.arguments``.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Command:
     run: str = "run"
     patience_s: float = PATIENCE_S
     quiet: bool = True
+    passes_on: bool = False
 
 
 COMMANDS = (
@@ -71,6 +73,7 @@ COMMANDS = (
         "compare accuracy, time and memory with other tools (needs the repository)",
         "benchmark_command",
         quiet=False,
+        passes_on=True,
     ),
 )
 
@@ -114,10 +117,15 @@ def _parse(words: list[str]) -> tuple[Command, argparse.Namespace]:
         )
         if command.name == named:
             _function(command, command.add)(subparser)
-    args = parser.parse_args(words)
+    args, unknown = parser.parse_known_args(words)
     if args.command is None:
         parser.error("name a command, such as register")
-    return next(command for command in COMMANDS if command.name == args.command), args
+    command = next(command for command in COMMANDS if command.name == args.command)
+    if command.passes_on:
+        args.arguments = [word for word in unknown if word != "--"]
+    elif unknown:
+        listing.choices[command.name].error(f"unrecognized arguments: {' '.join(unknown)}")
+    return command, args
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

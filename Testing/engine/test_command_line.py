@@ -255,3 +255,20 @@ def test_benchmark_outside_a_checkout_says_where_to_get_it(
     monkeypatch.setattr("samconvex.benchmark_command.__file__", str(tmp_path / "a" / "b" / "samconvex" / "x.py"))
     assert main(["benchmark"]) == 2
     assert "clone the repository" in capsys.readouterr().err
+
+
+def test_benchmark_passes_its_arguments_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    folder = tmp_path / "Testing" / "benchmarks"
+    folder.mkdir(parents=True)
+    (folder / "__main__.py").write_text("import sys\nprint(sys.argv[1:])\nsys.exit(5)\n")
+    monkeypatch.setattr("samconvex.benchmark_command.__file__", str(tmp_path / "a" / "b" / "samconvex" / "x.py"))
+    monkeypatch.chdir(folder)
+    assert main(["benchmark", "--suite", "landmarks", "extra", "--", "--help"]) == 5
+    assert capfd.readouterr().out == "['--suite', 'landmarks', 'extra', '--help']\n"
+
+
+def test_an_unknown_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "--siez", "3"]) == 2
+    assert capsys.readouterr().err == (
+        "samconvex presets: unrecognized arguments: --siez 3 (see samconvex presets --help).\n"
+    )
