@@ -333,7 +333,9 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         self.presetMenu = PresetMenu(self.ui, self.parameters)
         self.previewPanel = PreviewPanel(self.ui, self.parameters)
         self.batchPanel = BatchPanel(self.ui, self.logic, self.parameters)
-        self.forecaster = Forecaster(pollWithTimer, self.updateButtons)
+        self.forecaster = Forecaster(
+            pollWithTimer, lambda arguments: self.logic.engineCommand(arguments), self.updateButtons
+        )
 
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)

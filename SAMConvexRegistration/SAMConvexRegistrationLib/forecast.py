@@ -16,11 +16,13 @@ class Forecaster:
 
     Args:
         poller: called as ``poller(job)`` to have the job polled.
+        command: makes the engine's command line of its arguments.
         onChange: called when an answer has arrived.
     """
 
-    def __init__(self, poller, onChange=None):
+    def __init__(self, poller, command, onChange=None):
         self._poller = poller
+        self._command = command
         self._onChange = onChange
         self._answers = {}
         self._job = None
@@ -47,7 +49,8 @@ class Forecaster:
         if self._job is not None:
             return
         size, spacing = key[:3], key[3:]
-        self._job = EngineJob(["presets", "--json", "--size", *size, "--spacing", *spacing])
+        arguments = ["presets", "--json", "--size", *size, "--spacing", *spacing]
+        self._job = EngineJob(arguments, command=self._command(arguments))
 
         def onChange(job):
             if job.isFinished:
