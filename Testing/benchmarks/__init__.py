@@ -1,0 +1,1 @@
+"""Accuracy, time and memory of samconvex against other registration tools."""

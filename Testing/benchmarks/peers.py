@@ -1,0 +1,197 @@
+"""Run one peer on one prepared pair: ``python peers.py METHOD JOB OUTPUT --threads N``, in the peers' environment.
+
+JOB holds ``fixed.nii.gz`` and ``moving.nii.gz`` on one grid (the moving image already went through the common start),
+``moving_native.nii.gz`` for own pipelines, and optionally ``fixed_mask.nii.gz`` and ``moving_mask.nii.gz``. OUTPUT
+receives ``field.mha`` (displacement, LPS mm, on the fixed grid, ITK's fixed-to-moving sense) and ``run.json``.
+
+This file imports nothing of samconvex: each tool runs as its documentation says, with its own defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+# A method prepares its inputs, then calls `timed` on the registration proper, and returns the displacement field.
+Timed = Callable[[Callable], object]
+
+PACKAGE = {"convexadam": "convexAdam", "elastix": "itk-elastix", "ants": "antspyx", "greedy": "picsl-greedy"}
+
+
+def convexadam(job: Path, timed: Timed, threads: int):
+    """convexAdam on MIND-SSC, `convex_adam_pt` with its defaults; masks where the pair has them.
+
+    Its lattice drops what does not fill a cell of 6 voxels, which shifts the result, so the images are padded to
+    multiples of 6 with their lowest value first: the tool is shown at its best.
+    """
+    import numpy as np
+    import SimpleITK as sitk
+    import torch
+    from convexAdam.convex_adam_MIND import convex_adam_pt
+
+    torch.set_num_threads(threads)
+    fixed = sitk.ReadImage(str(job / "fixed.nii.gz"), sitk.sitkFloat32)
+    size = np.array(fixed.GetSize())
+    padding = [(0, int(-n % 6)) for n in size]
+
+    def padded(name: str):
+        array = sitk.GetArrayFromImage(sitk.ReadImage(str(job / name), sitk.sitkFloat32)).transpose(2, 1, 0)
+        return torch.from_numpy(np.pad(array, padding, constant_values=array.min()).copy())
+
+    options: dict = {"device": torch.device("cpu"), "dtype": torch.float32}
+    scratch = tempfile.TemporaryDirectory()
+    if (job / "fixed_mask.nii.gz").exists():
+        import nibabel
+
+        for side in ("fixed", "moving"):
+            path = f"{scratch.name}/{side}.nii.gz"
+            nibabel.save(nibabel.Nifti1Image(padded(f"{side}_mask.nii.gz").numpy(), np.eye(4)), path)
+            options[f"path_{side}_mask"] = path
+        options["use_mask"] = True
+    first, second = padded("fixed.nii.gz"), padded("moving.nii.gz")
+    voxels = timed(lambda: convex_adam_pt(first, second, **options))
+    scratch.cleanup()
+    voxels = voxels[: size[0], : size[1], : size[2]]
+    # Voxel steps along x, y, z of an identity-direction image: millimeters are steps times spacing.
+    return _field(fixed, (voxels * np.array(fixed.GetSpacing())).transpose(2, 1, 0, 3))
+
+
+def elastix(job: Path, timed: Timed, threads: int, own: bool = False):
+    """itk-elastix: the default B-spline parameter map; own pipeline: default translation, affine and B-spline maps.
+
+    Threads come from ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS (the caller sets it): version 0.25.4 crashes with the
+    argument ``number_of_threads=2``.
+    """
+    import itk
+    import numpy as np
+
+    fixed = itk.imread(str(job / "fixed.nii.gz"), itk.F)
+    moving = itk.imread(str(job / ("moving_native.nii.gz" if own else "moving.nii.gz")), itk.F)
+    parameters = itk.ParameterObject.New()
+    for stage in ("translation", "affine", "bspline") if own else ("bspline",):
+        parameters.AddParameterMap(parameters.GetDefaultParameterMap(stage))
+    options: dict = {}
+    if (job / "fixed_mask.nii.gz").exists():
+        options["fixed_mask"] = itk.imread(str(job / "fixed_mask.nii.gz"), itk.UC)
+        if not own:
+            options["moving_mask"] = itk.imread(str(job / "moving_mask.nii.gz"), itk.UC)
+    _, result = timed(
+        lambda: itk.elastix_registration_method(
+            fixed, moving, parameter_object=parameters, log_to_console=False, **options
+        )
+    )
+    displacement = np.array(itk.array_from_image(itk.transformix_deformation_field(fixed, result)))
+    import SimpleITK as sitk
+
+    return _field(sitk.ReadImage(str(job / "fixed.nii.gz")), displacement)
+
+
+def ants(job: Path, timed: Timed, threads: int, own: bool = False):
+    """antspyx: `ants.registration` with SyNOnly from the common start; own pipeline: its default, SyN after affine."""
+    import ants as library
+    import SimpleITK as sitk
+
+    fixed = library.image_read(str(job / "fixed.nii.gz"))
+    moving = library.image_read(str(job / ("moving_native.nii.gz" if own else "moving.nii.gz")))
+    options: dict = {"type_of_transform": "SyN"} if own else {
+        "type_of_transform": "SyNOnly", "initial_transform": "Identity"
+    }
+    if (job / "fixed_mask.nii.gz").exists():
+        options["mask"] = library.image_read(str(job / "fixed_mask.nii.gz"))
+    with tempfile.TemporaryDirectory() as scratch:
+        result = timed(lambda: library.registration(fixed, moving, outprefix=f"{scratch}/", **options))
+        composed = library.apply_transforms(fixed, moving, result["fwdtransforms"], compose=f"{scratch}/all")
+        return sitk.ReadImage(composed, sitk.sitkVectorFloat32)
+
+
+def greedy(job: Path, timed: Timed, threads: int, own: bool = False):
+    """picsl-greedy as its quick start runs it: NCC of radius 2, 100x50x10 iterations (own: after its own affine)."""
+    import SimpleITK as sitk
+    from picsl_greedy import Greedy3D
+
+    moving = job / ("moving_native.nii.gz" if own else "moving.nii.gz")
+    with tempfile.TemporaryDirectory() as scratch, open(os.devnull, "w") as quiet:
+        warp, affine, composed = (f"{scratch}/{name}" for name in ("warp.nii.gz", "affine.mat", "composed.nii.gz"))
+        common = f"-d 3 -threads {threads} -m NCC 2x2x2 -n 100x50x10 -i {job}/fixed.nii.gz {moving}"
+        if (job / "fixed_mask.nii.gz").exists():
+            common += f" -gm {job}/fixed_mask.nii.gz"
+        tool = Greedy3D()
+
+        def register() -> None:
+            if own:
+                tool.execute(f"{common} -a -dof 12 -ia-image-centers -o {affine}", out=quiet, err=quiet)
+            tool.execute(f"{common} {f'-it {affine}' if own else ''} -o {warp}", out=quiet, err=quiet)
+
+        timed(register)
+        if own:
+            reslice = f"-d 3 -rf {job}/fixed.nii.gz -r {warp} {affine} -rc {composed}"
+            Greedy3D().execute(reslice, out=quiet, err=quiet)
+        return sitk.ReadImage(composed if own else warp, sitk.sitkVectorFloat32)
+
+
+METHODS: dict[str, Callable] = {
+    "convexadam": convexadam,
+    "elastix": elastix,
+    "ants": ants,
+    "greedy": greedy,
+    "elastix-own": lambda job, timed, threads: elastix(job, timed, threads, own=True),
+    "ants-own": lambda job, timed, threads: ants(job, timed, threads, own=True),
+    "greedy-own": lambda job, timed, threads: greedy(job, timed, threads, own=True),
+}
+
+
+def _field(fixed, displacement):
+    """Vector image (LPS mm) on the grid of ``fixed`` from an array (z, y, x, 3)."""
+    import numpy as np
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(np.ascontiguousarray(displacement, dtype=np.float32), isVector=True)
+    image.CopyInformation(fixed)
+    return image
+
+
+def peak_memory_mib() -> float:
+    """Largest resident set of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    import resource
+    import sys
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("method", choices=sorted(METHODS))
+    parser.add_argument("job", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    record: dict = {}
+
+    def timed(work: Callable):
+        begin = time.perf_counter()
+        result = work()
+        record["seconds"] = time.perf_counter() - begin
+        record["peak_memory_mib"] = peak_memory_mib()
+        return result
+
+    field = METHODS[arguments.method](arguments.job, timed, arguments.threads)
+    import SimpleITK as sitk
+
+    package = PACKAGE[arguments.method.removesuffix("-own")]
+    record["version"] = f"{package} {version(package)}"
+    sitk.WriteImage(field, str(arguments.output / "field.mha"))
+    (arguments.output / "run.json").write_text(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()

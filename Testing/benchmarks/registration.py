@@ -1,0 +1,250 @@
+"""Registration benchmark: our presets against convexAdam, elastix, ANTs and greedy; same pairs, same start.
+
+Every (method, pair) is a process of its own with two threads; its record is on disk as soon as it ends, so that a stop
+or a crash loses one run at most and ``--resume`` goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from samconvex import Grid, read_volume
+from samconvex.presets import PRESETS
+from samconvex.transforms import Transform
+
+from .assess import assess
+from .job import common_start, is_prepared, prepare
+from .pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
+from .peers import METHODS as PEERS
+from .tables import markdown, summarize, time_ratios
+
+HERE = Path(__file__).resolve().parent
+PEERS_ENVIRONMENT = REPOSITORY / ".venv-peers"
+REQUIREMENTS = HERE / "requirements-peers.txt"
+# "samconvex" stands for the preset of the pair's kind.
+DEFAULT_METHODS = ("samconvex", "convexadam", "greedy", "ants", "elastix", "samconvex-own", "samconvex-fast-preview")
+TIME_LIMIT_S = 3600
+
+Launch = Callable[[str, Pair, Path, Path], dict]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the suite; the exit status is 1 if a run failed."""
+    parser = argparse.ArgumentParser(prog="samconvex benchmark --suite registration", description=__doc__)
+    parser.add_argument("--pairs", type=int, default=6, metavar="N", help="head-neck pairs (20 exist; default 6)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only pairs whose name contains TEXT")
+    parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="METHOD",
+                        help=f"among samconvex, samconvex-own, samconvex-PRESET[-own], {', '.join(PEERS)}")
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "benchmark-output", metavar="DIR")
+    parser.add_argument("--resume", action="store_true", help="keep the finished runs found in DIR")
+    parser.add_argument("--starts", type=Path, metavar="DIR", help="use DIR/PAIR.tfm as common start where it exists")
+    parser.add_argument("--threads", type=int, default=2, help="for every method (default 2)")
+    parser.add_argument("--no-peers", action="store_true", help="only our own methods")
+    chosen = parser.parse_args(arguments)
+    methods = [name for name in chosen.methods if not (chosen.no_peers and name in PEERS)]
+    unknown = [name for name in methods if name not in PEERS and preset_of(name, "ct-inter-patient") is None]
+    if unknown:
+        parser.error(f"unknown method {unknown[0]!r}")
+    if any(name in PEERS for name in methods):
+        create_peers_environment()
+    data = data_folder()
+    if data is None:
+        print("The evaluation images are absent (SAMCONVEX_DATA); procedural phantoms stand in.", flush=True)
+    pairs = [pair for pair in choose_pairs(chosen.pairs, data) if chosen.only in pair.name]
+    if not pairs:
+        parser.error(f"no pair's name contains {chosen.only!r}")
+
+    def launch(method: str, pair: Pair, job: Path, output: Path) -> dict:
+        return run_process(command_of(method, pair.preset, job, output, chosen.threads), output, chosen.threads)
+
+    records = run_all(pairs, methods, chosen.output, launch, resume=chosen.resume, starts=chosen.starts)
+    document = write_results(chosen.output)
+    if PEERS_ENVIRONMENT.exists():
+        draw(chosen.output)
+    print(markdown(document))
+    return int(any("failed" in record for record in records))
+
+
+def preset_of(method: str, default: str) -> str | None:
+    """The preset that one of our method names stands for; None for an unknown name."""
+    name = method.removesuffix("-own")
+    if name == "samconvex":
+        return default
+    preset = name.removeprefix("samconvex-")
+    return preset if name.startswith("samconvex-") and preset in PRESETS else None
+
+
+def command_of(method: str, default_preset: str, job: Path, output: Path, threads: int) -> list[str]:
+    """The process of one run."""
+    if method in PEERS:
+        python = PEERS_ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        return [str(python), str(HERE / "peers.py"), method, str(job), str(output), "--threads", str(threads)]
+    preset = preset_of(method, default_preset)
+    if preset is None:
+        raise ValueError(f"unknown method {method!r}")
+    own = ["--own"] if method.endswith("-own") else []
+    words = ["-m", "benchmarks.ours", preset, str(job), str(output), "--threads", str(threads), *own]
+    return [sys.executable, *words]
+
+
+def run_process(command: list[str], output: Path, threads: int) -> dict:
+    """Run; the record holds ``seconds``, ``process_seconds``, ``peak_memory_mib`` and ``version``, or ``failed``."""
+    paths = [str(HERE.parent), str(REPOSITORY / "SAMConvexRegistration"), os.environ.get("PYTHONPATH", "")]
+    counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+    environment = {**os.environ, **dict.fromkeys(counts, str(threads))}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    for stale in output.glob("*"):
+        stale.unlink()
+    begin = time.perf_counter()
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"took more than {TIME_LIMIT_S} s"}
+    seconds = time.perf_counter() - begin
+    if done.returncode != 0 or not (output / "run.json").exists():
+        lines = done.stderr.strip().splitlines() or [""]
+        return {"failed": f"exit status {done.returncode}: {lines[-1]}"[:300]}
+    return {**json.loads((output / "run.json").read_text()), "process_seconds": seconds}
+
+
+def run_all(
+    pairs: Sequence[Pair], methods: Sequence[str], output: Path, launch: Launch, *, resume: bool,
+    starts: Path | None = None,
+) -> list[dict]:
+    """Pair by pair, all methods in turn (so that a change of the machine's mood hits all); returns the records."""
+    records = []
+    for pair in pairs:
+        files = {method: output / "runs" / pair.name / f"{method}.json" for method in ("start", *methods)}
+        wanted = [method for method, file in files.items() if not (resume and is_finished(file))]
+        if not wanted:
+            records += [json.loads(file.read_text()) for file in files.values()]
+            continue
+        case = pair.load()
+        job = output / "work" / pair.name
+        if not (resume and is_prepared(job)):
+            prepare(case, _start(pair, case, starts), job)
+        start = Transform.load(job / "start.tfm")
+        grid = read_volume(job / "fixed.nii.gz").grid
+        for method, file in files.items():
+            if method in wanted:
+                record = _measure(method, pair, case, start, grid, job, launch)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(record, indent=1))
+                print(_line(record), flush=True)
+            records.append(json.loads(file.read_text()))
+    return records
+
+
+def is_finished(file: Path) -> bool:
+    """A record that is whole and no failure."""
+    try:
+        return "failed" not in json.loads(file.read_text())
+    except (OSError, ValueError):
+        return False
+
+
+def _start(pair: Pair, case: Case, starts: Path | None) -> Transform:
+    given = None if starts is None else starts / f"{pair.name}.tfm"
+    return Transform.load(given) if given is not None and given.exists() else common_start(case, pair.preset)
+
+
+def _measure(
+    method: str, pair: Pair, case: Case, start: Transform, grid: Grid, job: Path, launch: Launch
+) -> dict:
+    record: dict = {"pair": pair.name, "group": pair.group, "method": method}
+    if method == "start":
+        return record | assess(case, start, grid)
+    output = job / method
+    output.mkdir(exist_ok=True)
+    record |= launch(method, pair, job, output)
+    if "failed" not in record:
+        name = "transform.h5" if (output / "transform.h5").exists() else "field.mha"
+        found = Transform.load(output / name)
+        # On the prepared images a method finds p -> q(p); the start then takes q(p) to the moving image's own space.
+        record |= assess(case, found if method.endswith("-own") else start.after(found), grid)
+        (output / name).unlink()
+    return record
+
+
+def _line(record: dict) -> str:
+    words = [f"{record['pair']:18}{record['method']:24}"]
+    if "failed" in record:
+        return " ".join([*words, "FAILED:", record["failed"]])
+    words += [f"Dice {record['dice_mean']:.3f}"] if "dice_mean" in record else []
+    words += [f"TRE {record['tre_mm']['mean']:.2f} mm"] if "tre_mm" in record else []
+    words += [f"error {record['known_error_mm']['mean']:.2f} mm"] if "known_error_mm" in record else []
+    words += [f"{record['seconds']:.1f} s, {record['peak_memory_mib']:.0f} MiB"] if "seconds" in record else []
+    return "  ".join(words)
+
+
+def write_results(output: Path) -> dict:
+    """Gather every record on disk into registration.json and registration.md; returns the document."""
+    records = [json.loads(file.read_text()) for file in sorted((output / "runs").glob("*/*.json"))]
+    groups = ["head-neck", "lung", "known warp", "phantom"]
+    order = ["start", *DEFAULT_METHODS]
+    records.sort(key=lambda record: (
+        groups.index(record["group"]) if record["group"] in groups else len(groups),
+        record["pair"],
+        order.index(record["method"]) if record["method"] in order else len(order),
+        record["method"],
+    ))
+    document = {
+        "machine": describe_machine(),
+        "summary": summarize(records),
+        "time_ratios": time_ratios(records),
+        "records": records,
+    }
+    (output / "registration.json").write_text(json.dumps(document, indent=1))
+    (output / "registration.md").write_text(markdown(document))
+    return document
+
+
+def draw(output: Path) -> None:
+    """registration.png, by matplotlib in the peers' environment."""
+    python = PEERS_ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    words = [str(HERE / "plot.py"), str(output / "registration.json"), str(output / "registration.png")]
+    subprocess.run([str(python), *words], check=False)
+
+
+def describe_machine() -> str:
+    """Processor, cores, memory and system, without names of hosts or users."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    memory = ""
+    cpuinfo, meminfo = Path("/proc/cpuinfo"), Path("/proc/meminfo")
+    if cpuinfo.exists():
+        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].split(":", 1)[1].strip() if lines else model
+    if meminfo.exists():
+        memory = f", {int(meminfo.read_text().split()[1]) / 2**20:.0f} GiB"
+    return (
+        f"Machine: {model}, {os.cpu_count()} cores{memory}, {platform.system()}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}; no accelerator used."
+    )
+
+
+def create_peers_environment() -> None:
+    """Install the peers into ``.venv-peers`` once; again when their requirements changed."""
+    stamp = PEERS_ENVIRONMENT / ".ready"
+    wanted = REQUIREMENTS.read_text()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    print("Installing the peers into .venv-peers (about 3 GB, minutes) ...", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", str(PEERS_ENVIRONMENT)], check=True)
+    python = PEERS_ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(REQUIREMENTS)]
+    subprocess.run(install, check=True)
+    stamp.write_text(wanted)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
