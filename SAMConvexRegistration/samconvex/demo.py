@@ -129,10 +129,9 @@ def stages(pair: DemoPair, result: RegistrationResult) -> tuple[Stage, Stage]:
 def _stage(pair: DemoPair, transform) -> Stage:
     from . import metrics
 
-    grid = pair.lungs[0].grid
     return Stage(
         correlation(pair, transform),
-        metrics.dice(pair.lungs[0], transform.warp_labels(pair.lungs[1], grid)),
+        metrics.dice(pair.lungs[0], transform.warp_labels(pair.lungs[1], pair.fixed)),
         transform.warp_volume(pair.moving, pair.fixed),
     )
 

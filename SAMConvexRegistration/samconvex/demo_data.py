@@ -263,7 +263,7 @@ def _as_hounsfield(volume: Volume, source: str) -> Volume:
 
 
 def lung_labels(ct: Volume) -> Volume:
-    """Right and left lung by threshold, on a 3 mm identity-direction grid; lungs that touch part at the middle."""
+    """Right and left lung by threshold at 3 mm, on the image's grid; lungs that touch are parted at the middle."""
     body = body_mask(ct, 3.0)
     hounsfield = resample(ct, body.grid).tensor[0, 0]
     inside = body.tensor[0, 0] > 0
@@ -287,4 +287,5 @@ def lung_labels(ct: Volume) -> Volume:
         # Fills the vessels.
         filled = sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(mask.astype(np.uint8)), (3, 3, 3))
         labels[(sitk.GetArrayFromImage(filled) > 0) & (labels == 0)] = label
-    return Volume(torch.from_numpy(labels)[None, None], body.grid, sitk.sitkUInt8, f"lungs of {ct.name}")
+    outlined = Volume(torch.from_numpy(labels)[None, None], body.grid, sitk.sitkUInt8, f"lungs of {ct.name}")
+    return resample(outlined, ct.grid, mode="nearest")

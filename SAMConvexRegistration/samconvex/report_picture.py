@@ -89,8 +89,9 @@ def render_report(
 ) -> np.ndarray:
     """The picture as an (H, W, 3) uint8 array; arguments as :func:`write_report_picture`."""
     transform = result.fixed_to_moving
-    slices = [_slice(plane, fixed) for plane in _planes(fixed)]
-    start, start_title = _starting_position(fixed, moving, slices)
+    body = _body(fixed)
+    slices = [_slice(plane) for plane in _planes(fixed, body)]
+    start, start_title = _starting_position(moving, body, slices)
     field = _deformation(fixed, transform)
     gray_fixed, gray_moving = _window(fixed), _window(moving)
 
@@ -110,7 +111,7 @@ def render_report(
         before = gray_moving(_sampled(moving, cut, start))
         after = gray_moving(_sampled(warped, cut) if warped is not None else _sampled(moving, cut, transform))
         panels = [_rgb(a), _rgb(before), _rgb(after), _overlay(a, before), _overlay(a, after)]
-        panels += [_checkerboard(a, after, cut.mm_per_pixel), *_deformation_panels(a, field, cut)]
+        panels += [_checkerboard(a, after, cut.mm_per_pixel), *_deformation_panels(a, field, cut, body)]
         if fixed_labels is not None:
             outline = _outlines(fixed_labels, cut)
             for index in (0, 2):
@@ -147,13 +148,25 @@ class _Slice:
     mm_per_pixel: float
 
 
-def _planes(fixed: Volume) -> list[_Plane]:
-    """The three planes through the body's center, cropped to the body (to the image, where none is found)."""
+def _body(volume: Volume) -> Volume | None:
+    """The body, coarsely; None where nothing looks like one."""
     try:
-        mask = body_mask(fixed, max(4.0, float(fixed.grid.extent.max()) / 128))
-        points = mask.grid.voxels_to_points(mask.tensor[0, 0].nonzero().flip(-1).numpy())
-        low, high, position = points.min(0) - 8, points.max(0) + 8, np.median(points, axis=0)
+        return body_mask(volume, max(4.0, float(volume.grid.extent.max()) / 128))
     except InputError:
+        return None
+
+
+def _points(mask: Volume) -> np.ndarray:
+    """(N, 3) LPS mm of a mask's voxels."""
+    return mask.grid.voxels_to_points(mask.tensor[0, 0].nonzero().flip(-1).numpy())
+
+
+def _planes(fixed: Volume, body: Volume | None) -> list[_Plane]:
+    """The three planes through the body's center, cropped to the body (to the image, where none is found)."""
+    if body is not None:
+        points = _points(body)
+        low, high, position = points.min(0) - 8, points.max(0) + 8, np.median(points, axis=0)
+    else:
         corners = fixed.grid.corners()
         low, high = corners.min(0), corners.max(0)
         position = (low + high) / 2
@@ -163,7 +176,7 @@ def _planes(fixed: Volume) -> list[_Plane]:
     ]
 
 
-def _slice(plane: _Plane, fixed: Volume) -> _Slice:
+def _slice(plane: _Plane) -> _Slice:
     """Square pixels: a plane fills the column's width unless it would be more than 1.6 times as tall."""
     extent = plane.high - plane.low
     step = max(extent[plane.across] / COLUMN, extent[plane.down] / (1.6 * COLUMN))
@@ -202,19 +215,23 @@ def _around(volume: Volume, points: torch.Tensor, reference: np.ndarray) -> tupl
     return volume.grid.cropped(first, last - first), volume.tensor[:, :, z0:z1, y0:y1, x0:x1]
 
 
-def _starting_position(fixed: Volume, moving: Volume, slices: Sequence[_Slice]) -> tuple[Transform, str]:
-    """Where the moving image is shown before registration: as scanned, or centered where it would not be seen."""
-    identity = Transform(())
-    seen = np.mean([float(moving.grid.contains(_flat(cut)).mean()) for cut in slices])
-    if seen >= 0.35:
-        return identity, "as scanned"
-    try:
-        mask = body_mask(moving, max(4.0, float(moving.grid.extent.max()) / 128))
-        center = np.median(mask.grid.voxels_to_points(mask.tensor[0, 0].nonzero().flip(-1).numpy()), axis=0)
-    except InputError:
+def _starting_position(moving: Volume, body: Volume | None, slices: Sequence[_Slice]) -> tuple[Transform, str]:
+    """Where the moving image is shown before registration: as scanned, or centered where little of it would be seen."""
+    moving_body = _body(moving)
+    if body is None or moving_body is None:
+        seen = float(np.mean([moving.grid.contains(_flat(cut)).mean() for cut in slices]))
         center = moving.grid.center
-    shift = center - slices[0].plane.position
-    return Transform((AffineTransform(np.eye(3), shift),)), "as scanned, centers aligned"
+    else:
+        points = _points(body)
+        index = np.round(moving_body.grid.points_to_voxels(points)).astype(int)
+        inside = ((index >= 0) & (index < moving_body.grid.size)).all(1)
+        x, y, z = index[inside].T
+        seen = float(moving_body.tensor[0, 0].numpy()[z, y, x].sum()) / len(points)
+        center = np.median(_points(moving_body), axis=0)
+    if seen >= 0.4:
+        return Transform(()), "as scanned"
+    centered = AffineTransform(np.eye(3), center - slices[0].plane.position)
+    return Transform((centered,)), "scanned elsewhere; centered here"
 
 
 def _flat(cut: _Slice) -> np.ndarray:
@@ -280,7 +297,9 @@ def _outlines(labels: Volume, cut: _Slice) -> np.ndarray:
     return edge * 0.9
 
 
-def _deformation_panels(gray: np.ndarray, field: DisplacementField, cut: _Slice) -> tuple[np.ndarray, np.ndarray]:
+def _deformation_panels(
+    gray: np.ndarray, field: DisplacementField, cut: _Slice, body: Volume | None
+) -> tuple[np.ndarray, np.ndarray]:
     """The warped grid over the dimmed fixed image, and the Jacobian determinant in color over it."""
     u = sample(field.tensor, field.grid, cut.points, reference=cut.reference, fill=None)[0, :, 0]
     moved = (cut.points[0].permute(2, 0, 1) + u).numpy()
@@ -295,8 +314,11 @@ def _deformation_panels(gray: np.ndarray, field: DisplacementField, cut: _Slice)
     _stain(grid_panel, lines * 0.85, (120, 220, 235))
     determinant = field.jacobian_determinant()
     local = sample(determinant, field.grid, cut.points, reference=cut.reference, fill=None)[0, 0, 0].numpy()
-    weight = np.clip(np.abs(np.log2(np.maximum(local, 1e-3))) / 0.35, 0, 1) * 0.75
+    weight = np.clip(np.abs(np.log2(np.maximum(local, 1e-3))) / 0.6, 0, 1) * 0.75
     weight = np.where(local <= 0, 1.0, weight)
+    if body is not None:
+        # What air does is of no interest.
+        weight = weight * _sampled(body.with_tensor(body.tensor.float()), cut).numpy()
     color = volume_change_color(local)
     jacobian_panel = dimmed + weight[..., None] * (color - dimmed)
     return grid_panel, jacobian_panel.astype(np.float32)

@@ -1,0 +1,177 @@
+"""Promises of report.png: readable by a clinician, oriented as radiologists read, true to the transform."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from samconvex import report_picture, stroke_font
+from samconvex.errors import InputError
+from samconvex.field import DisplacementField
+from samconvex.geometry import Grid
+from samconvex.known_warps import breathing
+from samconvex.phantom import make_phantom
+from samconvex.report_picture import COLUMN, GUTTER, MARGIN, key_figures, render_report, volume_change_color
+from samconvex.transforms import AffineTransform, Transform
+from samconvex.volume import Volume
+
+LEFT, TOP = MARGIN + 40, 178
+REPORT = {
+    "preset": "ct-inter-patient",
+    "seconds": {"total": 64.2},
+    "peak_memory_mib": 2048.0,
+    "folding_percent": 0.0,
+    "inverse_consistency_mm": {"mean": 0.31},
+    "dice": {"initial_mean": 0.4, "final_mean": 0.8, "final": {"1": 0.8}},
+    "tre_mm": {"initial": {"mean": 9.0}, "final": {"mean": 1.5}, "n": 30},
+}
+
+
+@pytest.fixture(scope="module")
+def breath():
+    phantom = make_phantom(0, 8.0)
+    warp = breathing(phantom.ct, 25.0)
+    result = SimpleNamespace(
+        fixed_to_moving=Transform((warp.displacement_field(phantom.ct.grid), AffineTransform.identity())), report=REPORT
+    )
+    return phantom, warp.warp(phantom.ct), result
+
+
+@pytest.fixture(scope="module")
+def picture(breath):
+    phantom, moving, result = breath
+    return render_report(phantom.ct, moving, result)
+
+
+def panel(picture, column, rows=slice(TOP, TOP + 150)):
+    x = LEFT + column * (COLUMN + GUTTER)
+    return picture[rows, x : x + COLUMN].astype(float)
+
+
+def test_png_is_written_and_reads_back(breath, tmp_path):
+    phantom, moving, result = breath
+    path = tmp_path / "report.png"
+    report_picture.write_report_picture(path, phantom.ct, moving, result, None, phantom.labels, phantom.labels)
+    image = sitk.ReadImage(str(path))
+    assert image.GetNumberOfComponentsPerPixel() == 3
+    assert image.GetSize()[0] > 2000 and image.GetSize()[1] > 700
+
+
+def test_unknown_ending_is_refused(breath, tmp_path):
+    phantom, moving, result = breath
+    with pytest.raises(InputError):
+        report_picture.write_report_picture(tmp_path / "report.xyz", phantom.ct, moving, result)
+
+
+def test_registered_overlay_is_grayer_than_the_one_before(picture):
+    def color(column):
+        pixels = panel(picture, column, slice(TOP, picture.shape[0] - 90))
+        return np.abs(pixels[..., 0] - pixels[..., 1]).mean()
+
+    assert color(4) < 0.5 * color(3)
+
+
+def test_axial_view_has_the_patients_right_at_the_left_and_front_at_the_top():
+    grid = Grid((60, 60, 40), (5.0, 5.0, 5.0), (-147.5, -147.5, 0.0))
+    points = grid.voxel_centers()
+    body = ((points[..., 0] / 130) ** 2 + (points[..., 1] / 110) ** 2) < 1
+    values = torch.where(body, 40.0, -1000.0)
+    # Bright: the patient's left (+x). Dark but not air: the back (+y).
+    values[body & (points[..., 0] > 60)] = 1200.0
+    values[body & (points[..., 1] > 60)] = -200.0
+    ct = Volume(values.to(torch.int16)[None, None], grid, sitk.sitkInt16)
+    result = SimpleNamespace(fixed_to_moving=Transform(()), report={})
+    height = round(COLUMN * 236 / 276)
+    axial = panel(render_report(ct, ct, result), 1, slice(TOP, TOP + height))[..., 0]
+    middle = axial[height // 2 - 10 : height // 2 + 10]
+    assert middle[:, 200:230].mean() > 200 > middle[:, 40:70].mean()
+    assert axial[30:50, 110:150].mean() > axial[-50:-30, 110:150].mean() + 20
+
+
+def test_views_keep_physical_proportions():
+    # A ball in voxels that are four times as tall as wide: round in every plane.
+    grid = Grid((100, 100, 25), (2.0, 2.0, 8.0))
+    distance = (grid.voxel_centers() - torch.tensor([100.0, 100.0, 96.0])).norm(dim=-1)
+    ct = Volume(torch.where(distance < 80, 40, -1000).to(torch.int16)[None, None], grid, sitk.sitkInt16)
+    picture = render_report(ct, ct, SimpleNamespace(fixed_to_moving=Transform(()), report={}))
+    cut = report_picture._slice(report_picture._planes(ct, report_picture._body(ct))[1])
+    coronal = report_picture._sampled(ct, cut).numpy() > -400
+    assert coronal.any(0).sum() == pytest.approx(coronal.any(1).sum(), rel=0.08)
+    assert picture.dtype == np.uint8
+
+
+def test_deformation_grid_is_straight_without_deformation_and_bent_with_it(breath):
+    phantom, moving, result = breath
+    straight = SimpleNamespace(
+        fixed_to_moving=Transform((AffineTransform(1.1 * np.eye(3), np.array([5.0, 3.0, 2.0])),)), report={}
+    )
+
+    def spread(outcome):
+        # Rows of the coronal grid panel: a straight horizontal line fills a row, a bent one does not.
+        rows = slice(TOP + 230, TOP + 420)
+        pixels = panel(render_report(phantom.ct, moving, outcome), 6, rows)
+        lines = (pixels[..., 2] - pixels[..., 0]) > 60
+        return np.sort(lines.mean(1))[-8:].mean()
+
+    assert spread(straight) > spread(result) + 0.1
+
+
+def test_image_scanned_elsewhere_is_shown_centered(breath):
+    phantom, _, _ = breath
+    far = phantom.ct.with_tensor(
+        phantom.ct.tensor, Grid(phantom.ct.grid.size, phantom.ct.grid.spacing, (900.0, 900.0, -2000.0))
+    )
+    shift = np.asarray(far.grid.origin) - np.asarray(phantom.ct.grid.origin)
+    result = SimpleNamespace(fixed_to_moving=Transform((AffineTransform(np.eye(3), shift),)), report={})
+    picture = render_report(phantom.ct, far, result)
+    assert panel(picture, 1).mean() > 0.5 * panel(picture, 0).mean()
+
+
+def test_colors_say_shrunk_grown_and_folded():
+    less, same, more, folded = volume_change_color(np.array([0.5, 1.0, 2.0, -0.1]))
+    assert less[2] > less[0] and more[0] > more[2]
+    assert np.ptp(same) < 10
+    assert tuple(folded) == (255, 0, 220)
+
+
+def test_key_figures_are_those_of_the_report():
+    values = {title: value for title, value, _, _ in key_figures(REPORT)}
+    assert values == {
+        "Time": "64.2 s", "Folded voxels": "0 %", "There and back": "0.31 mm", "Label overlap (Dice)": "0.80",
+        "Landmark error": "1.5 mm",
+    }  # fmt: skip
+    assert key_figures({}) == []
+    assert key_figures({"folding_percent": 0.0003})[0][1] == "0.0003 %"
+
+
+def test_folding_is_shown_in_magenta(breath):
+    phantom, moving, _ = breath
+    field = DisplacementField.zeros(phantom.ct.grid.canonical(8.0))
+    x = field.tensor.shape[-1] // 2
+    field.tensor[:, 0, :, :, x - 1] = 14.0
+    field.tensor[:, 0, :, :, x + 1] = -14.0
+    result = SimpleNamespace(fixed_to_moving=Transform((field,)), report={})
+    pixels = panel(render_report(phantom.ct, moving, result), 7)
+    assert ((pixels[..., 0] > 200) & (pixels[..., 1] < 60) & (pixels[..., 2] > 170)).any()
+
+
+def test_every_letter_can_be_told_from_every_other():
+    masks = {}
+    for character in stroke_font._GLYPHS:
+        canvas = np.zeros((40, 40, 3), np.float32)
+        stroke_font.draw_text(canvas, 8, 30, character, 18.0, (255, 255, 255))
+        masks[character] = canvas[..., 0] / 255
+        assert masks[character].sum() > 3
+    names = list(masks)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            assert np.abs(masks[one] - masks[other]).sum() > 4, (one, other)
+
+
+def test_long_names_are_shortened_to_the_room_there_is():
+    short = stroke_font.fit_text("a-very-long-file-name-of-a-study.nii.gz", 10, 120)
+    assert stroke_font.text_width(short, 10) <= 120
+    assert short.endswith(".gz") and "..." in short
