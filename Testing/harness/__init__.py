@@ -1,4 +1,4 @@
-"""A stand-in for the 3D Slicer application: real MRML from slicer-core, PySide6 with PythonQt's manners, rendered views.
+"""A stand-in for the 3D Slicer application: real MRML, PySide6 with PythonQt's manners, rendered views.
 
 Unmodified scripted modules load, are clicked and photographed in it, without a display::
 

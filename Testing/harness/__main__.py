@@ -22,7 +22,11 @@ def main(arguments=None) -> int:
     if options.scale != 1.0:
         os.environ["QT_SCALE_FACTOR"] = str(options.scale)
     desktop = not options.picture
-    if desktop and sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if (
+        desktop
+        and sys.platform.startswith("linux")
+        and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    ):
         print("There is no display here. To photograph the window instead: --picture window.png", file=sys.stderr)
         return 2
 

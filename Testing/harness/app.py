@@ -70,6 +70,7 @@ class Application(QtWidgets.QApplication):
         QtCore.QCoreApplication.setApplicationVersion("5.13.0")
         QtCore.QCoreApplication.setOrganizationName("slicer.org")
         self._folder = temporary_folder()
+        self._providePythonSlicer()
         # A test must neither read nor change the settings of a Slicer that is installed on this machine.
         QtCore.QSettings.setDefaultFormat(QtCore.QSettings.Format.IniFormat)
         for scope in (QtCore.QSettings.Scope.UserScope, QtCore.QSettings.Scope.SystemScope):
@@ -86,6 +87,18 @@ class Application(QtWidgets.QApplication):
         self._testing = True
         self._startupFunctions = []
         self.restartRequested = False
+
+    def _providePythonSlicer(self):
+        """Slicer has its interpreter on the PATH under this name; modules start their processes with it."""
+        if sys.platform == "win32":
+            return
+        folder = os.path.join(self._folder, "bin")
+        os.makedirs(folder)
+        script = os.path.join(folder, "PythonSlicer")
+        with open(script, "w") as file:
+            file.write(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        os.chmod(script, 0o755)
+        os.environ["PATH"] = folder + os.pathsep + os.environ.get("PATH", "")
 
     # Folders and versions
 

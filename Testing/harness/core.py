@@ -57,8 +57,8 @@ def _start():
 
     import slicer
 
-    # The few Slicer Python files that slicer-core lacks. Added to the package's path after its own import: on PYTHONPATH
-    # slicer-core would import every one of them and merge their names into the slicer namespace.
+    # The few Slicer Python files that slicer-core lacks. Added to the package's path after its own import: on
+    # PYTHONPATH slicer-core would import every one of them and merge their names into the slicer namespace.
     slicer.__path__.append(str(Path(__file__).parent / "slicer_additions"))
     sys.path.append(str(Path(__file__).parent / "scripted_modules"))
 
@@ -103,7 +103,10 @@ def create_scene(temporary: str):
 
     logic.SetSliceLogics(vtk.vtkCollection())
     logic.SetViewLogics(vtk.vtkCollection())
-    for factory in (slicer.vtkMRMLThreeDViewDisplayableManagerFactory, slicer.vtkMRMLSliceViewDisplayableManagerFactory):
+    for factory in (
+        slicer.vtkMRMLThreeDViewDisplayableManagerFactory,
+        slicer.vtkMRMLSliceViewDisplayableManagerFactory,
+    ):
         factory.GetInstance().SetMRMLApplicationLogic(logic)
 
     crosshair = slicer.vtkMRMLCrosshairNode()
@@ -131,7 +134,15 @@ def create_module_logics(scene, application_logic, classes=None):
 def _write_generic_colors(folder: str) -> None:
     """A small table under the name the color logic looks for; Slicer ships a longer one."""
     os.makedirs(folder, exist_ok=True)
-    colors = ((128, 174, 128), (241, 214, 145), (177, 122, 101), (111, 184, 210), (216, 101, 79), (221, 130, 101), (144, 238, 144))
+    colors = (
+        (128, 174, 128),
+        (241, 214, 145),
+        (177, 122, 101),
+        (111, 184, 210),
+        (216, 101, 79),
+        (221, 130, 101),
+        (144, 238, 144),
+    )
     lines = ["# Color table file", f"# {len(colors) + 1} values", "0 Background 0 0 0 0"]
     lines += [f"{i} Color_{i} {r} {g} {b} 255" for i, (r, g, b) in enumerate(colors, 1)]
     Path(folder, "GenericColors.txt").write_text("\n".join(lines) + "\n")

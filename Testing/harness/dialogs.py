@@ -1,8 +1,8 @@
 """Modal dialogs in tests: answers are given beforehand, and a dialog that nobody expected is an error, not a hang.
 
-    answers.expect("QInputDialog.getText", "Liver follow-up")
-    answers.expect("QMessageBox.exec_", qt.QMessageBox.Yes)
-    answers.expect("QDialog.exec_", lambda dialog: dialog.accept())      # a function gets the open dialog
+answers.expect("QInputDialog.getText", "Liver follow-up")
+answers.expect("QMessageBox.exec_", qt.QMessageBox.Yes)
+answers.expect("QDialog.exec_", lambda dialog: dialog.accept())      # a function gets the open dialog
 """
 
 from __future__ import annotations

@@ -6,8 +6,15 @@ import ctypes
 import os
 import sys
 
-# Library -> what it is for. The Debian packages are listed once, in Testing/system_packages.sh.
-REQUIRED_LIBRARIES = ("libEGL.so.1", "libGL.so.1", "libglib-2.0.so.0", "libxkbcommon.so.0", "libdbus-1.so.3", "libfontconfig.so.1")
+# The Debian packages are listed once, in Testing/system_packages.sh.
+REQUIRED_LIBRARIES = (
+    "libEGL.so.1",
+    "libGL.so.1",
+    "libglib-2.0.so.0",
+    "libxkbcommon.so.0",
+    "libdbus-1.so.3",
+    "libfontconfig.so.1",
+)
 
 SETUP_COMMAND = "Testing/system_packages.sh"
 
@@ -18,6 +25,8 @@ def prepare(desktop: bool = False) -> None:
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
     if not desktop:
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    # PythonQt's enumerations are integers; PySide6 makes them so when told before its first import.
+    os.environ.setdefault("PYSIDE6_OPTION_PYTHON_ENUM", "0x02")
     # The pictures and the positions that tests click must not depend on the user's desktop.
     os.environ.setdefault("QT_STYLE_OVERRIDE", "Fusion")
 

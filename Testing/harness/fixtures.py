@@ -1,13 +1,12 @@
 """Fixtures for tests in the stand-in application; ``from harness.fixtures import *`` in a conftest.py.
 
-``app`` starts the application once per process or skips, naming the command that installs what is missing. ``scene`` is
-its scene, empty before and after the test; an exception in a slot or observer, which Qt and VTK only print, fails the test.
+``app`` starts the application once per process or skips, naming the command that installs what is missing. ``scene``
+is its scene, empty before and after the test; an exception in a slot or observer, which Qt and VTK only print, fails
+the test.
 """
 
 from __future__ import annotations
 
-import sys
-import traceback
 from pathlib import Path
 
 import pytest
@@ -35,19 +34,18 @@ def scene(app):
     """The application's empty scene."""
     import slicer
 
-    errors = []
-    previous_hook = sys.excepthook
-    sys.excepthook = lambda *error: errors.append("".join(traceback.format_exception(*error)))
-    slicer.mrmlScene.Clear(0)
-    app.setTestingEnabled(True)
-    app.restartRequested = False
-    try:
-        yield slicer.mrmlScene
-        app.processEvents()
-    finally:
+    from .slot_errors import slot_errors
+
+    with slot_errors() as errors:
         slicer.mrmlScene.Clear(0)
-        app.processEvents()
-        sys.excepthook = previous_hook
+        app.setTestingEnabled(True)
+        app.restartRequested = False
+        try:
+            yield slicer.mrmlScene
+            app.processEvents()
+        finally:
+            slicer.mrmlScene.Clear(0)
+            app.processEvents()
     if errors:
         pytest.fail("an exception was raised in a slot or observer:\n" + "\n".join(errors), pytrace=False)
 

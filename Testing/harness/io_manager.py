@@ -132,15 +132,19 @@ class IOManager:
         return None if node is None else [node]
 
     def _readTableFile(self, fileName, properties, userMessages):
-        node = slicer.modules.tables.logic().AddTable(fileName, properties.get("name") or self.completeBaseName(fileName))
+        node = slicer.modules.tables.logic().AddTable(
+            fileName, properties.get("name") or self.completeBaseName(fileName)
+        )
         return None if node is None else [node]
 
     def _readTextFile(self, fileName, properties, userMessages):
         return self._readWithStorage("vtkMRMLTextNode", fileName, properties)
 
     def _readColorTableFile(self, fileName, properties, userMessages):
-        node = slicer.app.applicationLogic().GetColorLogic().LoadColorFile(
-            fileName, properties.get("name") or self.completeBaseName(fileName)
+        node = (
+            slicer.app.applicationLogic()
+            .GetColorLogic()
+            .LoadColorFile(fileName, properties.get("name") or self.completeBaseName(fileName))
         )
         return None if node is None else [node]
 
@@ -182,7 +186,9 @@ class IOManager:
 
     def extractKnownExtension(self, fileName, node):
         name = str(fileName).lower()
-        extensions = [slicer.vtkDataFileFormatHelper.GetFileExtensionFromFormatString(f) for f in self.fileWriterExtensions(node)]
+        extensions = [
+            slicer.vtkDataFileFormatHelper.GetFileExtensionFromFormatString(f) for f in self.fileWriterExtensions(node)
+        ]
         known = [extension for extension in extensions if name.endswith(extension.lower())]
         return max(known, key=len) if known else os.path.splitext(name)[1]
 
@@ -213,7 +219,7 @@ class IOManager:
 
     def exportNodes(self, nodeIDs, fileNames, properties=None, hardenTransform=False, userMessages=None):
         success = True
-        for nodeID, fileName in zip(nodeIDs, fileNames):
+        for nodeID, fileName in zip(nodeIDs, fileNames, strict=True):
             success = self._export(nodeID, fileName, properties or {}, hardenTransform, userMessages) and success
         return success
 
@@ -225,6 +231,9 @@ class IOManager:
             exported.CopyContent(node)
             exported.SetAndObserveTransformNodeID(node.GetTransformNodeID())
             exported.HardenTransform()
+            # Some nodes get a display node as soon as they are in a scene.
+            while exported.GetNumberOfDisplayNodes():
+                scene.RemoveNode(exported.GetNthDisplayNode(0))
         storage = node.CreateDefaultStorageNode()
         storage.SetScene(scene)  # some storage nodes look up display and colors through the scene
         storage.SetFileName(str(fileName))

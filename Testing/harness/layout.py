@@ -181,7 +181,7 @@ class ThreeDWidget(QtWidgets.QWidget):
         self._controller = _Bar(node.GetLayoutLabel(), node.GetThreeDViewBlueColor())
         self._controller._button("⤢", "Center the view on what it shows", self._view.resetCamera)
         self._controller.layout().addStretch(1)
-        for letter, axis in zip("RLPAIS", range(6)):
+        for letter, axis in zip("RLPAIS", range(6), strict=True):
             self._controller._button(letter, f"Look from {letter}", lambda a=axis: self._view.rotateToViewAxis(a))
         _stack(self, self._controller, self._view)
 

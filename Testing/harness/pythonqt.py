@@ -1,8 +1,9 @@
 """PythonQt's manners on PySide6: what ``import qt`` gives a module in Slicer.
 
 PythonQt shows a Qt property as an attribute (``button.enabled = True``, ``label.text``) and connects signals by name
-(``button.connect("clicked(bool)", function)``). PySide6's classes are changed in place to do the same; that holds for the
-whole process, so harness code itself must write ``widget.size`` or ``widget.property("width")``, never ``widget.width()``.
+(``button.connect("clicked(bool)", function)``). PySide6's classes are changed in place to do the same; that holds for
+the whole process, so harness code itself must write ``widget.size`` or ``widget.property("width")``, never
+``widget.width()``.
 
 What stays different: PythonQt refuses to set an attribute that a widget does not have, PySide6 stores it silently.
 :func:`stray_attributes` finds such slips afterwards.
@@ -25,6 +26,7 @@ _VIRTUAL_GETTERS_OF_CLASS = {("QProgressBar", "text"), ("QAbstractAnimation", "d
 _PYSIDE_ONLY = {"Signal", "SignalInstance", "Slot", "Property", "ClassInfo", "QtCore", "QtGui", "QtWidgets"}
 
 _installed = False
+_natives = {}  # class -> its own attribute access, before it was replaced
 
 
 class QtProperty:
@@ -116,17 +118,31 @@ def _patch_properties(cls) -> None:
 
 
 def _patch_attribute_access() -> None:
-    native = QtCore.QObject.__getattribute__
-    replaced = {"connect": _connect, "disconnect": _disconnect, "findChildren": _find_children, "findChild": _find_child}
+    replaced = {
+        "connect": _connect,
+        "disconnect": _disconnect,
+        "findChildren": _find_children,
+        "findChild": _find_child,
+    }
 
-    def getattribute(self, name):
-        if name in replaced:
-            return types.MethodType(replaced[name], self)
-        return native(self, name)
+    def patch(cls):
+        native = _natives[cls] = cls.__getattribute__
 
-    QtCore.QObject.__getattribute__ = getattribute
-    global _native
-    _native = native
+        def getattribute(self, name):
+            if name in replaced:
+                return types.MethodType(replaced[name], self)
+            return native(self, name)
+
+        cls.__getattribute__ = getattribute
+
+    # QProcess and QMenu look their attributes up with functions of their own.
+    for cls in (QtCore.QProcess, QtWidgets.QMenu, QtCore.QObject):
+        patch(cls)
+
+
+def _native(obj, name):
+    native = next(_natives[cls] for cls in type(obj).__mro__ if cls in _natives)
+    return native(obj, name)
 
 
 def _is_signature(value) -> bool:
@@ -142,8 +158,7 @@ def _signal(obj, signature):
     if "(" not in compact:
         # PythonQt also accepts the bare name.
         return _native(obj, compact), None
-    normalized = QtCore.QMetaObject.normalizedSignature(signature)
-    normalized = normalized.decode() if isinstance(normalized, bytes) else bytes(normalized).decode() if not isinstance(normalized, str) else normalized
+    normalized = bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
     if obj.metaObject().indexOfSignal(normalized) < 0:
         raise ValueError(f"{obj.metaObject().className()} '{obj.property('objectName')}' has no signal {signature}")
     return None, normalized

@@ -150,7 +150,9 @@ class RenderedView(QtWidgets.QWidget):
 
     def _forward(self, event, vtk_event, key=None):
         ratio = self.devicePixelRatioF()
-        position = event.position() if hasattr(event, "position") else QtCore.QPointF(self.mapFromGlobal(QtGui.QCursor.pos()))
+        position = (
+            event.position() if hasattr(event, "position") else QtCore.QPointF(self.mapFromGlobal(QtGui.QCursor.pos()))
+        )
         modifiers = event.modifiers()
         shift = int(bool(modifiers & QtCore.Qt.KeyboardModifier.ShiftModifier))
         control = int(bool(modifiers & QtCore.Qt.KeyboardModifier.ControlModifier))

@@ -147,7 +147,10 @@ class MainWindow(QtWidgets.QMainWindow):
 
     def _updateModules(self):
         for module in slicer.app.moduleManager().loadedModules():
-            if isinstance(module, slicer.qSlicerScriptedLoadableModule) and self._moduleBox.findData(module.objectName) < 0:
+            if (
+                isinstance(module, slicer.qSlicerScriptedLoadableModule)
+                and self._moduleBox.findData(module.objectName) < 0
+            ):
                 self._moduleBox.addItem(module.icon, module.title, module.objectName)
         self._moduleBox.setCurrentIndex(self._moduleBox.findData(self._module))
 
@@ -315,6 +318,6 @@ def _value_at(node, ras):
     node.GetRASToIJKMatrix(matrix)
     index = [round(v) for v in matrix.MultiplyPoint((*local, 1.0))[:3]]
     size = node.GetImageData().GetDimensions()
-    if any(not 0 <= i < n for i, n in zip(index, size)):
+    if any(not 0 <= i < n for i, n in zip(index, size, strict=True)):
         return "-"
     return f"{node.GetImageData().GetScalarComponentAsDouble(*index, 0):g}"

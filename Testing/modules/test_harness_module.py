@@ -141,7 +141,13 @@ def test_parameters_survive_saving(widget, ramp, tmp_path):
 
 def test_wrong_values_are_refused(widget):
     node = widget._parameterNode
-    for name, value in (("threshold", 101.0), ("count", "three"), ("count", 0), ("method", "other"), ("inputVolume", 3)):
+    for name, value in (
+        ("threshold", 101.0),
+        ("count", "three"),
+        ("count", 0),
+        ("method", "other"),
+        ("inputVolume", 3),
+    ):
         with pytest.raises((ValueError, TypeError)):
             setattr(node, name, value)
 

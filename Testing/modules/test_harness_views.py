@@ -188,9 +188,9 @@ def test_wheel_scrolls_and_click_places_a_point(shown, app):
 
 
 def test_mouse_shows_position_and_value(shown, main_window, app):
+    from harness.pictures import to_view
     from PySide6 import QtCore
     from PySide6.QtTest import QTest
-    from harness.pictures import to_view
 
     view = shown["Red"]
     view.sliceLogic().SetSliceOffset(0)

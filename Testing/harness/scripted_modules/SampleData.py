@@ -1,4 +1,4 @@
-"""Stand-in for Slicer's SampleData module: keeps what is registered; downloads nothing unless a customDownloader does."""
+"""Stand-in for Slicer's SampleData module: keeps what is registered; a customDownloader is called, a URL never."""
 
 
 class SampleDataSource:

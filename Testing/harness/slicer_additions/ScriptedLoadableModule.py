@@ -46,7 +46,9 @@ class ScriptedLoadableModule:
         return os.path.join(os.path.dirname(self.parent.path), "Resources", filename)
 
     def getDefaultModuleDocumentationLink(self, docPage=None):
-        url = slicer.app.documentationBaseUrl + docPage if docPage else slicer.app.moduleDocumentationUrl(self.moduleName)
+        url = (
+            slicer.app.documentationBaseUrl + docPage if docPage else slicer.app.moduleDocumentationUrl(self.moduleName)
+        )
         return f'<p>For more information see the <a href="{url}">online documentation</a>.</p>'
 
     def runTest(self, msec=100, **kwargs):
@@ -144,7 +146,7 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
         self.messageDelay = 50
 
     def delayDisplay(self, message, requestedDelay=None, msec=None):
-        # Slicer shows the message for that long; here it is only logged, and the event loop catches up as it does there.
+        # Slicer shows the message for that long; here it is logged and the event loop catches up, as it does there.
         slicer.util.delayDisplay(message, 0)
 
     def takeScreenshot(self, name, description, type=-1):

@@ -1,9 +1,9 @@
 """Stand-in for slicer.cli: command-line modules are executables that slicer-core does not ship."""
 
 
-def run(module, node=None, parameters=None, wait_for_completion=False, delete_temporary_files=True, update_display=True):
+def run(module, node=None, parameters=None, wait_for_completion=False, **options):
     raise RuntimeError("Command-line modules are not available in the stand-in application.")
 
 
-def runSync(module, node=None, parameters=None, delete_temporary_files=True, update_display=True):
-    return run(module, node, parameters, True)
+def runSync(module, node=None, parameters=None, **options):
+    return run(module, node, parameters, True, **options)

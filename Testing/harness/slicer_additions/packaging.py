@@ -26,7 +26,7 @@ def pip_check(requirements) -> bool:
 
 
 def pip_ensure(requirements, requester=None, **kwargs) -> None:
-    """Slicer asks the user and installs what is missing; here it is written down. Skipped in testing mode, as in Slicer."""
+    """Slicer asks the user and installs; here it is written down. Skipped in testing mode, as in Slicer."""
     if pip_check(requirements):
         return
     import slicer

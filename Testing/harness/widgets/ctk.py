@@ -86,7 +86,7 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
         """Hide the contents, or show again what was hidden here: a child that the module hid stays hidden."""
         if self._collapsed:
             for child in self.children():
-                if isinstance(child, QtWidgets.QWidget) and not child.property("hidden"):
+                if isinstance(child, QtWidgets.QWidget) and not child.isHidden():
                     child.setVisible(False)
                     self._hidden_by_us.append(child)
             self.setMaximumHeight(self._height + 2)
@@ -130,11 +130,19 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
         arrow = QtWidgets.QStyleOption()
         arrow.initFrom(self)
         arrow.rect = QtCore.QRect(6, (self._height - 12) // 2, 12, 12)
-        primitive = style.PrimitiveElement.PE_IndicatorArrowRight if self._collapsed else style.PrimitiveElement.PE_IndicatorArrowDown
+        primitive = (
+            style.PrimitiveElement.PE_IndicatorArrowRight
+            if self._collapsed
+            else style.PrimitiveElement.PE_IndicatorArrowDown
+        )
         painter.drawPrimitive(primitive, arrow)
         painter.setPen(self.property("palette").color(QtGui.QPalette.ColorRole.ButtonText))
         text = self._header().adjusted(24, 0, -4, 0)
-        painter.drawText(text, QtCore.Qt.AlignmentFlag.AlignVCenter | QtCore.Qt.AlignmentFlag.AlignLeft, self._text.replace("&&", "&"))
+        painter.drawText(
+            text,
+            QtCore.Qt.AlignmentFlag.AlignVCenter | QtCore.Qt.AlignmentFlag.AlignLeft,
+            self._text.replace("&&", "&"),
+        )
         if self.hasFocus():
             painter.setPen(QtGui.QPen(self.property("palette").color(QtGui.QPalette.ColorRole.Highlight), 1))
             painter.drawRect(self._header().adjusted(1, 1, -2, -2))
@@ -165,7 +173,7 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
     def _apply(self):
         if self._collapsed:
             for child in self.children():
-                if isinstance(child, QtWidgets.QWidget) and not child.property("hidden"):
+                if isinstance(child, QtWidgets.QWidget) and not child.isHidden():
                     child.setVisible(False)
                     self._hidden_by_us.append(child)
             self.setMaximumHeight(18)  # the title alone, without the frame's lower edge
@@ -319,7 +327,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
     prefix = Property(str, lambda self: self._spin.property("prefix"), lambda self, text: self._spin.setPrefix(text))
     tracking = Property(bool, lambda self: self._tracking, _setTracking)
     spinBoxVisible = Property(
-        bool, lambda self: not self._spin.property("hidden"), lambda self, visible: self._spin.setVisible(visible)
+        bool, lambda self: not self._spin.isHidden(), lambda self, visible: self._spin.setVisible(visible)
     )
 
     setValue = _setValue
@@ -344,7 +352,10 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
     currentPathChanged = Signal(str)
     validInputChanged = Signal(bool)
-    PQ_SIGNALS = {"currentPathChanged(QString)": "currentPathChanged", "currentPathChanged(const QString&)": "currentPathChanged"}
+    PQ_SIGNALS = {
+        "currentPathChanged(QString)": "currentPathChanged",
+        "currentPathChanged(const QString&)": "currentPathChanged",
+    }
 
     # ctkPathLineEdit::Filter
     Dirs = 0x001
@@ -377,9 +388,13 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
     def browse(self):
         if int(self._filters) & self.Files and int(self._filters) & self.Writable:
-            path = QtWidgets.QFileDialog.getSaveFileName(self, "Select a file", self._getPath(), ";;".join(self._name_filters))
+            path = QtWidgets.QFileDialog.getSaveFileName(
+                self, "Select a file", self._getPath(), ";;".join(self._name_filters)
+            )
         elif int(self._filters) & self.Files:
-            path = QtWidgets.QFileDialog.getOpenFileName(self, "Select a file", self._getPath(), ";;".join(self._name_filters))
+            path = QtWidgets.QFileDialog.getOpenFileName(
+                self, "Select a file", self._getPath(), ";;".join(self._name_filters)
+            )
         else:
             path = QtWidgets.QFileDialog.getExistingDirectory(self, "Select a folder", self._getPath())
         if path:
@@ -412,7 +427,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
     settingKey = Property(str, lambda self: self._history_key, _setKey)
     showHistoryButton = Property(bool, lambda self: False, lambda self, value: None)
     showBrowseButton = Property(
-        bool, lambda self: not self._browse.property("hidden"), lambda self, visible: self._browse.setVisible(visible)
+        bool, lambda self: not self._browse.isHidden(), lambda self, visible: self._browse.setVisible(visible)
     )
 
     setCurrentPath = _setPath
@@ -458,7 +473,9 @@ class ctkDirectoryButton(QtWidgets.QPushButton):
 
     def _setDirectory(self, folder):
         folder = os.path.abspath(str(folder) or ".")
-        self.setText(QtGui.QFontMetrics(self.property("font")).elidedText(folder, QtCore.Qt.TextElideMode.ElideMiddle, 260))
+        self.setText(
+            QtGui.QFontMetrics(self.property("font")).elidedText(folder, QtCore.Qt.TextElideMode.ElideMiddle, 260)
+        )
         if folder != self._directory:
             self._directory = folder
             self.directoryChanged.emit(folder)
@@ -507,7 +524,9 @@ class ctkMessageBox(QtWidgets.QMessageBox):
 class ctkComboBox(QtWidgets.QComboBox):
     """A combo box with a text for no choice."""
 
-    defaultText = Property(str, lambda self: self.property("placeholderText"), lambda self, t: self.setPlaceholderText(t))
+    defaultText = Property(
+        str, lambda self: self.property("placeholderText"), lambda self, t: self.setPlaceholderText(t)
+    )
 
 
 class ctkRangeWidget(QtWidgets.QWidget):
@@ -539,11 +558,21 @@ class ctkRangeWidget(QtWidgets.QWidget):
 
     minimumValue = Property(float, lambda self: self._values()[0], lambda self, v: self._low.setValue(v))
     maximumValue = Property(float, lambda self: self._values()[1], lambda self, v: self._high.setValue(v))
-    minimum = Property(float, lambda s: s._low.property("minimum"), lambda s, v: s.setRange(v, s._high.property("maximum")))
-    maximum = Property(float, lambda s: s._high.property("maximum"), lambda s, v: s.setRange(s._low.property("minimum"), v))
-    singleStep = Property(float, lambda s: s._low.property("singleStep"), lambda s, v: (s._low.setSingleStep(v), s._high.setSingleStep(v)))
-    decimals = Property(int, lambda s: s._low.property("decimals"), lambda s, v: (s._low.setDecimals(v), s._high.setDecimals(v)))
-    suffix = Property(str, lambda s: s._low.property("suffix"), lambda s, v: (s._low.setSuffix(v), s._high.setSuffix(v)))
+    minimum = Property(
+        float, lambda s: s._low.property("minimum"), lambda s, v: s.setRange(v, s._high.property("maximum"))
+    )
+    maximum = Property(
+        float, lambda s: s._high.property("maximum"), lambda s, v: s.setRange(s._low.property("minimum"), v)
+    )
+    singleStep = Property(
+        float, lambda s: s._low.property("singleStep"), lambda s, v: (s._low.setSingleStep(v), s._high.setSingleStep(v))
+    )
+    decimals = Property(
+        int, lambda s: s._low.property("decimals"), lambda s, v: (s._low.setDecimals(v), s._high.setDecimals(v))
+    )
+    suffix = Property(
+        str, lambda s: s._low.property("suffix"), lambda s, v: (s._low.setSuffix(v), s._high.setSuffix(v))
+    )
 
 
 CLASSES = (

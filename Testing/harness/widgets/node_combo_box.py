@@ -164,7 +164,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             self._unobserveNames()
             self._combo.clear()
             if self._options["noneEnabled"] or self._current is None:
-                self._combo.addItem(self._options["noneDisplay"] if self._options["noneEnabled"] else self._placeholder(), None)
+                self._combo.addItem(
+                    self._options["noneDisplay"] if self._options["noneEnabled"] else self._placeholder(), None
+                )
             for node in self.nodes():
                 self._combo.addItem(node.GetName() or "", node.GetID())
                 self._name_observers[node] = node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._nodeModified)
@@ -186,7 +188,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._actions = []
         options = self._options
         labels = {
-            "create": [(f"Create new {self.nodeTypeLabel(t)}", t) for t in self._types] if options["addEnabled"] else [],
+            "create": [(f"Create new {self.nodeTypeLabel(t)}", t) for t in self._types]
+            if options["addEnabled"]
+            else [],
             "rename": [(f"Rename current {self.nodeTypeLabel(self._types[0])}…", None)]
             if options["renameEnabled"] and self._types
             else [],
@@ -234,7 +238,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     def _rename(self, _):
         node = self.currentNode()
-        name = QtWidgets.QInputDialog.getText(self, "Rename", "New name:", QtWidgets.QLineEdit.EchoMode.Normal, node.GetName())
+        name = QtWidgets.QInputDialog.getText(
+            self, "Rename", "New name:", QtWidgets.QLineEdit.EchoMode.Normal, node.GetName()
+        )
         if name:
             node.SetName(name)
             self.currentNodeRenamed.emit(name)

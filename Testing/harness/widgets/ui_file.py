@@ -10,8 +10,8 @@ from PySide6 import QtCore
 def prepare_ui(content):
     """(tree for PySide6, connections taken out).
 
-    Connections with MRML types in their signatures are unknown to PySide6: the stand-in of qMRMLWidget hands the scene on
-    by itself. Sets and enumerations of ctk and Slicer classes are passed as texts.
+    Connections with MRML types in their signatures are unknown to PySide6: the stand-in of qMRMLWidget hands the scene
+    on by itself. Sets and enumerations of ctk and Slicer classes are passed as texts.
     """
     root = ElementTree.fromstring(content)
     taken = []

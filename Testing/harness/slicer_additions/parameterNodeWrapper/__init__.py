@@ -1,7 +1,7 @@
 """Stand-in for slicer.parameterNodeWrapper: typed access to a parameter node, and its connection with widgets.
 
-The subset modules use: int, float, str, bool, enumerations, paths, MRML nodes, Optional and unions of nodes, list, dict and
-tuple of these, parameter packs; Default and the validators; ``connectGui`` by the property ``SlicerParameterName``.
+The subset modules use: int, float, str, bool, enumerations, paths, MRML nodes, Optional and unions of nodes, list, dict
+and tuple of these, parameter packs; Default and the validators; ``connectGui`` by the property ``SlicerParameterName``.
 """
 
 from .connectors import Decimals, GuiConnector, SingleStep, createGuiConnector, parameterNodeGuiConnector
@@ -19,7 +19,12 @@ from .validators import (
     WithinRange,
 )
 from .values import ParameterInfo
-from .wrapper import SlicerParameterNamePropertyName, findChildWidgetForParameter, isParameterNodeWrapper, parameterNodeWrapper
+from .wrapper import (
+    SlicerParameterNamePropertyName,
+    findChildWidgetForParameter,
+    isParameterNodeWrapper,
+    parameterNodeWrapper,
+)
 
 __all__ = [
     "Choice",

@@ -121,7 +121,11 @@ class _BoolConnector(_SignalConnector):
 
     @staticmethod
     def canRepresent(widget, datatype):
-        return splitAnnotations(datatype)[0] is bool and type(widget) in (qt.QCheckBox, qt.QPushButton, ctk.ctkCheckablePushButton)
+        return splitAnnotations(datatype)[0] is bool and type(widget) in (
+            qt.QCheckBox,
+            qt.QPushButton,
+            ctk.ctkCheckablePushButton,
+        )
 
     def __init__(self, widget, datatype):
         super().__init__(widget, datatype)
@@ -143,7 +147,13 @@ class _NumberConnector(_SignalConnector):
     def canRepresent(widget, datatype):
         kind = splitAnnotations(datatype)[0]
         integers = (qt.QSlider, qt.QSpinBox, ctk.ctkSliderWidget)
-        floats = (qt.QDoubleSpinBox, ctk.ctkSliderWidget, ctk.ctkDoubleSpinBox, slicer.qMRMLSliderWidget, slicer.qMRMLSpinBox)
+        floats = (
+            qt.QDoubleSpinBox,
+            ctk.ctkSliderWidget,
+            ctk.ctkDoubleSpinBox,
+            slicer.qMRMLSliderWidget,
+            slicer.qMRMLSpinBox,
+        )
         return (kind is int and type(widget) in integers) or (kind is float and type(widget) in floats)
 
     def __init__(self, widget, datatype):
@@ -160,7 +170,9 @@ class _NumberConnector(_SignalConnector):
         maximum = within.maximum if within else high.maximum if high else None
         slider = type(widget) in (qt.QSlider, ctk.ctkSliderWidget, slicer.qMRMLSliderWidget)
         if slider and (minimum is None or maximum is None):
-            raise RuntimeError(f"{type(widget).__name__} '{widget.objectName}' needs bounds: annotate with WithinRange.")
+            raise RuntimeError(
+                f"{type(widget).__name__} '{widget.objectName}' needs bounds: annotate with WithinRange."
+            )
         # The bounds of the .ui file do not survive: Slicer sets what the annotation says, or none.
         unbounded = 2**31 - 1 if self.kind is int else 1e300
         widget.minimum = -unbounded if minimum is None else minimum

@@ -28,14 +28,16 @@ def _process(cls):
         names = list(self.allParameters)
         if len(args) > len(names) or set(kwargs) - set(names):
             raise ValueError(f"{cls.__name__} has the members {names}")
-        given = dict(zip(names, args), **kwargs)
+        given = dict(zip(names, args, strict=False), **kwargs)
         for name, info in self.allParameters.items():
             value = given[name] if name in given else info.defaultValue()
             _check(info, value)
             object.__setattr__(self, "_value_" + name, value)
 
     cls.__init__ = __init__
-    cls.__eq__ = lambda self, other: type(self) is type(other) and all(getattr(self, n) == getattr(other, n) for n in hints)
+    cls.__eq__ = lambda self, other: (
+        type(self) is type(other) and all(getattr(self, n) == getattr(other, n) for n in hints)
+    )
     cls.__repr__ = lambda self: f"{cls.__name__}({', '.join(f'{n}={getattr(self, n)!r}' for n in hints)})"
     cls.getValue = _getValue
     cls.setValue = _setValue

@@ -34,7 +34,9 @@ class IsInstance(Validator):
 
     def validate(self, value):
         if value is not None and not isinstance(value, self.types):
-            raise TypeError(f"Value {value!r} is a {type(value).__name__}; expected {', '.join(t.__name__ for t in self.types)}")
+            raise TypeError(
+                f"Value {value!r} is a {type(value).__name__}; expected {', '.join(t.__name__ for t in self.types)}"
+            )
 
 
 class Minimum(Validator):

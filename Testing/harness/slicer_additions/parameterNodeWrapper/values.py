@@ -200,12 +200,12 @@ class TupleStore(Store):
     def check(self, value):
         if len(value) != len(self.entries):
             raise ValueError(f"{len(self.entries)} values are needed")
-        for entry, part in zip(self.entries, value):
+        for entry, part in zip(self.entries, value, strict=True):
             entry.check(part)
 
     def write(self, node, name, value):
         node.SetParameter(name, "")
-        for index, (entry, part) in enumerate(zip(self.entries, value)):
+        for index, (entry, part) in enumerate(zip(self.entries, value, strict=True)):
             entry.write(node, f"{name}.{index}", part)
 
     def read(self, node, name):
@@ -238,7 +238,7 @@ class DictStore(Store):
         self.values.write(node, name + ".values", value.values())
 
     def read(self, node, name):
-        pairs = zip(self.keys.read(node, name + ".keys"), self.values.read(node, name + ".values"))
+        pairs = zip(self.keys.read(node, name + ".keys"), self.values.read(node, name + ".values"), strict=True)
         return ObservedDict(self, node, name, dict(pairs))
 
     def remove(self, node, name):

@@ -72,7 +72,8 @@ class HarnessExampleParameterNode:
     verbose: bool = False
     title: str = "example"
     folder: pathlib.Path
-    limit: Optional[int]
+    limit: Optional[int]  # noqa: UP045 - both spellings must work
+    size: int | None
     names: list[str]
     extraVolumes: list[vtkMRMLScalarVolumeNode]
     range: Range
@@ -110,10 +111,7 @@ class HarnessExampleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def exit(self):
-        if self._parameterNode:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self._parameterNodeGuiTag = None
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._checkCanApply)
+        self.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event):
         self.setParameterNode(None)
