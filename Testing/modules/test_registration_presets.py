@@ -1,0 +1,267 @@
+"""Presets: the engine's, the user's, the scene's; batch lists; dependencies; sample data."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slicer
+from modules import scene_builders as build
+
+ENGINE = Path(__file__).with_name("quick_engine.py")
+
+
+@pytest.fixture
+def presets(scene):
+    from SAMConvexRegistrationLib import presets
+
+    return presets
+
+
+@pytest.fixture
+def custom(presets):
+    return presets.RegistrationSettings(
+        preset="mr-ct", strength=presets.Strength.GENTLE, quality=presets.Quality.BEST, threads=3, maximumMemoryGib=4.5
+    )
+
+
+def test_the_list_names_the_engines_presets(presets):
+    from samconvex.presets import PRESETS
+
+    assert list(presets.builtInPresets()) == list(PRESETS)
+
+
+def test_every_choice_is_one_the_engine_accepts(presets):
+    import argparse
+
+    from samconvex import register_command
+
+    parser = argparse.ArgumentParser()
+    register_command.add_arguments(parser)
+    for strength in presets.Strength:
+        for quality in presets.Quality:
+            for affine in presets.Affine:
+                for refinement in presets.Refinement:
+                    for device in presets.Device:
+                        settings = presets.RegistrationSettings(
+                            "fast-preview", strength, quality, device, affine, refinement, 2, 3.5, 7
+                        )
+                        parser.parse_args(["f", "m", "-o", "out", *settings.engineArguments()])
+
+
+def test_strength_and_quality_change_the_engines_settings():
+    from samconvex.choices import adjusted
+    from samconvex.presets import PRESETS
+
+    plain = PRESETS["ct-inter-patient"]
+    assert adjusted(plain) == plain
+    assert adjusted(plain, "gentle").coupling > plain.coupling > adjusted(plain, "strong").coupling
+    assert adjusted(plain, quality="fast").adam.iterations < plain.adam.iterations
+    assert adjusted(plain, quality="best").adam.iterations > plain.adam.iterations
+
+
+def test_a_preset_of_the_user_is_kept_and_deleted(presets, custom, tmp_path):
+    presets.saveUserPreset("My knees / left", custom, tmp_path)
+    assert presets.userPresets(tmp_path) == {"My knees / left": custom}
+    (tmp_path / "broken.json").write_text("{")
+    assert list(presets.userPresets(tmp_path)) == ["My knees / left"]
+    presets.deleteUserPreset("My knees / left", tmp_path)
+    assert presets.userPresets(tmp_path) == {}
+
+
+def test_a_preset_in_the_scene_travels_with_its_file(presets, custom, tmp_path):
+    presets.saveScenePreset("Study A", custom, slicer.mrmlScene)
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear(0)
+    assert presets.scenePresets(slicer.mrmlScene) == {}
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert presets.scenePresets(slicer.mrmlScene) == {"Study A": custom}
+    presets.deleteScenePreset("Study A", slicer.mrmlScene)
+    assert presets.scenePresets(slicer.mrmlScene) == {}
+
+
+def test_a_preset_of_an_unknown_version_is_skipped(presets):
+    node = presets.saveScenePreset("Future", presets.RegistrationSettings(), slicer.mrmlScene)
+    node.SetText(json.dumps({"strength": "telepathic"}))
+    assert presets.scenePresets(slicer.mrmlScene) == {}
+
+
+# --- batch ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def logic(load_scripted_module, repository):
+    load_scripted_module(repository / "SAMConvexRegistration" / "SAMConvexRegistration.py", enter=False)
+    logic = slicer.util.getModuleLogic("SAMConvexRegistration")
+
+    def command(arguments):
+        behavior = "input" if any("broken" in str(argument) for argument in arguments) else "done"
+        return [sys.executable, str(ENGINE), behavior, *[str(argument) for argument in arguments]]
+
+    logic.engineCommand = command
+    return logic
+
+
+def write_image(path):
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(build.box_array())
+    image.SetSpacing((3.0, 3.0, 3.0))
+    sitk.WriteImage(image, str(path))
+
+
+def test_a_csv_of_pairs_runs_through_and_a_failed_pair_stops_no_other(logic, presets, tmp_path):
+    from SAMConvexRegistrationLib import batch
+
+    for name in ("a.nii.gz", "b.nii.gz", "broken.nii.gz"):
+        write_image(tmp_path / name)
+    (tmp_path / "pairs.csv").write_text("name,fixed,moving\nfirst,a.nii.gz,b.nii.gz\nsecond,a.nii.gz,broken.nii.gz\n,b.nii.gz,a.nii.gz\n")
+    pairs = batch.readPairs(tmp_path / "pairs.csv")
+    out = tmp_path / "out"
+    out.mkdir()
+    run = batch.BatchRun(logic.fileBatchItems(pairs, out, presets.RegistrationSettings()), out)
+    items = run.wait()
+    assert [(item.name, item.state.value) for item in items] == [("first", "done"), ("second", "failed"), ("pair003", "done")]
+    assert "constant" in items[1].message and run.fraction == 1.0
+    assert (out / "first" / "transform.h5").is_file()
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert [entry["state"] for entry in manifest] == ["done", "failed", "done"]
+    assert manifest[0]["report"]["preset"] == "ct-inter-patient"
+
+
+def test_volumes_of_the_scene_are_registered_to_one_fixed_volume(logic, presets):
+    from SAMConvexRegistrationLib import batch
+
+    array = build.smooth_array()
+    fixed, first, second = (build.volume(name, array, build.oblique()) for name in ("Fixed", "Day 1", "Day 2"))
+    run = batch.BatchRun(logic.sceneBatchItems(fixed, [first, second], presets.RegistrationSettings()))
+    assert all(item.state.value == "done" for item in run.wait())
+    for name in ("Day 1 to Fixed", "Day 2 to Fixed", "Day 1 registered to Fixed", "Day 2 registered to Fixed"):
+        assert slicer.util.getNode(name) is not None
+
+
+def test_cancelling_a_batch_leaves_out_the_rest(logic, presets, tmp_path):
+    from SAMConvexRegistrationLib import batch
+
+    write_image(tmp_path / "a.nii.gz")
+    path = tmp_path / "a.nii.gz"
+    run = batch.BatchRun(logic.fileBatchItems([(n, path, path) for n in "xyz"], tmp_path, presets.RegistrationSettings()))
+    run.start()
+    run.cancel()
+    run.wait()
+    assert [item.state.value for item in run.items] == ["cancelled", "idle", "idle"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("fixed,target\na,b\n", "columns fixed and moving"),
+        ("fixed,moving\n", "lists no pair"),
+        ("fixed,moving\nmissing.nii,missing.nii\n", "pair 1.*missing.nii"),
+        ("name,fixed,moving\nx,pairs.csv,pairs.csv\nx,pairs.csv,pairs.csv\n", "more than once"),
+    ],
+)
+def test_a_wrong_csv_is_explained(scene, tmp_path, content, sentence):
+    from SAMConvexRegistrationLib import batch
+
+    (tmp_path / "pairs.csv").write_text(content)
+    with pytest.raises(batch.BatchError, match=sentence):
+        batch.readPairs(tmp_path / "pairs.csv")
+
+
+# --- console --------------------------------------------------------------------------------------------------------
+
+
+def test_the_console_function_waits_and_gives_the_result(logic):
+    array = build.smooth_array()
+    fixed, moving = build.volume("Fixed", array, build.oblique()), build.volume("Moving", array, build.oblique())
+    points = build.markups("P", [build.center_of(moving)])
+    seg = build.segmentation("S", moving, [("a", "A", (1, 0, 0), array > 300)])
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Mine")
+    seen = []
+    result = logic.registerVolumes(
+        fixed, moving, preset="ct-inter-patient", outputTransform=None, outputVolume=volume, movingSegmentation=seg,
+        outputSegmentation=None, movingMarkups=points, progressCallback=lambda *progress: seen.append(progress),
+    )
+    assert result.transformNode.GetName() == "Moving to Fixed"
+    assert result.outputs.volume is volume and np.ptp(slicer.util.arrayFromVolume(volume)) > 500
+    assert result.outputs.segmentation.GetSegmentation().GetNumberOfSegments() == 1
+    assert result.outputs.markups.GetNumberOfControlPoints() == 1
+    assert result.report["preset"] == "ct-inter-patient"
+    assert ("convex", 0.5, "") in seen
+
+
+def test_the_console_function_cancels_when_the_callback_says_so(logic):
+    from SAMConvexRegistrationLib.job import JobCancelled
+
+    fixed, moving = (build.volume(name, build.smooth_array(), build.oblique()) for name in ("Fixed", "Moving"))
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    with pytest.raises(JobCancelled):
+        logic.registerVolumes(fixed, moving, progressCallback=lambda stage, fraction, message: fraction < 0.4)
+    assert slicer.mrmlScene.GetNumberOfNodes() == count
+
+
+def test_the_non_blocking_form_returns_at_once(logic):
+    from harness import wait_until
+
+    fixed, moving = (build.volume(name, build.smooth_array(), build.oblique()) for name in ("Fixed", "Moving"))
+    job = logic.startRegistration(fixed, moving)
+    assert not job.isFinished
+    wait_until(lambda: job.isFinished, 20)
+    assert job.result.transformNode is not None
+
+
+# --- dependencies and sample data -----------------------------------------------------------------------------------
+
+
+def test_nothing_is_installed_or_asked_where_torch_is_there(scene):
+    from SAMConvexRegistrationLib import dependencies
+
+    assert dependencies.missingReason() == ""
+    dependencies.ensure()
+    assert not getattr(slicer, "packaging", None) or not getattr(slicer.packaging, "installed", [])
+
+
+def test_an_old_or_missing_torch_is_told(scene, monkeypatch):
+    from SAMConvexRegistrationLib import dependencies
+
+    monkeypatch.setattr(dependencies, "torchVersion", lambda: "1.13.1+cpu")
+    assert "1.13.1" in dependencies.missingReason()
+    monkeypatch.setattr(dependencies, "torchVersion", lambda: None)
+    assert dependencies.missingReason() == "PyTorch is not installed."
+    with pytest.raises(dependencies.DependencyError, match="PyTorch extension"):
+        dependencies.ensure()
+
+
+def test_torch_comes_through_the_pytorch_extension(scene, monkeypatch):
+    from types import SimpleNamespace
+
+    from SAMConvexRegistrationLib import dependencies
+
+    calls = []
+
+    class Logic:
+        def installTorch(self, **options):
+            calls.append(options)
+            return "torch"
+
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", SimpleNamespace(PyTorchUtilsLogic=Logic))
+    monkeypatch.setattr(dependencies, "torchVersion", lambda: None)
+    dependencies.ensure()
+    assert calls == [{"askConfirmation": True, "torchVersionRequirement": ">=2.1"}]
+
+
+def test_the_sample_pair_has_a_known_deformation(scene):
+    from SAMConvexRegistrationLib import nodes, sampledata
+
+    array = build.smooth_array((60, 60, 60))
+    fixed = build.volume("CT", array, build.centered(np.diag([-3.0, -3.0, 3.0, 1.0]), array.shape))
+    moving = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT deformed")
+    sampledata.fillDeformed(moving, fixed)
+    deformed = slicer.util.arrayFromVolume(moving)
+    assert deformed.shape == array.shape and np.allclose(nodes.ijkToRas(moving), nodes.ijkToRas(fixed))
+    assert np.abs(deformed - array).max() > 100
+    assert np.array_equal(deformed[0], array[0])
