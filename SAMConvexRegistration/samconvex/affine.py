@@ -1,0 +1,390 @@
+"""Robust affine alignment without learning: many starts, one score, robust refinement, and a confidence.
+
+Fields of view differ wildly in practice, so no single starting rule is safe. Starts come from the bodies' geometry
+(world coordinates, boxes, centers and spread of mass, tops, bottoms) and from an exhaustive search over all
+translations, for a few tilts and scales, on a coarse grid. Every start gets the same score: how much better than
+chance the overlapping tissue agrees in MIND-SSC and, between CTs, in windowed intensities. The best are refined and
+scored again on a finer grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .errors import InputError
+from .features.mind import mind_ssc
+from .geometry import Grid
+from .progress import Progress, stage
+from .robust_affine import AffineProblem, limited
+from .sampling import sample
+from .transforms import AffineTransform
+from .translation_search import chance_level, peaks, translation_gain
+from .volume import Volume, body_mask, normalized_intensity, resample
+
+MODELS = ("affine", "similarity", "rigid")
+STAGE = "affine"
+# Working voxels: about this many in the larger body's box, between these spacings in mm.
+VOXELS, FINEST, COARSEST = 250_000, 1.0, 6.0
+# Smaller images are crops of one organ: all of them counts, there is no body outline to find.
+CROP_MM = 120.0
+# Pitch (head tilt), roll, yaw in degrees and scale of the moving image that the translation search tries.
+ORIENTATIONS = (
+    (0, 0, 0, 1.0),
+    (20, 0, 0, 1.0),
+    (-20, 0, 0, 1.0),
+    (0, 20, 0, 1.0),
+    (0, -20, 0, 1.0),
+    (0, 0, 20, 1.0),
+    (0, 0, -20, 1.0),
+    (0, 0, 0, 0.85),
+    (0, 0, 0, 1.18),
+)
+# Two maps that differ by less than this share of the body's radius are one hypothesis.
+SAME = 0.12
+# An alternative that differs by more than this share puts the body elsewhere.
+ELSEWHERE = 0.35
+# Below this confidence the report warns.
+LOW_CONFIDENCE = 0.5
+
+
+@dataclass(frozen=True)
+class AffineResult:
+    """What :func:`moments_affine` returns.
+
+    Attributes:
+        transform: maps fixed LPS points to moving LPS points.
+        confidence: in [0, 1]; below ``LOW_CONFIDENCE`` a person should look.
+        details: ``reason`` (one sentence), ``hypotheses`` (name, start and final gain of each that was refined),
+            ``gain``, ``overlap``, ``inliers``, ``margin``, ``notes``.
+    """
+
+    transform: AffineTransform
+    confidence: float
+    details: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """Intensities and region that counts, both (1, 1, D, H, W), on an identity-direction grid around the body."""
+
+    values: torch.Tensor
+    region: torch.Tensor
+    grid: Grid
+    is_ct: bool
+
+    def coarser(self) -> _Image:
+        return _Image(_halved(self.values), _halved(self.region), self.grid.strided(2), self.is_ct)
+
+    def points(self) -> np.ndarray:
+        """(N, 3) LPS mm of the region's voxels."""
+        index = torch.nonzero(self.region[0, 0] > 0.5).cpu().numpy()
+        return self.grid.voxels_to_points(index[:, ::-1])
+
+
+@dataclass
+class _Hypothesis:
+    name: str
+    transform: AffineTransform
+    start_gain: float = 0.0
+    gain: float = 0.0
+
+
+def moments_affine(
+    fixed: Volume,
+    moving: Volume,
+    *,
+    fixed_mask: Volume | None = None,
+    moving_mask: Volume | None = None,
+    model: str = "affine",
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> AffineResult:
+    """Affine map from fixed to moving LPS points, from the images alone.
+
+    Args:
+        fixed, moving: any 3D images; modalities may differ.
+        fixed_mask, moving_mask: tissue to align, nonzero; any grid. Default: the body that is found.
+        model: "affine" (12 degrees of freedom), "similarity" (7) or "rigid" (6).
+        seed: of the points that are drawn; the same seed gives the same answer.
+        progress: called often with the stage "affine"; may raise Cancelled.
+
+    Raises:
+        InputError: unknown model, or a mask without voxels in its image.
+    """
+    if model not in MODELS:
+        raise InputError(f"The affine model {model!r} is unknown; use one of {', '.join(MODELS)}.")
+    report = stage(progress, STAGE)
+    report(0.0)
+    notes: list[str] = []
+    regions = []
+    for volume, mask, share in ((fixed, fixed_mask, 0.1), (moving, moving_mask, 0.2)):
+        regions.append(_region(volume, mask, notes))
+        report(share)
+    spacing = _working_spacing([region for _, region in regions])
+    fine = [
+        _image(v, base, region, spacing, device) for v, (base, region) in zip((fixed, moving), regions, strict=True)
+    ]
+    coarse = [image.coarser() for image in fine]
+    report(0.25)
+
+    fixed_features, moving_features = (_features(image, coarse, 1, 1) for image in coarse)
+    problem = AffineProblem(
+        fixed_features,
+        coarse[0].region,
+        coarse[0].grid,
+        moving_features,
+        coarse[1].region,
+        coarse[1].grid,
+        points=3000,
+        seed=seed,
+    )
+    starts = _geometric_starts(coarse[0], coarse[1])
+    starts += _searched_starts(coarse[0], coarse[1], stage(progress, STAGE, 0.25, 0.5))
+    for start in starts:
+        start.transform = _of_model(start.transform, problem.center, model)
+        start.gain = start.start_gain = problem.evaluate(start.transform)["gain"]
+    starts = _distinct(starts, problem)[:6]
+    # Most starts soon meet in the same place; only those that stay apart and close in score deserve more steps.
+    for iterations, first, last in ((6, 0.5, 0.65), (10, 0.65, 0.8)):
+        for number, start in enumerate(starts):
+            if start.gain < 0.4 * starts[0].gain and iterations > 6:
+                continue
+            width = (last - first) / len(starts)
+            inner = stage(progress, STAGE, first + number * width, first + (number + 1) * width)
+            start.transform = problem.refine(start.transform, model=model, iterations=iterations, report=inner)
+            start.gain = problem.evaluate(start.transform)["gain"]
+        starts = _distinct(starts, problem)
+    margin = _margin(starts, problem)
+
+    fixed_features, moving_features = (_features(image, fine, 2, 2) for image in fine)
+    problem = AffineProblem(
+        fixed_features,
+        fine[0].region,
+        fine[0].grid,
+        moving_features,
+        fine[1].region,
+        fine[1].grid,
+        points=5000,
+        seed=seed,
+    )
+    # A start far behind the best one has never overtaken it on the finer grid.
+    finalists = [start for start in starts[:2] if start.gain > 0.7 * starts[0].gain] or starts[:1]
+    for number, start in enumerate(finalists):
+        inner = stage(progress, STAGE, 0.8 + 0.1 * number, 0.9 + 0.1 * number)
+        start.transform = problem.refine(start.transform, model=model, iterations=10, report=inner)
+        start.gain = problem.evaluate(start.transform)["gain"]
+    best = max(finalists, key=lambda start: start.gain)
+    scores = problem.evaluate(best.transform)
+    if len(finalists) > 1:
+        margin = min(margin, _margin(sorted(finalists, key=lambda start: -start.gain), problem))
+    confidence = _confidence(scores, margin)
+    report(1.0)
+    details = {
+        "reason": _reason(best.name, scores, margin, confidence),
+        "hypotheses": [
+            {"name": s.name, "start_gain": round(s.start_gain, 4), "gain": round(s.gain, 4)} for s in starts
+        ],
+        "margin": round(margin, 4),
+        **{key: round(value, 4) for key, value in scores.items()},
+        "notes": notes,
+    }
+    return AffineResult(best.transform, confidence, details)
+
+
+def _region(volume: Volume, mask: Volume | None, notes: list[str]) -> tuple[Volume, Volume]:
+    """The image at 4 mm (or its own, finer resolution for crops) and the tissue that counts, on one identity grid."""
+    is_crop = bool((volume.grid.extent < CROP_MM).all())
+    base = resample(volume, volume.grid.canonical(2.0 if is_crop else 4.0))
+    inside = resample(volume.with_tensor(torch.ones_like(volume.tensor, dtype=torch.uint8)), base.grid, mode="nearest")
+    region = inside
+    if not is_crop:
+        try:
+            region = resample(body_mask(base), base.grid, mode="nearest")
+        except InputError:
+            notes.append(f"No body outline was found in {volume.name}; all of it was aligned.")
+    if mask is not None:
+        chosen = resample(mask, base.grid, mode="nearest").tensor != 0
+        both = chosen & (region.tensor != 0)
+        chosen = both if bool(both.any()) else chosen & (inside.tensor != 0)
+        if not bool(chosen.any()):
+            raise InputError(f"{mask.name} has no voxel inside {volume.name}; check that the mask belongs to it.")
+        region = region.with_tensor(chosen.to(torch.uint8))
+    return base, region
+
+
+def _box(region: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """Lower corner and edge lengths in mm of the region's bounding box."""
+    index = torch.nonzero(region.tensor[0, 0]).numpy()[:, ::-1]
+    lower, upper = index.min(0) - 0.5, index.max(0) + 0.5
+    corners = region.grid.voxels_to_points(np.stack([lower, upper]))
+    return corners[0], corners[1] - corners[0]
+
+
+def _working_spacing(regions: list[Volume]) -> float:
+    largest = max(float(np.prod(_box(region)[1])) for region in regions)
+    return float(np.clip((largest / VOXELS) ** (1 / 3), FINEST, COARSEST))
+
+
+def _image(volume: Volume, base: Volume, region: Volume, spacing: float, device: torch.device | str) -> _Image:
+    lower, lengths = _box(region)
+    grid = Grid.covering(np.stack([lower, lower + lengths]), spacing, margin_mm=2 * spacing)
+    # The base image is as sharp as the working grid needs unless that is finer.
+    source = base if spacing >= min(base.grid.spacing) else volume
+    values = resample(source, grid).tensor
+    soft = resample(region.with_tensor(region.tensor.float()), grid, fill=0.0).tensor
+    is_ct = volume.modality == "ct"
+    if not is_ct:
+        values = normalized_intensity(volume.with_tensor(values, grid))
+    return _Image(values.to(device), soft.to(device), grid, is_ct)
+
+
+def _features(image: _Image, both: list[_Image], dilation: int, smoothing: int) -> torch.Tensor:
+    """(1, C, D, H, W): MIND-SSC, and between CTs the soft tissue, bone and lung windows."""
+    ct = all(other.is_ct for other in both)
+    values = image.values
+    scaled = (values.clamp(-1000, 1000) + 1000) / 2000 if image.is_ct else values
+    channels = [mind_ssc(scaled, 1, dilation) * (2 / 12**0.5)]
+    if ct:
+        windows = ((-160.0, 240.0), (150.0, 700.0), (-900.0, -300.0))
+        channels += [(values.clamp(lower, upper) - lower) / (upper - lower) for lower, upper in windows]
+    return _smoothed(torch.cat(channels, 1), smoothing)
+
+
+def _halved(values: torch.Tensor) -> torch.Tensor:
+    # Partial blocks at the far side repeat their edge, so that centers follow Grid.strided.
+    padding = [n for size in values.shape[:1:-1] for n in (0, size % 2)]
+    return F.avg_pool3d(F.pad(values, padding, mode="replicate"), 2)
+
+
+def _smoothed(values: torch.Tensor, passes: int) -> torch.Tensor:
+    """``passes`` binomial filters [1, 2, 1] / 4 along every axis; variance ``passes`` / 2 voxels squared."""
+    if passes:
+        values = F.pad(values, (passes,) * 6, mode="replicate")
+    for _ in range(2 * passes):
+        values = F.avg_pool3d(values, 2, 1)
+    return values
+
+
+def _geometric_starts(fixed: _Image, moving: _Image) -> list[_Hypothesis]:
+    """Starts from where the bodies lie and how far they reach."""
+    f, m = fixed.points(), moving.points()
+    if min(len(f), len(m)) < 8:
+        return [_Hypothesis("world coordinates", AffineTransform.identity())]
+    f_mass, m_mass = f.mean(0), m.mean(0)
+    f_low, f_high, m_low, m_high = f.min(0), f.max(0), m.min(0), m.max(0)
+    f_box, m_box = (f_low + f_high) / 2, (m_low + m_high) / 2
+    shifts = {
+        "world coordinates": np.zeros(3),
+        "centers of the bodies' boxes": m_box - f_box,
+        "centers of mass": m_mass - f_mass,
+        "tops of the bodies": np.append((m_mass - f_mass)[:2], m_high[2] - f_high[2]),
+        "bottoms of the bodies": np.append((m_mass - f_mass)[:2], m_low[2] - f_low[2]),
+    }
+    starts = [_Hypothesis(name, AffineTransform(np.eye(3), shift)) for name, shift in shifts.items()]
+    stretch = np.clip(m.std(0) / np.maximum(f.std(0), 1e-6), 0.75, 1.35)
+    moments = AffineTransform(np.diag(stretch), m_mass - stretch * f_mass)
+    return [*starts, _Hypothesis("centers and spread of mass", moments)]
+
+
+def _searched_starts(fixed: _Image, moving: _Image, report: Callable[[float], None]) -> list[_Hypothesis]:
+    """The best translations for each of a few tilts and scales of the moving image."""
+    spacing = fixed.grid.spacing[0]
+    fixed_features = _features(fixed, [fixed, moving], 1, 0)[0]
+    starts = []
+    for number, (pitch, roll, yaw, scale) in enumerate(ORIENTATIONS):
+        report(number / len(ORIENTATIONS))
+        matrix = _rotation(pitch, roll, yaw) * scale
+        turned = _turned(moving, matrix, spacing)
+        features = _features(turned, [fixed, moving], 1, 0)[0]
+        chance = 0.9 * chance_level(fixed_features, fixed.region[0, 0], features, turned.region[0, 0])
+        weights = fixed.region[0, 0], turned.region[0, 0]
+        gain = translation_gain(fixed_features, weights[0], features, weights[1], max(chance, 1e-6))
+        name = "translation search" if number == 0 else f"translation search at {pitch},{roll},{yaw} deg, x{scale}"
+        for value, shift in peaks(gain, turned.grid.shape, 4 if number == 0 else 2):
+            # A fixed point p lies at p - fixed origin + shift + turned origin of the turned image.
+            offset = np.asarray(turned.grid.origin) - np.asarray(fixed.grid.origin) + shift * spacing
+            center = moving.grid.center
+            starts.append(_Hypothesis(name, AffineTransform(matrix, matrix @ (offset - center) + center), value))
+    return starts
+
+
+def _rotation(pitch: float, roll: float, yaw: float) -> np.ndarray:
+    """About x (left), y (posterior) and z (superior), degrees."""
+    result = np.eye(3)
+    for axis, angle in enumerate(np.radians([pitch, roll, yaw])):
+        turn = np.eye(3)
+        j, k = (axis + 1) % 3, (axis + 2) % 3
+        turn[j, j] = turn[k, k] = np.cos(angle)
+        turn[k, j] = np.sin(angle)
+        turn[j, k] = -turn[k, j]
+        result = turn @ result
+    return result
+
+
+def _turned(moving: _Image, matrix: np.ndarray, spacing: float) -> _Image:
+    """The moving image seen through ``matrix`` about its grid center: value(q) = moving(matrix (q - c) + c)."""
+    if np.array_equal(matrix, np.eye(3)):
+        return moving
+    center = moving.grid.center
+    corners = (moving.grid.corners() - center) @ np.linalg.inv(matrix).T + center
+    grid = Grid.covering(corners, spacing)
+    points = grid.voxel_centers(reference=center, device=moving.values.device)
+    points = points @ torch.as_tensor(matrix.T.copy(), dtype=points.dtype, device=points.device)
+    background = float(moving.values.min())
+    values = sample(moving.values, moving.grid, points, reference=center, fill=background)
+    region = sample(moving.region, moving.grid, points, reference=center, fill=0.0)
+    return _Image(values, region, grid, moving.is_ct)
+
+
+def _of_model(transform: AffineTransform, center: np.ndarray, model: str) -> AffineTransform:
+    """Nearest map of the model that moves ``center`` as before."""
+    matrix = limited(transform.matrix, model)
+    return AffineTransform(matrix, transform.map_points(center[None])[0] - matrix @ center)
+
+
+def _distance(first: AffineTransform, second: AffineTransform, problem: AffineProblem) -> float:
+    """Root mean square distance in mm of where two maps put the fixed points."""
+    points = problem.points[::10]
+    return float(np.sqrt(np.square(first.map_points(points) - second.map_points(points)).sum(1).mean()))
+
+
+def _distinct(hypotheses: list[_Hypothesis], problem: AffineProblem) -> list[_Hypothesis]:
+    """Best first, without those that repeat a better one."""
+    kept: list[_Hypothesis] = []
+    for hypothesis in sorted(hypotheses, key=lambda h: -h.gain):
+        limit = SAME * problem.radius
+        if all(_distance(hypothesis.transform, other.transform, problem) > limit for other in kept):
+            kept.append(hypothesis)
+    return kept
+
+
+def _margin(hypotheses: list[_Hypothesis], problem: AffineProblem) -> float:
+    """How far the best alternative that puts the body elsewhere falls behind the first: 1 far, 0 level."""
+    best = hypotheses[0]
+    if best.gain <= 0:
+        return 0.0
+    limit = ELSEWHERE * problem.radius
+    others = [h.gain for h in hypotheses[1:] if _distance(h.transform, best.transform, problem) > limit]
+    return 1.0 - max([0.0, *others]) / best.gain
+
+
+def _confidence(scores: dict[str, float], margin: float) -> float:
+    """Logistic in gain and margin."""
+    evidence = 14.0 * (scores["gain"] - 0.22) + 3.0 * (margin - 0.35)
+    return float(1 / (1 + np.exp(-evidence)))
+
+
+def _reason(name: str, scores: dict[str, float], margin: float, confidence: float) -> str:
+    numbers = (
+        f"{100 * scores['overlap']:.0f} % of the smaller body overlaps, {100 * scores['inliers']:.0f} % of that agrees "
+        f"and the next place for it scores {100 * margin:.0f} % lower"
+    )
+    if confidence >= LOW_CONFIDENCE:
+        return f"The alignment started from {name} fits best: {numbers}."
+    return f"The affine alignment (started from {name}) is uncertain, look at it: {numbers}."
