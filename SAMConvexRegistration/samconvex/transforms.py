@@ -197,16 +197,20 @@ class Transform:
                 if image.GetNumberOfComponentsPerPixel() != 3 or image.GetDimension() != 3:
                     raise InputError(f"{path} is no displacement field; it needs 3 components per voxel in 3D.")
                 return cls((DisplacementField.from_sitk_image(image),))
-            return cls(tuple(_parts(sitk.ReadTransform(str(location)), like)))
+            transform = sitk.ReadTransform(str(location))
         except RuntimeError as error:
             raise InputError(f"{path} could not be read as a transform; give an ITK .h5, .tfm or .txt file.") from error
+        try:
+            return cls(tuple(_parts(transform, like)))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
 
 def _parts(transform: sitk.Transform, like: Grid | None) -> list[Part]:
     """Flatten an ITK transform into parts in the order they act on points."""
     transform = transform.Downcast() if hasattr(transform, "Downcast") else transform
     if transform.GetDimension() != 3:
-        raise InputError("The transform is not 3D; give a 3D transform.")
+        raise InputError("the transform is not 3D; give a 3D transform.")
     if isinstance(transform, sitk.CompositeTransform):
         nested = [transform.GetNthTransform(n) for n in range(transform.GetNumberOfTransforms())]
         return [part for inner in reversed(nested) for part in _parts(inner, like)]
@@ -215,7 +219,7 @@ def _parts(transform: sitk.Transform, like: Grid | None) -> list[Part]:
     if isinstance(transform, sitk.DisplacementFieldTransform):
         return [DisplacementField.from_sitk_image(transform.GetDisplacementField())]
     if like is None:
-        raise InputError(f"A {transform.GetName()} needs the fixed image to be sampled on; give it too.")
+        raise InputError(f"a {transform.GetName()} needs the fixed image to be sampled on; give it too.")
     # Sampled with a margin, then one node finer than the usual B-spline knots.
     grid = Grid.covering(like.corners(), 3.0, margin_mm=6.0)
     image = sitk.TransformToDisplacementField(
