@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import Cancelled, InputError, ResourceError, SamConvexError
     from .geometry import Grid
+    from .matching import Matches, match_points
     from .presets import PRESETS, Settings
     from .registration import RegistrationResult, register
     from .transforms import AffineTransform, Transform
@@ -24,12 +25,14 @@ __all__ = [
     "Cancelled",
     "Grid",
     "InputError",
+    "Matches",
     "RegistrationResult",
     "ResourceError",
     "SamConvexError",
     "Settings",
     "Transform",
     "Volume",
+    "match_points",
     "read_labels",
     "read_volume",
     "register",
@@ -40,9 +43,11 @@ __all__ = [
 _MODULES = {
     "PRESETS": "presets",
     "AffineTransform": "transforms",
+    "Matches": "matching",
     "RegistrationResult": "registration",
     "Settings": "presets",
     "Transform": "transforms",
+    "match_points": "matching",
     "register": "registration",
     "Cancelled": "errors",
     "Grid": "geometry",

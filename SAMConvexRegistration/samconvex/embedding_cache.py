@@ -1,7 +1,7 @@
 """Embeddings kept in memory and on disk by content, so that asking the same volume again takes milliseconds.
 
-An entry's key is the checksum of voxels, grid, mask and weights. Disk entries are 8-bit, written atomically, and the oldest go when
-the folder grows beyond its limit; an entry that cannot be read counts as absent.
+An entry's key is the checksum of voxels, grid, mask and weights. Disk entries are 8-bit, written atomically, and the
+oldest go when the folder grows beyond its limit; an entry that cannot be read counts as absent.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def _voxel_checksum(tensor: torch.Tensor) -> str:
     checksum.update(memoryview(array.reshape(-1).view("uint8")))
     value = checksum.hexdigest()
     identity = id(tensor)
-    _checksums[identity] = (weakref.ref(tensor, lambda _: _checksums.pop(identity, None)), tensor._version, sparse, value)
+    reference = weakref.ref(tensor, lambda _: _checksums.pop(identity, None))
+    _checksums[identity] = (reference, tensor._version, sparse, value)
     return value
 
 

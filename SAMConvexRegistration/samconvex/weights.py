@@ -59,7 +59,8 @@ class SamModel:
     Attributes:
         network: in evaluation mode; (B, 1, D, H, W) -> dict of unit maps "fine", "coarse" (and "semantic").
         prepare: Hounsfield units or MR values (float tensor, any shape) -> network input.
-        fine_stride, coarse_stride, multiple: voxels along x, y, z; feature ``i`` lies at ``stride * i + (stride - 1) / 2``.
+        fine_stride, coarse_stride, multiple: voxels along x, y, z; feature ``i`` lies at voxel
+            ``stride * i + (stride - 1) / 2``.
         spacing_mm: isotropic voxel size of the input.
         tile_voxels: input voxels that one forward pass takes in bounded memory.
         halo: input voxels along z that a tile needs around it.
@@ -102,7 +103,7 @@ def imported_folder() -> Path:
 
 
 def shipped_folder() -> Path | None:
-    """Folder of the shipped weights: in an installed wheel, in Slicer's packaged module folder, or in the repository."""
+    """Folder of the shipped weights: in an installed wheel, in Slicer's packaged modules, or in the repository."""
     package = Path(__file__).resolve().parent
     candidates = (
         package / "models",
@@ -134,7 +135,7 @@ def find(name_or_path: str | os.PathLike | None = None) -> WeightsEntry | Path:
     if Path(wanted).is_file():
         return Path(wanted)
     names = ", ".join(entry.name for entry in entries) or "none"
-    raise InputError(f"{wanted} is neither a weights file nor a known name (known: {names}); see `samconvex weights list`.")
+    raise InputError(f"{wanted} is neither a weights file nor a known name ({names}); see `samconvex weights list`.")
 
 
 def path_of(name_or_path: str | os.PathLike | None = None) -> Path:
@@ -200,7 +201,9 @@ def import_weights(path: str | os.PathLike, name: str | None = None) -> WeightsE
         }
         _write_index(folder, index)
     except OSError as error:
-        raise ResourceError(f"{folder} cannot be written ({error.strerror}); set SAMCONVEX_HOME to a folder that can.") from error
+        raise ResourceError(
+            f"{folder} cannot be written ({error.strerror}); set SAMCONVEX_HOME to a folder that can."
+        ) from error
     return next(entry for entry in _entries(folder, "imported") if entry.name == name)
 
 
@@ -241,7 +244,7 @@ def load_sam(name_or_path: str | os.PathLike | None = None) -> SamModel:
     stamp = path.stat()
     model = _load_cached(str(path.resolve()), stamp.st_mtime_ns, stamp.st_size)
     if isinstance(found, WeightsEntry) and model.sha256 != found.sha256:
-        raise InputError(f"{path} is not the file that was {found.origin} (checksum differs); install or import it again.")
+        raise InputError(f"{path} is not the file that was {found.origin} (checksum); install or import it again.")
     return model
 
 
@@ -297,7 +300,8 @@ def compact_model(
 ) -> SamModel:
     """Wrap a compact network that is already in memory (training, tests)."""
     return SamModel(
-        name, "sam-compact", network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d), sam_compact.preprocess,
+        name, "sam-compact", network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d),
+        sam_compact.preprocess,
         (network.fine_stride,) * 3, (network.coarse_stride,) * 3, (network.multiple,) * 3, network.spacing_mm,
         tile_voxels=14_000_000, halo=48, modality=modality, sha256=digest, calibration=calibration or {},
     )

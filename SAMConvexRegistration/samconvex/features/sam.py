@@ -1,12 +1,13 @@
 """SAM features: anatomical embeddings of a volume (Yan et al., IEEE TMI 2022), for matching and for registration.
 
-A volume is brought onto an identity-direction grid at the network's spacing, everything outside the body becomes air, and the
-network maps it to a fine and a coarse field of unit vectors. The descriptor of a point joins both, so that the dot product of two
-descriptors is the mean of the two cosines.
+A volume is brought onto an identity-direction grid at the network's spacing, everything outside the body becomes air,
+and the network maps it to a fine and a coarse field of unit vectors. The descriptor of a point joins both, so that the
+dot product of two descriptors is the mean of the two cosines.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -24,8 +25,9 @@ from ..volume import Volume, body_mask, resample
 from ..weights import SamModel, load_sam
 from . import FeatureMap
 
-# Search vectors of more voxels than this would not fit beside everything else; matching then works in chunks anyway.
 _AIR_HU = -1000.0
+# What normalized_intensity() maps to [0, 1].
+CT_WINDOW = (-1000.0, 1000.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,8 @@ class SearchIndex:
         self.vectors = torch.empty(len(self.voxels), channels, dtype=dtype, device=device)
         plane = grid.size[0] * grid.size[1]
         for z0, z1 in slabs(grid, 200_000):
-            first, last = torch.searchsorted(self.voxels, torch.tensor([z0 * plane, z1 * plane], device=device)).tolist()
+            ends = torch.tensor([z0 * plane, z1 * plane], device=device)
+            first, last = torch.searchsorted(self.voxels, ends).tolist()
             if first == last:
                 continue
             inside = self.voxels[first:last] - z0 * plane
@@ -96,6 +99,12 @@ class SearchIndex:
             coarse = _sample_map(embedding.coarse, points, grid.center)[0].flatten(1)[:, inside].T
             fine = embedding.fine.tensor[0, :, z0:z1].flatten(1)[:, inside].T.float()
             self.vectors[first:last] = join(fine, coarse).to(dtype)
+        self._grid = grid
+
+    def places(self) -> torch.Tensor:
+        """(V, 3) float32 LPS mm of the voxels, relative to the fine grid's center."""
+        centers = self._grid.voxel_centers(reference=self._grid.center, device=self.voxels.device)
+        return centers.reshape(-1, 3)[self.voxels]
 
 
 def join(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
@@ -179,7 +188,7 @@ def looks_like_ct(volume: Volume) -> bool:
 
 
 def _body_grid(volume: Volume, body: Volume, model: SamModel) -> tuple[Grid, torch.Tensor, torch.Tensor]:
-    """Grid at the network's spacing around the body, sizes at its multiples, with the body (bool) and body plus skin on it."""
+    """Grid around the body at the network's spacing, sizes at its multiples; body and body plus skin (bool)."""
     where = torch.nonzero(body.tensor[0, 0]).flip(1).double().numpy()
     if not len(where):
         raise InputError(f"The mask of {volume.name} is empty; draw it, or leave it out.")
@@ -254,7 +263,9 @@ def _tiles(shape: torch.Size, model: SamModel) -> list[tuple[int, int, int, int]
     depth, plane = shape[0], shape[1] * shape[2]
     step = model.multiple[2]
     halo = -(-model.halo // step) * step
-    core = depth if depth * plane <= model.tile_voxels else max(step, (model.tile_voxels // plane - 2 * halo) // step * step)
+    core = depth
+    if depth * plane > model.tile_voxels:
+        core = max(step, (model.tile_voxels // plane - 2 * halo) // step * step)
     return [
         (z, min(z + core, depth), max(z - halo, 0), min(z + core + halo, depth)) for z in range(0, depth, core)
     ]
@@ -273,10 +284,11 @@ def on_grid(embedding: SamEmbedding, grid: Grid, parts: str = "both") -> Feature
         maps = [getattr(embedding, name) for name in (("fine", "coarse") if parts == "both" else (parts,))]
         vectors = [F.normalize(_sample_map(part, points, grid.center), dim=1) for part in maps]
         block = vectors[0] if len(vectors) == 1 else torch.cat(vectors, 1).mul_(0.5**0.5)
-        outside = sample(
-            embedding.body.float()[None, None], embedding.fine.grid, points, reference=grid.center, mode="nearest", fill=0.0
+        inside = sample(
+            embedding.body.float()[None, None], embedding.fine.grid, points,
+            reference=grid.center, mode="nearest", fill=0.0,
         )
-        block *= (outside > 0).to(block)
+        block *= (inside > 0).to(block)
         if output is None:
             output = torch.empty(1, block.shape[1], *grid.shape, device=device)
         output[:, :, z0:z1] = block
@@ -286,21 +298,24 @@ def on_grid(embedding: SamEmbedding, grid: Grid, parts: str = "both") -> Feature
 
 @dataclass(frozen=True)
 class SamExtractor:
-    """SAM as a feature extractor of the solvers: volume on a working grid -> descriptors at the fine stride.
+    """SAM as a feature extractor of the solvers: a CT normalized to [0, 1] on a working grid -> unit descriptors on it.
 
     Attributes:
+        model: loaded network, registry name or file; None is the shipped one.
         parts: "fine", "coarse" or "both".
-        stride: voxels of the working grid per feature voxel.
     """
 
-    model: SamModel
+    model: SamModel | str | os.PathLike | None = None
     parts: str = "both"
-    stride: int = 2
-    device: str = "cpu"
+    device: torch.device | str = "cpu"
 
     def __call__(self, volume: Volume) -> FeatureMap:
-        """Embed ``volume`` (cached by content) and return its descriptors on the working grid strided by ``stride``."""
-        from ..embedding_cache import embed_cached
+        """Embed ``volume`` and return (1, C, D, H, W) unit descriptors on its own grid, zero outside the body."""
+        return self.pooled(volume, 1)
 
-        embedding = embed_cached(volume, self.model, device=self.device)
-        return on_grid(embedding, volume.grid.strided(self.stride), self.parts)
+    def pooled(self, volume: Volume, factor: int) -> FeatureMap:
+        """The descriptors at the centers of blocks of ``factor``^3 voxels, instead of their mean, to save memory."""
+        lower, upper = CT_WINDOW
+        hounsfield = volume.with_tensor(volume.tensor.float().cpu() * (upper - lower) + lower)
+        embedding = embed(hounsfield, self.model, device=self.device)
+        return on_grid(embedding, volume.grid.strided(factor), self.parts)

@@ -1,7 +1,8 @@
-"""The authors' 3D SAM and UAE networks, so that their published checkpoints load (Yan et al., IEEE TMI 2022; UAE, MICCAI 2023).
+"""The authors' 3D SAM and UAE networks, so that their published checkpoints load (Yan et al., TMI 2022; UAE, 2023).
 
-An anisotropic 3D ResNet-18 with a fine feature pyramid at stride 2 and a coarse head at stride 4 (z) and 16 (y, x). UAE adds a
-second pyramid, the semantic head. Module names equal the checkpoint's keys. Written from the published description.
+An anisotropic 3D ResNet-18 with a fine feature pyramid at stride 2 and a coarse head at stride 4 (z) and 16 (y, x). UAE
+adds a second pyramid, the semantic head. Module names equal the checkpoint's keys. Written from the published
+description.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ class _Pyramid(nn.Module):
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         top = self.lateral_convs[-1](levels[-1])
-        for lateral, level in zip(reversed(list(self.lateral_convs)[:-1]), reversed(levels[:-1])):
-            side = lateral(level)
+        for number in range(len(levels) - 2, -1, -1):
+            side = self.lateral_convs[number](levels[number])
             top = side + F.interpolate(top, size=side.shape[2:], mode="nearest")
         return self.fpn_convs[0](top)
 
@@ -149,13 +150,18 @@ def from_state(state: dict[str, Tensor]) -> SAMOfficial:
     """
     if "backbone.conv1.conv.weight" not in state:
         raise ValueError("not a SAM or UAE checkpoint")
-    network = SAMOfficial(semantic=any(key.startswith("semantic_head.") for key in state))
+    # Without storage until the checkpoint's tensors take their places: no second random initialization.
+    with torch.device("meta"):
+        network = SAMOfficial(semantic=any(key.startswith("semantic_head.") for key in state))
     expected = network.state_dict()
     # Training heads and loss buffers of the published files are not needed for inference.
     kept = {key: value for key, value in state.items() if key in expected}
     missing = [key for key in expected if key not in kept and not key.endswith("num_batches_tracked")]
     wrong = [key for key in kept if kept[key].shape != expected[key].shape]
     if missing or wrong:
-        raise ValueError(f"{len(missing)} tensors missing, {len(wrong)} of another shape, such as {(missing + wrong)[0]}")
-    network.load_state_dict(kept, strict=False)
+        example = (missing + wrong)[0]
+        raise ValueError(f"{len(missing)} tensors missing, {len(wrong)} of another shape, such as {example}")
+    counters = {key: torch.tensor(0) for key in expected if key not in kept}
+    floats = {key: value.float() if value.is_floating_point() else value for key, value in kept.items()}
+    network.load_state_dict({**floats, **counters}, assign=True)
     return network.eval()

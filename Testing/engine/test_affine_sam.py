@@ -1,0 +1,128 @@
+"""SAM-affine: recovers known affine maps from matches, resists wrong ones, and says when it does not know."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from samconvex.affine_sam import (
+    CONFIDENT,
+    PointPairs,
+    ransac_similarity,
+    reweighted_affine,
+    sam_affine,
+    sam_coarse,
+    similarity_from_points,
+)
+from samconvex.features.sam import embed
+from samconvex.geometry import Grid
+from samconvex.transforms import AffineTransform, Transform
+from samconvex.volume import Volume
+
+from engine.sam_fixtures import body_points, random_model, textured_body
+
+
+def rotation(degrees: float, axis: int = 2) -> np.ndarray:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    matrix = np.eye(3)
+    i, j = [k for k in range(3) if k != axis]
+    matrix[i, i] = matrix[j, j] = c
+    matrix[i, j], matrix[j, i] = -s, s
+    return matrix
+
+
+def pairs_of(transform: AffineTransform, outliers: float, noise: float = 1.0, count: int = 300) -> PointPairs:
+    random = np.random.default_rng(0)
+    fixed = random.uniform(-150, 150, (count, 3)) + [10, 200, -900]
+    moving = transform.map_points(fixed) + random.normal(0, noise, (count, 3))
+    wrong = random.random(count) < outliers
+    moving[wrong] = random.uniform(-200, 200, (int(wrong.sum()), 3)) + [10, 200, -900]
+    return PointPairs(fixed, moving, np.ones(count))
+
+
+def test_similarity_is_exact_without_noise():
+    truth = AffineTransform.about(np.array([5.0, 6, 7]), 1.2 * rotation(30, 1), np.array([3.0, -40, 8]))
+    points = np.random.default_rng(1).normal(size=(20, 3)) * 50
+    matrix, translation = similarity_from_points(points, truth.map_points(points))
+    np.testing.assert_allclose(matrix, truth.matrix, atol=1e-9)
+    np.testing.assert_allclose(translation, truth.translation, atol=1e-7)
+
+
+def test_similarity_never_mirrors():
+    points = np.random.default_rng(1).normal(size=(20, 3)) * 50
+    matrix, _ = similarity_from_points(points, points * [-1, 1, 1])
+    assert np.linalg.det(matrix) > 0
+
+
+@pytest.mark.parametrize("outliers", [0.0, 0.4, 0.7])
+def test_robust_fit_survives_wrong_pairs(outliers):
+    matrix = rotation(12) @ np.diag([1.1, 0.95, 1.2])
+    truth = AffineTransform.about(np.array([0.0, 200, -900]), matrix, np.array([25.0, -60, 130]))
+    pairs = pairs_of(truth, outliers)
+    start, inlier = ransac_similarity(pairs, np.random.default_rng(0), limit_mm=25.0)
+    assert start is not None
+    found = reweighted_affine(pairs.where(inlier), start)
+    found = reweighted_affine(pairs, found)
+    test = np.random.default_rng(5).uniform(-100, 100, (50, 3)) + [10, 200, -900]
+    assert np.linalg.norm(found.map_points(test) - truth.map_points(test), axis=1).max() < 2.0
+
+
+def test_flat_point_clouds_keep_the_starting_scale():
+    truth = AffineTransform(np.eye(3), np.array([5.0, 0, 0]))
+    random = np.random.default_rng(0)
+    fixed = random.uniform(-100, 100, (80, 3)) * [1, 1, 0.01]
+    pairs = PointPairs(fixed, truth.map_points(fixed) + random.normal(0, 2, (80, 3)), np.ones(80))
+    found = reweighted_affine(pairs, AffineTransform.identity())
+    assert abs(found.matrix[2, 2] - 1) < 0.1
+
+
+def test_random_pairs_are_no_similarity_or_have_few_inliers():
+    pairs = pairs_of(AffineTransform.identity(), outliers=1.0)
+    _, inlier = ransac_similarity(pairs, np.random.default_rng(0))
+    assert inlier.mean() < 0.15
+    nothing, _ = ransac_similarity(pairs.where(np.arange(300) < 4), np.random.default_rng(0))
+    assert nothing is None
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model()
+
+
+def test_known_affine_between_images_is_recovered(model):
+    body = textured_body()
+    fixed_embedding = embed(body, model)
+    truth = AffineTransform.about(body.grid.center, 1.04 * rotation(3), np.array([30.0, -20, 55]))
+    grid = Grid.covering(truth.map_points(body.grid.corners()), 4.0)
+    moving = Transform((truth.inverse(),)).warp_volume(body, grid)
+    found, details = sam_affine(fixed_embedding, embed(moving, model))
+    points = body_points(body, 50)
+    errors = np.linalg.norm(found.map_points(points) - truth.map_points(points), axis=1)
+    assert errors.max() < 4.0
+    assert details["confidence"] >= CONFIDENT and details["reason"] == ""
+
+
+def test_masks_restrict_which_points_count(model):
+    body = textured_body()
+    embedding = embed(body, model)
+    half = body.tensor.clone().zero_().to(torch.uint8)
+    half[:, :, : half.shape[2] // 2] = 1
+    _, details = sam_affine(embedding, embedding, fixed_mask=Volume(half, body.grid))
+    _, whole = sam_affine(embedding, embedding)
+    assert details["points"] < 0.7 * whole["points"]
+
+
+def test_unrelated_images_give_no_confidence(model):
+    transform, details = sam_affine(embed(textured_body(0), model), embed(textured_body(9), model))
+    assert details["confidence"] < CONFIDENT and details["reason"]
+    assert np.isfinite(transform.matrix).all()
+
+
+def test_coarse_field_follows_what_the_affine_left(model):
+    body = textured_body()
+    embedding = embed(body, model)
+    shift = AffineTransform(np.eye(3), np.array([8.0, -6.0, 4.0]))
+    field = sam_coarse(embedding, embedding, shift, steps=200)
+    points = body_points(body, 30, share=0.2)
+    moved = Transform((field, shift)).map_points(points)
+    assert np.linalg.norm(moved - points, axis=1).mean() < 4.0

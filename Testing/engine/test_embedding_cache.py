@@ -1,0 +1,117 @@
+"""Embeddings are computed once per content: in memory, on disk, and never from a damaged entry."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from samconvex import embedding_cache
+from samconvex.embedding_cache import cache_folder, clear, content_key, embed_cached
+from samconvex.matching import match_points
+
+from engine.sam_fixtures import body_points, random_model, textured_body
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAMCONVEX_HOME", str(tmp_path))
+    monkeypatch.delenv("SAMCONVEX_NO_DISK_CACHE", raising=False)
+    clear()
+    yield
+    clear()
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    calls = []
+    real = embedding_cache.embed
+
+    def embed(*args, **kwargs):
+        calls.append(1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(embedding_cache, "embed", embed)
+    return calls
+
+
+def test_same_content_is_embedded_once(counted):
+    model = random_model()
+    first = embed_cached(textured_body(), model)
+    assert embed_cached(textured_body(), model) is first
+    assert len(counted) == 1
+
+
+def test_other_voxels_grid_mask_or_weights_are_another_entry():
+    body, model = textured_body(), random_model()
+    shifted = body.with_tensor(body.tensor, body.grid.cropped((1, 0, 0), body.grid.size))
+    keys = {
+        content_key(body, model), content_key(textured_body(1), model), content_key(shifted, model),
+        content_key(body, random_model(1)), content_key(body, model, mask=body),
+    }
+    assert len(keys) == 5
+
+
+def test_voxels_changed_in_place_are_noticed(counted):
+    body, model = textured_body(), random_model()
+    embed_cached(body, model)
+    body.tensor[0, 0, 24, 20, 24] += 500
+    embed_cached(body, model)
+    assert len(counted) == 2
+
+
+def test_disk_entry_replaces_the_network_and_matches_alike(counted):
+    body, model = textured_body(), random_model()
+    points = body_points(body)
+    direct = match_points(embed_cached(body, model), points, embed_cached(body, model), mode="fast")
+    clear()
+    stored = embed_cached(body, model)
+    assert len(counted) == 1 and stored.fine.grid.spacing == (4.0, 4.0, 4.0)
+    again = match_points(stored, points, stored, mode="fast")
+    np.testing.assert_allclose(again.points, direct.points, atol=0.2)
+    np.testing.assert_allclose(again.score, direct.score, atol=2e-3)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "garbage", "other content"])
+def test_damaged_entry_counts_as_absent(counted, damage):
+    body, model = textured_body(), random_model()
+    embed_cached(body, model)
+    (path,) = cache_folder().glob("*.pt")
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "garbage":
+        path.write_bytes(b"garbage")
+    else:
+        torch.save({"format": 1}, path)
+    clear()
+    embed_cached(body, model)
+    assert len(counted) == 2
+
+
+def test_disk_stays_within_its_limit(monkeypatch):
+    model = random_model()
+    embed_cached(textured_body(0), model)
+    (first,) = cache_folder().glob("*.pt")
+    monkeypatch.setattr(embedding_cache, "DISK_BYTES", int(first.stat().st_size * 1.5))
+    embed_cached(textured_body(1), model)
+    (left,) = cache_folder().glob("*.pt")
+    assert left != first
+    assert not list(cache_folder().glob("*.partial"))
+
+
+def test_unwritable_disk_only_costs_time(monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    monkeypatch.setenv("SAMCONVEX_HOME", str(blocked))
+    assert embed_cached(textured_body(), random_model()).body.any()
+
+
+def test_second_query_takes_milliseconds():
+    template, query, model = textured_body(0), textured_body(1), random_model()
+    points = body_points(template, 1)
+    match_points(template, points, query, weights=model)
+    start = time.perf_counter()
+    for _ in range(5):
+        match_points(template, points, query, weights=model, mode="fast")
+    assert (time.perf_counter() - start) / 5 < 0.25  # measured 0.01 s on an idle core; room for a busy one

@@ -1,0 +1,193 @@
+"""One-shot matching: the same physical place, whatever grid a volume lies on, and honesty about what is not there."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import threading
+
+import numpy as np
+import pytest
+from samconvex import match_command, matching
+from samconvex.errors import Cancelled, InputError
+from samconvex.features.sam import embed
+from samconvex.matching import match_points, robust_local_maps
+from samconvex.volume import write_volume
+
+from engine.sam_fixtures import body_points, random_model, textured_body, turned
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model()
+
+
+@pytest.fixture(scope="module")
+def body():
+    return textured_body()
+
+
+@pytest.fixture(scope="module")
+def embedding(body, model):
+    return embed(body, model)
+
+
+@pytest.mark.parametrize("mode", ["fast", "stable"])
+def test_points_are_found_in_the_same_volume(body, embedding, mode):
+    points = body_points(body, 40)
+    matches = match_points(embedding, points, embedding, mode=mode)
+    assert np.linalg.norm(matches.points - points, axis=1).max() < 1.0
+    assert matches.score.min() > 0.95 and matches.cycle_mm.max() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("degrees", "spacing", "flip"), [(0, (2.0, 2.0, 5.0), True), (25, (3.0, 3.0, 3.0), False), (-40, (2.5, 3.5, 4.5), True)]
+)
+def test_any_orientation_and_spacing_gives_the_same_place(body, embedding, model, degrees, spacing, flip):
+    points = body_points(body, 40)
+    matches = match_points(embedding, points, embed(turned(body, degrees, spacing, flip), model))
+    errors = np.linalg.norm(matches.points - points, axis=1)
+    assert np.median(errors) < 2.0 and np.percentile(errors, 90) < 5.0
+
+
+def test_shifted_copy_is_found_shifted_by_the_same_amount(body, embedding, model):
+    shift = np.array([37.5, -12.25, 81.0])
+    grid = body.grid
+    moved = body.with_tensor(body.tensor, type(grid)(grid.size, grid.spacing, tuple(np.asarray(grid.origin) + shift)))
+    points = body_points(body, 30)
+    matches = match_points(embedding, points, embed(moved, model))
+    np.testing.assert_allclose(matches.points - points, np.broadcast_to(shift, points.shape), atol=1.0)
+
+
+def test_thousands_of_points_go_through_one_product_like_single_ones(body, embedding):
+    points = body_points(body, 3000)
+    many = match_points(embedding, points, embedding, mode="fast")
+    few = match_points(embedding, points[2500:2510], embedding, mode="fast")
+    np.testing.assert_allclose(many.points[2500:2510], few.points, atol=1e-3)
+
+
+def test_matches_stay_in_the_body(embedding, body):
+    corner = body.grid.voxels_to_points(np.array([[1.0, 1.0, 1.0]]))
+    matches = match_points(embedding, corner, embedding, mode="fast")
+    voxel = np.round(embedding.fine.grid.points_to_voxels(matches.points)[0]).astype(int)
+    assert bool(embedding.body[voxel[2], voxel[1], voxel[0]])
+
+
+def test_limits_decide_what_is_found(body, embedding, model):
+    points = body_points(body, 10)
+    other = embed(textured_body(5), model)
+    strict = match_points(embedding, points, other, min_score=0.999)
+    assert not strict.found.any() and np.isnan(strict.positions).all() and np.isfinite(strict.points).all()
+    loose = match_points(embedding, points, other, min_score=-1, max_cycle_mm=1e6)
+    assert loose.found.all()
+
+
+def test_local_search_stays_near_the_prediction(body, embedding):
+    points = body_points(body, 20)
+    wrong = points + np.array([40.0, 0, 0])
+    found, _ = matching.nearest(embedding, embedding.descriptors(points), around=wrong, reach_mm=20.0)
+    assert np.linalg.norm(found - wrong, axis=1).max() < 26.0
+    right, _ = matching.nearest(embedding, embedding.descriptors(points), around=points, reach_mm=20.0)
+    assert np.linalg.norm(right - points, axis=1).max() < 1.0
+
+
+def test_neighborhood_vote_ignores_wrong_neighbors():
+    random = np.random.default_rng(0)
+    point = np.array([[10.0, 20.0, 30.0]])
+    sources = point[:, None] + random.uniform(-12, 12, (1, 27, 3))
+    targets = sources + [5.0, -7.0, 11.0]
+    targets[0, :9] += random.uniform(40, 90, (9, 3))
+    answer, spread, _ = robust_local_maps(point, sources, targets, np.ones((1, 27)), point)
+    np.testing.assert_allclose(answer[0], point[0] + [5.0, -7.0, 11.0], atol=0.5)
+    assert spread[0] < 1
+
+
+def test_unusable_arguments_are_refused(embedding, body):
+    with pytest.raises(InputError, match="finite"):
+        match_points(embedding, np.array([[np.nan, 0, 0]]), embedding)
+    with pytest.raises(InputError, match="N rows"):
+        match_points(embedding, np.zeros(3), embedding)
+    with pytest.raises(InputError, match="outside the template"):
+        match_points(embedding, np.array([[9999.0, 0, 0]]), embedding)
+    with pytest.raises(InputError, match="mode"):
+        match_points(embedding, body_points(body, 1), embedding, mode="psychic")
+    with pytest.raises(InputError, match="different networks"):
+        match_points(embedding, body_points(body, 1), embed(body, random_model(3)))
+    assert len(match_points(embedding, np.zeros((0, 3)), embedding)) == 0
+
+
+def test_wrong_modality_is_refused(body, model):
+    mr = body.with_tensor((body.tensor + 1000) // 4)
+    with pytest.raises(InputError, match="no CT"):
+        embed(mr, model)
+
+
+def test_cancelling_stops_the_work(body, model):
+    def cancel(stage, fraction, message=""):
+        if fraction > 0.1:
+            raise Cancelled()
+
+    with pytest.raises(Cancelled):
+        embed(body, model, progress=cancel)
+
+
+def test_tiles_equal_the_whole(body, model):
+    import dataclasses
+
+    whole = embed(body, model)
+    tiled = embed(body, dataclasses.replace(model, tile_voxels=96 * 96 * 80, halo=32))
+    inside = whole.body
+    cosine = (whole.fine.tensor.float() * tiled.fine.tensor.float()).sum(1)[0][inside]
+    assert float(cosine.quantile(0.05)) > 0.99
+
+
+@pytest.fixture
+def files(tmp_path, body, monkeypatch):
+    monkeypatch.setenv("SAMCONVEX_HOME", str(tmp_path / "home"))
+    import torch
+    from samconvex.networks.sam_compact import CHECKPOINT_FORMAT
+
+    network = random_model().network
+    content = {"format": CHECKPOINT_FORMAT, "version": 1, "config": network.config, "state_dict": network.state_dict()}
+    torch.save(content, tmp_path / "w.pt")
+    write_volume(body, tmp_path / "template.nii.gz")
+    write_volume(turned(body, 10, (4.0, 4.0, 4.0)), tmp_path / "query.nii.gz")
+    rows = "\n".join(",".join(f"{v:.3f}" for v in p) + f",P{i}" for i, p in enumerate(body_points(body, 3)))
+    (tmp_path / "points.csv").write_text("x,y,z,label\n" + rows + "\n,,,lost\n")
+    return tmp_path
+
+
+def run(files, *words):
+    parser = argparse.ArgumentParser()
+    match_command.add_match_arguments(parser)
+    words = [str(files / w) if (files / w).exists() else w for w in words]
+    args = parser.parse_args([*words, "--weights", str(files / "w.pt"), "--progress", "none"])
+    args.cancelled = threading.Event()
+    return match_command.run_match(args)
+
+
+def test_command_writes_the_promised_columns(files, body):
+    out = files / "out.csv"
+    words = ("template.nii.gz", "points.csv", "query.nii.gz", "-o", str(out), "--min-score", "0.2")
+    assert run(files, *words) == 0
+    rows = list(csv.DictReader(out.open()))
+    assert list(rows[0]) == ["label", "x", "y", "z", "score", "cycle_mm", "found"]
+    assert [r["label"] for r in rows] == ["P0", "P1", "P2", "lost"]
+    assert rows[3]["found"] == "false" and rows[3]["x"] == rows[3]["score"] == ""
+    found = np.array([[float(r[a]) for a in "xyz"] for r in rows[:3]])
+    assert np.linalg.norm(found - body_points(body, 3), axis=1).max() < 6.0
+    with pytest.raises(InputError, match="--overwrite"):
+        run(files, *words)
+
+
+def test_command_marks_lost_points_undefined_in_markups(files):
+    out = files / "out.mrk.json"
+    run(files, "template.nii.gz", "points.csv", "query.nii.gz", "-o", str(out), "--min-score", "1")
+    points = json.loads(out.read_text())["markups"][0]["controlPoints"]
+    assert [p["positionStatus"] for p in points] == ["undefined"] * 4
+
+
+def test_command_writes_one_file_per_query(files):
+    run(files, "template.nii.gz", "points.csv", "query.nii.gz", "template.nii.gz", "-o", str(files / "m.csv"))
+    assert (files / "m_query.csv").is_file() and (files / "m_template.csv").is_file()
