@@ -136,10 +136,10 @@ class DisplacementField:
         return cls(torch.from_numpy(array).permute(3, 0, 1, 2)[None].contiguous(), Grid.from_sitk(image))
 
 
-def smooth(tensor: torch.Tensor, passes: int) -> torch.Tensor:
-    """``passes`` box filters of 3 voxels over (1, C, D, H, W); the mean at a border counts real voxels only."""
+def smooth(tensor: torch.Tensor, passes: int, radius: int = 1) -> torch.Tensor:
+    """``passes`` box filters of (2 radius + 1)^3 voxels over (1, C, D, H, W); border means count real voxels only."""
     for _ in range(passes):
-        tensor = _BoxMean.apply(tensor)
+        tensor = _BoxMean.apply(tensor, radius)
     return tensor
 
 
@@ -156,34 +156,35 @@ def dilated(mask: torch.Tensor, reach: int) -> torch.Tensor:
 
 
 class _BoxMean(torch.autograd.Function):
-    """3^3 mean as shifted sums along each axis: several times faster on a CPU than average pooling."""
+    """Box mean as shifted sums along each axis: several times faster on a CPU than average pooling."""
 
     @staticmethod
-    def forward(ctx, tensor: torch.Tensor) -> torch.Tensor:
+    def forward(ctx, tensor: torch.Tensor, radius: int) -> torch.Tensor:
+        ctx.radius = radius
         for axis in (2, 3, 4):
-            tensor = _sum_of_three(tensor, axis)
-            tensor *= _share(tensor, axis)
+            tensor = _window_sum(tensor, axis, radius)
+            tensor *= _share(tensor, axis, radius)
         return tensor
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         for axis in (2, 3, 4):
-            gradient = _sum_of_three(gradient * _share(gradient, axis), axis)
-        return gradient
+            gradient = _window_sum(gradient * _share(gradient, axis, ctx.radius), axis, ctx.radius)
+        return gradient, None
 
 
-def _sum_of_three(tensor: torch.Tensor, axis: int) -> torch.Tensor:
+def _window_sum(tensor: torch.Tensor, axis: int, radius: int) -> torch.Tensor:
     result = tensor.clone(memory_format=torch.contiguous_format)
-    count = tensor.shape[axis] - 1
-    result.narrow(axis, 1, count).add_(tensor.narrow(axis, 0, count))
-    result.narrow(axis, 0, count).add_(tensor.narrow(axis, 1, count))
+    for shift in range(1, min(radius, tensor.shape[axis] - 1) + 1):
+        count = tensor.shape[axis] - shift
+        result.narrow(axis, shift, count).add_(tensor.narrow(axis, 0, count))
+        result.narrow(axis, 0, count).add_(tensor.narrow(axis, shift, count))
     return result
 
 
-def _share(tensor: torch.Tensor, axis: int) -> torch.Tensor:
+def _share(tensor: torch.Tensor, axis: int, radius: int) -> torch.Tensor:
     """One over the number of voxels under the window, shaped to broadcast along ``axis``."""
     size = tensor.shape[axis]
-    count = torch.full((size,), 3.0, dtype=tensor.dtype, device=tensor.device)
-    count[0] -= 1
-    count[-1] -= 1
-    return (1 / count).view([-1 if a == axis else 1 for a in range(tensor.ndim)])
+    place = torch.arange(size, device=tensor.device)
+    count = (place + radius).clamp(max=size - 1) - (place - radius).clamp(min=0) + 1
+    return (1 / count.to(tensor.dtype)).view([-1 if a == axis else 1 for a in range(tensor.ndim)])

@@ -7,6 +7,7 @@ from itertools import combinations
 import torch
 import torch.nn.functional as F
 
+from ..field import smooth
 from ..volume import Volume
 from . import FeatureMap
 
@@ -40,14 +41,8 @@ def mind_ssc(image: torch.Tensor, radius: int = 1, dilation: int = 2) -> torch.T
         return padded[:, :, z : z + depth, y : y + height, x : x + width]
 
     distances = torch.empty(1, CHANNELS, depth, height, width, dtype=image.dtype, device=image.device)
-    size = 2 * radius + 1
     for channel, (a, b) in enumerate(_PAIRS):
-        squared = (shifted(a) - shifted(b)).square_()
-        for axis in range(3):
-            kernel, padding = [1, 1, 1], [0, 0, 0]
-            kernel[axis], padding[axis] = size, radius
-            squared = F.avg_pool3d(squared, tuple(kernel), 1, tuple(padding), count_include_pad=False)
-        distances[:, channel] = squared[:, 0]
+        distances[:, channel] = smooth((shifted(a) - shifted(b)).square_(), 1, radius)[:, 0]
     distances -= distances.amin(1, keepdim=True)
     # The mean over pairs estimates the local noise; its clamp keeps flat air from amplifying noise.
     variance = distances.mean(1, keepdim=True)
