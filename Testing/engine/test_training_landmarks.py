@@ -75,6 +75,7 @@ def test_specks_are_no_landmarks():
 
 
 def test_extremes_lie_where_their_direction_says():
-    shape = describe_label(_ellipsoid((0, 0, 0), (20, 5, 5), np.random.default_rng(0)), True, False, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    shape = describe_label(_ellipsoid((0, 0, 0), (20, 5, 5), rng), True, False, rng)
     assert shape.extremes[:, 0].max() == pytest.approx(18, abs=2)
     assert shape.extremes[:, 0].min() == pytest.approx(-18, abs=2)

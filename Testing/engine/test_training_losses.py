@@ -17,7 +17,8 @@ def test_vectors_at_voxel_centers_are_the_voxels():
     index = torch.tensor([[0, 0, 0], [3, 5, 7], [1, 2, 3]])
     item = torch.tensor([0, 1, 1])
     coordinates = index * 8.0 + 3.5
-    expected = F.normalize(torch.stack([features[b, :, z, y, x] for b, (z, y, x) in zip(item, index, strict=True)]), dim=1)
+    voxels = [features[b, :, z, y, x] for b, (z, y, x) in zip(item, index, strict=True)]
+    expected = F.normalize(torch.stack(voxels), dim=1)
     torch.testing.assert_close(sample_rows(features, item, coordinates, 8), expected)
 
 
@@ -41,7 +42,7 @@ def test_forbidden_candidates_do_not_count():
     query, others = _vectors(20), _vectors(300, 1)
     copies = Vectors(torch.cat([others.fine, query.fine]), torch.cat([others.coarse, query.coarse]))
     forbidden = torch.zeros(20, 320, dtype=torch.bool)
-    settings = LossSettings(diverse=0)
+    settings = LossSettings(hard=1000, diverse=0)
     counted, _ = contrastive_loss(query, query, copies, forbidden, settings)
     forbidden[:, 300:] = True
     ignored, _ = contrastive_loss(query, query, copies, forbidden, settings)

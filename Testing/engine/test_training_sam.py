@@ -22,8 +22,8 @@ from samconvex.weights import load_sam_file
 SPACING = 6.0
 TINY = SamSettings(
     spacing_mm=SPACING, widths=[16, 24, 32, 32], blocks=[1, 1, 1, 1], fine_channels=32, coarse_channels=32,
-    shapes=[(48, 48, 48)], candidates=400, queries=80, ignore_mm=14.0, warmup_steps=10, learning_rate=3e-3, average=0.95,
-    threads=1, ahead=0, validate_every_s=1e9, save_every_s=1e9,
+    shapes=[(48, 48, 48)], candidates=400, queries=80, ignore_mm=14.0, warmup_steps=10, learning_rate=3e-3,
+    average=0.95, threads=1, ahead=0, validate_every_s=1e9, save_every_s=1e9,
 )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def _landmark_errors(network, phantoms, cases):
 def test_training_learns_anatomy(tmp_path, phantoms, cases):
     torch.manual_seed(TINY.seed)
     before = np.median(_landmark_errors(build_network(TINY), phantoms, cases))
-    train(cases[:-2], tmp_path / "sam.pt", settings=TINY, steps=150)
+    train(cases[:-2], tmp_path / "sam.pt", settings=TINY, steps=120)
     model = load_sam_file(tmp_path / "sam.pt")
     after = np.median(_landmark_errors(model.network, phantoms, cases))
     assert after < 0.5 * before
