@@ -98,7 +98,7 @@ def main_window(scene, app):
     window.show()
     app.processEvents()
     yield window
-    window.reset()
+    window.showModule("")
     window.hide()
 
 

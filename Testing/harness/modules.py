@@ -121,10 +121,12 @@ class ModuleManager(QtCore.QObject):
 
     def unload(self, name):
         """Take a scripted module out again: its widget is cleaned up and deleted."""
-        self.moduleAboutToBeUnloaded.emit(name)
-        module = self._modules.pop(name)
+        module = self._modules[name]
         if getattr(module, "_widget", None) is not None:
             module._widget.exit()
+        self.moduleAboutToBeUnloaded.emit(name)
+        del self._modules[name]
+        if getattr(module, "_widget", None) is not None:
             module._widget.setMRMLScene(None)
             module._widget.setParent(None)
             module._widget.deleteLater()
