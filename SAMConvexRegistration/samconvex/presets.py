@@ -35,11 +35,11 @@ class Settings:
     name: str
     description: str
     affine: str = "moments"
-    levels: tuple[Level, ...] = (Level(12.0, 3), Level(6.0, 3), Level(4.0, 2, 1))
-    coupling: float = 0.1
+    levels: tuple[Level, ...] = (Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(3.0, 1))
+    coupling: float = 0.04
     box_passes: int = 2
-    symmetric: bool = False
-    refine: str = "adam"
+    symmetric: bool = True
+    refine: str = "none"
     adam: AdamSettings = AdamSettings()
     working_spacing: float = 2.0
     field_spacing: float = 4.0
@@ -54,41 +54,36 @@ PRESETS: dict[str, Settings] = {
         Settings(
             "ct-lung-breathing",
             "The same chest at two breathing states: sliding, up to several centimeters.",
-            levels=(Level(12.0, 3), Level(6.0, 3), Level(3.0, 2, 1)),
-            coupling=0.03,
-            adam=AdamSettings(spacing=3.0, regularization=0.5),
+            levels=(Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(2.5, 1)),
+            coupling=0.02,
             field_spacing=3.0,
         ),
         Settings(
             "ct-follow-up",
             "The same patient at two dates: small, stiff changes; lesions must not be deformed to fit.",
-            levels=(Level(8.0, 3), Level(4.0, 2, 1)),
-            coupling=0.3,
+            levels=(Level(8.0, 3), Level(4.0, 2), Level(3.0, 1)),
+            coupling=0.12,
             box_passes=3,
-            adam=AdamSettings(regularization=2.0),
             affine_model="rigid",
         ),
         Settings(
             "ct-multiphase",
             "The same patient before and after contrast agent: organs change brightness, hardly shape.",
-            levels=(Level(8.0, 3), Level(4.0, 2, 1)),
-            coupling=0.3,
-            adam=AdamSettings(regularization=2.0),
+            levels=(Level(8.0, 3), Level(4.0, 2), Level(3.0, 1)),
+            coupling=0.12,
             affine_model="rigid",
         ),
         Settings(
             "mr-ct",
             "MR and CT of the same patient, compared by self-similarity only.",
-            levels=(Level(8.0, 3), Level(4.0, 2, 1)),
-            coupling=0.3,
-            adam=AdamSettings(regularization=2.0),
+            levels=(Level(8.0, 3), Level(4.0, 2), Level(3.0, 1)),
+            coupling=0.12,
             affine_model="rigid",
         ),
         Settings(
             "brain-mr",
             "Brain MR of different patients or sequences.",
-            levels=(Level(8.0, 2), Level(4.0, 2), Level(2.0, 2, 1)),
-            adam=AdamSettings(spacing=2.0, step_mm=0.5),
+            levels=(Level(8.0, 2), Level(4.0, 2), Level(2.0, 2)),
             working_spacing=1.0,
             field_spacing=2.0,
         ),
@@ -96,7 +91,7 @@ PRESETS: dict[str, Settings] = {
             "fast-preview",
             "A look in seconds: coarse levels only, no refinement.",
             levels=(Level(12.0, 3), Level(6.0, 2)),
-            refine="none",
+            symmetric=False,
             working_spacing=3.0,
         ),
     )

@@ -18,16 +18,18 @@ class AdamSettings:
     """Attributes:
     spacing: grid of the displacement parameters, mm.
     subdivision: feature voxels per parameter voxel along an axis.
+    pool: image voxels averaged into a feature voxel along an axis; features of a finer image find the last millimeter.
     iterations: Adam steps.
     step_mm: Adam's learning rate in millimeters.
-    regularization: weight of the mean squared gradient of the displacement (dimensionless, mm per mm).
+    regularization: weight of the squared gradient of the displacement (dimensionless, mm per mm), per counted voxel.
     box_passes: 3^3 box filters that smooth the parameters before they displace.
     """
 
     spacing: float = 4.0
     subdivision: int = 1
-    iterations: int = 60
-    step_mm: float = 1.0
+    pool: int = 2
+    iterations: int = 40
+    step_mm: float = 0.5
     regularization: float = 1.0
     box_passes: int = 2
 
@@ -69,6 +71,7 @@ def optimize(
     scale = 2 / torch.tensor(extent, device=base.device)
     spacing = torch.tensor(grid.spacing, device=base.device)
     share = weight.flatten()[counted] / weight.sum().clamp(min=1e-6)
+    voxels = max(1.0, len(counted) / settings.subdivision**3)
     direct = settings.subdivision == 1 and fixed.grid.shape == grid.shape
 
     def displacement() -> torch.Tensor:
@@ -83,9 +86,7 @@ def optimize(
         coordinates = (base + dense * scale)[None, None, None]
         warped = F.grid_sample(moving.tensor, coordinates, padding_mode="border", align_corners=True)[:, :, 0, 0]
         distance = 0.5 * (warped - target).square().sum(1)[0]
-        roughness = sum(
-            (u.diff(dim=axis) / spacing[4 - axis]).square().mean() for axis in (2, 3, 4)
-        )
+        roughness = sum((u.diff(dim=axis) / spacing[4 - axis]).square().sum() for axis in (2, 3, 4)) / voxels
         loss = (distance * share).sum() + settings.regularization * roughness
         optimizer.zero_grad()
         loss.backward()

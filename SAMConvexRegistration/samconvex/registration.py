@@ -344,8 +344,8 @@ def _refine(
     # Displaced samples may leave the box by a few centimeters.
     wide = grid.padded(int(24.0 / adam.spacing)).subdivided(adam.subdivision)
     names = settings.levels[-1].features
-    fixed = extract(names, extractor, scene.fixed_on(dense), 1)
-    moving = extract(names, extractor, scene.moving_on(wide, None), 1)
+    fixed = extract(names, extractor, scene.fixed_on(dense.subdivided(adam.pool)), adam.pool)
+    moving = extract(names, extractor, scene.moving_on(wide.subdivided(adam.pool), None), adam.pool)
     return optimize(deformation, fixed, moving, scene.weight_on(dense), adam, grid=grid, report=report)
 
 
