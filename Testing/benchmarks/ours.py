@@ -39,11 +39,15 @@ def main() -> None:
         mask = arguments.job / f"{side}_mask{suffix}.nii.gz"
         if mask.exists():
             options[f"{side}_mask"] = read_mask(mask)
-    begin = time.perf_counter()
+    begin, processor = time.perf_counter(), time.process_time()
     result = samconvex.register(
         fixed, moving, preset=arguments.preset, device="cpu", threads=arguments.threads, **options
     )
-    record = {"seconds": time.perf_counter() - begin, "peak_memory_mib": peak_memory_mib()}
+    record = {
+        "seconds": time.perf_counter() - begin,
+        "cpu_seconds": time.process_time() - processor,
+        "peak_memory_mib": peak_memory_mib(),
+    }
     record["version"] = f"samconvex {samconvex.__version__} {arguments.preset}"
     record["stages"] = result.report["seconds"]["stages"]
     result.fixed_to_moving.save(arguments.output / "transform.h5")

@@ -41,7 +41,7 @@ def main(source: str, target: str) -> None:
                           xytext=(6, 5), fontsize=8)
         axis.set_xscale("log")
         axis.set_title(f"{group} ({max(row['pairs'] for row in members)} pairs)", fontsize=10)
-        axis.set_xlabel("seconds, two threads")
+        axis.set_xlabel("seconds (registration alone)")
         axis.set_ylabel(label)
         axis.margins(x=0.25)
         axis.grid(alpha=0.3)

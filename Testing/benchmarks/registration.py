@@ -32,6 +32,7 @@ REQUIREMENTS = HERE / "requirements-peers.txt"
 # "samconvex" stands for the preset of the pair's kind.
 DEFAULT_METHODS = ("samconvex", "convexadam", "greedy", "ants", "elastix", "samconvex-own", "samconvex-fast-preview")
 TIME_LIMIT_S = 3600
+TIMES = ("seconds", "cpu_seconds", "process_seconds", "stages")
 
 Launch = Callable[[str, Pair, Path, Path], dict]
 
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="keep the finished runs found in DIR")
     parser.add_argument("--starts", type=Path, metavar="DIR", help="use DIR/PAIR.tfm as common start where it exists")
     parser.add_argument("--threads", type=int, default=2, help="for every method (default 2)")
+    parser.add_argument("--untimed", action="store_true", help="record no times: the machine is busy with other work")
     parser.add_argument("--no-peers", action="store_true", help="only our own methods")
     chosen = parser.parse_args(arguments)
     methods = [name for name in chosen.methods if not (chosen.no_peers and name in PEERS)]
@@ -63,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no pair's name contains {chosen.only!r}")
 
     def launch(method: str, pair: Pair, job: Path, output: Path) -> dict:
-        return run_process(command_of(method, pair.preset, job, output, chosen.threads), output, chosen.threads)
+        record = run_process(command_of(method, pair.preset, job, output, chosen.threads), output, chosen.threads)
+        return {key: item for key, item in record.items() if not (chosen.untimed and key in TIMES)}
 
     records = run_all(pairs, methods, chosen.output, launch, resume=chosen.resume, starts=chosen.starts)
     document = write_results(chosen.output)
@@ -112,7 +115,7 @@ def run_process(command: list[str], output: Path, threads: int) -> dict:
     if done.returncode != 0 or not (output / "run.json").exists():
         lines = done.stderr.strip().splitlines() or [""]
         return {"failed": f"exit status {done.returncode}: {lines[-1]}"[:300]}
-    return {**json.loads((output / "run.json").read_text()), "process_seconds": seconds}
+    return {**json.loads((output / "run.json").read_text()), "process_seconds": seconds, "threads": threads}
 
 
 def run_all(
@@ -181,7 +184,8 @@ def _line(record: dict) -> str:
     words += [f"Dice {record['dice_mean']:.3f}"] if "dice_mean" in record else []
     words += [f"TRE {record['tre_mm']['mean']:.2f} mm"] if "tre_mm" in record else []
     words += [f"error {record['known_error_mm']['mean']:.2f} mm"] if "known_error_mm" in record else []
-    words += [f"{record['seconds']:.1f} s, {record['peak_memory_mib']:.0f} MiB"] if "seconds" in record else []
+    words += [f"{record['seconds']:.1f} s"] if "seconds" in record else []
+    words += [f"{record['peak_memory_mib']:.0f} MiB"] if "peak_memory_mib" in record else []
     return "  ".join(words)
 
 

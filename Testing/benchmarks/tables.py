@@ -18,6 +18,7 @@ COLUMNS: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("SDlogJ Learn2Reg", ("sdlogj_learn2reg",), 3),
     ("folding %", ("folding_percent",), 3),
     ("seconds", ("seconds",), 1),
+    ("CPU s", ("cpu_seconds",), 1),
     ("process s", ("process_seconds",), 1),
     ("peak MiB", ("peak_memory_mib",), 0),
 )
@@ -70,15 +71,16 @@ def time_ratios(records: list[dict], reference: str = "convexadam") -> dict[str,
 def markdown(document: dict) -> str:
     """The results page: a summary per kind of pair, then every pair."""
     records = document["records"]
+    threads = "/".join(sorted({str(record["threads"]) for record in records if "threads" in record})) or "some"
     lines = [
         "# Registration benchmark", "",
         "Written by `samconvex benchmark --suite registration`; do not edit.", "",
         document["machine"], "",
         "Every method gets the same two images on one grid, the moving one resampled through the same start (our",
         "learning-free affine; row `start`); rows ending in `-own` run on the native images from their own affine.",
-        "`seconds` is the registration alone, images in memory, two threads; `process s` includes interpreter, imports",
-        "and files; `peak MiB` is the largest resident set of the process. Distances in mm. All figures are computed",
-        "by the same code from the transform that a method returns.", "",
+        f"`seconds` is the registration alone, images in memory, {threads} threads; `CPU s` its processor time;",
+        "`process s` includes interpreter, imports and files; `peak MiB` is the largest resident set of the process.",
+        "Distances in mm. All figures are computed by the same code from the transform that a method returns.", "",
     ]
     versions = {record["method"]: record["version"] for record in records if "version" in record}
     lines += ["Versions: " + "; ".join(f"{method}: {text}" for method, text in versions.items()) + ".", ""]
