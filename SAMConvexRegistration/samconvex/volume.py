@@ -11,6 +11,7 @@ import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 
+from .dicom_check import check_slices
 from .errors import InputError, ResourceError
 from .geometry import Grid
 from .nifti_check import check_nifti
@@ -185,7 +186,7 @@ def _read_dicom(folder: Path) -> tuple[sitk.Image, tuple[str, ...]]:
     notes: tuple[str, ...] = ()
     if len(series) > 1:
         notes = (f"{folder} holds {len(series)} DICOM series; the largest ({len(series[uid])} slices) was read.",)
-    return reader.Execute(), notes
+    return reader.Execute(), notes + check_slices(series[uid], str(folder))
 
 
 def _numpy_dtype(pixel_id: int) -> np.dtype:
