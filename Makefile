@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
 HARNESS_REQUIREMENTS := $(wildcard Testing/harness/requirements.txt)
 ARGS   ?=
 
-.PHONY: setup demo test test-fast lint benchmark app clean system
+.PHONY: setup demo test test-fast lint benchmark app pictures clean system
 
 setup: $(READY)
 
@@ -42,6 +42,9 @@ benchmark: setup
 
 app: setup system
 	PYTHONPATH=Testing $(BIN)/python -m harness $(ARGS)
+
+pictures: setup system
+	$(BIN)/python Testing/gui/pictures.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-* build dist *.egg-info SAMConvexRegistration/*.egg-info demo-output benchmark-output

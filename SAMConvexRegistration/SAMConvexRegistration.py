@@ -1,7 +1,9 @@
 """Slicer module: deformable registration of CT and MR images with self-supervised anatomical embeddings."""
 
+# Slicer reads these annotations at run time; its parameter node wrapper knows Optional, not "| None".
+# ruff: noqa: UP045
+
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -10,6 +12,22 @@ import numpy as np
 import qt
 import slicer
 import vtk
+from SAMConvexRegistrationLib import (
+    batch,
+    dependencies,
+    nodes,
+    outputs,
+    presets,
+    request,
+    sampledata,
+    status,
+)
+from SAMConvexRegistrationLib.batchpanel import BatchPanel
+from SAMConvexRegistrationLib.forecast import Forecaster
+from SAMConvexRegistrationLib.job import EngineJob, JobState, engineCommand
+from SAMConvexRegistrationLib.presetmenu import PresetMenu
+from SAMConvexRegistrationLib.presets import Affine, Device, Quality, Refinement, RegistrationSettings, Strength
+from SAMConvexRegistrationLib.previewpanel import PreviewPanel
 from slicer import (
     vtkMRMLMarkupsFiducialNode,
     vtkMRMLScalarVolumeNode,
@@ -27,25 +45,6 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-
-from SAMConvexRegistrationLib import (
-    batch,
-    dependencies,
-    nodes,
-    outputs,
-    presets,
-    request,
-    sampledata,
-    segments,
-    status,
-)
-from SAMConvexRegistrationLib.batchpanel import BatchPanel
-from SAMConvexRegistrationLib.forecast import Forecaster
-from SAMConvexRegistrationLib.job import EngineJob, JobState, engineCommand
-from SAMConvexRegistrationLib.presetmenu import PresetMenu
-from SAMConvexRegistrationLib.presets import Affine, Device, Quality, Refinement, RegistrationSettings, Strength
-from SAMConvexRegistrationLib.preview import PreviewMode, RegistrationPreview
-from SAMConvexRegistrationLib.previewpanel import PreviewPanel
 
 POLL_MILLISECONDS = 50
 
@@ -145,7 +144,7 @@ class SAMConvexRegistrationParameterNode:
 
 
 class SAMConvexRegistrationLogic(ScriptedLoadableModuleLogic):
-    """Registration for the console and the widget. No Qt: jobs are advanced by ``poller``, which the widget's file sets."""
+    """Registration for the console and the widget, without Qt: ``poller`` advances the jobs."""
 
     poller = None
 
@@ -223,7 +222,7 @@ class SAMConvexRegistrationLogic(ScriptedLoadableModuleLogic):
         """Start a registration and return its job at once; arguments as registerVolumes.
 
         Args:
-            poller: called as ``poller(job)`` to have ``job.poll()`` called until the end; None leaves that to the caller.
+            poller: called as ``poller(job)`` to have ``job.poll()`` called until the end; None leaves it to the caller.
         """
         settings = more.pop("settings", None) or RegistrationSettings(preset=preset)
         targets = outputs.OutputNodes(
@@ -400,7 +399,7 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
             self.setParameterNode(SAMConvexRegistrationParameterNode(node))
 
     def setEditedNode(self, node, role="", context=""):
-        """"Edit properties" on a result or a parameter set opens it here."""
+        """ "Edit properties" on a result or a parameter set opens it here."""
         if node.IsA("vtkMRMLScriptedModuleNode"):
             self.setParameterNode(SAMConvexRegistrationParameterNode(node))
         elif node.IsA("vtkMRMLTransformNode") and self._parameterNode is not None:
@@ -459,11 +458,13 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         if parameters is None:
             button.enabled = False
             return
-        sentence = request.checkInputs(parameters.request()) or ("" if self.wanted() else _("Check at least one output."))
+        sentence = request.checkInputs(parameters.request()) or (
+            "" if self.wanted() else _("Check at least one output.")
+        )
         button.toolTip = sentence or _("Register the moving volume to the fixed one.")
         button.enabled = not sentence
-        self.ui.forecastLabel.text = "" if sentence else self.forecaster.sentence(
-            parameters.fixedVolume, parameters.preset
+        self.ui.forecastLabel.text = (
+            "" if sentence else self.forecaster.sentence(parameters.fixedVolume, parameters.preset)
         )
 
     def wanted(self):
@@ -483,9 +484,7 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
     def targets(self):
         """OutputNodes of the checked outputs, from the selectors."""
         parameters, wanted = self._parameterNode, self.wanted()
-        return outputs.OutputNodes(
-            **{name: getattr(parameters, "output" + name.capitalize()) for name in wanted}
-        )
+        return outputs.OutputNodes(**{name: getattr(parameters, "output" + name.capitalize()) for name in wanted})
 
     def onApplyButton(self, checked=False):
         if self.isRunning:

@@ -29,7 +29,7 @@ import vtk
 from slicer.i18n import tr as _
 
 LOG_LIMIT = 256_000
-GRACE_SECONDS = 0.4
+GRACE_SECONDS = 0.2
 ENGINE_FOLDER = str(Path(__file__).resolve().parents[1])
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -406,9 +406,7 @@ class EngineJob:
         @vtk.calldata_type(vtk.VTK_OBJECT)
         def onNodeRemoved(_caller, _event, node):
             if node in self._guards:
-                self.cancel(
-                    _("'{name}' was removed; the registration was cancelled.").format(name=node.GetName())
-                )
+                self.cancel(_("'{name}' was removed; the registration was cancelled.").format(name=node.GetName()))
 
         def onSceneClose(_caller, _event):
             self.cancel(_("The scene was closed; the registration was cancelled."))

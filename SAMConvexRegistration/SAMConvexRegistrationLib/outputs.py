@@ -45,6 +45,7 @@ MORE_OUTPUTS = {
     "outputTable": "table",
 }
 
+
 @dataclass
 class RegistrationResult:
     """What a registration gives back: the filled nodes and the engine's report."""
@@ -72,9 +73,7 @@ def checkTargets(request, targets):
     """Raise NodeError where an output would overwrite an input."""
     for node in targets.nodes():
         if node in request.inputNodes():
-            raise nodes.NodeError(
-                _("'{name}' is an input; choose another node as output.").format(name=node.GetName())
-            )
+            raise nodes.NodeError(_("'{name}' is an input; choose another node as output.").format(name=node.GetName()))
 
 
 def create(request, targets, names):
@@ -231,7 +230,7 @@ def warpMarkups(source, fixedToMoving, target):
         positions.append(position)
     moved = nodes.transformPoints(fixedToMoving.GetInverse(), positions) if positions else []
     with slicer.util.NodeModify(target):
-        for n, position in zip(defined, moved):
+        for n, position in zip(defined, moved, strict=True):
             target.SetNthControlPointPositionWorld(n, *[float(value) for value in position])
     if target.GetDisplayNode() is None:
         target.CreateDefaultDisplayNodes()

@@ -9,7 +9,6 @@ from enum import Enum
 import numpy as np
 import SimpleITK as sitk
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from . import nodes, outputs, segments
@@ -250,9 +249,7 @@ class RegistrationPreview:
         return display
 
     def _outlineStandIn(self, segmentation):
-        standIn = self._add(
-            "vtkMRMLSegmentationNode", _("{name} (preview)").format(name=segmentation.GetName())
-        )
+        standIn = self._add("vtkMRMLSegmentationNode", _("{name} (preview)").format(name=segmentation.GetName()))
         segments.copySegments(segmentation, standIn)
         standIn.CreateDefaultDisplayNodes()
         display = standIn.GetDisplayNode()
@@ -374,7 +371,8 @@ def windowed(array, volumeNode):
 def checkerboard(first, second, spacing):
     """Alternate two (k, j, i) arrays in cubes of 30 mm."""
     tiles = [
-        (np.arange(size) * step // CHECKER_MM).astype(int) for size, step in zip(first.shape, reversed(spacing))
+        (np.arange(size) * step // CHECKER_MM).astype(int)
+        for size, step in zip(first.shape, reversed(spacing), strict=True)
     ]
     odd = (tiles[0][:, None, None] + tiles[1][None, :, None] + tiles[2][None, None]) % 2
     return np.where(odd == 1, second, first)

@@ -186,8 +186,8 @@ class PreviewPanel:
         self._worstIndex = (self._worstIndex + 1) % len(places)
         position, determinant = places[self._worstIndex]
         self.preview.jumpTo(position)
-        kind = _("folded") if determinant <= 0 else _("{percent} % of its volume").format(
-            percent=round(100 * determinant)
+        kind = (
+            _("folded") if determinant <= 0 else _("{percent} % of its volume").format(percent=round(100 * determinant))
         )
         self.ui.worstLabel.text = _("{number} of {count}: {kind}").format(
             number=self._worstIndex + 1, count=len(places), kind=kind

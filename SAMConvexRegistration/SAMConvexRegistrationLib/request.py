@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import SimpleITK as sitk
-import slicer
 from slicer.i18n import tr as _
 
 from . import nodes, segments

@@ -124,9 +124,7 @@ def _labelImage(image, toWorld):
     local = nodes.matrixFromVtk(matrix) @ first
     inWorld = nodes.perpendicular(toWorld @ local)
     geometry, worldFromFrame = (toWorld @ local, np.eye(4)) if inWorld else (local, toWorld)
-    return nodes.ImageInFrame(
-        nodes.setImageGeometry(sitk.GetImageFromArray(labels), geometry), worldFromFrame
-    )
+    return nodes.ImageInFrame(nodes.setImageGeometry(sitk.GetImageFromArray(labels), geometry), worldFromFrame)
 
 
 def resample(layer, reference, transform=None, movingFrame=None):
@@ -201,7 +199,7 @@ def fill(target, described, layers, arrays, referenceVolume):
     target.SetAndObserveTransformNodeID(referenceVolume.GetTransformNodeID())
     target.SetReferenceImageGeometryParameterFromVolumeNode(referenceVolume)
     images = {}
-    for layer, labels in zip(layers, arrays):
+    for layer, labels in zip(layers, arrays, strict=True):
         image = orientedLabels(labels, nodes.ijkToRas(referenceVolume))
         for segmentId, value in layer.values.items():
             images[segmentId] = image, value
@@ -222,7 +220,7 @@ def orientedLabels(labels, voxelToRas):
         image.SetExtent(0, -1, 0, -1, 0, -1)
         return image
     lower, upper = [int(axis[0, 0]) for axis in occupied], [int(axis[-1, 0]) for axis in occupied]
-    cropped = labels[tuple(slice(a, b + 1) for a, b in zip(lower, upper))]
+    cropped = labels[tuple(slice(a, b + 1) for a, b in zip(lower, upper, strict=True))]
     kind = np.uint8 if cropped.max() < 256 else np.int16
     image.SetExtent(lower[2], upper[2], lower[1], upper[1], lower[0], upper[0])
     flat = np.ascontiguousarray(cropped, dtype=kind).ravel()

@@ -25,7 +25,10 @@ def widget(load_scripted_module, repository):
     widget = load_scripted_module(repository / "SAMConvexRegistration" / "SAMConvexRegistration.py")
     widget.behavior = "done"
     widget.logic.engineCommand = lambda arguments: [
-        sys.executable, str(ENGINE), widget.behavior, *[str(argument) for argument in arguments]
+        sys.executable,
+        str(ENGINE),
+        widget.behavior,
+        *[str(argument) for argument in arguments],
     ]
     return widget
 

@@ -14,7 +14,14 @@ SHIFT_LPS = (-6.0, 4.0, -5.0)
 
 
 def report(stage, percent):
-    line = {"stage": stage, "fraction": 0.5, "percent": percent, "seconds_left": 3.0, "memory_mib": 640.0, "message": ""}
+    line = {
+        "stage": stage,
+        "fraction": 0.5,
+        "percent": percent,
+        "seconds_left": 3.0,
+        "memory_mib": 640.0,
+        "message": "",
+    }
     print(json.dumps(line), flush=True)
 
 
@@ -24,7 +31,7 @@ def transforms(fixed):
     import SimpleITK as sitk
 
     size = [24, 24, 24]
-    extent = [n * s for n, s in zip(fixed.GetSize(), fixed.GetSpacing())]
+    extent = [n * s for n, s in zip(fixed.GetSize(), fixed.GetSpacing(), strict=True)]
     spacing = [e * 1.2 / 23 for e in extent]
     field = sitk.Image(size, sitk.sitkVectorFloat64, 3)
     field.SetSpacing(spacing)
@@ -93,7 +100,11 @@ def register(arguments, behavior):
 def main():
     behavior, command, *arguments = sys.argv[1:]
     if command == "presets":
-        print(json.dumps({"ct-inter-patient": {"settings": {}, "forecast": {"seconds": 75.0, "memory_gib": 2.5}}}, indent=2))
+        print(
+            json.dumps(
+                {"ct-inter-patient": {"settings": {}, "forecast": {"seconds": 75.0, "memory_gib": 2.5}}}, indent=2
+            )
+        )
         return 0
     return register(arguments, behavior)
 

@@ -42,7 +42,11 @@ def box_array(shape=(24, 28, 32), low=(6, 7, 8), high=(16, 19, 22), value=400, d
     """(k, j, i) array, -1000 outside and ``value`` in a box with a gradient, so that every shift shows."""
     array = np.full(shape, -1000, dtype)
     k, j, i = (slice(a, b) for a, b in zip(low, high, strict=True))
-    ramp = np.arange(shape[2])[None, None] + 2 * np.arange(shape[1])[None, :, None] + 3 * np.arange(shape[0])[:, None, None]
+    ramp = (
+        np.arange(shape[2])[None, None]
+        + 2 * np.arange(shape[1])[None, :, None]
+        + 3 * np.arange(shape[0])[:, None, None]
+    )
     array[k, j, i] = (value + ramp)[k, j, i]
     return array
 
@@ -50,7 +54,9 @@ def box_array(shape=(24, 28, 32), low=(6, 7, 8), high=(16, 19, 22), value=400, d
 def smooth_array(shape=(40, 44, 48), dtype=np.float32):
     """(k, j, i) smooth blobs: interpolation errors stay small."""
     k, j, i = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
-    blob = np.exp(-4 * ((i - 0.1) ** 2 + (j + 0.15) ** 2 + k**2)) + 0.5 * np.exp(-20 * ((i + 0.4) ** 2 + (j - 0.2) ** 2 + (k - 0.3) ** 2))
+    blob = np.exp(-4 * ((i - 0.1) ** 2 + (j + 0.15) ** 2 + k**2)) + 0.5 * np.exp(
+        -20 * ((i + 0.4) ** 2 + (j - 0.2) ** 2 + (k - 0.3) ** 2)
+    )
     return (1000 * blob).astype(dtype)
 
 

@@ -40,7 +40,9 @@ def poll_until(job, condition, seconds=10.0):
 def test_a_run_goes_through_its_states_and_gives_its_result(jobs, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    job = start(jobs, "done", prepare=lambda: (folder / "in").touch(), collect=lambda: 21, finish=lambda v: v * 2, folder=folder)
+    job = start(
+        jobs, "done", prepare=lambda: (folder / "in").touch(), collect=lambda: 21, finish=lambda v: v * 2, folder=folder
+    )
     assert job.wait() == 42
     states = list(dict.fromkeys(state for state, _fraction in job.states))
     assert states == [jobs.JobState.PREPARING, jobs.JobState.RUNNING, jobs.JobState.IMPORTING, jobs.JobState.DONE]

@@ -12,8 +12,18 @@ import pytest
 MODULE = "SAMConvexRegistration"
 # Widgets with a connector in Slicer's parameterNodeWrapper.
 CONNECTED = {
-    "QCheckBox", "QComboBox", "QSpinBox", "QDoubleSpinBox", "QLineEdit", "QTextEdit", "QSlider", "QLabel", "ctkSliderWidget",
-    "ctkPathLineEdit", "ctkDirectoryButton", "qMRMLNodeComboBox",
+    "QCheckBox",
+    "QComboBox",
+    "QSpinBox",
+    "QDoubleSpinBox",
+    "QLineEdit",
+    "QTextEdit",
+    "QSlider",
+    "QLabel",
+    "ctkSliderWidget",
+    "ctkPathLineEdit",
+    "ctkDirectoryButton",
+    "qMRMLNodeComboBox",
 }
 CONTAINERS = {"QWidget", "QTabWidget", "QLabel", "ctkCollapsibleButton", "ctkCollapsibleGroupBox", "qMRMLWidget"}
 # Standard library aside; torch and the engine only run in their own process.
@@ -69,7 +79,9 @@ def test_every_widget_that_python_uses_is_in_the_form(python_files, form):
             if not isinstance(node, ast.Attribute):
                 continue
             owner = node.value
-            if (isinstance(owner, ast.Attribute) and owner.attr == "ui") or (isinstance(owner, ast.Name) and owner.id == "ui"):
+            if (isinstance(owner, ast.Attribute) and owner.attr == "ui") or (
+                isinstance(owner, ast.Name) and owner.id == "ui"
+            ):
                 assert node.attr in names, f"{path.name}:{node.lineno}: ui.{node.attr}"
 
 
@@ -107,7 +119,9 @@ def test_every_control_explains_itself(form):
 
 def test_every_label_of_a_field_is_its_buddy(form):
     names = set(widgets(form))
-    buddies = [p.find("cstring").text for w in form.iter("widget") for p in w.findall("property") if p.get("name") == "buddy"]
+    buddies = [
+        p.find("cstring").text for w in form.iter("widget") for p in w.findall("property") if p.get("name") == "buddy"
+    ]
     assert buddies and set(buddies) <= names
 
 
@@ -190,7 +204,13 @@ def test_extension_metadata_agree(repository):
     cmake = (repository / "CMakeLists.txt").read_text()
     entry = json.loads((repository / "SAMConvex.json").read_text())
     assert set(entry) <= {
-        "$schema", "build_dependencies", "build_subdirectory", "category", "scm_revision", "scm_url", "tier",
+        "$schema",
+        "build_dependencies",
+        "build_subdirectory",
+        "category",
+        "scm_revision",
+        "scm_url",
+        "tier",
     }
     assert re.search(r"project\((\w+)\)", cmake).group(1) == "SAMConvex"
     dependencies = re.search(r'EXTENSION_DEPENDS "([^"]*)"', cmake).group(1).split()
@@ -218,6 +238,9 @@ def test_pictures_that_the_index_shows_are_in_the_repository(repository):
 def test_the_icon_has_the_size_the_index_recommends(repository):
     import struct
 
-    for path in (repository / "Resources" / "SAMConvex.png", repository / MODULE / "Resources" / "Icons" / f"{MODULE}.png"):
+    for path in (
+        repository / "Resources" / "SAMConvex.png",
+        repository / MODULE / "Resources" / "Icons" / f"{MODULE}.png",
+    ):
         header = path.read_bytes()[:24]
         assert header[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", header[16:24]) == (128, 128)

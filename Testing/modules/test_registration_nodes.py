@@ -101,7 +101,9 @@ def composite(nodes, lattice, vectors, affine_ras):
     return transform
 
 
-@pytest.mark.parametrize("direction", [np.eye(4), build.rotation(25) @ build.rotation(10, 1)], ids=["aligned", "oblique"])
+@pytest.mark.parametrize(
+    "direction", [np.eye(4), build.rotation(25) @ build.rotation(10, 1)], ids=["aligned", "oblique"]
+)
 def test_a_grid_transform_maps_points_as_the_itk_transform_does(nodes, direction):
     fixed = build.volume("f", build.box_array(), build.oblique())
     moving = build.volume("m", build.box_array(), build.translation(5, 5, 5) @ build.oblique(flip=True))

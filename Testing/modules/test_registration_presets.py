@@ -118,13 +118,19 @@ def test_a_csv_of_pairs_runs_through_and_a_failed_pair_stops_no_other(logic, pre
 
     for name in ("a.nii.gz", "b.nii.gz", "broken.nii.gz"):
         write_image(tmp_path / name)
-    (tmp_path / "pairs.csv").write_text("name,fixed,moving\nfirst,a.nii.gz,b.nii.gz\nsecond,a.nii.gz,broken.nii.gz\n,b.nii.gz,a.nii.gz\n")
+    (tmp_path / "pairs.csv").write_text(
+        "name,fixed,moving\nfirst,a.nii.gz,b.nii.gz\nsecond,a.nii.gz,broken.nii.gz\n,b.nii.gz,a.nii.gz\n"
+    )
     pairs = batch.readPairs(tmp_path / "pairs.csv")
     out = tmp_path / "out"
     out.mkdir()
     run = batch.BatchRun(logic.fileBatchItems(pairs, out, presets.RegistrationSettings()), out)
     items = run.wait()
-    assert [(item.name, item.state.value) for item in items] == [("first", "done"), ("second", "failed"), ("pair003", "done")]
+    assert [(item.name, item.state.value) for item in items] == [
+        ("first", "done"),
+        ("second", "failed"),
+        ("pair003", "done"),
+    ]
     assert "constant" in items[1].message and run.fraction == 1.0
     assert (out / "first" / "transform.h5").is_file()
     manifest = json.loads((out / "manifest.json").read_text())
@@ -148,7 +154,9 @@ def test_cancelling_a_batch_leaves_out_the_rest(logic, presets, tmp_path):
 
     write_image(tmp_path / "a.nii.gz")
     path = tmp_path / "a.nii.gz"
-    run = batch.BatchRun(logic.fileBatchItems([(n, path, path) for n in "xyz"], tmp_path, presets.RegistrationSettings()))
+    run = batch.BatchRun(
+        logic.fileBatchItems([(n, path, path) for n in "xyz"], tmp_path, presets.RegistrationSettings())
+    )
     run.start()
     run.cancel()
     run.wait()
@@ -183,8 +191,15 @@ def test_the_console_function_waits_and_gives_the_result(logic):
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Mine")
     seen = []
     result = logic.registerVolumes(
-        fixed, moving, preset="ct-inter-patient", outputTransform=None, outputVolume=volume, movingSegmentation=seg,
-        outputSegmentation=None, movingMarkups=points, progressCallback=lambda *progress: seen.append(progress),
+        fixed,
+        moving,
+        preset="ct-inter-patient",
+        outputTransform=None,
+        outputVolume=volume,
+        movingSegmentation=seg,
+        outputSegmentation=None,
+        movingMarkups=points,
+        progressCallback=lambda *progress: seen.append(progress),
     )
     assert result.transformNode.GetName() == "Moving to Fixed"
     assert result.outputs.volume is volume and np.ptp(slicer.util.arrayFromVolume(volume)) > 500

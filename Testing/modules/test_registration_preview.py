@@ -60,8 +60,12 @@ def everything(scene):
         more = ()
         if node.IsA("vtkMRMLSliceCompositeNode"):
             more = (
-                node.GetBackgroundVolumeID(), node.GetForegroundVolumeID(), node.GetLabelVolumeID(),
-                node.GetForegroundOpacity(), node.GetCompositing(), node.GetLinkedControl(),
+                node.GetBackgroundVolumeID(),
+                node.GetForegroundVolumeID(),
+                node.GetLabelVolumeID(),
+                node.GetForegroundOpacity(),
+                node.GetCompositing(),
+                node.GetLinkedControl(),
             )
         elif node.IsA("vtkMRMLSliceNode"):
             sliceToRas = [node.GetSliceToRAS().GetElement(r, c) for r in range(4) for c in range(4)]

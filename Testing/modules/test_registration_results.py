@@ -107,7 +107,12 @@ def test_inputs_are_not_touched(lib):
 
     def state(node):
         content = slicer.util.arrayFromVolume(node).copy() if node.IsA("vtkMRMLVolumeNode") else None
-        return node.GetName(), node.GetTransformNodeID(), str(lib.nodes.ijkToRas(node)) if content is not None else "", content
+        return (
+            node.GetName(),
+            node.GetTransformNodeID(),
+            str(lib.nodes.ijkToRas(node)) if content is not None else "",
+            content,
+        )
 
     segment = seg.GetSegmentation().GetSegment("a")
     labels, points_before = segment.GetRepresentation(lib.segments.BINARY), lib.nodes.worldPoints(points)[1]
@@ -129,7 +134,9 @@ def test_nothing_temporary_is_left_in_the_scene(lib):
 
     def inventory():
         scene = slicer.mrmlScene
-        return {scene.GetNthNode(n).GetID(): scene.GetNthNode(n).GetClassName() for n in range(scene.GetNumberOfNodes())}
+        return {
+            scene.GetNthNode(n).GetID(): scene.GetNthNode(n).GetClassName() for n in range(scene.GetNumberOfNodes())
+        }
 
     before = inventory()
     filled(lib, request, displacement(lib.nodes, fixed), create=["transform", "volume", "segmentation"])

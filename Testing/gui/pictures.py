@@ -1,0 +1,259 @@
+"""Photographs of the registration module before, during and after a run of a real CT pair, and of every preview mode.
+
+    make pictures                 all of them, into Resources/Screenshots, with measured figures on the terminal
+
+The pair is the demo's (two patients' chest CTs that Python packages ship); offline it is the demo's phantom.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+for folder in ("Testing", "SAMConvexRegistration"):
+    sys.path.insert(0, str(REPOSITORY / folder))
+
+from harness import load_module, start, wait_until  # noqa: E402
+
+# Label values of the atlas that comes with the demo's moving CT (TotalSegmentator's list).
+STRUCTURES = {
+    "Liver": (5, (0.87, 0.51, 0.40)),
+    "Heart": (51, (0.90, 0.25, 0.25)),
+    "Aorta": (52, (1.0, 0.55, 0.1)),
+    "Left lung": (None, (0.35, 0.75, 1.0)),
+    "Right lung": (None, (0.35, 1.0, 0.75)),
+}
+LATENCY_STEP_S = 0.002
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", default=REPOSITORY / "Resources" / "Screenshots", type=Path)
+    parser.add_argument("--preset", default="ct-inter-patient")
+    parser.add_argument("--offline", action="store_true", help="the phantom instead of the real pair")
+    parser.add_argument(
+        "--spacing", type=float, default=2.0, help="average the images to this many mm first (default: 2)"
+    )
+    options = parser.parse_args()
+
+    app = start()
+    import slicer
+    from harness.window import MainWindow
+
+    window = MainWindow.instance()
+    window.resize(1500, 1000)
+    window.show()
+    load_module(REPOSITORY / "SAMConvexRegistration" / "SAMConvexRegistration.py")
+    slicer.util.selectModule("SAMConvexRegistration")
+    app.processEvents()
+    camera = Camera(window, options.output)
+    widget = slicer.modules.SAMConvexRegistrationWidget
+    nodes = make_nodes(options.offline, options.spacing)
+    fill_panel(widget, nodes, options.preset)
+    slicer.util.setSliceViewerLayers(background=nodes["fixed"], foreground=nodes["moving"], foregroundOpacity=0.5)
+    window.fit()
+    camera.take("registration-before")
+    print_cancel_time(widget)
+    run(widget, camera)
+    after(widget, camera, nodes)
+    print_agreement(widget, nodes)
+    widget.cleanup()
+    return 0
+
+
+class Camera:
+    """Takes numbered-by-name pictures of the window, the part of the panel in question in view."""
+
+    def __init__(self, window, folder):
+        self._window, self._folder = window, folder
+
+    def take(self, name, show=None):
+        from harness.pictures import photograph, settle
+        from PySide6 import QtWidgets
+
+        settle(0.2)
+        if show is not None:
+            ancestor = show
+            while ancestor is not None and not isinstance(ancestor, QtWidgets.QScrollArea):
+                ancestor = ancestor.parent()
+            if ancestor is not None:
+                ancestor.ensureWidgetVisible(show, 0, 40)
+        settle(0.3)
+        photograph(self._window, self._folder / f"{name}.png", scale=0.8)
+        print(f"{self._folder / name}.png", flush=True)
+
+
+def coarser(pair, spacing):
+    """The pair at another resolution: a picture needs no 0.7 mm, and a run then takes seconds instead of minutes."""
+    from dataclasses import replace
+
+    from samconvex.volume import resample
+
+    grids = [
+        volume.grid.with_spacing([max(spacing, s) for s in volume.grid.spacing]) for volume in (pair.fixed, pair.moving)
+    ]
+    return replace(
+        pair,
+        fixed=resample(pair.fixed, grids[0]),
+        moving=resample(pair.moving, grids[1]),
+        lungs=tuple(resample(labels, grid, mode="nearest") for labels, grid in zip(pair.lungs, grids, strict=True)),
+        anatomy=resample(pair.anatomy, grids[1], mode="nearest"),
+    )
+
+
+def make_nodes(offline, spacing):
+    """Volume and segmentation nodes of the pair."""
+    import numpy as np
+    import SimpleITK as sitk
+    import slicer
+    from samconvex.demo import obtain_pair
+    from SAMConvexRegistrationLib import nodes, segments
+
+    pair = coarser(obtain_pair(offline, print), spacing)
+    made = {}
+    for name, volume, title in (("fixed", pair.fixed, "Patient A"), ("moving", pair.moving, "Patient B")):
+        image = volume.to_sitk()
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", title)
+        nodes.fillVolume(node, sitk.GetArrayFromImage(image), nodes.imageToRas(image))
+        node.GetDisplayNode().SetAutoWindowLevel(False)
+        node.GetDisplayNode().SetWindowLevel(1400, -300)
+        made[name] = node
+    lungs = [sitk.GetArrayFromImage(labels.to_sitk()) for labels in pair.lungs]
+    anatomy = sitk.GetArrayFromImage(pair.anatomy.to_sitk())
+    for side, lung in (("fixed", lungs[0]), ("moving", lungs[1])):
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", made[side].GetName() + " organs")
+        made[side + "Segmentation"] = node
+        node.SetReferenceImageGeometryParameterFromVolumeNode(made[side])
+        for name, (value, color) in STRUCTURES.items():
+            if value is None:
+                mask = lung == (2 if name == "Left lung" else 1)
+            else:
+                mask = anatomy == value if side == "moving" and anatomy.shape == lung.shape else np.zeros(1, bool)
+            if not mask.any():
+                continue
+            segment = slicer.vtkSegment()
+            segment.SetName(name)
+            segment.SetColor(*color)
+            labels = segments.orientedLabels(mask.astype(np.int16), nodes.ijkToRas(made[side]))
+            segment.AddRepresentation(segments.BINARY, labels)
+            node.GetSegmentation().AddSegment(segment, name)
+        node.CreateDefaultDisplayNodes()
+        node.GetDisplayNode().SetVisibility(False)
+    return made
+
+
+def fill_panel(widget, nodes, preset):
+    ui = widget.ui
+    ui.fixedSelector.setCurrentNode(nodes["fixed"])
+    ui.movingSelector.setCurrentNode(nodes["moving"])
+    ui.movingSegmentationSelector.setCurrentNode(nodes["movingSegmentation"])
+    ui.fixedSegmentationSelector.setCurrentNode(nodes["fixedSegmentation"])
+    widget.presetMenu.choose("built-in:" + preset)
+    wait_until(lambda: ui.forecastLabel.text != "", 120)
+
+
+def print_cancel_time(widget):
+    """Start, wait until the engine computes, cancel."""
+    widget.ui.applyButton.click()
+    wait_until(lambda: widget.job.progress.fraction > 0.02 or not widget.isRunning, 300)
+    begin = time.monotonic()
+    widget.ui.applyButton.click()
+    wait_until(lambda: not widget.isRunning, 10)
+    print(f"Cancel answered after {time.monotonic() - begin:.2f} s: {widget.ui.statusLabel.text}", flush=True)
+
+
+def run(widget, camera):
+    """Apply; a picture on the way; the longest pause of the event loop, the picture's own time left out."""
+    from PySide6 import QtCore
+
+    widget.ui.applyButton.click()
+    pictured, values, pauses, begin = False, [], [], time.monotonic()
+    last = time.monotonic()
+    while widget.isRunning:
+        QtCore.QCoreApplication.processEvents(QtCore.QEventLoop.ProcessEventsFlag.AllEvents, 10)
+        now = time.monotonic()
+        pauses.append((now - last, widget.job.state.value))
+        last = now
+        value = widget.ui.progressBar.value
+        if not values or value != values[-1]:
+            values.append(value)
+        if not pictured and value > 400:
+            camera.take("registration-running", widget.ui.logButton)
+            pictured, last = True, time.monotonic()
+        time.sleep(LATENCY_STEP_S)
+    if widget.job.result is None:
+        raise SystemExit(widget.ui.statusLabel.text)
+    print(
+        f"Run: {time.monotonic() - begin:.0f} s; progress bar: {len(values)} values, {values[0]} to {values[-1]}"
+    )
+    for state in ("preparing", "running", "importing", "done"):
+        chosen = [pause for pause, where in pauses if where == state]
+        if chosen:
+            print(f"Longest pause of the user interface while {state}: {1000 * max(chosen):.0f} ms")
+
+
+def after(widget, camera, nodes):
+    """The result and every preview mode."""
+    import slicer
+    from harness.pictures import settle
+    from SAMConvexRegistrationLib.preview import PreviewMode
+
+    ui = widget.ui
+    for name in ("inputsButton", "settingsButton", "outputsButton"):
+        getattr(ui, name).collapsed = True
+    slicer.util.setSliceViewerLayers(background=nodes["fixed"], foreground=None)
+    for mode in PreviewMode:
+        ui.previewModeComboBox.setCurrentIndex(ui.previewModeComboBox.findData(mode.value))
+        if mode is PreviewMode.FLICKER:
+            widget.previewPanel._flickerTimer.stop()
+        settle(0.5)
+        camera.take(f"preview-{mode.value}", ui.revertButton)
+    ui.previewModeComboBox.setCurrentIndex(ui.previewModeComboBox.findData("blend"))
+    for percent in (0, 50, 100):
+        ui.deformationSlider.value = percent
+        settle(0.3)
+        camera.take(f"preview-deformation-{percent:03d}", ui.revertButton)
+    ui.gridCheckBox.checked = True
+    ui.blendSlider.value = 0
+    camera.take("preview-grid", ui.revertButton)
+    ui.gridCheckBox.checked = False
+    ui.worstButton.click()
+    camera.take("preview-worst-place", ui.revertButton)
+    print(f"Worst place: {ui.worstLabel.text}")
+    ui.revertButton.click()
+    for row in range(ui.qualityTable.rowCount):
+        print("  ".join(ui.qualityTable.item(row, column).text() for column in range(4)))
+    parameters = widget.parameters()
+    parameters.outputSegmentation.GetDisplayNode().SetVisibility2DFill(False)
+    slicer.util.setSliceViewerLayers(
+        background=nodes["fixed"], foreground=parameters.outputVolume, foregroundOpacity=0.5
+    )
+    ui.previewButton.collapsed = True
+    camera.take("registration-after", ui.qualityButton)
+
+
+def print_agreement(widget, nodes):
+    """The scene's own application of the transform against the engine's warped volume."""
+    import numpy as np
+    import slicer
+    from modules import scene_builders
+    from SAMConvexRegistrationLib import preview
+
+    parameters = widget.parameters()
+    engine = slicer.util.arrayFromVolume(parameters.outputVolume)
+    preview.attach(nodes["moving"], parameters.outputTransform)
+    scene = scene_builders.resample_by_mrml(nodes["moving"], nodes["fixed"], -1024)
+    preview.detach(nodes["moving"])
+    both = (engine > -1000) & (scene > -1000)
+    difference = np.abs(np.rint(scene) - engine)[both]
+    print(
+        f"Transform applied by MRML against the engine's volume: mean {difference.mean():.4f} HU, "
+        f"99.9 % within {np.percentile(difference, 99.9):.0f} HU, {both.sum()} voxels"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
