@@ -1,8 +1,8 @@
 """A registration of two real CTs, clicked through in the window and photographed: ``python -m harness.tour OUTDIR``.
 
-Writes one picture of the module before, during and after the run, one of every preview mode, of the deformation grid and
-of the batch tab, and prints how long the user interface stood still at worst. The images are those of ``samconvex demo``
-unless files are given.
+Writes one picture of the module before, during and after the run, one of every preview mode, of the deformation grid
+and of the batch tab, and prints how long the user interface stood still at worst. The images are those of
+``samconvex demo`` unless files are given.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--moving-labels", metavar="FILE", help="label map of the moving image")
     parser.add_argument("--fixed-labels", metavar="FILE", help="label map of the fixed image, to compute overlaps")
     parser.add_argument("--preset", default="ct-inter-patient", help="built-in preset (default: %(default)s)")
-    parser.add_argument("--size", default="1440x900", help="window size (default: %(default)s)")
+    parser.add_argument("--size", default="1500x1000", help="window size (default: %(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="scaling of texts and widgets, such as 1.25")
     parser.add_argument(
         "--limit", type=float, default=1800, metavar="SECONDS", help="longest run (default: %(default)s)"
@@ -101,6 +101,7 @@ class Tour:
         chosen = next((i for i, text in enumerate(texts) if text.endswith(self.options.preset)), None)
         if chosen is not None:
             preset.setCurrentIndex(chosen)
+            preset.activated.emit(chosen)  # as a click does
         for organs in (self.fixed_organs, self.moving_organs):
             if organs is not None:
                 organs.GetDisplayNode().SetVisibility(organs is self.moving_organs)
@@ -123,6 +124,7 @@ class Tour:
                 lambda: self.widget.job.progress.fraction > 0.45 or not self.widget.isRunning, self.options.limit
             )
         if self.widget.isRunning:
+            self.window.scrollTo(self.ui.statusLabel)
             self.photograph("during")
         with StallWatch() as rest:
             wait_until(lambda: not self.widget.isRunning, self.options.limit)
@@ -131,6 +133,7 @@ class Tour:
         print(f"  {1000 * rest.worst:.0f} ms until the results were in the scene")
         if self.moving_organs is not None:
             self.moving_organs.GetDisplayNode().SetVisibility(False)
+        self.window.scrollTo(self.ui.qualityTable)
         self.photograph("after")
 
     def preview(self):
@@ -194,6 +197,7 @@ class Tour:
             if hasattr(self.ui, section):
                 getattr(self.ui, section).collapsed = True
         getattr(self.ui, name).collapsed = False
+        self.window.scrollTo(getattr(self.ui, name))
 
     def _load_demo_pair(self):
         import slicer
