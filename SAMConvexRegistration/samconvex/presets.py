@@ -56,6 +56,8 @@ PRESETS: dict[str, Settings] = {
             "The same chest at two breathing states: sliding, up to several centimeters.",
             levels=(Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(2.5, 1)),
             coupling=0.02,
+            refine="adam",
+            adam=AdamSettings(spacing=3.0, iterations=25),
             field_spacing=3.0,
         ),
         Settings(
