@@ -138,11 +138,6 @@ class MainWindow(QtWidgets.QMainWindow):
         index = self._moduleBox.findData(name)
         self._moduleBox.setCurrentIndex(index)
 
-    def scrollTo(self, widget):
-        """Bring a widget of the module into sight."""
-        slicer.app.processEvents()
-        self._scroll.ensureWidgetVisible(widget, 0, 12)
-
     def _forgetModule(self, name):
         if name == self._module:
             self.showModule("")
