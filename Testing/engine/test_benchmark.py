@@ -155,7 +155,7 @@ def test_every_table_line_has_the_same_number_of_cells():
 def test_a_lost_organ_counts_zero_and_one_that_only_one_image_shows_does_not_count():
     case = shifted_case()
     fixed, moving = case.labels
-    moving.tensor[0, 0, 0, 0, 0] = 7
+    fixed.tensor[0, 0, 0, 0, 0] = 7
     lost = Transform((AffineTransform(np.eye(3), np.array([500.0, 0, 0])),))
     figures = assess(Case(case.fixed, case.moving, labels=(fixed, moving)), lost, GRID)
     assert figures["dice"] == {"1": 0.0} and figures["hd95_mm"] == {} and "hd95_mean_mm" not in figures
