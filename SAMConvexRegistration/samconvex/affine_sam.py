@@ -191,7 +191,7 @@ def matched_pairs(
 
 
 def similarity_from_points(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares similarity of (..., K, 3) point sets: matrices (..., 3, 3), translations (..., 3) (Umeyama, 1991)."""
+    """Least-squares similarities (Umeyama, 1991) of (..., K, 3) points: matrices (..., 3, 3), translations (..., 3)."""
     mean_s, mean_t = source.mean(-2, keepdims=True), target.mean(-2, keepdims=True)
     s, t = source - mean_s, target - mean_t
     covariance = np.swapaxes(t, -1, -2) @ s

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 from samconvex import weights
 from samconvex.geometry import Grid
-from samconvex.networks.sam_compact import SAMCompact
+from samconvex.networks.sam_compact import SAMCompact, preprocess
 from samconvex.volume import Volume, resample
 
 GRID = Grid((48, 40, 48), (4.0, 4.0, 4.0), (-120.0, 30.0, -700.0))
@@ -40,10 +42,24 @@ def turned(volume: Volume, degrees: float, spacing: tuple[float, float, float], 
     return resample(volume, grid)
 
 
+@lru_cache(maxsize=4)
 def random_model(seed: int = 0) -> weights.SamModel:
-    """A tiny compact network with random weights."""
+    """A tiny compact network with random weights, centered on a body so that its vectors differ between places."""
     torch.manual_seed(seed)
-    network = SAMCompact((8, 16, 16, 16), (1, 1, 1, 1), 24, 16)
+    network = SAMCompact((8, 16, 16, 16), (1, 1, 1, 1), 32, 24)
+    image = preprocess(F.interpolate(textured_body(99).tensor.float(), (96, 80, 96), mode="trilinear"))
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm3d):
+                layer.momentum = None
+        network(image)  # training mode: collects the statistics
+        for _ in range(3):
+            fine, coarse = network.eval().raw_features(image)
+            for head, values in ((network.fine_head, fine), (network.coarse_head, coarse)):
+                spread = values.std((0, 2, 3, 4)).clamp(min=1e-6)
+                head[-1].bias -= values.mean((0, 2, 3, 4))
+                head[-1].weight /= spread[:, None, None, None, None]
+                head[-1].bias /= spread
     return weights.compact_model(network, "random", f"{seed:064d}")
 
 

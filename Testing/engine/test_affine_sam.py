@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from engine.sam_fixtures import body_points, random_model, textured_body
 from samconvex.affine_sam import (
     CONFIDENT,
     PointPairs,
@@ -18,8 +19,6 @@ from samconvex.features.sam import embed
 from samconvex.geometry import Grid
 from samconvex.transforms import AffineTransform, Transform
 from samconvex.volume import Volume
-
-from engine.sam_fixtures import body_points, random_model, textured_body
 
 
 def rotation(degrees: float, axis: int = 2) -> np.ndarray:

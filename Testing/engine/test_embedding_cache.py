@@ -7,11 +7,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from engine.sam_fixtures import body_points, random_model, textured_body
 from samconvex import embedding_cache
 from samconvex.embedding_cache import cache_folder, clear, content_key, embed_cached
 from samconvex.matching import match_points
-
-from engine.sam_fixtures import body_points, random_model, textured_body
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,11 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from engine.sam_fixtures import textured_body
 from samconvex import weights
 from samconvex.features.sam import embed
 from samconvex.geometry import Grid
 from samconvex.networks.sam_official import SAMOfficial, checkpoint_state, from_state, preprocess_ct
-
-from engine.sam_fixtures import textured_body
 
 
 @pytest.fixture(scope="module")
