@@ -356,6 +356,9 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
 
     def enter(self):
         self.initializeParameterNode()
+        if dependencies.isPending():
+            dependencies.setPending(False)
+            self.installDependencies()
 
     def exit(self):
         # A running registration goes on; only the controls are disconnected.
@@ -486,17 +489,27 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         parameters, wanted = self._parameterNode, self.wanted()
         return outputs.OutputNodes(**{name: getattr(parameters, "output" + name.capitalize()) for name in wanted})
 
+    def installDependencies(self):
+        """Make the engine able to run; False, with the reason in the status line, where it cannot."""
+        try:
+            dependencies.ensure()
+        except RuntimeError as error:
+            self.ui.statusLabel.text = str(error)
+            return False
+        return True
+
     def onApplyButton(self, checked=False):
         if self.isRunning:
             self.job.cancel()
             return
         self.previewPanel.revert()
+        if not self.installDependencies():
+            return
         try:
-            dependencies.ensure()
             with slicer.util.WaitCursor():
                 targets = self.targets()
                 self.job = self.logic.startRequest(self._parameterNode.request(), targets, self.wanted())
-        except (nodes.NodeError, dependencies.DependencyError) as error:
+        except nodes.NodeError as error:
             self.ui.statusLabel.text = str(error)
             return
         self._runningParameters = self._parameterNode.parameterNode

@@ -120,7 +120,7 @@ class BatchPanel:
                 folder = self.ui.batchFolderButton.directory
                 pairs = batch.readPairs(self.ui.batchCsvPathEdit.currentPath)
                 self.run = batch.BatchRun(self._logic.fileBatchItems(pairs, folder, settings), folder)
-        except (batch.BatchError, dependencies.DependencyError, nodes.NodeError) as error:
+        except (batch.BatchError, nodes.NodeError, RuntimeError) as error:
             self.ui.batchStatusLabel.text = str(error)
             return
         self.run.onChange = lambda run: self.showRun()

@@ -28,12 +28,8 @@ def register():
     logic.registerCustomSampleDataSource(
         category=CATEGORY,
         sampleName=SAMPLE_NAME,
-        thumbnailFileName=thumbnail,
-        uris="",
-        fileNames="",
-        nodeNames="",
+        thumbnailFileName=thumbnail if os.path.isfile(thumbnail) else None,
         customDownloader=lambda source: loadChestPair(),
-        sampleDescription=_("Chest CT and a copy deformed as by breathing"),
     )
 
 

@@ -281,12 +281,12 @@ def test_attach_and_revert_restore_the_users_parents(widget, registered, build):
     assert not widget.ui.attachCheckBox.checked
 
 
-def test_the_preview_ends_before_the_scene_is_saved_and_when_a_node_goes(widget, registered, scene, tmp_path):
-    import slicer
-
+def test_the_preview_ends_before_the_scene_is_saved_and_when_a_node_goes(widget, registered, scene):
     choose_mode(widget, "Blend")
     assert widget.previewPanel.preview is not None
-    slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    # As Slicer's save dialog does.
+    scene.StartState(scene.SaveState)
+    scene.EndState(scene.SaveState)
     assert widget.previewPanel.preview is None
     choose_mode(widget, "Difference")
     scene.RemoveNode(registered[1])

@@ -244,3 +244,21 @@ def test_the_icon_has_the_size_the_index_recommends(repository):
     ):
         header = path.read_bytes()[:24]
         assert header[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", header[16:24]) == (128, 128)
+
+
+def test_every_proof_in_the_feature_table_is_a_test(repository):
+    folders = {"m": repository / "Testing" / "modules", "g": repository / "Testing" / "gui"}
+    proofs = 0
+    for line in (repository / "docs" / "features.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) != 5 or cells[2] != "yes":
+            continue
+        file = None
+        for place, name, test in re.findall(r"\b([mg]) (\w+)|`(\w+)`", cells[3]):
+            if name:
+                file = (folders[place] / f"test_registration_{name}.py").read_text()
+            else:
+                assert re.search(rf"def test_\w*{test}", file), f"{cells[1]}: {test}"
+            proofs += 1
+        assert file is not None, cells[1]
+    assert proofs > 80

@@ -280,3 +280,25 @@ def test_the_sample_pair_has_a_known_deformation(scene):
     assert deformed.shape == array.shape and np.allclose(nodes.ijkToRas(moving), nodes.ijkToRas(fixed))
     assert np.abs(deformed - array).max() > 100
     assert np.array_equal(deformed[0], array[0])
+
+
+def test_the_sample_pair_is_offered_and_nothing_is_downloaded_for_it(load_scripted_module, repository):
+    load_scripted_module(repository / "SAMConvexRegistration" / "SAMConvexRegistration.py", enter=False)
+    import SampleData
+
+    assert SampleData.SampleDataLogic.categories["SAMConvex"] == "Registration (SAMConvex)"
+    assert "SAMConvexChestPair" in [source.sampleName for source in SampleData.SampleDataLogic.sources]
+    assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == []
+
+
+def test_an_installation_goes_on_after_the_restart_it_needed(load_scripted_module, repository, monkeypatch):
+    from SAMConvexRegistrationLib import dependencies
+
+    calls = []
+    monkeypatch.setattr(dependencies, "ensure", lambda: calls.append(1))
+    widget = load_scripted_module(repository / "SAMConvexRegistration" / "SAMConvexRegistration.py")
+    assert calls == []
+    widget.parent.exit()
+    dependencies.setPending(True)
+    widget.parent.enter()
+    assert calls == [1] and not dependencies.isPending()
