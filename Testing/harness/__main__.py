@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -22,12 +24,9 @@ def main(arguments=None) -> int:
     if options.scale != 1.0:
         os.environ["QT_SCALE_FACTOR"] = str(options.scale)
     desktop = not options.picture
-    if (
-        desktop
-        and sys.platform.startswith("linux")
-        and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    ):
-        print("There is no display here. To photograph the window instead: --picture window.png", file=sys.stderr)
+    reason = _desktop_unavailable_reason() if desktop else None
+    if reason:
+        print(reason, file=sys.stderr)
         return 2
 
     from .core import start
@@ -63,7 +62,29 @@ def main(arguments=None) -> int:
 
         photograph(window, options.picture)
         return 0
-    return app.exec()
+    app.setQuitOnLastWindowClosed(True)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C in the terminal ends it
+    status = app.exec()
+    # As Slicer at its end: modules stop what they started.
+    for module in list(app.moduleManager().loadedModules()):
+        if isinstance(module, slicer.qSlicerScriptedLoadableModule):
+            app.moduleManager().unload(module.objectName)
+    return status
+
+
+def _desktop_unavailable_reason() -> str | None:
+    """Why no window can be shown on this machine, with what helps; None when one can."""
+    if not sys.platform.startswith("linux"):
+        return None
+    if os.environ.get("WAYLAND_DISPLAY"):
+        return None
+    if not os.environ.get("DISPLAY"):
+        return "There is no display here. To photograph the window instead: make app ARGS='--picture window.png'"
+    try:
+        ctypes.CDLL("libxcb-cursor.so.0")
+    except OSError:
+        return "Qt needs one more system library: sudo apt-get install libxcb-cursor0"
+    return None
 
 
 if __name__ == "__main__":
