@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite; the exit status is 1 if a run failed."""
     parser = argparse.ArgumentParser(prog="samconvex benchmark --suite registration", description=__doc__)
     parser.add_argument("--pairs", type=int, default=6, metavar="N", help="head-neck pairs (20 exist; default 6)")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only pairs whose name contains TEXT")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only the pair TEXT, or all whose name contains it")
     parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="METHOD",
                         help=f"among samconvex, samconvex-own, samconvex-PRESET[-own], {', '.join(PEERS)}")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "benchmark-output", metavar="DIR")
@@ -60,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = data_folder()
     if data is None:
         print("The evaluation images are absent (SAMCONVEX_DATA); procedural phantoms stand in.", flush=True)
-    pairs = [pair for pair in choose_pairs(chosen.pairs, data) if chosen.only in pair.name]
+    offered = choose_pairs(chosen.pairs, data)
+    pairs = [pair for pair in offered if chosen.only == pair.name]
+    pairs = pairs or [pair for pair in offered if chosen.only in pair.name]
     if not pairs:
         parser.error(f"no pair's name contains {chosen.only!r}")
 
