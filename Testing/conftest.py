@@ -10,6 +10,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Tests compare milliseconds-sized work; thread pools cost more than they bring and starve neighbors. Set before torch.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Idle threads must sleep: on a busy machine spinning ones take the time of those that work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if str(REPOSITORY / "SAMConvexRegistration") not in sys.path:
     sys.path.insert(0, str(REPOSITORY / "SAMConvexRegistration"))
 

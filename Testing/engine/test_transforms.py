@@ -1,0 +1,174 @@
+"""Transforms do what ITK does with them, invert, compose and survive files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from samconvex.errors import InputError
+from samconvex.field import DisplacementField, smooth
+from samconvex.geometry import Grid
+from samconvex.transforms import AffineTransform, Transform
+from samconvex.volume import Volume
+
+from .test_geometry import rotation
+from .test_volume import ramp
+
+_FLIPPED = tuple((rotation(10, 20, 30) @ np.diag([1, 1, -1])).ravel())
+FIXED = Grid((30, 26, 22), (2.0, 2.5, 3.1), (1000.0, -500.0, 300.0), _FLIPPED)
+MOVING = Grid((70, 60, 60), (1.8, 2.2, 3.0), (950.0, -560.0, 180.0), tuple(rotation(-10, 5, 12).ravel()))
+
+
+def smooth_field(grid: Grid, size_mm: float = 6.0, seed: int = 0) -> DisplacementField:
+    torch.manual_seed(seed)
+    tensor = smooth(torch.randn(1, 3, *grid.shape), 8)
+    return DisplacementField(tensor * (size_mm / tensor.norm(dim=1).max()), grid)
+
+
+@pytest.fixture(scope="module")
+def chain() -> Transform:
+    field = smooth_field(Grid.covering(FIXED.corners(), 6.0, 12.0))
+    affine = AffineTransform.about(FIXED.center, rotation(3, -4, 5) * 1.05, np.array([3.0, 4.0, -5.0]))
+    return Transform((field, affine))
+
+
+@pytest.fixture(scope="module")
+def points() -> np.ndarray:
+    return FIXED.voxels_to_points(np.random.default_rng(0).uniform(0, 21, (60, 3)))
+
+
+def test_points_map_as_itk_maps_them(chain: Transform, points: np.ndarray) -> None:
+    itk = chain.to_sitk()
+    np.testing.assert_allclose(chain.map_points(points), [itk.TransformPoint(tuple(p)) for p in points], atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_a_warped_position_image_shows_the_mapped_position(chain: Transform, axis: int) -> None:
+    warped = chain.warp_volume(ramp(MOVING, axis), FIXED, background=-9e9).tensor
+    voxels = np.random.default_rng(1).integers(2, 20, (50, 3))
+    expected = chain.map_points(FIXED.voxels_to_points(voxels))[:, axis]
+    shown = warped[0, 0, voxels[:, 2], voxels[:, 1], voxels[:, 0]].numpy()
+    np.testing.assert_allclose(shown, expected, atol=1e-3)
+
+
+def test_warping_equals_simpleitk_on_rotated_and_flipped_grids(chain: Transform) -> None:
+    torch.manual_seed(1)
+    moving = Volume((torch.rand(1, 1, *MOVING.shape) * 1000).to(torch.int16), MOVING, sitk.sitkInt16)
+    warped = chain.warp_volume(moving, FIXED)
+    expected = sitk.Resample(
+        moving.to_sitk(), warped.to_sitk(), chain.to_sitk(), sitk.sitkLinear, moving.background, sitk.sitkFloat32
+    )
+    difference = np.abs(sitk.GetArrayFromImage(expected) - warped.tensor[0, 0].numpy())
+    # Nothing but the rounding to whole numbers may differ (asked for integers, ITK would cut the fraction off).
+    assert difference.max() < 0.51
+    assert warped.tensor.dtype == torch.int16
+
+
+def test_labels_warp_by_nearest_neighbor_as_in_simpleitk(chain: Transform) -> None:
+    torch.manual_seed(2)
+    coarse = torch.randint(0, 5, (1, 1, 12, 12, 14)).float()
+    labels = Volume(torch.nn.functional.interpolate(coarse, MOVING.shape).to(torch.uint8), MOVING, sitk.sitkUInt8)
+    warped = chain.warp_labels(labels, FIXED)
+    expected = sitk.Resample(labels.to_sitk(), warped.to_sitk(), chain.to_sitk(), sitk.sitkNearestNeighbor, 0)
+    same = sitk.GetArrayFromImage(expected) == warped.tensor[0, 0].numpy()
+    assert same.mean() > 0.9999
+
+
+def test_outside_the_moving_image_lies_the_background(chain: Transform) -> None:
+    far = Grid(FIXED.size, FIXED.spacing, (5000.0, 0.0, 0.0), FIXED.direction)
+    moving = Volume(torch.full((1, 1, *MOVING.shape), 40, dtype=torch.int16), MOVING, sitk.sitkInt16)
+    moving.tensor[0, 0, 0, 0, 0] = -1024
+    assert (chain.warp_volume(moving, far).tensor == -1024).all()
+
+
+def test_fields_compose_in_the_order_of_maps(points: np.ndarray) -> None:
+    first = smooth_field(Grid.covering(FIXED.corners(), 5.0, 10.0), seed=3)
+    second = smooth_field(Grid.covering(FIXED.corners(), 7.0, 20.0), seed=4)
+    composed = second.after(first)
+    expected = second.map_points(first.map_points(points))
+    # Exact at the samples; between them interpolation of the smooth sum differs by hundredths of a millimeter.
+    nodes = composed.grid.voxels_to_points(np.random.default_rng(2).integers(3, 10, (40, 3)))
+    np.testing.assert_allclose(composed.map_points(nodes), second.map_points(first.map_points(nodes)), atol=1e-3)
+    assert np.linalg.norm(composed.map_points(points) - expected, axis=1).mean() < 0.1
+    assert np.linalg.norm(composed.map_points(points) - (expected * 0 + points), axis=1).mean() > 1.0
+
+
+def test_the_inverse_brings_every_point_back(chain: Transform, points: np.ndarray) -> None:
+    back = chain.inverse().map_points(chain.map_points(points))
+    assert np.linalg.norm(chain.map_points(points) - points, axis=1).min() > 2.0
+    assert np.linalg.norm(back - points, axis=1).max() < 0.25
+    assert np.linalg.norm(back - points, axis=1).mean() < 0.05
+
+
+def test_the_inverse_of_a_field_is_exact_at_its_samples() -> None:
+    field = smooth_field(Grid((24, 24, 24), (3.0, 3.0, 3.0)), size_mm=8.0)
+    field = field.embedded(field.grid.padded(8), fade_mm=24.0)
+    inverse = field.inverse()
+    nodes = field.grid.voxels_to_points(np.random.default_rng(0).integers(6, 34, (300, 3)))
+    residual = np.linalg.norm(field.map_points(inverse.map_points(nodes)) - nodes, axis=1)
+    assert residual.max() < 2e-3
+
+
+def test_a_file_keeps_the_transform(chain: Transform, points: np.ndarray, tmp_path: Path) -> None:
+    chain.save(tmp_path / "t.h5")
+    read = Transform.load(tmp_path / "t.h5")
+    np.testing.assert_allclose(read.map_points(points), chain.map_points(points), atol=1e-6)
+    itk = sitk.ReadTransform(str(tmp_path / "t.h5"))
+    np.testing.assert_allclose([itk.TransformPoint(tuple(p)) for p in points], chain.map_points(points), atol=1e-6)
+
+
+def test_rigid_and_bspline_files_are_read(points: np.ndarray, tmp_path: Path) -> None:
+    euler = sitk.Euler3DTransform(FIXED.center.tolist(), 0.1, -0.2, 0.3, (4.0, 5.0, 6.0))
+    image = FIXED.apply_to_sitk(sitk.Image(FIXED.size, sitk.sitkUInt8))
+    spline = sitk.BSplineTransformInitializer(image, [3, 3, 3])
+    spline.SetParameters(np.random.default_rng(0).uniform(-4, 4, len(spline.GetParameters())).tolist())
+    both = sitk.CompositeTransform([euler, spline])
+    for name, transform, tolerance in (("rigid.tfm", euler, 1e-6), ("both.h5", both, 0.05)):
+        sitk.WriteTransform(transform, str(tmp_path / name))
+        read = Transform.load(tmp_path / name, like=FIXED)
+        expected = [transform.TransformPoint(tuple(p)) for p in points]
+        assert np.linalg.norm(read.map_points(points) - expected, axis=1).mean() < tolerance
+
+
+def test_one_field_can_replace_the_chain(chain: Transform, points: np.ndarray) -> None:
+    field = chain.displacement_field(Grid.covering(FIXED.corners(), 3.0, 6.0))
+    assert np.linalg.norm(field.map_points(points) - chain.map_points(points), axis=1).max() < 0.15
+
+
+def test_the_jacobian_of_a_stretch_is_its_volume_ratio() -> None:
+    grid = Grid((10, 11, 12), (2.0, 3.0, 4.0), direction=tuple(rotation(10, -20, 30).ravel()))
+    points = grid.voxel_centers()
+    stretch = points * torch.tensor([0.1, -0.2, 0.05])
+    field = DisplacementField(stretch.permute(3, 0, 1, 2)[None].contiguous(), grid)
+    expected = 1.1 * 0.8 * 1.05
+    np.testing.assert_allclose(field.jacobian_determinant().numpy(), expected, rtol=1e-4)
+
+
+def test_an_embedded_field_ends_in_zero_and_keeps_its_inside(points: np.ndarray) -> None:
+    field = smooth_field(Grid.covering(FIXED.corners(), 5.0, 5.0))
+    wide = field.embedded(field.grid.padded(12), fade_mm=40.0)
+    nodes = field.grid.voxels_to_points(np.random.default_rng(0).integers(1, 10, (30, 3)))
+    np.testing.assert_allclose(wide.map_points(nodes), field.map_points(nodes), atol=1e-4)
+    border = wide.tensor.clone()
+    border[:, :, 1:-1, 1:-1, 1:-1] = 0
+    assert float(border.abs().max()) == 0.0
+
+
+def test_smoothing_keeps_a_constant_everywhere_and_its_gradient_is_right() -> None:
+    constant = torch.full((1, 2, 5, 6, 7), 3.0)
+    torch.testing.assert_close(smooth(constant, 3), constant)
+    values = torch.randn(1, 2, 4, 5, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: smooth(x, 2), (values,))
+    pooled = torch.nn.functional.avg_pool3d(values, 3, 1, 1, count_include_pad=False)
+    torch.testing.assert_close(smooth(values, 1), pooled)
+
+
+def test_a_missing_or_foreign_transform_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.h5").write_text("no transform")
+    with pytest.raises(InputError, match=r"missing\.h5 does not exist"):
+        Transform.load(tmp_path / "missing.h5")
+    with pytest.raises(InputError, match=r"bad\.h5 could not be read"):
+        Transform.load(tmp_path / "bad.h5")
