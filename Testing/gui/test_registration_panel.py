@@ -51,7 +51,7 @@ def registered(widget, pair, build):
     seg.GetDisplayNode().SetVisibility(False)
     widget.ui.movingSegmentationSelector.setCurrentNode(seg)
     widget.ui.applyButton.click()
-    wait_until(lambda: not widget.isRunning, 20)
+    wait_until(lambda: not widget.isRunning, 120)
     return (*pair, seg)
 
 
@@ -256,7 +256,7 @@ def test_flicker_swaps_the_pictures_by_itself(main_window, views, widget, regist
     choose_mode(widget, "Flicker")
     composite = views["Red"].mrmlSliceCompositeNode()
     seen = set()
-    wait_until(lambda: seen.add(composite.GetForegroundOpacity()) or len(seen) == 2, 5)
+    wait_until(lambda: seen.add(composite.GetForegroundOpacity()) or len(seen) == 2, 20)
     assert seen == {0.0, 1.0}
     choose_mode(widget, "Off")
 
@@ -319,7 +319,7 @@ def test_the_batch_tab_registers_checked_volumes(widget, pair, build):
         ui.batchMovingList.item(row).setCheckState(QtCore.Qt.CheckState.Checked)
     ui.batchApplyButton.click()
     assert ui.batchApplyButton.text == "Cancel"
-    wait_until(lambda: not widget.batchPanel.isRunning, 30)
+    wait_until(lambda: not widget.batchPanel.isRunning, 120)
     assert ui.batchStatusLabel.text == "2 of 2 pairs registered."
     assert [ui.batchTable.item(row, 1).text() for row in range(2)] == ["done", "done"]
     assert slicer.util.getNode("Later to Fixed") is not None
@@ -339,7 +339,7 @@ def test_the_batch_tab_runs_a_csv_and_explains_a_wrong_one(widget, build, tmp_pa
     (tmp_path / "out").mkdir()
     (tmp_path / "pairs.csv").write_text("fixed,moving\na.nii.gz,a.nii.gz\n")
     ui.batchApplyButton.click()
-    wait_until(lambda: not widget.batchPanel.isRunning, 20)
+    wait_until(lambda: not widget.batchPanel.isRunning, 120)
     assert (tmp_path / "out" / "pair001" / "report.json").is_file()
     assert (tmp_path / "out" / "manifest.json").is_file()
 

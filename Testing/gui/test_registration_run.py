@@ -44,7 +44,7 @@ def pair(build, widget):
     return fixed, moving
 
 
-def finish(widget, seconds=20):
+def finish(widget, seconds=120):
     wait_until(lambda: not widget.isRunning, seconds)
 
 
@@ -73,7 +73,7 @@ def test_a_run_fills_the_chosen_outputs_and_selects_them(widget, pair, scene):
     widget.ui.applyButton.click()
     assert widget.ui.applyButton.text == "Cancel"
     assert not widget.ui.inputsButton.enabled
-    wait_until(lambda: widget.ui.progressBar.value >= 500, 20)
+    wait_until(lambda: widget.ui.progressBar.value >= 500, 120)
     assert not widget.ui.progressBar.isHidden()
     assert "Deforming" in widget.ui.statusLabel.text and "3 s left" in widget.ui.statusLabel.text
     finish(widget)
@@ -149,7 +149,7 @@ def test_cancel_is_answered_within_a_second_and_changes_nothing(widget, pair, sc
     widget.behavior = "slow"
     before = scene.GetNumberOfNodes()
     widget.ui.applyButton.click()
-    wait_until(lambda: widget.ui.progressBar.value >= 500, 20)
+    wait_until(lambda: widget.ui.progressBar.value >= 500, 120)
     begin = time.monotonic()
     widget.ui.applyButton.click()
     assert widget.ui.applyButton.text == "Cancelling..." and not widget.ui.applyButton.enabled
@@ -179,7 +179,7 @@ def test_a_failure_is_told_in_the_panel_and_the_next_run_works(widget, pair, beh
 def test_closing_the_scene_in_the_middle_of_a_run_ends_it(widget, pair, scene):
     widget.behavior = "slow"
     widget.ui.applyButton.click()
-    wait_until(lambda: widget.ui.progressBar.value >= 500, 20)
+    wait_until(lambda: widget.ui.progressBar.value >= 500, 120)
     scene.Clear(0)
     finish(widget, 5)
     assert widget.parameters() is not None and not widget.ui.applyButton.enabled
@@ -189,7 +189,7 @@ def test_closing_the_scene_in_the_middle_of_a_run_ends_it(widget, pair, scene):
 def test_removing_an_input_in_the_middle_of_a_run_ends_it(widget, pair, scene):
     widget.behavior = "slow"
     widget.ui.applyButton.click()
-    wait_until(lambda: widget.ui.progressBar.value >= 500, 20)
+    wait_until(lambda: widget.ui.progressBar.value >= 500, 120)
     scene.RemoveNode(pair[1])
     finish(widget, 5)
     assert "'Moving' was removed" in widget.ui.statusLabel.text
@@ -220,7 +220,7 @@ def test_the_user_interface_stays_alive_during_a_run(widget, pair):
 
 
 def test_the_forecast_is_shown_before_the_run(widget, pair):
-    wait_until(lambda: widget.ui.forecastLabel.text != "", 20)
+    wait_until(lambda: widget.ui.forecastLabel.text != "", 120)
     assert "75 s" in widget.ui.forecastLabel.text and "2.5 GiB" in widget.ui.forecastLabel.text
 
 

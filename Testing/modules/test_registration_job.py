@@ -29,7 +29,7 @@ def start(jobs, behavior, *arguments, **options):
     return job
 
 
-def poll_until(job, condition, seconds=10.0):
+def poll_until(job, condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         job.poll()

@@ -225,7 +225,7 @@ def test_the_non_blocking_form_returns_at_once(logic):
     fixed, moving = (build.volume(name, build.smooth_array(), build.oblique()) for name in ("Fixed", "Moving"))
     job = logic.startRegistration(fixed, moving)
     assert not job.isFinished
-    wait_until(lambda: job.isFinished, 20)
+    wait_until(lambda: job.isFinished, 120)
     assert job.result.transformNode is not None
 
 
