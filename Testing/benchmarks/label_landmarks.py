@@ -1,0 +1,58 @@
+"""Anatomical landmarks from label maps: centroids, extreme points and spinal-cord points by level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from samconvex.volume import Volume
+
+MINIMUM_VOXELS = 24
+EXTREMES = {
+    "left": (1, 0, 0), "right": (-1, 0, 0), "back": (0, 1, 0),
+    "front": (0, -1, 0), "top": (0, 0, 1), "bottom": (0, 0, -1),
+}
+
+
+@dataclass(frozen=True)
+class LabelNames:
+    """Which labels are compact (centroid and extremes), which is a tube (points at the levels of compact ones)."""
+
+    compact: dict[int, str]
+    tube: int
+
+
+HEAD_NECK = LabelNames({1: "brainstem", 3: "right parotid", 4: "left parotid", 6: "larynx", 7: "mandible"}, 2)
+
+
+def label_landmarks(labels: Volume, names: LabelNames | None) -> dict[str, np.ndarray]:
+    """Landmarks by name, (3,) LPS mm.
+
+    Labels that touch the first or last slice are cut by the field of view and left out. Extreme points are means of the
+    outermost 3 % of voxels, which the label's stair steps move little. Without ``names``: centroids of whole labels.
+    """
+    array = labels.tensor[0, 0].numpy()
+    result: dict[str, np.ndarray] = {}
+    centers: dict[str, np.ndarray] = {}
+    for value in np.unique(array):
+        name = names.compact.get(int(value)) if names else f"label {int(value)}"
+        if value == 0 or name is None:
+            continue
+        index = np.argwhere(array == value)
+        ends = [0, array.shape[0] - 1]
+        if len(index) < MINIMUM_VOXELS or np.isin(index[:, 0], ends).any():
+            continue
+        points = labels.grid.voxels_to_points(index[:, ::-1].astype(float))
+        centers[name] = result[f"{name} center"] = points.mean(0)
+        if names:
+            count = max(3, len(points) * 3 // 100)
+            for side, direction in EXTREMES.items():
+                outermost = np.argsort(-points @ np.array(direction, dtype=float))[:count]
+                result[f"{name} {side}"] = points[outermost].mean(0)
+    if names and (array == names.tube).sum() >= MINIMUM_VOXELS:
+        tube = labels.grid.voxels_to_points(np.argwhere(array == names.tube)[:, ::-1].astype(float))
+        for name, center in centers.items():
+            near = np.abs(tube[:, 2] - center[2]) < 4.0
+            if near.sum() >= 3 and name != "brainstem":
+                result[f"cord at {name}"] = tube[near].mean(0)
+    return result
