@@ -76,6 +76,11 @@ sys.exit(status)
 """
 
 
+def _second() -> float:
+    """One second, or more where other programs keep the processors busy."""
+    return max(1.0, 1.5 * os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def _start(program: str, out: Path, *patience: str) -> subprocess.Popen:
     process = subprocess.Popen(
         [sys.executable, "-c", program + ENDING, str(ENGINE), str(out), *patience],
@@ -96,7 +101,7 @@ def test_a_signal_ends_the_work_within_a_second(tmp_path: Path, program: str, nu
     begin = time.monotonic()
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
-    assert time.monotonic() - begin < 1.0
+    assert time.monotonic() - begin < _second()
     assert process.returncode == 3
     assert errors.strip() == "Cancelled; nothing was written."
     assert list(tmp_path.iterdir()) == []
@@ -110,7 +115,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
     begin = time.monotonic()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
-    assert time.monotonic() - begin < 0.5
+    assert time.monotonic() - begin < 0.5 * _second()
     assert process.returncode == 3
     assert list(tmp_path.iterdir()) == []
 
