@@ -135,6 +135,7 @@ def test_a_defect_keeps_its_traceback_and_status_1(tmp_path: Path) -> None:
     assert "a defect of ours" in errors and "Traceback" in errors
 
 
+@pytest.mark.slow
 def test_a_cancellation_at_every_stage_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_files(tmp_path)
     monkeypatch.chdir(tmp_path)
