@@ -38,7 +38,7 @@ class Settings:
     levels: tuple[Level, ...] = (Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(3.0, 1))
     coupling: float = 0.04
     box_passes: int = 2
-    symmetric: bool = True
+    symmetric: bool = False
     refine: str = "none"
     adam: AdamSettings = AdamSettings()
     working_spacing: float = 2.0
@@ -56,6 +56,7 @@ PRESETS: dict[str, Settings] = {
             "The same chest at two breathing states: sliding, up to several centimeters.",
             levels=(Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(2.5, 1)),
             coupling=0.02,
+            symmetric=True,
             refine="adam",
             adam=AdamSettings(spacing=3.0, iterations=25),
             field_spacing=3.0,
@@ -93,7 +94,6 @@ PRESETS: dict[str, Settings] = {
             "fast-preview",
             "A look in seconds: coarse levels only, no refinement.",
             levels=(Level(12.0, 3), Level(6.0, 2)),
-            symmetric=False,
             working_spacing=3.0,
         ),
     )

@@ -159,7 +159,7 @@ def solve_level(
     return result
 
 
-def symmetrized(forward: DisplacementField, backward: DisplacementField, iterations: int = 15) -> DisplacementField:
+def symmetrized(forward: DisplacementField, backward: DisplacementField, iterations: int = 5) -> DisplacementField:
     """The forward map of a pair made each other's inverse: u <- (u - w(. + u)) / 2 and likewise w, by turns.
 
     The mutual correction of ConvexAdam's inverse consistency (Siebert et al., 2021).
