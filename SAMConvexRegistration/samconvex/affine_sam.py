@@ -8,6 +8,7 @@ consistent pairs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ def sam_affine(
     fixed: Volume | SamEmbedding,
     moving: Volume | SamEmbedding,
     *,
-    weights: SamModel | str | None = None,
+    weights: SamModel | str | os.PathLike | None = None,
     fixed_mask: Volume | None = None,
     moving_mask: Volume | None = None,
     device: torch.device | str = "cpu",

@@ -99,7 +99,7 @@ def _voxel_checksum(tensor: torch.Tensor) -> str:
         return known[3]
     array = tensor.detach().cpu().contiguous().numpy()
     checksum = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
-    checksum.update(memoryview(array.reshape(-1).view("uint8")))
+    checksum.update(array.reshape(-1).view("uint8").data)
     value = checksum.hexdigest()
     identity = id(tensor)
     reference = weakref.ref(tensor, lambda _: _checksums.pop(identity, None))

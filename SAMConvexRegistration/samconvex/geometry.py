@@ -183,8 +183,7 @@ class Grid:
         scale = 2.0 / np.maximum(size - 1, 1)
         first = self.points_to_voxels(np.asarray(reference, dtype=float)[None])[0] * scale - (size > 1)
         linear = self.lps_to_voxel[:3, :3] * scale[:, None]
-        as_tensor = {"dtype": points.dtype, "device": points.device}
-        return points @ torch.as_tensor(linear.T.copy(), **as_tensor) + torch.as_tensor(first, **as_tensor)
+        return points @ torch.as_tensor(linear.T.copy()).to(points) + torch.as_tensor(first).to(points)
 
     def describe(self) -> dict:
         """Plain numbers for reports."""

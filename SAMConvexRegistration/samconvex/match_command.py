@@ -97,7 +97,7 @@ def run_match(args: argparse.Namespace) -> int:
         answers.append(matches)
     with output_folder(folder, overwrite=True) as staging:
         for target, found, matches in zip(targets, results, answers, strict=True):
-            _write(staging / target.name, found, matches, known)
+            _write(staging / target.name, found, matches, known.tolist())
     progress.finish(str(args.output))
     if args.progress != "json":
         for target, matches in zip(targets, answers, strict=True):

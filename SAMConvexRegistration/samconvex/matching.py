@@ -107,7 +107,9 @@ def match_points(
     share = 0.3 if mode == "stable" else 1.0
     answers, score, cycle = one_shot(first, points, second, report=lambda f: report(f * share))
     if mode == "stable":
-        answers, cycle = _stable_points(first, points, second, answers, cycle, lambda f: report(0.3 + 0.6 * f))
+        answers = _stable_points(first, points, second, answers, lambda f: report(0.3 + 0.6 * f))
+        returned, _ = nearest(first, second.descriptors(answers))
+        cycle = np.minimum(cycle, np.linalg.norm(returned - points, axis=1))
     limits = {**first.calibration, **second.calibration}
     least = limits.get("minimum_score", MINIMUM_SCORE) if min_score is None else min_score
     most = limits.get("maximum_cycle_mm", MAXIMUM_CYCLE_MM) if max_cycle_mm is None else max_cycle_mm
@@ -290,12 +292,11 @@ def _stable_points(
     points: np.ndarray,
     query: SamEmbedding,
     direct: np.ndarray,
-    direct_cycle: np.ndarray,
     report: Callable[[float], None],
     *,
     step_mm: float = 8.0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Answers and cycle errors by the vote of each point's neighborhood.
+) -> np.ndarray:
+    """Answers (N, 3) by the vote of each point's neighborhood; ``direct`` where nobody agrees.
 
     The 27 neighbors are matched forward and back and forward again, so that they drift to pairs that agree; a robust
     affine map close to a shift is fitted to those pairs, nearer ones counting more.
@@ -311,10 +312,10 @@ def _stable_points(
     drift = np.linalg.norm(stable - keys, axis=1)
     trust = np.exp(-(closure / 4) ** 2) * np.exp(-((drift / 20) ** 2)) * np.clip(score, 0.05, 1) ** 4
     shape = (len(points), count)
-    result, spread, _ = robust_local_maps(
+    result, _, _ = robust_local_maps(
         points, stable.reshape(*shape, 3), answers.reshape(*shape, 3), trust.reshape(shape), direct
     )
-    return result, np.minimum(direct_cycle, spread)
+    return result
 
 
 def robust_local_maps(

@@ -154,7 +154,7 @@ def solve_level(
         backward = solve(moving[crop], padded_fixed, in_box, valid[crop].float(), 0.6, 0.95)
         forward = symmetrized(DisplacementField(forward, control), DisplacementField(backward, control)).tensor
     step = DisplacementField(smooth(forward, 1), control)
-    result = step if field is None else DisplacementField(previous.tensor, reach).after(step)
+    result = step if previous is None else previous.after(step)
     report(1.0)
     return result
 

@@ -387,7 +387,8 @@ def without_folds(deformation: DisplacementField, least: float = 0.05, rounds: i
         margin = reach + passes + 3
         low = (where.amin(0) - margin).clamp(min=0).tolist()
         high = (where.amax(0) + margin + 1).tolist()
-        part = (..., *(slice(first, last) for first, last in zip(low, high, strict=True)))
+        z, y, x = (slice(int(first), int(last)) for first, last in zip(low, high, strict=True))
+        part = (..., z, y, x)
         weight = smooth(dilated(bad[part], reach).float(), 2)
         tensor[part] += weight * (smooth(tensor[part], passes) - tensor[part])
     while bool((cell_determinants(tensor, grid) < least).any()):

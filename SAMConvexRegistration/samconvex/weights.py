@@ -300,7 +300,7 @@ def compact_model(
 ) -> SamModel:
     """Wrap a compact network that is already in memory (training, tests)."""
     return SamModel(
-        name, "sam-compact", network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d),
+        name, "sam-compact", network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d),  # type: ignore[call-overload]
         sam_compact.preprocess,
         (network.fine_stride,) * 3, (network.coarse_stride,) * 3, (network.multiple,) * 3, network.spacing_mm,
         tile_voxels=14_000_000, halo=48, modality=modality, sha256=digest, calibration=calibration or {},
@@ -310,7 +310,8 @@ def compact_model(
 def _official(network: sam_official.SAMOfficial, name: str, digest: str) -> SamModel:
     return SamModel(
         name, "sam" if network.semantic_head is None else "uae",
-        network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d), sam_official.preprocess_ct,
+        network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d),  # type: ignore[call-overload]
+        sam_official.preprocess_ct,
         network.fine_stride, network.coarse_stride, network.multiple, network.spacing_mm,
         tile_voxels=2_500_000, halo=16, modality="any", sha256=digest, calibration={},
     )

@@ -158,7 +158,12 @@ CASES = (
         2,
         r"points\.csv is also the input",
     ),
-    Case("apply: 2D transform", _apply("flat.tfm", "points.csv", "-o", "o.csv"), 2, r"flat\.tfm: the transform is not 3D"),
+    Case(
+        "apply: 2D transform",
+        _apply("flat.tfm", "points.csv", "-o", "o.csv"),
+        2,
+        r"flat\.tfm: the transform is not 3D",
+    ),
     Case(
         "evaluate: one label map",
         (

@@ -132,7 +132,7 @@ def cpu_has_bfloat16() -> bool:
 
 def embed(
     volume: Volume,
-    model: SamModel | str | None = None,
+    model: SamModel | str | os.PathLike | None = None,
     *,
     device: torch.device | str = "cpu",
     mask: Volume | None = None,
