@@ -60,12 +60,20 @@ class RegistrationResult:
 
 @dataclass
 class EngineFiles:
-    """The engine's results, read: ITK transforms, warped voxels (k, j, i), warped label layers, report."""
+    """The engine's results, read and turned into what nodes take.
 
-    transform: object
-    inverse: object
-    warped: object
+    Attributes:
+        grid, inverseGrid: (vectors (k, j, i, 3) RAS mm, lattice-to-RAS matrix) between world points.
+        determinant: (k, j, i) Jacobian determinants on the grid.
+        warped: (k, j, i) voxels on the fixed grid.
+        labels: warped label images, one for each of the run's layers.
+    """
+
     report: dict
+    grid: tuple
+    inverseGrid: tuple | None = None
+    determinant: object = None
+    warped: object = None
     labels: list = field(default_factory=list)
 
 
@@ -108,16 +116,19 @@ def readFiles(run, wanted):
     with open(folder / "report.json", encoding="utf-8") as file:
         report = json.load(file)
     transform = sitk.ReadTransform(str(folder / "transform.h5"))
-    labels = []
+    files = EngineFiles(report, nodes.gridFromSitk(transform, run.fixed, run.moving))
+    if "inverse" in wanted:
+        inverse = sitk.ReadTransform(str(folder / "inverse.h5"))
+        files.inverseGrid = nodes.gridFromSitk(inverse, run.moving, run.fixed)
+    if "volume" in wanted:
+        files.warped = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "warped.nii.gz")))
     if "segmentation" in wanted:
-        labels = [segments.resample(layer, run.fixed, transform, run.moving) for layer in run.layers]
-    return EngineFiles(
-        transform=transform,
-        inverse=sitk.ReadTransform(str(folder / "inverse.h5")) if "inverse" in wanted else None,
-        warped=sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "warped.nii.gz"))) if "volume" in wanted else None,
-        report=report,
-        labels=labels,
-    )
+        for layer in run.layers:
+            labels = segments.resample(layer, run.fixed, transform, run.moving)
+            files.labels.append(segments.orientedLabels(labels, run.fixedVoxelToRas))
+    if "jacobian" in wanted:
+        files.determinant = nodes.jacobianDeterminant(*files.grid)
+    return files
 
 
 def fill(request, run, files, outputs):
@@ -127,14 +138,13 @@ def fill(request, run, files, outputs):
     try:
         report = namedReport(files.report, run, request)
         transform = outputs.transform
-        vectors, lattice = nodes.gridFromSitk(files.transform, run.fixed, run.moving)
+        vectors, lattice = files.grid
         if transform is not None:
             nodes.fillGridTransform(transform, vectors, lattice)
             addProvenance(transform, request, report)
             _placeBeside(transform, request.fixedVolume)
         if outputs.inverse is not None:
-            backVectors, backLattice = nodes.gridFromSitk(files.inverse, run.moving, run.fixed)
-            nodes.fillGridTransform(outputs.inverse, backVectors, backLattice)
+            nodes.fillGridTransform(outputs.inverse, *files.inverseGrid)
             addProvenance(outputs.inverse, request, report, inverse=True)
             _placeBeside(outputs.inverse, request.fixedVolume)
         if outputs.volume is not None:
@@ -148,7 +158,7 @@ def fill(request, run, files, outputs):
             addProvenance(outputs.markups, request, report)
             _placeBeside(outputs.markups, request.fixedVolume)
         if outputs.jacobian is not None:
-            fillJacobian(outputs.jacobian, vectors, lattice)
+            fillJacobian(outputs.jacobian, files.determinant, lattice)
             addProvenance(outputs.jacobian, request, report)
             _placeBeside(outputs.jacobian, request.fixedVolume)
         if outputs.table is not None:
@@ -236,9 +246,9 @@ def warpMarkups(source, fixedToMoving, target):
         target.CreateDefaultDisplayNodes()
 
 
-def fillJacobian(volumeNode, vectors, lattice):
+def fillJacobian(volumeNode, determinant, lattice):
     """Determinant of the Jacobian on the transform's own grid: 1 keeps volume, below 0 folds."""
-    nodes.fillVolume(volumeNode, nodes.jacobianDeterminant(vectors, lattice), lattice)
+    nodes.fillVolume(volumeNode, determinant, lattice)
     volumeNode.SetAndObserveTransformNodeID(None)
     display = volumeNode.GetDisplayNode()
     display.SetAutoWindowLevel(False)
@@ -294,7 +304,7 @@ def formatted(value):
         return str(value)
     if not np.isfinite(value):
         return "-"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
 
 
 def _placeBeside(node, reference):

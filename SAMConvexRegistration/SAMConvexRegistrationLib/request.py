@@ -52,6 +52,7 @@ class PreparedRun:
     folder: object
     fixed: nodes.ImageInFrame
     moving: nodes.ImageInFrame
+    fixedVoxelToRas: np.ndarray
     arguments: list
     names: dict
     labelNames: dict = field(default_factory=dict)
@@ -105,6 +106,7 @@ def prepare(request):
         folder=folder,
         fixed=fixed,
         moving=moving,
+        fixedVoxelToRas=nodes.ijkToRas(request.fixedVolume),
         arguments=["register", fixedPath, movingPath, "-o", folder / "result", "--progress", "json"],
         names={fixedPath: request.fixedVolume.GetName(), movingPath: request.movingVolume.GetName()},
     )

@@ -186,25 +186,24 @@ def metadata(segmentationNode):
     return found
 
 
-def fill(target, described, layers, arrays, referenceVolume):
-    """Replace a segmentation's content by label arrays on a reference volume's grid.
+def fill(target, described, layers, images, referenceVolume):
+    """Replace a segmentation's content by label images on a reference volume's grid.
 
     Args:
         described: what ``metadata`` gave.
-        layers, arrays: LabelLayers and their (k, j, i) labels on the reference volume's grid.
+        layers, images: LabelLayers and their labels on the reference volume's grid, as orientedLabels makes them.
     """
     segmentation = target.GetSegmentation()
     segmentation.RemoveAllSegments()
     segmentation.SetSourceRepresentationName(BINARY)
     target.SetAndObserveTransformNodeID(referenceVolume.GetTransformNodeID())
     target.SetReferenceImageGeometryParameterFromVolumeNode(referenceVolume)
-    images = {}
-    for layer, labels in zip(layers, arrays, strict=True):
-        image = orientedLabels(labels, nodes.ijkToRas(referenceVolume))
+    contents = {}
+    for layer, image in zip(layers, images, strict=True):
         for segmentId, value in layer.values.items():
-            images[segmentId] = image, value
+            contents[segmentId] = image, value
     for segmentId, segment in described:
-        image, value = images[segmentId]
+        image, value = contents[segmentId]
         segment.SetLabelValue(value)
         segment.AddRepresentation(BINARY, image)
         segmentation.AddSegment(segment, segmentId)

@@ -202,6 +202,8 @@ def after(widget, camera, nodes):
     from SAMConvexRegistrationLib.preview import PreviewMode
 
     ui = widget.ui
+    # Its fill would hide the preview's outlines.
+    widget.parameters().outputSegmentation.GetDisplayNode().SetVisibility(False)
     for name in ("inputsButton", "settingsButton", "outputsButton"):
         getattr(ui, name).collapsed = True
     slicer.util.setSliceViewerLayers(background=nodes["fixed"], foreground=None)
@@ -227,6 +229,7 @@ def after(widget, camera, nodes):
     for row in range(ui.qualityTable.rowCount):
         print("  ".join(ui.qualityTable.item(row, column).text() for column in range(4)))
     parameters = widget.parameters()
+    parameters.outputSegmentation.GetDisplayNode().SetVisibility(True)
     parameters.outputSegmentation.GetDisplayNode().SetVisibility2DFill(False)
     slicer.util.setSliceViewerLayers(
         background=nodes["fixed"], foreground=parameters.outputVolume, foregroundOpacity=0.5

@@ -242,7 +242,7 @@ def test_the_quality_table_names_structures_and_has_before_and_after(lib):
     request = lib.request.RegistrationRequest(fixed, moving, movingSegmentation=seg, fixedSegmentation=other)
     table = filled(lib, request, displacement(lib.nodes, fixed), create=["table"]).outputs.table
     rows = [[table.GetTable().GetValue(r, c).ToString() for c in range(4)] for r in range(table.GetNumberOfRows())]
-    assert ["Dice, Liver", "0.3", "0.9", ""] in rows
+    assert ["Dice, Liver", "0.300", "0.900", ""] in rows
     assert ["Landmark error, mean", "12.00", "1.50", "mm"] in rows
     assert ["Computing time", "", "12.30", "s"] in rows
 
