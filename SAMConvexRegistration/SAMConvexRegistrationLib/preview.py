@@ -406,15 +406,20 @@ def worstPlaces(vectors, lattice, fixedVolume, count=5, apart=25.0):
 
 
 def jacobianColors():
-    """Color table for determinants 0 to 2: magenta folds, blue shrinks, transparent keeps, red grows."""
+    """Color table for determinants 0 to 2: magenta folds, blue shrinks, light gray keeps, red grows.
+
+    Slice views ignore a table's opacities, so "keeps" has a color of its own.
+    """
     table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", _("Volume change"))
     table.SetHideFromEditors(True)
     table.SetTypeToUser()
     table.SetNumberOfColors(256)
+    neutral = np.full(3, 0.85)
     for entry in range(256):
         deviation = (entry - 127.5) / 127.5
-        color = (0.1, 0.3, 1.0) if deviation < 0 else (1.0, 0.2, 0.1)
-        table.SetColor(entry, f"{entry / 127.5:.2f}", *color, min(1.0, abs(deviation) * 1.5))
+        extreme = np.array((0.1, 0.3, 1.0) if deviation < 0 else (1.0, 0.2, 0.1))
+        color = neutral + (extreme - neutral) * abs(deviation)
+        table.SetColor(entry, f"{entry / 127.5:.2f}", *[float(value) for value in color], 1.0)
     table.SetColor(0, "fold", 1.0, 0.0, 1.0, 1.0)
     return table
 
