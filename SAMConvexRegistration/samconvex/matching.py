@@ -171,7 +171,7 @@ def nearest(
         block = descriptors[start : start + rows]
         near = None if around is None else (torch.as_tensor(around[start : start + rows]), reach_mm)
         best = _best_rows(embedding, block, near)
-        place, score = _peak(embedding, block, best)
+        place, score = _peak(embedding, block, best, climbs=3 if around is None else 1)
         points.append(place)
         scores.append(score)
         report(min(start + rows, len(descriptors)) / len(descriptors))
@@ -213,13 +213,15 @@ def _best_rows(
     return best
 
 
-def _peak(embedding: SamEmbedding, descriptors: torch.Tensor, rows: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _peak(
+    embedding: SamEmbedding, descriptors: torch.Tensor, rows: torch.Tensor, climbs: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Place and score of the peak near a row: climb to the local maximum, then look between the voxels around it."""
     index, grid = embedding.search, embedding.fine.grid
     device = rows.device
     shape = torch.tensor(grid.shape, device=device)
     steps = torch.as_tensor(_CUBE, device=device)
-    for attempt in range(3):
+    for attempt in range(climbs):
         flat = index.voxels[rows]
         row, column = flat // grid.shape[2], flat % grid.shape[2]
         place = torch.stack([row // grid.shape[1], row % grid.shape[1], column], 1)
@@ -232,7 +234,7 @@ def _peak(embedding: SamEmbedding, descriptors: torch.Tensor, rows: torch.Tensor
         scores = scores.masked_fill(~valid, -2.0)
         best = scores.argmax(1, keepdim=True)
         climbed = near.gather(1, best)[:, 0]
-        if attempt == 2 or bool((climbed == rows).all()):
+        if attempt == climbs - 1 or bool((climbed == rows).all()):
             break
         rows = climbed
     vectors = index.vectors[near.clamp(min=0)].float()

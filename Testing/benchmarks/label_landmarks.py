@@ -16,13 +16,28 @@ EXTREMES = {
 
 @dataclass(frozen=True)
 class LabelNames:
-    """Which labels are compact (centroid and extremes), which is a tube (points at the levels of compact ones)."""
+    """Which labels are compact (centroid and extremes), which is a tube (points at the levels of compact ones).
+
+    ``tips``: directions in which a structure ends in one place. The mandible's highest and rearmost points are two
+    (left and right condyle), and a flat side's outermost point wanders with the tilt of the head: no landmarks.
+    """
 
     compact: dict[int, str]
     tube: int
+    tips: dict[str, tuple[str, ...]]
 
 
-HEAD_NECK = LabelNames({1: "brainstem", 3: "right parotid", 4: "left parotid", 6: "larynx", 7: "mandible"}, 2)
+HEAD_NECK = LabelNames(
+    {1: "brainstem", 3: "right parotid", 4: "left parotid", 6: "larynx", 7: "mandible"},
+    2,
+    {
+        "brainstem": ("top", "bottom"),
+        "right parotid": ("top", "bottom", "right"),
+        "left parotid": ("top", "bottom", "left"),
+        "larynx": ("top", "bottom", "front"),
+        "mandible": ("front",),
+    },
+)
 
 
 def label_landmarks(labels: Volume, names: LabelNames | None) -> dict[str, np.ndarray]:
@@ -46,7 +61,8 @@ def label_landmarks(labels: Volume, names: LabelNames | None) -> dict[str, np.nd
         centers[name] = result[f"{name} center"] = points.mean(0)
         if names:
             count = max(3, len(points) * 3 // 100)
-            for side, direction in EXTREMES.items():
+            for side in names.tips.get(name, ()):
+                direction = EXTREMES[side]
                 outermost = np.argsort(-points @ np.array(direction, dtype=float))[:count]
                 result[f"{name} {side}"] = points[outermost].mean(0)
     if names and (array == names.tube).sum() >= MINIMUM_VOXELS:

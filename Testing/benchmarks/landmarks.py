@@ -227,7 +227,7 @@ def _cut(pair: LandmarkPair, template: SamEmbedding, level: float, model: weight
         part = tuple(slice(start[a], start[a] + extent[a]) for a in (2, 1, 0))
         grid = pair.query.grid.cropped(start, extent)
         half = pair.query.with_tensor(pair.query.tensor[(..., *part)].contiguous(), grid)
-        matches = match_points(template, pair.points, embed(half, model))
+        matches = match_points(template, pair.points, embed(half, model), mode="fast")
         inside = _inside(grid, pair.truth, 10.0)
         outside = ~_inside(grid, pair.truth, -15.0)
         for row in np.nonzero(inside | outside)[0]:
@@ -299,6 +299,14 @@ def markdown(document: dict) -> str:
             seconds = np.median([r["seconds"] for r in runs])
             lines.append(f"| {method} | {len(runs)} | {_cells(chosen)} | {seconds:.2f} |")
         lines += [""]
+    kinds = {"center": "centroids", "cord": "spinal cord by level", "": "extreme points"}
+    for key, title in kinds.items():
+        chosen = [p for p in document["points"] if p["group"] == "head-neck" and _kind(p["name"]) == key]
+        if chosen:
+            lines += [f"## head-neck, {title}", "", f"| method | {COLUMNS} |", "|---|" + "---|" * 6]
+            for method in dict.fromkeys(p["method"] for p in chosen):
+                lines.append(f"| {method} | {_cells([p for p in chosen if p['method'] == method], 6)} |")
+            lines += [""]
     ours = [p for p in document["points"] if p["group"] == "head-neck" and p["method"] == "sam"]
     if ours:
         lines += ["## head-neck by landmark (sam)", "", f"| landmark | {COLUMNS} |", "|---|" + "---|" * 6]
@@ -307,6 +315,10 @@ def markdown(document: dict) -> str:
         lines += [""]
     lines += _cut_table(document["cuts"]) + _dice_table(document["runs"])
     return "\n".join(lines) + "\n"
+
+
+def _kind(name: str) -> str:
+    return "cord" if name.startswith("cord") else "center" if name.endswith("center") else ""
 
 
 def _cells(points: list[dict], count: int = 8) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -111,8 +113,14 @@ def test_masks_restrict_which_points_count(model):
     assert details["points"] < 0.7 * whole["points"]
 
 
-def test_unrelated_images_give_no_confidence(model):
-    transform, details = sam_affine(embed(textured_body(0), model), embed(textured_body(9), model))
+def test_meaningless_features_give_no_confidence(model):
+    body = embed(textured_body(), model)
+    generator = torch.Generator().manual_seed(0)
+    noise = [
+        replace(part, tensor=torch.randn(part.tensor.shape, generator=generator).half())
+        for part in (body.fine, body.coarse)
+    ]
+    transform, details = sam_affine(body, replace(body, fine=noise[0], coarse=noise[1]))
     assert details["confidence"] < CONFIDENT and details["reason"]
     assert np.isfinite(transform.matrix).all()
 
