@@ -178,7 +178,13 @@ class RegistrationPreview:
             self.transformNode.CreateDefaultDisplayNodes()
             display = self.transformNode.GetDisplayNode()
             display.SetSaveWithScene(False)
-            self._temporary.append(display)
+            # Views add this color node as soon as they see the display; otherwise the first drawing would, for good.
+            if display.GetColorNode() is None:
+                display.SetDefaultColors()
+            colors = display.GetColorNode()
+            colors.SetSaveWithScene(False)
+            # Removed last to first: without its colors the display would make new ones.
+            self._temporary += [colors, display]
             display.SetVisualizationMode(slicer.vtkMRMLTransformDisplayNode.VIS_MODE_GRID)
             display.SetGridSpacingMm(15.0)
             display.SetGridLineDiameterMm(0.8)

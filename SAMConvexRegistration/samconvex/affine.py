@@ -151,9 +151,9 @@ def moments_affine(
         start.gain = start.start_gain = problem.evaluate(start.transform)["gain"]
     starts = _distinct(starts, problem)[:6]
     # Most starts soon meet in the same place; only those that stay apart and close in score deserve more steps.
-    for iterations, first, last in ((6, 0.5, 0.65), (10, 0.65, 0.8)):
+    for iterations, first, last in ((18, 0.5, 0.65), (30, 0.65, 0.8)):
         for number, start in enumerate(starts):
-            if start.gain < 0.4 * starts[0].gain and iterations > 6:
+            if start.gain < 0.4 * starts[0].gain and iterations > 18:
                 continue
             width = (last - first) / len(starts)
             inner = stage(progress, STAGE, first + number * width, first + (number + 1) * width)
@@ -177,7 +177,7 @@ def moments_affine(
     finalists = [start for start in starts[:2] if start.gain > 0.7 * starts[0].gain] or starts[:1]
     for number, start in enumerate(finalists):
         inner = stage(progress, STAGE, 0.8 + 0.1 * number, 0.9 + 0.1 * number)
-        start.transform = problem.refine(start.transform, model=model, iterations=10, report=inner)
+        start.transform = problem.refine(start.transform, model=model, iterations=30, report=inner)
         start.gain = problem.evaluate(start.transform)["gain"]
     best = max(finalists, key=lambda start: start.gain)
     scores = problem.evaluate(best.transform)
@@ -378,7 +378,7 @@ def _margin(hypotheses: list[_Hypothesis], problem: AffineProblem) -> float:
 
 def _confidence(scores: dict[str, float], margin: float) -> float:
     """Logistic; fitted by eye to pairs that succeeded, that failed, and that share no anatomy."""
-    evidence = 14.0 * (scores["gain"] - 0.25) + 8.0 * (scores["inliers"] - 0.5) + 2.0 * (margin - 0.4)
+    evidence = 14.0 * (scores["gain"] - 0.36) + 8.0 * (scores["inliers"] - 0.5) + (margin - 0.4)
     return float(1 / (1 + np.exp(-evidence)))
 
 

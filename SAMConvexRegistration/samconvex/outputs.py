@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gzip
+import math
 import os
 import secrets
 import shutil
@@ -150,8 +151,6 @@ def check_complete(path: Path) -> None:
 
     ITK's NIfTI writer reports no error on a full disk, so images are judged by what arrived.
     """
-    import SimpleITK as sitk
-
     name = path.name.lower()
     try:
         if name.endswith(".gz"):
@@ -159,22 +158,27 @@ def check_complete(path: Path) -> None:
                 while stream.read(1 << 24):
                     pass
         elif name.endswith(".nii"):
-            reader = sitk.ImageFileReader()
-            reader.SetFileName(str(path))
-            reader.ReadImageInformation()
-            pixel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
-            voxels = 1
-            for size in reader.GetSize():
-                voxels *= size
-            data = voxels * pixel.GetSizeOfPixelComponent() * reader.GetNumberOfComponents()
-            if path.stat().st_size < _NIFTI_HEADER_BYTES + data:
-                raise EOFError
+            _check_nifti_size(path)
         elif name.endswith((".h5", ".tfm")):
+            import SimpleITK as sitk
+
             sitk.ReadTransform(str(path))
         elif path.is_file() and path.stat().st_size == 0:
             raise EOFError
     except (EOFError, OSError, RuntimeError, zlib.error) as error:
         raise ResourceError(f"{path.name} could not be written completely; free some disk space and retry.") from error
+
+
+def _check_nifti_size(path: Path) -> None:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    pixel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
+    voxels = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
+    if path.stat().st_size < _NIFTI_HEADER_BYTES + voxels * pixel.GetSizeOfPixelComponent():
+        raise EOFError
 
 
 def _move_into_place(staging: Path, target: Path, overwrite: bool, stale: set[str]) -> None:

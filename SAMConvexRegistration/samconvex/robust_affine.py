@@ -14,7 +14,7 @@ from .translation_search import chance_level
 
 # Standard deviations of the prior: shear and unequal stretch, uniform scale (log), rotation (rad). Patients differ
 # mostly by scale and posture; chosen on head-neck CT pairs that are not used for evaluation.
-PRIORS = {"affine": (0.06, 0.06, 0.25), "similarity": (1e-3, 0.06, 0.25), "rigid": (1e-3, 1e-3, 0.25)}
+PRIORS = {"affine": (0.06, 0.06, 0.35), "similarity": (1e-3, 0.06, 0.35), "rigid": (1e-3, 1e-3, 0.35)}
 SCALE_LIMITS = (0.6, 1.6)
 # Neighboring voxels repeat each other: the data count as this many independent observations per unit of noise.
 INDEPENDENT_OBSERVATIONS = 300.0

@@ -41,7 +41,7 @@ def test_every_make_target_that_users_are_told_exists(repository, readme):
     makefile = (repository / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
     assert {"setup", "demo", "test", "test-fast", "lint", "benchmark", "app", "clean"} <= targets
-    assert set(re.findall(r"`?make ([a-z-]+)", readme)) <= targets
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", readme, re.M)) <= targets
 
 
 def test_every_command_of_the_readme_is_understood(readme):

@@ -155,7 +155,7 @@ def test_node_selector_creates_renames_and_deletes(answers):
     box.activated.emit(box.findText("Rename current Transform…"))
     assert selector.currentNode().GetName() == "Renamed" and box.currentText == "Renamed"
     box.activated.emit(box.findText("Delete current Transform"))
-    assert selector.currentNode() is None and slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLTransformNode") is None
+    assert selector.currentNode() is None and slicer.mrmlScene.GetFirstNodeByName("Renamed") is None
     assert changed == ["Registration", None]
 
 
