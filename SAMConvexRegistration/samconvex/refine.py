@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from .features import FeatureMap
 from .field import DisplacementField, smooth
 from .geometry import Grid
+from .sampling import interpolate
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,7 @@ def optimize(
             dense = u.flatten(2)[0, :, counted].T
         else:
             dense = F.grid_sample(u, place, padding_mode="border", align_corners=True)[0, :, 0, 0].T
-        coordinates = (base + dense * scale)[None, None, None]
-        warped = F.grid_sample(moving.tensor, coordinates, padding_mode="border", align_corners=True)[:, :, 0, 0]
+        warped = interpolate(moving.tensor, (base + dense * scale)[:, None, None])[..., 0, 0]
         distance = 0.5 * (warped - target).square().sum(1)[0]
         roughness = sum((u.diff(dim=axis) / spacing[4 - axis]).square().sum() for axis in (2, 3, 4)) / voxels
         loss = (distance * share).sum() + settings.regularization * roughness

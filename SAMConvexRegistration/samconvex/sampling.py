@@ -34,16 +34,33 @@ def sample(
         (1, C, d, h, w) in the dtype of ``values``.
     """
     coordinates = grid.normalized(points, reference)
-    result = F.grid_sample(
-        values,
-        coordinates[None].to(values.dtype),
-        mode="bilinear" if mode == "linear" else "nearest",
-        padding_mode="border",
-        align_corners=True,
-    )
+    result = interpolate(values, coordinates.to(values.dtype), mode)
     if fill is not None:
         result.masked_fill_(~inside(grid, coordinates)[None, None], fill)
     return result
+
+
+def interpolate(values: torch.Tensor, coordinates: torch.Tensor, mode: str = "linear") -> torch.Tensor:
+    """Interpolate (1, C, D, H, W) values at normalized coordinates (d, h, w, 3), edges repeated: (1, C, d, h, w)."""
+    mode = "bilinear" if mode == "linear" else "nearest"
+    # On a CPU grid_sample runs one thread per batch item, so slices become items.
+    threads = torch.get_num_threads() if values.device.type == "cpu" and not values.requires_grad else 1
+    depth, height, width, _ = coordinates.shape
+    split = depth - depth % threads
+    if threads == 1 or split * height * width < 20_000:
+        split = 0
+    parts = []
+    if split:
+        items = coordinates[:split].view(threads, split // threads, height, width, 3)
+        found = F.grid_sample(
+            values.expand(threads, -1, -1, -1, -1), items, mode=mode, padding_mode="border", align_corners=True
+        )
+        parts.append(found.transpose(0, 1).reshape(1, values.shape[1], split, height, width))
+    if split < depth:
+        parts.append(
+            F.grid_sample(values, coordinates[None, split:], mode=mode, padding_mode="border", align_corners=True)
+        )
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
 def inside(grid: Grid, coordinates: torch.Tensor) -> torch.Tensor:
