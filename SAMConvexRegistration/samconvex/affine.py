@@ -101,6 +101,7 @@ def moments_affine(
     fixed_mask: Volume | None = None,
     moving_mask: Volume | None = None,
     model: str = "affine",
+    start: AffineTransform | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
     progress: Progress | None = None,
@@ -111,6 +112,7 @@ def moments_affine(
         fixed, moving: any 3D images; modalities may differ.
         fixed_mask, moving_mask: tissue to align, nonzero; any grid. Default: the body that is found.
         model: "affine" (12 degrees of freedom), "similarity" (7) or "rigid" (6).
+        start: a map that is roughly right; it is refined and nothing is searched.
         seed: of the points that are drawn; the same seed gives the same answer.
         progress: called often with the stage "affine"; may raise Cancelled.
 
@@ -144,21 +146,26 @@ def moments_affine(
         points=3000,
         seed=seed,
     )
-    starts = _geometric_starts(coarse[0], coarse[1])
-    starts += _searched_starts(coarse[0], coarse[1], stage(progress, STAGE, 0.25, 0.5))
-    for start in starts:
-        start.transform = _of_model(start.transform, problem.center, model)
-        start.gain = start.start_gain = problem.evaluate(start.transform)["gain"]
+    if start is None:
+        starts = _geometric_starts(coarse[0], coarse[1])
+        starts += _searched_starts(coarse[0], coarse[1], stage(progress, STAGE, 0.25, 0.5))
+    else:
+        starts = [_Hypothesis("the given map", start)]
+    for hypothesis in starts:
+        hypothesis.transform = _of_model(hypothesis.transform, problem.center, model)
+        hypothesis.gain = hypothesis.start_gain = problem.evaluate(hypothesis.transform)["gain"]
     starts = _distinct(starts, problem)[:6]
     # Most starts soon meet in the same place; only those that stay apart and close in score deserve more steps.
     for iterations, first, last in ((18, 0.5, 0.65), (30, 0.65, 0.8)):
-        for number, start in enumerate(starts):
-            if start.gain < 0.4 * starts[0].gain and iterations > 18:
+        for number, hypothesis in enumerate(starts):
+            if hypothesis.gain < 0.4 * starts[0].gain and iterations > 18:
                 continue
             width = (last - first) / len(starts)
             inner = stage(progress, STAGE, first + number * width, first + (number + 1) * width)
-            start.transform = problem.refine(start.transform, model=model, iterations=iterations, report=inner)
-            start.gain = problem.evaluate(start.transform)["gain"]
+            hypothesis.transform = problem.refine(
+                hypothesis.transform, model=model, iterations=iterations, report=inner
+            )
+            hypothesis.gain = problem.evaluate(hypothesis.transform)["gain"]
         starts = _distinct(starts, problem)
     margin = _margin(starts, problem)
 
@@ -173,12 +180,12 @@ def moments_affine(
         points=5000,
         seed=seed,
     )
-    # A start far behind the best one has never overtaken it on the finer grid.
-    finalists = [start for start in starts[:2] if start.gain > 0.7 * starts[0].gain] or starts[:1]
-    for number, start in enumerate(finalists):
+    # A hypothesis far behind the best one has never overtaken it on the finer grid.
+    finalists = [hypothesis for hypothesis in starts[:2] if hypothesis.gain > 0.7 * starts[0].gain] or starts[:1]
+    for number, hypothesis in enumerate(finalists):
         inner = stage(progress, STAGE, 0.8 + 0.1 * number, 0.9 + 0.1 * number)
-        start.transform = problem.refine(start.transform, model=model, iterations=30, report=inner)
-        start.gain = problem.evaluate(start.transform)["gain"]
+        hypothesis.transform = problem.refine(hypothesis.transform, model=model, iterations=30, report=inner)
+        hypothesis.gain = problem.evaluate(hypothesis.transform)["gain"]
     best = max(finalists, key=lambda start: start.gain)
     scores = problem.evaluate(best.transform)
     if len(finalists) > 1:

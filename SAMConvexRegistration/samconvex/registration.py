@@ -24,7 +24,8 @@ from .progress import Progress, null_progress, stage
 from .pyramid import Extractor, Scene, extract, run_pyramid
 from .refine import optimize
 from .report import build_report
-from .transforms import Transform
+from .robust_affine import limited
+from .transforms import AffineTransform, Transform
 from .volume import Volume, average_to, body_mask, check_volume, normalized_intensity, resample
 
 # Around the body: the skin's neighborhood tells where the body ends.
@@ -279,29 +280,63 @@ def _affine(
         if moving_mask is not None:
             moving_mask = initial.warp_labels(moving_mask, moving.grid)
     progress("affine", 0.0)
+    start = None
     if settings.affine == "sam":
-        from .affine_sam import sam_affine
-
-        transform, details = sam_affine(
-            fixed, moving, weights=weights, fixed_mask=fixed_mask, moving_mask=moving_mask, device=device,
-            progress=progress,
-        )
-        if details["confidence"] >= 0.5:
-            return initial.after(Transform((transform,))), {"method": "sam", **details}
-        reason = details["reason"]
-        warnings.append(f"The embedding-based affine was not sure ({reason}); the learning-free one was used.")
+        start, details = _embedding_affine(fixed, moving, fixed_mask, moving_mask, device, weights, progress, warnings)
+        if start is not None and not settings.polish_affine:
+            matrix = limited(start.matrix, settings.affine_model)
+            center = fixed.grid.center
+            start = AffineTransform(matrix, start.map_points(center[None])[0] - matrix @ center)
+            return initial.after(Transform((start,))), {"method": "sam", **details}
     from .affine import moments_affine
 
     found = moments_affine(
-        fixed, moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=settings.affine_model,
+        fixed, moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=settings.affine_model, start=start,
         device=str(device), seed=seed, progress=progress,
     )
+    if start is not None:
+        return initial.after(Transform((found.transform,))), {"method": "sam, refined by the images", **details}
     if found.confidence < 0.5:
         reason = found.details.get("reason", "")
         warnings.append(f"The affine alignment is uncertain (confidence {found.confidence:.2f}): {reason}")
     return initial.after(Transform((found.transform,))), {
         "method": "moments", "confidence": found.confidence, **found.details
     }
+
+
+def _embedding_affine(
+    fixed: Volume,
+    moving: Volume,
+    fixed_mask: Volume | None,
+    moving_mask: Volume | None,
+    device: torch.device,
+    weights: str | os.PathLike | None,
+    progress: Progress,
+    warnings: list[str],
+) -> tuple[AffineTransform | None, dict]:
+    """SAM-affine and its details; None, with a warning, where the embeddings cannot be used or are not sure."""
+    from .affine_sam import CONFIDENT, sam_affine
+    from .features.sam import looks_like_ct
+    from .weights import load_sam
+
+    model = load_sam(weights)
+    other = next((v for v in (fixed, moving) if model.modality == "ct" and not looks_like_ct(v)), None)
+    if other is not None:
+        reason = f"{other.name} is no CT in Hounsfield units"
+    else:
+        try:
+            transform, details = sam_affine(
+                fixed, moving, weights=model, fixed_mask=fixed_mask, moving_mask=moving_mask, device=device,
+                progress=progress,
+            )
+        except InputError as error:  # such as a crop without any outline of a body
+            reason = str(error)
+        else:
+            if details["confidence"] >= CONFIDENT:
+                return transform, details
+            reason = details["reason"]
+    warnings.append(f"The embedding-based affine was not used ({reason}); the learning-free one was.")
+    return None, {}
 
 
 def _check_overlap(fixed: Volume, moving: Volume, initial: Transform, body: Volume) -> None:
