@@ -301,7 +301,8 @@ def _with_gas_inside(tissue: np.ndarray, hounsfield: np.ndarray) -> np.ndarray:
     """Add lungs, airways and bowel gas, slice by slice: in 3D the airways connect them to the room.
 
     A gap that the tissue encloses belongs to the body. One that reaches the image border is room air, unless it is a
-    lung cut by the field of view: it then reaches one side only and is denser than air.
+    lung cut by the field of view: it then reaches one side only and is denser than air. In a crop of the body's inside,
+    with tissue along most of its border, every gap is a lung or bowel.
     """
     # Closing bridges thin chest walls that partial volume opened.
     closed = sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(tissue.astype(np.uint8)), (3, 3, 0))
@@ -317,7 +318,17 @@ def _with_gas_inside(tissue: np.ndarray, hounsfield: np.ndarray) -> np.ndarray:
     for label in touching[(count == 1) & (touching > 0)]:
         is_room[label] = not -960.0 < np.median(hounsfield[labels == label]) < -500.0
     is_room[0] = False
-    return (~is_room[labels]).astype(np.uint8)
+    is_crop = _border_share(tissue) > 0.5
+    return (~is_room[labels] | is_crop[:, None, None]).astype(np.uint8)
+
+
+def _border_share(mask: np.ndarray, inset: int = 2) -> np.ndarray:
+    """Share of each slice's border that is in the mask, ``inset`` voxels inwards: images may have an empty rim."""
+    low, high = slice(inset, -inset), -inset - 1
+    if min(mask.shape[1:]) <= 2 * inset:
+        return np.zeros(len(mask))
+    sides = (mask[:, inset, low], mask[:, high, low], mask[:, low, inset], mask[:, low, high])
+    return np.concatenate(sides, 1).astype(bool).mean(1)
 
 
 def _largest_component(mask: np.ndarray) -> np.ndarray:
