@@ -68,7 +68,8 @@ class LocalCorrelation:
         rows = self._tiled(F.pad(index, pad, value=-1))[..., 0]
         self._voxels = rows.masked_fill(self._weight <= 0, -1)
         row_bytes = 4 * self.count * _TILE[0] * _TILE[1]
-        self._batch = max(1, min(2048, memory_budget // (8 * row_bytes)))
+        # Buffers below 32 MB come from memory that the allocator reuses; larger ones are mapped and cleared every time.
+        self._batch = max(1, min((24 << 20) // row_bytes, memory_budget // (8 * row_bytes)))
         self._keep = row_bytes * len(self._tiles) <= memory_budget
         self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 

@@ -70,7 +70,7 @@ def inside(grid: Grid, coordinates: torch.Tensor) -> torch.Tensor:
     return (coordinates.abs() <= limit).all(-1)
 
 
-def slabs(grid: Grid, voxels_per_slab: int = 4_000_000) -> list[tuple[int, int]]:
+def slabs(grid: Grid, voxels_per_slab: int = 2_000_000) -> list[tuple[int, int]]:
     """Slice ranges (z0, z1) of ``grid`` that hold about ``voxels_per_slab`` voxels each."""
     depth = max(1, voxels_per_slab // (grid.size[0] * grid.size[1]))
     return [(z, min(z + depth, grid.size[2])) for z in range(0, grid.size[2], depth)]

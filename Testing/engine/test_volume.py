@@ -76,6 +76,18 @@ def test_the_body_mask_leaves_the_couch_and_keeps_the_lungs() -> None:
     assert float(mask[couch].float().mean()) < 0.1
 
 
+def test_a_crop_of_the_chest_keeps_its_lung() -> None:
+    grid = Grid((40, 40, 30), (4.0, 4.0, 4.0))
+    values = torch.full((1, 1, 30, 40, 40), 40.0)
+    # A lung that leaves the field of view at the side and in a corner, and an empty rim as resampled crops have it.
+    values[..., 5:35, 12:] = -880.0
+    values[..., :8, 30:] = -880.0
+    values[..., -1, :] = -1024.0
+    crop = Volume(values, grid, source="crop.nii")
+    lung = resample(body_mask(crop), grid, mode="nearest").tensor[..., 8:30, 15:35] > 0
+    assert float(lung.float().mean()) > 0.99
+
+
 def test_nothing_but_air_has_no_body() -> None:
     torch.manual_seed(0)
     air = Volume(torch.randn(1, 1, 30, 30, 30) * 5 - 1000, Grid((30, 30, 30), (4.0, 4.0, 4.0)), source="air.nii")

@@ -19,6 +19,8 @@ _PAIRS = tuple(
     if sum((p - q) ** 2 for p, q in zip(_NEIGHBORS[a], _NEIGHBORS[b], strict=True)) == 2
 )
 CHANNELS = len(_PAIRS)
+# Temporary tensors below 32 MB come from memory that the allocator reuses; larger ones are cleared every time.
+_SLAB_VOXELS = 3_000_000
 
 
 def mind_ssc(image: torch.Tensor, radius: int = 1, dilation: int = 2) -> torch.Tensor:
@@ -32,23 +34,32 @@ def mind_ssc(image: torch.Tensor, radius: int = 1, dilation: int = 2) -> torch.T
     Returns:
         (1, 12, D, H, W) in (0, 1], 1 for the most similar pair of a voxel.
     """
-    d = dilation
-    padded = F.pad(image, (d, d, d, d, d, d), mode="replicate")
     depth, height, width = image.shape[2:]
-
-    def shifted(neighbor: int) -> torch.Tensor:
-        z, y, x = (d + d * s for s in _NEIGHBORS[neighbor])
-        return padded[:, :, z : z + depth, y : y + height, x : x + width]
-
+    padded = F.pad(image, (dilation,) * 6, mode="replicate")
     distances = torch.empty(1, CHANNELS, depth, height, width, dtype=image.dtype, device=image.device)
-    for channel, (a, b) in enumerate(_PAIRS):
-        distances[:, channel] = smooth((shifted(a) - shifted(b)).square_(), 1, radius)[:, 0]
-    distances -= distances.amin(1, keepdim=True)
-    # The mean over pairs estimates the local noise; its clamp keeps flat air from amplifying noise.
-    variance = distances.mean(1, keepdim=True)
-    average = variance.mean()
-    variance.clamp_(float(average) * 1e-3, float(average) * 1e3)
-    return distances.div_(variance.clamp_(min=1e-12)).neg_().exp_()
+    variance = torch.empty_like(distances[:, :1])
+    step = max(4 * radius, _SLAB_VOXELS // (height * width), 1)
+    slabs = [(first, min(first + step, depth)) for first in range(0, depth, step)]
+    for first, last in slabs:
+        lower, upper = max(first - radius, 0), min(last + radius, depth)
+
+        def shifted(neighbor: int, lower: int = lower, upper: int = upper) -> torch.Tensor:
+            z, y, x = (dilation + dilation * s for s in _NEIGHBORS[neighbor])
+            return padded[:, :, lower + z : upper + z, y : y + height, x : x + width]
+
+        part = distances[:, :, first:last]
+        for channel, (a, b) in enumerate(_PAIRS):
+            distance = smooth((shifted(a) - shifted(b)).square_(), 1, radius)
+            part[:, channel] = distance[:, 0, first - lower : last - lower]
+        part -= part.amin(1, keepdim=True)
+        # The mean over pairs estimates the local noise.
+        variance[:, :, first:last] = part.mean(1, keepdim=True)
+    # Its clamp keeps flat air from amplifying noise.
+    average = float(variance.mean())
+    variance.clamp_(average * 1e-3, average * 1e3).clamp_(min=1e-12).reciprocal_().neg_()
+    for first, last in slabs:
+        distances[:, :, first:last].mul_(variance[:, :, first:last]).exp_()
+    return distances
 
 
 class Mind:
