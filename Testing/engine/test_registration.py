@@ -110,6 +110,44 @@ def test_images_far_apart_in_the_scanner_are_found(phantom: Phantom, inside: np.
     assert result.report["affine"]["confidence"] > 0.5
 
 
+@pytest.fixture(scope="module")
+def tilted(phantom: Phantom) -> tuple[Volume, AffineTransform]:
+    """The phantom in another position, and the map there."""
+    truth = AffineTransform.about(phantom.ct.grid.center, rotation(5, -4, 6), np.array([60.0, -30.0, 140.0]))
+    grid = Grid.covering(truth.map_points(phantom.ct.grid.corners()), 6.0)
+    return moved_volume(phantom.ct, truth, grid), truth
+
+
+def test_ct_starts_from_anatomy_and_images_of_one_patient_refine_it(phantom: Phantom, tilted, inside) -> None:
+    moving, truth = tilted
+    found = {}
+    for polish in (False, True):
+        settings = replace(get_settings("ct-inter-patient"), levels=(), polish_affine=polish)
+        result = sc.register(phantom.ct, moving, preset=settings)
+        assert result.report["affine"]["method"] == ("sam, refined by the images" if polish else "sam")
+        assert result.report["affine"]["confidence"] > 0.5
+        assert result.report["warnings"] == []
+        found[polish] = error(result.fixed_to_moving, truth, inside)
+    assert found[False] < 12.0
+    assert found[True] < 3.0
+
+
+def test_a_rigid_preset_gets_a_rigid_start(phantom: Phantom, tilted) -> None:
+    settings = replace(get_settings("ct-inter-patient"), levels=(), affine_model="rigid")
+    (affine,) = sc.register(phantom.ct, tilted[0], preset=settings).fixed_to_moving.parts
+    assert np.allclose(affine.matrix @ affine.matrix.T, np.eye(3), atol=1e-9)
+
+
+def test_what_is_no_ct_starts_without_embeddings_and_the_report_says_so(phantom: Phantom, tilted, inside) -> None:
+    moving, truth = tilted
+    other = moving.with_tensor((moving.tensor.clamp(-1000, 400) + 1000) / 4)
+    settings = replace(get_settings("ct-inter-patient"), levels=())
+    result = sc.register(phantom.ct, replace(other, source="t1.nii.gz"), preset=settings)
+    assert result.report["affine"]["method"] == "moments"
+    assert any("t1.nii.gz is no CT" in warning for warning in result.report["warnings"])
+    assert error(result.fixed_to_moving, truth, inside) < 6.0
+
+
 def test_an_initial_transform_is_the_start_and_stays_in_the_result(phantom: Phantom, inside: np.ndarray) -> None:
     away = AffineTransform.about(phantom.ct.grid.center, np.eye(3), np.array([300.0, 0.0, 1000.0]))
     moving = moved_volume(phantom.ct, away, replace(phantom.ct.grid, origin=tuple(
