@@ -181,8 +181,20 @@ def _position(cells: Sequence[Any], place: str) -> list[float]:
 def _read_markups(text: str, path: str) -> PointSet:
     try:
         lists = json.loads(text)["markups"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no Slicer markups file; save the points from Slicer as .mrk.json.") from error
+    return markups_points(lists, path)
+
+
+def markups_points(lists: Sequence[Mapping[str, Any]], path: str) -> PointSet:
+    """Control points of the entries of a .mrk.json's list "markups"; ``path`` is for messages.
+
+    Raises:
+        InputError: not what Slicer writes.
+    """
+    try:
         controls = [(markup, point) for markup in lists for point in markup.get("controlPoints", [])]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (TypeError, AttributeError) as error:
         raise InputError(f"{path} is no Slicer markups file; save the points from Slicer as .mrk.json.") from error
     positions, orientations, labels = [], [], []
     for number, (markup, point) in enumerate(controls, start=1):

@@ -1,0 +1,191 @@
+"""Lesions of a baseline image and the files they come in: label maps, points, boxes (ROI) and measured lines."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from .errors import InputError
+from .measurement import centroid, trimmed
+from .points import PointSet, markups_points, read_points
+from .volume import Volume, read_labels
+
+POINT_FILES = (".csv", ".fcsv")
+MARKUPS_FILE = ".mrk.json"
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One lesion of the baseline. Frame: LPS mm.
+
+    Attributes:
+        name: how results call it; unique among the lesions of a run.
+        point: (3,) in the lesion; the centroid of a segment, box or diameter.
+        mask: binary label volume on any grid, where the lesion came as a segment.
+        box: (2, 3) opposite corners, where it came as a box or ROI.
+        diameters: (K, 2, 3) measured lines, end points.
+    """
+
+    name: str
+    point: np.ndarray
+    mask: Volume | None = None
+    box: np.ndarray | None = None
+    diameters: np.ndarray | None = None
+
+    @classmethod
+    def from_mask(cls, name: str, mask: Volume) -> Lesion:
+        """A lesion by its segment.
+
+        Raises:
+            InputError: the mask is empty.
+        """
+        cut = trimmed(mask)
+        if cut is None:
+            raise InputError(f"The segment of {name} is empty; draw it, or leave the lesion out.")
+        return cls(name, centroid(cut), mask=cut)
+
+    @classmethod
+    def from_box(cls, name: str, box: np.ndarray) -> Lesion:
+        """A lesion by opposite corners (2, 3) of a box around it.
+
+        Raises:
+            InputError: the box has no extent.
+        """
+        box = np.sort(np.asarray(box, dtype=float).reshape(2, 3), axis=0)
+        if not np.isfinite(box).all() or (box[1] - box[0]).min() < 0.5:
+            raise InputError(f"The box of {name} has no extent; draw it around the lesion.")
+        return cls(name, box.mean(0), box=box)
+
+    @classmethod
+    def from_diameters(cls, name: str, lines: np.ndarray) -> Lesion:
+        """A lesion by measured lines (K, 2, 3), the longest diameter among them.
+
+        Raises:
+            InputError: a line has no length.
+        """
+        lines = np.asarray(lines, dtype=float).reshape(-1, 2, 3)
+        length = np.linalg.norm(lines[:, 1] - lines[:, 0], axis=1)
+        if not len(lines) or not np.isfinite(lines).all() or length.min() < 0.5:
+            raise InputError(f"A diameter of {name} has no length; measure it again.")
+        return cls(name, lines[int(length.argmax())].mean(0), diameters=lines)
+
+
+def read_lesions(path: str | os.PathLike) -> list[Lesion]:
+    """Read lesions from a label map, a point list or Slicer markups.
+
+    A label map with several labels holds one lesion per label, one with a single label one per connected part (the
+    names of a Slicer segmentation are kept). In .csv and .fcsv every point is a lesion; in .mrk.json every point of a
+    point list, every ROI and every line.
+
+    Raises:
+        InputError: missing, unreadable, empty, or markups of another kind.
+    """
+    location = Path(path)
+    if not location.exists():
+        raise InputError(f"{path} does not exist; check the path of the lesions.")
+    name = location.name.lower()
+    if name.endswith(MARKUPS_FILE):
+        lesions = _from_markups(location)
+    elif name.endswith(POINT_FILES):
+        lesions = _from_points(read_points(path), "lesion")
+    else:
+        lesions = _from_labels(location)
+    return _uniquely_named(lesions)
+
+
+def _from_points(points: PointSet, stem: str) -> list[Lesion]:
+    named = zip(points.positions, points.labels, points.defined, strict=True)
+    return [
+        Lesion(label or f"{stem} {number}", position)
+        for number, (position, label, defined) in enumerate(named, start=1)
+        if defined
+    ]
+
+
+def _from_labels(path: Path) -> list[Lesion]:
+    labels = read_labels(path)
+    values = [int(value) for value in labels.tensor.unique().tolist() if value > 0]
+    if not values:
+        raise InputError(f"{path} has no label above 0; check that it is the segmentation of the lesions.")
+    if len(values) > 1:
+        names = _segment_names(path)
+        parts = [(names.get(value, f"label {value}"), labels.tensor == value) for value in values]
+    else:
+        image = sitk.GetImageFromArray((labels.tensor[0, 0] > 0).to(torch.uint8).numpy())
+        found = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(image, True)))
+        components = torch.from_numpy(found.astype(np.int32))[None, None]
+        parts = [(f"lesion {number}", components == number) for number in range(1, int(components.max()) + 1)]
+    return [
+        Lesion.from_mask(name, Volume(inside.to(torch.uint8), labels.grid, sitk.sitkUInt8, str(path)))
+        for name, inside in parts
+    ]
+
+
+def _segment_names(path: Path) -> dict[int, str]:
+    """Names by label value that Slicer keeps in a .seg.nrrd; empty for other files."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    names = {}
+    for key in reader.GetMetaDataKeys():
+        if key.startswith("Segment") and key.endswith("_LabelValue"):
+            name = f"{key.removesuffix('_LabelValue')}_Name"
+            if reader.HasMetaDataKey(name):
+                names[int(reader.GetMetaData(key))] = reader.GetMetaData(name)
+    return names
+
+
+def _from_markups(path: Path) -> list[Lesion]:
+    stem = path.name[: -len(MARKUPS_FILE)]
+    try:
+        markups = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
+        kinds = [str(markup["type"]) for markup in markups]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no Slicer markups file; save the lesions from Slicer as .mrk.json.") from error
+    lesions: list[Lesion] = []
+    for number, (kind, markup) in enumerate(zip(kinds, markups, strict=True), start=1):
+        name = str(markup.get("name") or (stem if len(markups) == 1 else f"{stem} {number}"))
+        points = markups_points([markup], str(path))
+        positions = points.positions[points.defined]
+        if kind == "Fiducial":
+            lesions += _from_points(points, "lesion")
+        elif kind == "Line" and len(positions) == 2:
+            lesions.append(Lesion.from_diameters(name, positions[None]))
+        elif kind == "ROI" and len(positions):
+            lesions.append(Lesion.from_box(name, _roi_box(markup, positions.mean(0), str(path))))
+        elif kind not in ("Line", "ROI"):
+            raise InputError(f"{path} holds a {kind}; give points, lines or ROIs, or a label map of the lesions.")
+    if not lesions:
+        raise InputError(f"{path} holds no lesion with a position; place a point, line or ROI in Slicer.")
+    return lesions
+
+
+def _roi_box(markup: dict, center: np.ndarray, path: str) -> np.ndarray:
+    """(2, 3) corners of the box along the patient's axes around an ROI of any orientation."""
+    try:
+        size = np.asarray(markup["size"], dtype=float).reshape(3)
+        axes = np.asarray(markup.get("orientation") or np.eye(3), dtype=float).reshape(3, 3)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: the ROI has no size; save it from Slicer again.") from error
+    # RAS or LPS does not matter here: the sign of an axis does not change its extent.
+    half = np.abs(axes) @ (np.abs(size) / 2)
+    return np.stack([center - half, center + half])
+
+
+def _uniquely_named(lesions: Iterable[Lesion]) -> list[Lesion]:
+    """The lesions with a number added to names that repeat."""
+    seen: dict[str, int] = {}
+    result = []
+    for lesion in lesions:
+        count = seen.get(lesion.name, 0) + 1
+        seen[lesion.name] = count
+        name = lesion.name if count == 1 else f"{lesion.name} ({count})"
+        result.append(Lesion(name, lesion.point, lesion.mask, lesion.box, lesion.diameters))
+    return result
