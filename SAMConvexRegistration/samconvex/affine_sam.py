@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 
 from .embedding_cache import embed_cached
+from .embedding_search import nearest
 from .features.sam import SamEmbedding
 from .field import DisplacementField
 from .geometry import Grid
-from .matching import nearest, robust_local_maps
+from .local_maps import robust_local_maps
 from .progress import Progress, stage
 from .sampling import sample
 from .transforms import AffineTransform

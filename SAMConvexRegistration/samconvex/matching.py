@@ -4,39 +4,34 @@ A point's descriptor is interpolated at its exact place and compared with every 
 product; the score is the mean of the fine and the coarse cosine, the place is refined between voxels. Matching the
 answer back gives the cycle error. In the "stable" mode a small neighborhood is matched along with each point, by turns
 forward and backward, and a robust local affine map of the pairs that hold still gives the answer (UAE's stable points,
-Bai et al., MICCAI 2023).
+Bai et al., MICCAI 2023); where SAM-affine is sure, the search stays around the place that it predicts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import product
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
+from .affine_sam import CONFIDENT, sam_affine
 from .embedding_cache import embed_cached
+from .embedding_search import CUBE, nearest
 from .errors import InputError
 from .features.sam import SamEmbedding
+from .local_maps import robust_local_maps
 from .progress import Progress, stage
+from .transforms import AffineTransform
 from .volume import Volume
 from .weights import SamModel, load_sam
 
 # Found or not: limits where false finds and false losses balance (Testing/benchmarks/landmarks.py measures both).
 MINIMUM_SCORE = 0.55
 MAXIMUM_CYCLE_MM = 25.0
-
-# Points and voxels of one product, small enough for the processor's cache.
-_PRODUCT_POINTS = 1024
-_PRODUCT_ROWS = 2048
-_BLOCK = 64
-_BLOCKS_KEPT = 4
-_FRACTION = 0.25
-_FRACTIONS = tuple(_FRACTION * step for step in range(-3, 4))
-_CUBE = np.array(list(product((-1, 0, 1), repeat=3)))
+# A confident SAM-affine predicts where a point lies; between patients organs differ by less than this from it.
+REACH_MM = 40.0
 
 
 @dataclass(frozen=True)
@@ -104,17 +99,22 @@ def match_points(
     report(0.0)
     if len(points) == 0:
         return Matches(np.zeros((0, 3)), np.zeros(0), np.zeros(0), np.zeros(0, bool))
-    share = 0.3 if mode == "stable" else 1.0
-    answers, score, cycle = one_shot(first, points, second, report=lambda f: report(f * share))
-    if mode == "stable":
-        answers = _stable_points(first, points, second, answers, lambda f: report(0.3 + 0.6 * f))
-        returned, _ = nearest(first, second.descriptors(answers))
+    stable = mode == "stable"
+    search = _Search(first, second, _guide(first, second) if stable else None)
+    share = 0.3 if stable else 1.0
+    answers, score = search.forward(points, lambda f: report(share * f / 2))
+    returned, _ = search.backward(answers, lambda f: report(share * (1 + f) / 2))
+    cycle = np.linalg.norm(returned - points, axis=1)
+    if stable:
+        answers = _stable_points(search, points, answers, lambda f: report(share + 0.6 * f))
+        returned, _ = search.backward(answers)
         cycle = np.minimum(cycle, np.linalg.norm(returned - points, axis=1))
     limits = {**first.calibration, **second.calibration}
     least = limits.get("minimum_score", MINIMUM_SCORE) if min_score is None else min_score
     most = limits.get("maximum_cycle_mm", MAXIMUM_CYCLE_MM) if max_cycle_mm is None else max_cycle_mm
     report(1.0)
-    return Matches(answers, score, cycle, (score >= least) & (cycle <= most))
+    found = (score >= least) & (cycle <= most) & ~search.leaves_the_query(points)
+    return Matches(answers, score, cycle, found)
 
 
 def _embeddings(
@@ -132,167 +132,54 @@ def _embeddings(
     ]
 
 
-def one_shot(
-    template: SamEmbedding,
-    points: np.ndarray,
-    query: SamEmbedding,
-    report: Callable[[float], None] = lambda fraction: None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Forward and back once: answers (N, 3), scores (N,) and cycle errors (N,) in mm."""
-    answers, score = nearest(query, template.descriptors(points), lambda f: report(f / 2))
-    returned, _ = nearest(template, query.descriptors(answers), lambda f: report(0.5 + f / 2))
-    return answers, score, np.linalg.norm(returned - points, axis=1)
+class _Search:
+    """Best places of points in the other volume, in both directions, near what ``guide`` predicts (if it is given)."""
+
+    def __init__(self, template: SamEmbedding, query: SamEmbedding, guide: AffineTransform | None = None) -> None:
+        self.template, self.query, self.guide = template, query, guide
+        self.inverse = None if guide is None else guide.inverse()
+
+    def forward(
+        self, points: np.ndarray, report: Callable[[float], None] = lambda fraction: None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 3) places in the query and (N,) scores of (N, 3) points of the template."""
+        around = None if self.guide is None else self.guide.map_points(points)
+        return nearest(self.query, self.template.descriptors(points), report, around=around, reach_mm=REACH_MM)
+
+    def backward(
+        self, points: np.ndarray, report: Callable[[float], None] = lambda fraction: None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same from the query to the template."""
+        around = None if self.inverse is None else self.inverse.map_points(points)
+        return nearest(self.template, self.query.descriptors(points), report, around=around, reach_mm=REACH_MM)
+
+    def leaves_the_query(self, points: np.ndarray) -> np.ndarray:
+        """(N,) bool: even the nearest place of the query's image is out of reach of the prediction."""
+        if self.guide is None:
+            return np.zeros(len(points), bool)
+        grid = self.query.grid
+        voxels = grid.points_to_voxels(self.guide.map_points(points))
+        nearest_voxels = np.clip(voxels, 0, np.asarray(grid.size) - 1)
+        beyond = np.linalg.norm((voxels - nearest_voxels) * np.asarray(grid.spacing), axis=1)
+        return beyond > REACH_MM
 
 
-def nearest(
-    embedding: SamEmbedding,
-    descriptors: torch.Tensor,
-    report: Callable[[float], None] = lambda fraction: None,
-    *,
-    around: np.ndarray | None = None,
-    reach_mm: float = 35.0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Best place of each descriptor in the body.
-
-    Args:
-        descriptors: (N, C) unit vectors from :meth:`SamEmbedding.descriptors`.
-        around: (N, 3) LPS mm; only voxels within ``reach_mm`` of it compete, if there are any.
-
-    Returns:
-        LPS mm (N, 3), refined between voxels, and scores (N,).
-    """
-    index = embedding.search
-    if not len(index.voxels):
-        raise InputError("The query's body is empty; nothing can be matched.")
-    descriptors = descriptors.to(index.vectors.device)
-    points, scores = [], []
-    rows = _PRODUCT_POINTS
-    for start in range(0, len(descriptors), rows):
-        block = descriptors[start : start + rows]
-        near = None if around is None else (torch.as_tensor(around[start : start + rows]), reach_mm)
-        best = _best_rows(embedding, block, near)
-        place, score = _peak(embedding, block, best, climbs=3 if around is None else 1)
-        points.append(place)
-        scores.append(score)
-        report(min(start + rows, len(descriptors)) / len(descriptors))
-    return np.concatenate(points), np.concatenate(scores)
+# SAM-affine of a pair costs about a second; the second question about the same pair must not.
+_guides: WeakKeyDictionary[SamEmbedding, WeakKeyDictionary[SamEmbedding, AffineTransform | None]] = WeakKeyDictionary()
 
 
-def _best_rows(
-    embedding: SamEmbedding, descriptors: torch.Tensor, near: tuple[torch.Tensor, float] | None
-) -> torch.Tensor:
-    """(N,) row of the search vectors with the largest dot product.
-
-    The big product may round to 8 bits; it only picks a few blocks of voxels, which are then compared exactly.
-    """
-    vectors = embedding.search.vectors
-    lowered = descriptors.to(vectors.dtype).T.contiguous()
-    if near is not None:
-        places = embedding.search.places()
-        center = (near[0] - torch.as_tensor(embedding.fine.grid.center)).float().to(vectors.device)
-    tops = []
-    for first in range(0, len(vectors), _PRODUCT_ROWS):
-        product = vectors[first : first + _PRODUCT_ROWS] @ lowered
-        if near is not None:
-            # Far voxels lose against every near one, but still order among themselves.
-            product -= 4.0 * (torch.cdist(places[first : first + _PRODUCT_ROWS], center) > near[1]).to(product)
-        if len(product) % _BLOCK:
-            product = F.pad(product, (0, 0, 0, -len(product) % _BLOCK), value=-8.0)
-        tops.append(product.view(-1, _BLOCK, product.shape[1]).amax(1))
-    blocks = torch.cat(tops).float()
-    chosen = blocks.topk(min(_BLOCKS_KEPT, len(blocks)), 0).indices.T
-    candidates = (chosen[..., None] * _BLOCK + torch.arange(_BLOCK, device=vectors.device)).flatten(1)
-    candidates.clamp_(max=len(vectors) - 1)
-    best = torch.empty(len(descriptors), dtype=torch.long, device=vectors.device)
-    for start in range(0, len(descriptors), 512):
-        rows = slice(start, start + 512)
-        exact = torch.bmm(vectors[candidates[rows]].float(), descriptors[rows, :, None])[..., 0]
-        if near is not None:
-            exact -= 4.0 * ((places[candidates[rows]] - center[rows, None]).norm(dim=2) > near[1])
-        best[rows] = candidates[rows].gather(1, exact.argmax(1, keepdim=True))[:, 0]
-    return best
-
-
-def _peak(
-    embedding: SamEmbedding, descriptors: torch.Tensor, rows: torch.Tensor, climbs: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Place and score of the peak near a row: climb to the local maximum, then look between the voxels around it."""
-    index, grid = embedding.search, embedding.fine.grid
-    device = rows.device
-    shape = torch.tensor(grid.shape, device=device)
-    steps = torch.as_tensor(_CUBE, device=device)
-    for attempt in range(climbs):
-        flat = index.voxels[rows]
-        row, column = flat // grid.shape[2], flat % grid.shape[2]
-        place = torch.stack([row // grid.shape[1], row % grid.shape[1], column], 1)
-        around = place[:, None] + steps
-        valid = ((around >= 0) & (around < shape)).all(2)
-        safe = around.clamp(min=0).minimum(shape - 1)
-        near = index.dense[safe[..., 0], safe[..., 1], safe[..., 2]].long()
-        valid &= near >= 0
-        scores = torch.einsum("nc,nkc->nk", descriptors, index.vectors[near.clamp(min=0)].float())
-        scores = scores.masked_fill(~valid, -2.0)
-        best = scores.argmax(1, keepdim=True)
-        climbed = near.gather(1, best)[:, 0]
-        if attempt == climbs - 1 or bool((climbed == rows).all()):
-            break
-        rows = climbed
-    vectors = index.vectors[near.clamp(min=0)].float()
-    offset, peak = _between_voxels(scores, vectors, valid)
-    points = grid.voxels_to_points((place.double() + offset).flip(1).cpu().numpy())
-    return points, peak.clamp(max=1).cpu().double().numpy()
-
-
-def _between_voxels(
-    scores: torch.Tensor, vectors: torch.Tensor, valid: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where, within a voxel's 27 neighbors, the interpolated descriptor fits best.
-
-    Interpolating descriptors and not scores finds a point of the same image exactly: the cosine of the mixture peaks
-    there, while the scores of the voxels around it are lower by what the mixture lost in length.
-
-    Args:
-        scores: (N, 27) dot products. vectors: (N, 27, C). valid: (N, 27), voxels that may take part.
-
-    Returns:
-        (N, 3) offsets z, y, x in voxels (float64) and (N,) scores.
-    """
-    weights = _mixtures(scores.device)
-    masked = weights * valid[:, None]
-    total = masked.sum(2)
-    dot = (masked * scores[:, None]).sum(2)
-    gram = torch.bmm(vectors, vectors.transpose(1, 2))
-    length = (torch.bmm(masked, gram) * masked).sum(2).clamp(min=1e-9).sqrt()
-    # Mostly beyond the body: no evidence there.
-    fit = torch.where(total > 0.5, dot / length, torch.full_like(dot, -2.0))
-    best = fit.argmax(1)
-    steps = len(_FRACTIONS)
-    cell = torch.stack([best // steps**2, best // steps % steps, best % steps], 1)
-    offset = (cell.double() - (steps - 1) / 2) * _FRACTION
-    middle = fit.gather(1, best[:, None])[:, 0]
-    for axis, stride in enumerate((steps**2, steps, 1)):
-        inner = (cell[:, axis] > 0) & (cell[:, axis] < steps - 1)
-        before = fit.gather(1, (best - stride).clamp(min=0)[:, None])[:, 0]
-        after = fit.gather(1, (best + stride).clamp(max=fit.shape[1] - 1)[:, None])[:, 0]
-        bend = before - 2 * middle + after
-        inner &= (bend < -1e-9) & (before > -1) & (after > -1)
-        shift = 0.5 * (before - after) / torch.where(inner, bend, torch.ones_like(bend))
-        offset[:, axis] += torch.where(inner, shift.clamp(-0.5, 0.5), torch.zeros_like(shift)).double() * _FRACTION
-    return offset, middle
-
-
-@lru_cache(maxsize=4)
-def _mixtures(device: torch.device) -> torch.Tensor:
-    """(M, 27) trilinear weights of the neighbors for every tested offset."""
-    along = torch.stack([(1 - (torch.tensor(_FRACTIONS) - step).abs()).clamp(min=0) for step in (-1, 0, 1)], 1)
-    mixed = torch.einsum("az,by,cx->abczyx", along, along, along)
-    return mixed.reshape(len(_FRACTIONS) ** 3, 27).float().to(device)
+def _guide(template: SamEmbedding, query: SamEmbedding) -> AffineTransform | None:
+    """SAM-affine from template to query; None where it is not sure of itself."""
+    known = _guides.setdefault(template, WeakKeyDictionary())
+    if query not in known:
+        affine, details = sam_affine(template, query)
+        known[query] = affine if details["confidence"] >= CONFIDENT else None
+    return known[query]
 
 
 def _stable_points(
-    template: SamEmbedding,
+    search: _Search,
     points: np.ndarray,
-    query: SamEmbedding,
     direct: np.ndarray,
     report: Callable[[float], None],
     *,
@@ -303,13 +190,14 @@ def _stable_points(
     The 27 neighbors are matched forward and back and forward again, so that they drift to pairs that agree; a robust
     affine map close to a shift is fitted to those pairs, nearer ones counting more.
     """
-    count = len(_CUBE)
-    keys = (points[:, None] + _CUBE * step_mm).reshape(-1, 3)
-    keys = np.clip(keys, template.grid.corners().min(0), template.grid.corners().max(0))
-    forward, _ = nearest(query, template.descriptors(keys), lambda f: report(f / 4))
-    stable, _ = nearest(template, query.descriptors(forward), lambda f: report(0.25 + f / 4))
-    answers, score = nearest(query, template.descriptors(stable), lambda f: report(0.5 + f / 4))
-    returned, _ = nearest(template, query.descriptors(answers), lambda f: report(0.75 + f / 4))
+    count = len(CUBE)
+    keys = (points[:, None] + CUBE * step_mm).reshape(-1, 3)
+    corners = search.template.grid.corners()
+    keys = np.clip(keys, corners.min(0), corners.max(0))
+    forward, _ = search.forward(keys, lambda f: report(f / 4))
+    stable, _ = search.backward(forward, lambda f: report(0.25 + f / 4))
+    answers, score = search.forward(stable, lambda f: report(0.5 + f / 4))
+    returned, _ = search.backward(answers, lambda f: report(0.75 + f / 4))
     closure = np.linalg.norm(returned - stable, axis=1)
     drift = np.linalg.norm(stable - keys, axis=1)
     trust = np.exp(-(closure / 4) ** 2) * np.exp(-((drift / 20) ** 2)) * np.clip(score, 0.05, 1) ** 4
@@ -318,47 +206,3 @@ def _stable_points(
         points, stable.reshape(*shape, 3), answers.reshape(*shape, 3), trust.reshape(shape), direct
     )
     return result
-
-
-def robust_local_maps(
-    points: np.ndarray,
-    sources: np.ndarray,
-    targets: np.ndarray,
-    weights: np.ndarray,
-    start: np.ndarray,
-    *,
-    width_mm: float = 14.0,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image of each point under an affine map fitted to its own pairs, by iteratively reweighted least squares.
-
-    Args:
-        points: (N, 3). sources, targets: (N, K, 3) pairs. weights: (N, K). start: (N, 3) fallback.
-        width_mm: pairs further from the point than this count little.
-
-    Returns:
-        (N, 3) answers, (N,) weighted median residual in mm (infinite without usable pairs), (N,) sum of the weights
-        that agreed in the end.
-    """
-    offsets = sources - points[:, None]
-    near = np.exp(-(np.linalg.norm(offsets, axis=2) / width_mm) ** 2)
-    base = weights * near
-    design = np.concatenate([np.ones((*offsets.shape[:2], 1)), offsets], 2)
-    shifts = targets - sources
-    # A ridge on the linear part: few, noisy pairs must not tilt the answer.
-    ridge = np.diag([1e-6, *[60.0] * 3])
-    current = np.median(shifts, 1)
-    residual = np.linalg.norm(shifts - current[:, None], axis=2)
-    for scale in (30.0, 20.0, 12.0, 10.0, 10.0):
-        robust = base * np.clip(1 - (residual / scale) ** 2, 0, None) ** 2
-        normal = np.einsum("nk,nki,nkj->nij", robust, design, design) + ridge
-        right = np.einsum("nk,nki,nkd->nid", robust, design, shifts)
-        solution = np.linalg.solve(normal, right)
-        residual = np.linalg.norm(shifts - design @ solution, axis=2)
-    support = robust.sum(1)
-    usable = support > 0.3
-    answers = np.where(usable[:, None], points + solution[:, 0], start)
-    order = np.argsort(residual, 1)
-    cumulative = np.cumsum(np.take_along_axis(base, order, 1), 1)
-    middle = (cumulative >= 0.5 * cumulative[:, -1:]).argmax(1)
-    spread = np.take_along_axis(np.take_along_axis(residual, order, 1), middle[:, None], 1)[:, 0]
-    return answers, np.where(usable, spread, np.inf), support

@@ -6,14 +6,17 @@ import argparse
 import csv
 import json
 import threading
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
 from engine.sam_fixtures import body_points, random_model, textured_body, turned
-from samconvex import match_command, matching
+from samconvex import embedding_search, match_command, matching
 from samconvex.errors import Cancelled, InputError
 from samconvex.features.sam import embed
-from samconvex.matching import match_points, robust_local_maps
+from samconvex.local_maps import robust_local_maps
+from samconvex.matching import match_points
+from samconvex.transforms import AffineTransform
 from samconvex.volume import write_volume
 
 
@@ -89,10 +92,59 @@ def test_limits_decide_what_is_found(body, embedding, model):
 def test_local_search_stays_near_the_prediction(body, embedding):
     points = body_points(body, 20, share=0.15)
     wrong = points + np.array([40.0, 0, 0])
-    found, _ = matching.nearest(embedding, embedding.descriptors(points), around=wrong, reach_mm=20.0)
+    found, _ = embedding_search.nearest(embedding, embedding.descriptors(points), around=wrong, reach_mm=20.0)
     assert np.linalg.norm(found - wrong, axis=1).max() < 26.0
-    right, _ = matching.nearest(embedding, embedding.descriptors(points), around=points, reach_mm=20.0)
+    right, _ = embedding_search.nearest(embedding, embedding.descriptors(points), around=points, reach_mm=20.0)
     assert np.percentile(np.linalg.norm(right - points, axis=1), 90) < 1.5
+
+
+def test_local_search_without_body_in_reach_looks_everywhere(body, embedding):
+    points = body_points(body, 10)
+    found, _ = embedding_search.nearest(
+        embedding, embedding.descriptors(points), around=points + np.array([2000.0, 0, 0]), reach_mm=20.0
+    )
+    assert np.median(np.linalg.norm(found - points, axis=1)) < 0.5
+
+
+def guided(monkeypatch, affine, confidence=0.9):
+    """Let every pair's SAM-affine be ``affine``; returns the list of calls."""
+    calls = []
+
+    def sam_affine(template, query):
+        calls.append((template, query))
+        return affine, {"confidence": confidence}
+
+    monkeypatch.setattr(matching, "sam_affine", sam_affine)
+    monkeypatch.setattr(matching, "_guides", WeakKeyDictionary())
+    return calls
+
+
+def test_a_sure_affine_keeps_the_matches_in_its_reach_and_an_unsure_one_does_not(body, embedding, monkeypatch):
+    points = body_points(body, 12, share=0.15)
+    shifted = AffineTransform(np.eye(3), [60.0, 0, 0])
+    guided(monkeypatch, shifted)
+    near = match_points(embedding, points, embedding).points
+    assert np.linalg.norm(near - points - [60.0, 0, 0], axis=1).max() < 1.3 * matching.REACH_MM
+    guided(monkeypatch, shifted, confidence=0.2)
+    assert np.median(np.linalg.norm(match_points(embedding, points, embedding).points - points, axis=1)) < 0.5
+
+
+def test_what_lies_far_beyond_the_query_is_not_found_whatever_looks_alike(body, embedding, model, monkeypatch):
+    guided(monkeypatch, AffineTransform.identity())
+    keep = int(body.grid.size[2] * 0.4)
+    part = body.with_tensor(body.tensor[:, :, :keep].clone(), body.grid.cropped((0, 0, 0), (*body.grid.size[:2], keep)))
+    points = body_points(body, 60)
+    top = body.grid.voxels_to_points(np.array([[0.0, 0.0, keep - 0.5]]))[0, 2]
+    found = match_points(embedding, points, embed(part, model), min_score=-1, max_cycle_mm=1e6).found
+    beyond = points[:, 2] > top + matching.REACH_MM + 1
+    assert beyond.sum() > 3 and not found[beyond].any() and found[points[:, 2] < top].all()
+
+
+def test_a_second_question_about_a_pair_needs_no_second_affine(body, embedding, monkeypatch):
+    calls = guided(monkeypatch, AffineTransform.identity())
+    for _ in range(2):
+        match_points(embedding, body_points(body, 3), embedding)
+    assert len(calls) == 1
 
 
 def test_neighborhood_vote_ignores_wrong_neighbors():

@@ -26,6 +26,8 @@ from ..weights import SamModel, load_sam
 from . import FeatureMap
 
 _AIR_HU = -1000.0
+# Consecutive rows of a search index that are first judged together.
+BLOCK_ROWS = 16
 # What normalized_intensity() maps to [0, 1].
 CT_WINDOW = (-1000.0, 1000.0)
 
@@ -51,11 +53,12 @@ class SamEmbedding:
 
     def descriptors(self, points: np.ndarray) -> torch.Tensor:
         """(N, Cf + Cc) float32 unit descriptors interpolated at LPS points (N, 3)."""
+        points = np.asarray(points, dtype=float)
         center = self.fine.grid.center
-        relative = torch.as_tensor(np.asarray(points, dtype=float) - center, dtype=torch.float32)
+        relative = torch.as_tensor(points - center, dtype=torch.float32)
         relative = relative.to(self.fine.tensor.device)[None, None]
         return join(*(
-            _sample_map(part, relative, center)[0, :, 0, 0].T for part in (self.fine, self.coarse)
+            _sample_map(_around(part, points), relative, center)[0, :, 0, 0].T for part in (self.fine, self.coarse)
         ))
 
     @cached_property
@@ -101,16 +104,39 @@ class SearchIndex:
             self.vectors[first:last] = join(fine, coarse).to(dtype)
         self._grid = grid
 
+    @cached_property
     def places(self) -> torch.Tensor:
         """(V, 3) float32 LPS mm of the voxels, relative to the fine grid's center."""
         centers = self._grid.voxel_centers(reference=self._grid.center, device=self.voxels.device)
         return centers.reshape(-1, 3)[self.voxels]
+
+    @cached_property
+    def boxes(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Lowest and highest corners (B, 3) of the places of every ``BLOCK_ROWS`` consecutive rows."""
+        missing = -len(self.places) % BLOCK_ROWS
+        padded = torch.cat([self.places, self.places[-1:].expand(missing, 3)]).view(-1, BLOCK_ROWS, 3)
+        return padded.amin(1), padded.amax(1)
 
 
 def join(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
     """(N, Cf) and (N, Cc) to (N, Cf + Cc) unit vectors; dot products are the mean of both cosines."""
     parts = (F.normalize(fine.float(), dim=1), F.normalize(coarse.float(), dim=1))
     return torch.cat(parts, 1).mul_(0.5**0.5)
+
+
+def _around(part: FeatureMap, points: np.ndarray) -> FeatureMap:
+    """The part of a map that interpolation at the points (N, 3) looks at: a single point must not cost a whole body."""
+    if not len(points):
+        return part
+    last = np.asarray(part.grid.size) - 1
+    voxels = part.grid.points_to_voxels(points)
+    low = np.clip(np.floor(voxels.min(0)), 0, last).astype(int)
+    # Two voxels along every axis: normalized coordinates need an extent.
+    low = np.minimum(low, np.maximum(last - 1, 0))
+    high = np.minimum(np.maximum(np.clip(np.floor(voxels.max(0)), 0, last).astype(int) + 1, low + 1), last)
+    x, y, z = (slice(a, b + 1) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+    size = tuple((high - low + 1).tolist())
+    return FeatureMap(part.tensor[:, :, z, y, x], part.grid.cropped(tuple(low.tolist()), size))
 
 
 def _sample_map(part: FeatureMap, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
