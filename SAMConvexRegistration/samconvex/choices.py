@@ -30,13 +30,17 @@ def adjusted(settings: Settings, strength: str = "standard", quality: str = "sta
         raise InputError(f"There is no quality {quality!r}; choose one of: {', '.join(QUALITIES)}.")
     factor = _STIFFNESS[strength]
     adam = replace(settings.adam, regularization=settings.adam.regularization * factor)
+    diffusion = replace(settings.diffusion, regularization=settings.diffusion.regularization * factor)
     if quality == "fast":
         adam = replace(adam, iterations=max(1, adam.iterations // 2))
+        diffusion = replace(diffusion, iterations=max(1, diffusion.iterations // 2))
     elif quality == "best":
         adam = replace(adam, iterations=adam.iterations * 2)
+        diffusion = replace(diffusion, iterations=diffusion.iterations * 2)
     return replace(
         settings,
         coupling=settings.coupling * factor,
         adam=adam,
+        diffusion=diffusion,
         symmetric=settings.symmetric or quality == "best",
     )

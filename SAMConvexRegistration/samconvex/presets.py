@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .diffusion import DiffusionSettings
 from .errors import InputError
 from .geometry import Grid
 from .pyramid import Level
@@ -24,8 +25,8 @@ class Settings:
         coupling: strength of the coupling, cost per squared millimeter; larger follows the data less freely.
         box_passes: 3^3 box filters after every coupled pass; more is stiffer.
         symmetric: solve both directions and make them each other's inverse.
-        refine: "adam" or "none".
-        adam: settings of the refinement.
+        refine: "adam", "diffusion" (Gauss-Newton) or "none".
+        adam, diffusion: settings of the refinements.
         working_spacing: images are averaged to about this spacing first, mm.
         field_spacing: grid of the resulting field, mm.
         fold_free: smooth the field where it would fold until it folds nowhere.
@@ -43,6 +44,7 @@ class Settings:
     symmetric: bool = False
     refine: str = "none"
     adam: AdamSettings = AdamSettings()
+    diffusion: DiffusionSettings = DiffusionSettings()
     working_spacing: float = 2.0
     field_spacing: float = 4.0
     fold_free: bool = True
@@ -149,17 +151,23 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
     # Bytes: both images and the moving one as float32, the working copies, the largest level's features and costs.
     working = 2 * 4 * volume_mm3 / settings.working_spacing**3
     levels = [_level_bytes(level, volume_mm3) for level in settings.levels]
-    adam = 0.0
+    refinement = 0.0
     if settings.refine == "adam":
         voxels = volume_mm3 / (settings.adam.spacing / settings.adam.subdivision) ** 3
-        adam = voxels * 4 * 12 * 6
+        refinement = voxels * 4 * 12 * 6
+    elif settings.refine == "diffusion":
+        # Features, their three slopes and what is sampled from both, and the multigrid hierarchy.
+        refinement = volume_mm3 / settings.diffusion.spacing**3 * 4 * (12 * 10 + 60)
     output = 4 * moving.voxel_count + 12 * fixed.voxel_count
-    peak = 0.45e9 + 4 * native + working + max([*levels, adam, float(output)])
+    peak = 0.45e9 + 4 * native + working + max([*levels, refinement, float(output)])
     work = sum((2 * level.radius + 1) ** 3 * volume_mm3 / level.spacing**3 for level in settings.levels)
-    adam_work = 0.0
+    refinement_work = 0.0
     if settings.refine == "adam":
-        adam_work = settings.adam.iterations * volume_mm3 / (settings.adam.spacing / settings.adam.subdivision) ** 3
-    seconds = 3.0 + native * 8e-8 + work * 4e-8 * (2 if settings.symmetric else 1) + adam_work * 2e-7
+        voxels = volume_mm3 / (settings.adam.spacing / settings.adam.subdivision) ** 3
+        refinement_work = settings.adam.iterations * voxels
+    elif settings.refine == "diffusion":
+        refinement_work = settings.diffusion.iterations * 20 * volume_mm3 / settings.diffusion.spacing**3
+    seconds = 3.0 + native * 8e-8 + work * 4e-8 * (2 if settings.symmetric else 1) + refinement_work * 2e-7
     return Forecast(seconds, peak / 2**30)
 
 

@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--features", metavar="NAME", help="descriptor, such as mind or sam+mind (default: the preset's)"
     )
     method.add_argument("--affine", choices=("none", "moments", "sam"), help="first alignment (default: the preset's)")
-    method.add_argument("--refine", choices=("none", "adam"), help="last step (default: the preset's)")
+    method.add_argument("--refine", choices=("none", "adam", "diffusion"), help="last step (default: the preset's)")
     method.add_argument("--initial-transform", metavar="F", help="ITK transform to start from, fixed to moving")
     method.add_argument("--fixed-mask", metavar="F", help="only this region of FIXED counts")
     method.add_argument("--moving-mask", metavar="F", help="only this region of MOVING counts")

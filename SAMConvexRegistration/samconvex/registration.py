@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from . import __version__, metrics
+from .diffusion import descend
 from .errors import InputError, ResourceError
 from .features import FeatureExtractor
 from .features.mind import Mind
@@ -91,7 +92,8 @@ def register(
 
     Args:
         preset: a name of ``samconvex presets`` or your own Settings.
-        affine, refine, features: override the preset ("none", "moments", "sam"; "none", "adam"; "mind", "sam+mind").
+        affine, refine, features: override the preset ("none", "moments", "sam"; "none", "adam", "diffusion"; "mind",
+            "sam+mind").
         initial_transform: maps fixed points to moving points; the affine stage then runs only if ``affine`` is given.
         fixed_mask, moving_mask: only nonzero voxels count; on any grid.
         fixed_labels, moving_labels: label maps on any grid; their overlap goes into the report.
@@ -115,6 +117,8 @@ def register(
         settings = replace(settings, levels=tuple(replace(level, features=names) for level in settings.levels))
     if initial_transform is not None and affine is None:
         settings = replace(settings, affine="none")
+    if settings.refine not in ("none", "adam", "diffusion"):
+        raise InputError(f"There is no refinement {settings.refine!r}; choose none, adam or diffusion.")
     check_volume(fixed)
     check_volume(moving)
     chosen = _device(device)
@@ -157,7 +161,7 @@ def register(
                 scene, extractor, settings.levels, coupling=settings.coupling, box_passes=settings.box_passes,
                 symmetric=settings.symmetric, progress=progress,
             )
-    if deformation is not None and settings.refine == "adam":
+    if deformation is not None and settings.refine != "none":
         with clock("refine"):
             deformation = _refine(scene, extractor, settings, deformation, stage(progress, "refine"))
     with clock("finish"):
@@ -373,15 +377,24 @@ def _refine(
     scene: Scene, extractor: Extractor, settings: Settings, deformation: DisplacementField,
     report: Callable[[float], None],
 ) -> DisplacementField:
-    adam = settings.adam
-    grid = Grid.covering(scene.box, adam.spacing)
-    dense = grid.subdivided(adam.subdivision)
+    adam, diffusion = settings.adam, settings.diffusion
+    by_adam = settings.refine == "adam"
+    spacing, pool, parts = (adam.spacing, adam.pool, adam.subdivision) if by_adam else (
+        diffusion.spacing, diffusion.pool, 1
+    )
+    grid = Grid.covering(scene.box, spacing)
+    dense = grid.subdivided(parts)
     # Displaced samples may leave the box by a few centimeters.
-    wide = grid.padded(int(24.0 / adam.spacing)).subdivided(adam.subdivision)
+    wide = grid.padded(int(24.0 / spacing)).subdivided(parts)
     names = settings.levels[-1].features
-    fixed = extract(names, extractor, scene.fixed_on(dense.subdivided(adam.pool)), adam.pool)
-    moving = extract(names, extractor, scene.moving_on(wide.subdivided(adam.pool), None), adam.pool)
-    return optimize(deformation, fixed, moving, scene.weight_on(dense), adam, grid=grid, report=report)
+    fixed = extract(names, extractor, scene.fixed_on(dense.subdivided(pool)), pool)
+    moving = extract(names, extractor, scene.moving_on(wide.subdivided(pool), None), pool)
+    weight = scene.weight_on(dense)
+    if by_adam:
+        return optimize(deformation, fixed, moving, weight, adam, grid=grid, report=report)
+    # Gauss-Newton takes steps that cross the image; the edge of the moving one is no feature.
+    weight = weight * scene.valid_on(grid, deformation)
+    return descend(deformation, fixed, moving, weight, diffusion, grid=grid, report=report)
 
 
 def _finish(
