@@ -176,14 +176,16 @@ def matched_pairs(
     tried = len(points)
     if tried < 8:
         return PointPairs(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)), tried
+    # At first a peak is a peak; the second round, around the first map, compares every voxel.
+    forward["thorough"] = backward["thorough"] = near is not None
     there, score = nearest(moving, fixed.descriptors(points), lambda f: report(0.45 * f), **forward)
     if near is not None:
-        backward = {"around": near.inverse().map_points(there), "reach_mm": reach_mm}
+        backward |= {"around": near.inverse().map_points(there), "reach_mm": reach_mm}
     back, _ = nearest(fixed, moving.descriptors(there), lambda f: report(0.45 + 0.45 * f), **backward)
     closure = np.linalg.norm(back - points, axis=1)
     trust = np.exp(-((closure / CLOSURE_MM) ** 2)) * np.clip(score, 0, 1) ** 4 * _in_mask(there, moving_mask)
-    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
-    neighbors = np.argsort(distance, 1)[:, :NEIGHBORS]
+    places = torch.as_tensor(points - points.mean(0))
+    neighbors = torch.cdist(places, places).topk(min(NEIGHBORS, tried), largest=False).indices.numpy()
     voted, spread, support = robust_local_maps(
         points, points[neighbors], there[neighbors], trust[neighbors], there, width_mm=1.2 * spacing_mm
     )

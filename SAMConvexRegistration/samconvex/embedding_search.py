@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .errors import InputError
-from .features.sam import BLOCK_ROWS, SamEmbedding
+from .features.sam import BLOCK_ROWS, SamEmbedding, SearchIndex
 
 # The 27 voxels around and including one.
 CUBE = np.array(list(product((-1, 0, 1), repeat=3)))
@@ -19,7 +19,8 @@ CUBE = np.array(list(product((-1, 0, 1), repeat=3)))
 # Points and voxels of one product, small enough for the processor's cache.
 _PRODUCT_POINTS = 1024
 _PRODUCT_ROWS = 2048
-_BLOCKS_KEPT = 8
+_NEAR_POINTS = 128
+_BLOCKS_KEPT = 4
 # Below every cosine.
 _NOWHERE = -8.0
 _FRACTION = 0.25
@@ -33,12 +34,14 @@ def nearest(
     *,
     around: np.ndarray | None = None,
     reach_mm: float = 35.0,
+    thorough: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Best place of each descriptor in the body.
 
     Args:
         descriptors: (N, C) unit vectors from :meth:`SamEmbedding.descriptors`.
         around: (N, 3) LPS mm; only voxels within ``reach_mm`` of it compete, if there are any.
+        thorough: compare all voxels; otherwise every second one along each axis, then climb to the peak near the best.
 
     Returns:
         LPS mm (N, 3), refined between voxels, and scores (N,).
@@ -47,27 +50,39 @@ def nearest(
     if not len(index.voxels):
         raise InputError("The query's body is empty; nothing can be matched.")
     descriptors = descriptors.to(index.vectors.device)
-    points, scores = [], []
-    rows = _PRODUCT_POINTS
-    for start in range(0, len(descriptors), rows):
-        block = descriptors[start : start + rows]
-        if around is None:
-            best = _best_rows(embedding, block)
+    rows = torch.empty(len(descriptors), dtype=torch.long, device=descriptors.device)
+    if around is None:
+        groups = torch.arange(len(descriptors), device=descriptors.device).split(_PRODUCT_POINTS)
+        center = None
+    else:
+        center = torch.as_tensor(around - embedding.fine.grid.center).float().to(descriptors.device)
+        # Points of about the same height concern the same run of rows.
+        groups = center[:, 2].argsort().split(_NEAR_POINTS)
+    done = 0
+    for group in groups:
+        if center is not None:
+            rows[group] = _best_near(index, descriptors[group], center[group], reach_mm)
+        elif thorough:
+            rows[group] = _best_rows(index.vectors, descriptors[group])
         else:
-            best = _best_near(embedding, block, torch.as_tensor(around[start : start + rows]), reach_mm)
-        place, score = _peak(embedding, block, best, climbs=3 if around is None else 1)
+            rows[group] = index.thinned[0][_best_rows(index.thinned[1], descriptors[group])]
+        done += len(group)
+        report(0.8 * done / len(descriptors))
+    points, scores = [], []
+    climbs = 3 if around is None else 1
+    for part in torch.arange(len(descriptors)).split(_PRODUCT_POINTS):
+        place, score = _peak(embedding, descriptors[part], rows[part], climbs)
         points.append(place)
         scores.append(score)
-        report(min(start + rows, len(descriptors)) / len(descriptors))
-    return np.concatenate(points), np.concatenate(scores)
+    report(1.0)
+    return np.concatenate([np.zeros((0, 3)), *points]), np.concatenate([np.zeros(0), *scores])
 
 
-def _best_rows(embedding: SamEmbedding, descriptors: torch.Tensor) -> torch.Tensor:
-    """(N,) row of the search vectors with the largest dot product.
+def _best_rows(vectors: torch.Tensor, descriptors: torch.Tensor) -> torch.Tensor:
+    """(N,) row of ``vectors`` with the largest dot product.
 
     The big product may round to 8 bits; it only picks a few blocks of voxels, which are then compared exactly.
     """
-    vectors = embedding.search.vectors
     lowered = descriptors.to(vectors.dtype).T.contiguous()
     tops = [
         _block_maxima(vectors[first : first + _PRODUCT_ROWS] @ lowered)
@@ -76,44 +91,38 @@ def _best_rows(embedding: SamEmbedding, descriptors: torch.Tensor) -> torch.Tens
     return _exactly(vectors, descriptors, torch.cat(tops).float())
 
 
-def _best_near(
-    embedding: SamEmbedding, descriptors: torch.Tensor, around: torch.Tensor, reach_mm: float
-) -> torch.Tensor:
-    """The same among the voxels within ``reach_mm`` of ``around`` (N, 3); among all where there are none."""
-    index = embedding.search
-    center = (around - torch.as_tensor(embedding.fine.grid.center)).float().to(index.vectors.device)
-    # Rows run along z: in this order, a run of rows concerns a run of points.
-    order = center[:, 2].argsort()
-    center, descriptors = center[order], descriptors[order]
-    lowered = descriptors.to(index.vectors.dtype).T.contiguous()
+def _best_near(index: SearchIndex, descriptors: torch.Tensor, center: torch.Tensor, reach_mm: float) -> torch.Tensor:
+    """The same among the voxels within ``reach_mm`` of ``center`` (N, 3); among all where there are none."""
     low, high = index.boxes
-    levels = center[:, 2].contiguous()
-    tops = torch.full((len(low), len(center)), _NOWHERE, device=center.device)
-    for first in range(0, len(index.vectors), _PRODUCT_ROWS):
-        blocks = slice(first // BLOCK_ROWS, (first + _PRODUCT_ROWS) // BLOCK_ROWS)
-        lower, upper = low[blocks, :, None], high[blocks, :, None]
-        ends = torch.stack([lower[:, 2].min() - reach_mm, upper[:, 2].max() + reach_mm])
-        a, b = torch.searchsorted(levels, ends).tolist()
-        if a == b:
-            continue
-        maxima = _block_maxima(index.vectors[first : first + _PRODUCT_ROWS] @ lowered[:, a:b]).float()
+    # Rows run along z.
+    first = int(torch.searchsorted(high[:, 2].contiguous(), center[:, 2].min() - reach_mm))
+    last = int(torch.searchsorted(low[:, 2].contiguous(), center[:, 2].max() + reach_mm, right=True))
+    if first >= last:
+        return _best_rows(index.vectors, descriptors)
+    vectors, places = (part[first * BLOCK_ROWS : last * BLOCK_ROWS] for part in (index.vectors, index.places))
+    lowered = descriptors.to(vectors.dtype).T.contiguous()
+    tops = []
+    step = _PRODUCT_ROWS // BLOCK_ROWS
+    for block in range(first, last, step):
+        run = slice(block, min(block + step, last))
+        start = (block - first) * BLOCK_ROWS
+        maxima = _block_maxima(vectors[start : start + _PRODUCT_ROWS] @ lowered).float()
         squared = torch.zeros_like(maxima)
         for axis in range(3):
-            place = center[None, a:b, axis]
-            gap = torch.maximum(lower[:, axis] - place, place - upper[:, axis]).clamp_(min=0)
+            place = center[None, :, axis]
+            gap = torch.maximum(low[run, axis, None] - place, place - high[run, axis, None]).clamp_(min=0)
             squared.addcmul_(gap, gap)
-        tops[blocks, a:b] = maxima.masked_fill_(squared > reach_mm**2, _NOWHERE)
+        tops.append(maxima.masked_fill_(squared > reach_mm**2, _NOWHERE))
 
     def far(rows: torch.Tensor, which: slice) -> torch.Tensor:
-        return (index.places[rows] - center[which, None]).norm(dim=2) > reach_mm
+        return (places[rows] - center[which, None]).norm(dim=2) > reach_mm
 
-    best = _exactly(index.vectors, descriptors, tops, far)
-    lost = (index.places[best] - center).norm(dim=1) > reach_mm
+    best = _exactly(vectors, descriptors, torch.cat(tops), far)
+    lost = (places[best] - center).norm(dim=1) > reach_mm
+    best += first * BLOCK_ROWS
     if bool(lost.any()):
-        best[lost] = _best_rows(embedding, descriptors[lost])
-    result = torch.empty_like(best)
-    result[order] = best
-    return result
+        best[lost] = _best_rows(index.vectors, descriptors[lost])
+    return best
 
 
 def _block_maxima(product: torch.Tensor) -> torch.Tensor:

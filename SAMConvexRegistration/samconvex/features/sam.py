@@ -92,15 +92,23 @@ class SearchIndex:
         channels = embedding.fine.tensor.shape[1] + embedding.coarse.tensor.shape[1]
         self.vectors = torch.empty(len(self.voxels), channels, dtype=dtype, device=device)
         plane = grid.size[0] * grid.size[1]
+        # The coarse grid's blocks fill the fine grid: in the plane at once, between planes as they come.
+        planes = F.interpolate(
+            embedding.coarse.tensor[0].transpose(0, 1).float(), size=grid.shape[1:], mode="bilinear"
+        )
+        stride = grid.shape[0] / len(planes)
         for z0, z1 in slabs(grid, 200_000):
             ends = torch.tensor([z0 * plane, z1 * plane], device=device)
             first, last = torch.searchsorted(self.voxels, ends).tolist()
             if first == last:
                 continue
             inside = self.voxels[first:last] - z0 * plane
-            points = grid.voxel_centers(z0, z1, reference=grid.center, device=device)
-            coarse = _sample_map(embedding.coarse, points, grid.center)[0].flatten(1)[:, inside].T
-            fine = embedding.fine.tensor[0, :, z0:z1].flatten(1)[:, inside].T.float()
+            level = ((torch.arange(z0, z1, device=device) + 0.5) / stride - 0.5).clamp(0, len(planes) - 1)
+            below = level.long().clamp(max=max(len(planes) - 2, 0))
+            above = (below + 1).clamp(max=len(planes) - 1)
+            coarse = torch.lerp(planes[below], planes[above], (level - below).view(-1, 1, 1, 1))
+            coarse = coarse.permute(0, 2, 3, 1).flatten(0, 2)[inside]
+            fine = embedding.fine.tensor[0, :, z0:z1].permute(1, 2, 3, 0).flatten(0, 2)[inside]
             self.vectors[first:last] = join(fine, coarse).to(dtype)
         self._grid = grid
 
@@ -109,6 +117,13 @@ class SearchIndex:
         """(V, 3) float32 LPS mm of the voxels, relative to the fine grid's center."""
         centers = self._grid.voxel_centers(reference=self._grid.center, device=self.voxels.device)
         return centers.reshape(-1, 3)[self.voxels]
+
+    @cached_property
+    def thinned(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of every second voxel along each axis, and their vectors."""
+        rows = self.dense[::2, ::2, ::2].flatten().long()
+        rows = rows[rows >= 0]
+        return (rows, self.vectors[rows]) if len(rows) else (torch.arange(len(self.voxels)), self.vectors)
 
     @cached_property
     def boxes(self) -> tuple[torch.Tensor, torch.Tensor]:
