@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .matching import Matches, match_points
     from .presets import PRESETS, Settings
     from .registration import RegistrationResult, register
+    from .tracking import Finding, Lesion, TrackingResult, read_lesions, track_lesions
     from .transforms import AffineTransform, Transform
     from .volume import Volume, read_labels, read_volume, write_volume
 
@@ -23,19 +24,24 @@ __all__ = [
     "PRESETS",
     "AffineTransform",
     "Cancelled",
+    "Finding",
     "Grid",
     "InputError",
+    "Lesion",
     "Matches",
     "RegistrationResult",
     "ResourceError",
     "SamConvexError",
     "Settings",
+    "TrackingResult",
     "Transform",
     "Volume",
     "match_points",
     "read_labels",
+    "read_lesions",
     "read_volume",
     "register",
+    "track_lesions",
     "write_volume",
 ]
 
@@ -43,12 +49,17 @@ __all__ = [
 _MODULES = {
     "PRESETS": "presets",
     "AffineTransform": "transforms",
+    "Finding": "tracking",
+    "Lesion": "tracking",
     "Matches": "matching",
     "RegistrationResult": "registration",
     "Settings": "presets",
+    "TrackingResult": "tracking",
     "Transform": "transforms",
     "match_points": "matching",
+    "read_lesions": "tracking",
     "register": "registration",
+    "track_lesions": "tracking",
     "Cancelled": "errors",
     "Grid": "geometry",
     "InputError": "errors",

@@ -56,6 +56,14 @@ COMMANDS = (
         "register_command",
     ),
     Command("match", "find points of one image in other images", "match_command", "add_match_arguments", "run_match"),
+    Command(
+        "template",
+        "keep an image's landmarks and its embedding as a template for match",
+        "template_command",
+        "add_template_arguments",
+        "run_template",
+    ),
+    Command("track", "find and measure the lesions of a baseline image in follow-up images", "track_command"),
     Command("evaluate", "measure how good a transform is: overlap, landmark error, folding", "evaluate_command"),
     Command("apply", "carry an image, a label map or points through a transform", "apply_command"),
     Command("train", "train a network on a folder of images", "training.command", patience_s=60.0, quiet=False),
@@ -94,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     with _quiet_libraries() if as_program and command.quiet else contextlib.nullcontext():
-        status = _guarded(lambda: run_cancellable(lambda cancelled: _run(command, args, cancelled), command.patience_s))
+        status = guarded(lambda: run_cancellable(lambda cancelled: _run(command, args, cancelled), command.patience_s))
         if as_program and status == Cancelled.exit_status:
             leave_now(status)
     return status
@@ -149,7 +157,7 @@ def _run(command: Command, args: argparse.Namespace, cancelled: threading.Event)
     return int(_function(command, command.run)(args) or 0)
 
 
-def _guarded(work: Callable[[], int]) -> int:
+def guarded(work: Callable[[], int]) -> int:
     """Run ``work``; whatever goes wrong becomes one sentence on stderr and an exit status."""
     try:
         return work()

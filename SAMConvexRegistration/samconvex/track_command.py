@@ -1,0 +1,151 @@
+"""``samconvex track``: baseline lesions found and measured in follow-up images."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import ConsoleProgress
+from .errors import InputError
+from .outputs import check_output_file, check_output_folder, output_folder
+
+if TYPE_CHECKING:
+    from .tracking import TrackingResult
+    from .volume import Volume
+
+COLUMNS = (
+    "lesion", "follow_up", "state", "x", "y", "z", "score", "cycle_mm", "longest_mm", "short_axis_mm", "volume_ml",
+)
+
+EXPLANATION = """
+Find the lesions of BASELINE in each FOLLOWUP, in the order given. LESIONS is a label map (one lesion per label, or per
+connected part where there is one label), points (.csv, .fcsv) or Slicer markups (.mrk.json: points, lines, ROIs). OUT
+ends in .json, or is a folder for tracking.json, tracking.csv and, where LESIONS has contours, the suggested contours
+of each follow-up (contours_1.nii.gz, ...; label n is the n-th lesion). Support for a reading, not a diagnosis.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's arguments."""
+    from .register_command import device_name, positive_int
+
+    parser.description = EXPLANATION.strip()
+    parser.add_argument("baseline", metavar="BASELINE", help="image that the lesions were marked in")
+    parser.add_argument("lesions", metavar="LESIONS", help="its lesions: label map, .csv, .fcsv or .mrk.json")
+    parser.add_argument("follow_ups", metavar="FOLLOWUP", nargs="+", help="later images of the patient, oldest first")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="folder, or a file ending in .json")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
+    parser.add_argument("--min-score", type=_share, metavar="S",
+                        help="found from this score on, 0 to 1 (default: calibrated)")
+    parser.add_argument("--weights", metavar="NAME|FILE", help="network weights (default: the shipped ones)")
+    parser.add_argument("--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar",
+                        help="a bar, one JSON object per line on stdout, or nothing")
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no score; give a number from 0 to 1")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Track as ``args`` say; all files appear together at the end."""
+    output = Path(args.output)
+    single = output.name.lower().endswith(".json")
+    folder = output.parent if single else output
+    sources = [args.baseline, args.lesions, *args.follow_ups]
+    contours = [f"contours_{number}.nii.gz" for number in range(1, len(args.follow_ups) + 1)]
+    if single:
+        check_output_file(output, inputs=sources)
+        if output.exists() and not args.overwrite:
+            raise InputError(f"{output} exists; give another output or --overwrite.")
+    else:
+        names = ["tracking.json", "tracking.csv", *contours]
+        check_output_folder(folder, names=names, overwrite=args.overwrite, inputs=sources)
+
+    import torch
+
+    from .lesions import read_lesions
+    from .tracking import track_lesions
+    from .volume import read_volume
+    from .weights import load_sam
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    progress = ConsoleProgress(args.progress, (("read", 2.0), ("embedding", 5.0), ("tracking", 5.0)), args.cancelled)
+    model = load_sam(args.weights)
+    progress("read", 0.0)
+    baseline = read_volume(args.baseline)
+    lesions = read_lesions(args.lesions)
+    follow_ups = []
+    for number, path in enumerate(args.follow_ups):
+        progress("read", (number + 1) / (len(args.follow_ups) + 1))
+        follow_ups.append(read_volume(path))
+    result = track_lesions(
+        baseline, lesions, follow_ups, minimum_score=args.min_score, weights=model, device=device, progress=progress
+    )
+    with output_folder(folder, overwrite=args.overwrite or single, stale=() if single else contours) as staging:
+        _write_json(result, staging / (output.name if single else "tracking.json"))
+        if not single:
+            _write_table(result, staging / "tracking.csv")
+            _write_contours(result, follow_ups, [staging / name for name in contours])
+    progress.finish(str(args.output))
+    if args.progress != "json":
+        for number, path in enumerate(args.follow_ups):
+            states = Counter(finding.state for finding in result.findings if finding.follow_up == number)
+            print(f"{path}: " + ", ".join(f"{count} {state}" for state, count in states.items()))
+    return 0
+
+
+def _write_json(result: TrackingResult, path: Path) -> None:
+    from . import __version__
+    from .response import NOTICE
+
+    document = {"version": __version__, "notice": NOTICE, **result.to_dict()}
+    path.write_text(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_table(result: TrackingResult, path: Path) -> None:
+    """One line per lesion and time point; follow_up 0 is the baseline."""
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        writer: csv.DictWriter = csv.DictWriter(stream, COLUMNS, lineterminator="\n", restval="", extrasaction="ignore")
+        writer.writeheader()
+        for lesion in result.to_dict()["lesions"]:
+            start = {"follow_up": -1, "state": "baseline", "position": lesion["point"], **_sizes(lesion)}
+            for point in (start, *({**point, **_sizes(point)} for point in lesion["timepoints"])):
+                place = dict(zip("xyz", point.get("position", ("", "", "")), strict=True))
+                writer.writerow({**point, **place, "lesion": lesion["name"], "follow_up": point["follow_up"] + 1})
+
+
+def _sizes(record: dict) -> dict:
+    return record.get("measurement", {})
+
+
+def _write_contours(result: TrackingResult, follow_ups: list[Volume], paths: list[Path]) -> None:
+    """The suggested contours of each follow-up as one label map on its grid; none where there are none."""
+    import SimpleITK as sitk
+    import torch
+
+    from .volume import Volume, resample, write_volume
+
+    for number, (follow_up, path) in enumerate(zip(follow_ups, paths, strict=True)):
+        labels = torch.zeros(follow_up.grid.shape, dtype=torch.int16)
+        for row, lesion in enumerate(result.lesions, start=1):
+            finding = next(f for f in result.of(lesion.name) if f.follow_up == number)
+            if finding.suggested is not None:
+                mask = finding.suggested
+                inside = resample(mask.with_tensor(mask.as_float()), follow_up.grid, fill=0.0).tensor[0, 0] > 0.5
+                labels[inside] = row
+        if bool(labels.any()):
+            write_volume(Volume(labels[None, None], follow_up.grid, sitk.sitkInt16), path)
