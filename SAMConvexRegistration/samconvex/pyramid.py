@@ -101,11 +101,12 @@ def extract(names: Sequence[str], extractor: Extractor, image: Volume, pool: int
     """
     maps = []
     for name in names:
-        features = extractor(name)(image)
-        tensor = features.tensor
-        if pool > 1:
-            tensor = F.avg_pool3d(tensor, pool)
-        maps.append(tensor)
+        descriptor = extractor(name)
+        if pool > 1 and hasattr(descriptor, "pooled"):  # without ever holding all voxels' descriptors
+            maps.append(descriptor.pooled(image, pool).tensor)
+        else:
+            tensor = descriptor(image).tensor
+            maps.append(F.avg_pool3d(tensor, pool) if pool > 1 else tensor)
     return FeatureMap(torch.cat(maps, 1), image.grid.strided(pool))
 
 

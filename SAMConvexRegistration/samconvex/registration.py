@@ -145,8 +145,8 @@ def register(
     _check_overlap(fixed, moving, initial, fixed_body)
 
     scene = Scene(
-        fixed=_to(fixed_work.with_tensor(normalized_intensity(fixed_work)), chosen),
-        moving=_to(moving_work.with_tensor(normalized_intensity(moving_work)), chosen),
+        fixed=_to(_normalized(fixed_work), chosen),
+        moving=_to(_normalized(moving_work), chosen),
         initial=initial,
         box=_box(fixed_body),
         fixed_mask=_to(_dilated(fixed_body), chosen),
@@ -212,6 +212,11 @@ def _device_name(device: torch.device) -> str:
 
 def _to(volume: Volume, device: torch.device) -> Volume:
     return volume.with_tensor(volume.tensor.to(device))
+
+
+def _normalized(volume: Volume) -> Volume:
+    """Intensities in [0, 1]; networks with an input for each modality still learn which it was."""
+    return replace(volume, tensor=normalized_intensity(volume), known_modality=volume.modality)
 
 
 def _check_memory(settings: Settings, fixed: Volume, moving: Volume, limit_gib: float | None) -> None:
@@ -366,8 +371,18 @@ def _extractors(weights: str | os.PathLike | None, device: torch.device) -> Extr
                 from .features.sam import SamExtractor
 
                 made[name] = SamExtractor(weights, parts="both" if name == "sam" else "fine", device=device)
+            elif name == "featcnn":
+                from .features.featcnn import FeatCnnExtractor, load_featcnn
+
+                made[name] = FeatCnnExtractor(load_featcnn(weights), device)
+            elif name == "dns":
+                from .features.dns import DnsExtractor, load_masr
+
+                made[name] = DnsExtractor(load_masr(weights), device)
             else:
-                raise InputError(f"There is no feature {name!r}; choose mind, sam, sam-fine or a sum such as sam+mind.")
+                raise InputError(
+                    f"There is no feature {name!r}; choose mind, dns, featcnn, sam, sam-fine or a sum such as sam+mind."
+                )
         return made[name]
 
     return get

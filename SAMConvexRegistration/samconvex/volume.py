@@ -30,6 +30,7 @@ class Volume:
         pixel_id: SimpleITK pixel type to write.
         source: file, folder or node name, for messages and reports.
         notes: what reading had to decide, for the report's warnings.
+        known_modality: "ct" or "mr", where the values no longer tell because they were normalized.
     """
 
     tensor: torch.Tensor
@@ -37,6 +38,7 @@ class Volume:
     pixel_id: int = sitk.sitkFloat32
     source: str | None = None
     notes: tuple[str, ...] = field(default=())
+    known_modality: str | None = None
 
     @classmethod
     def from_sitk(cls, image: sitk.Image, source: str | None = None, notes: tuple[str, ...] = ()) -> Volume:
@@ -75,7 +77,7 @@ class Volume:
     @property
     def modality(self) -> str:
         """"ct" where values look like Hounsfield units (air near -1000), else "mr"."""
-        return "ct" if self.background <= -500 else "mr"
+        return self.known_modality or ("ct" if self.background <= -500 else "mr")
 
     def with_tensor(self, tensor: torch.Tensor, grid: Grid | None = None) -> Volume:
         """The same image with other voxels."""

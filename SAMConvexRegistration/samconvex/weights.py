@@ -229,6 +229,33 @@ def remove(name: str) -> Path:
     raise InputError(f"{name} is not a known weights name; see `samconvex weights list`.")
 
 
+def load_content(name_or_path: str | os.PathLike, expected: str, version: int) -> dict[str, Any]:
+    """The checkpoint of another network of this package: ``config``, ``state_dict`` (float32) and ``meta``.
+
+    Raises:
+        InputError: unknown name; unreadable, altered or foreign file, or of another version.
+    """
+    found = find(name_or_path)
+    path = found.path if isinstance(found, WeightsEntry) else found
+    if not path.is_file():
+        raise InputError(f"The weights file {path} is missing; reinstall, or run `samconvex weights verify`.")
+    if isinstance(found, WeightsEntry) and file_sha256(path) != found.sha256:
+        raise InputError(f"{path} is not the file that was {found.origin} (checksum); install or import it again.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"{path} could not be read as weights; it is damaged, truncated or not a PyTorch weights file."
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != expected or not content.get("state_dict"):
+        raise InputError(f"{path} holds other weights than {expected}; give those of the network that is to run.")
+    if content.get("version") != version:
+        raise InputError(f"{path} has format version {content.get('version')}, this version reads {version}.")
+    state = content["state_dict"]
+    content["state_dict"] = {key: v.float() if v.is_floating_point() else v for key, v in state.items()}
+    return content
+
+
 def load_sam(name_or_path: str | os.PathLike | None = None) -> SamModel:
     """Embedding network by name or file; None is the shipped default.
 

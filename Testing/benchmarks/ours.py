@@ -26,6 +26,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--own", action="store_true", help="native images and our own affine instead of the start")
     parser.add_argument("--features", help="replace the preset's features")
+    parser.add_argument("--refine", help="replace the preset's refinement")
+    parser.add_argument("--weights", help="network weights instead of the shipped ones")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     suffix = "_native" if arguments.own else ""
@@ -33,8 +35,9 @@ def main() -> None:
         samconvex.read_volume(arguments.job / f"{side}{suffix}.nii.gz") for side in ("fixed", "moving")
     )
     options: dict = {} if arguments.own else {"initial_transform": Transform()}
-    if arguments.features:
-        options["features"] = arguments.features
+    for name in ("features", "refine", "weights"):
+        if getattr(arguments, name):
+            options[name] = getattr(arguments, name)
     for side in ("fixed", "moving"):
         mask = arguments.job / f"{side}_mask{suffix}.nii.gz"
         if mask.exists():

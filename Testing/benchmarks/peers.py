@@ -110,7 +110,7 @@ def ants(job: Path, timed: Timed, threads: int, own: bool = False):
         return sitk.ReadImage(composed, sitk.sitkVectorFloat32)
 
 
-def greedy(job: Path, timed: Timed, threads: int, own: bool = False):
+def greedy(job: Path, timed: Timed, threads: int, own: bool = False, metric: str = "NCC 2x2x2"):
     """picsl-greedy as its quick start runs it: NCC of radius 2, 100x50x10 iterations (own: after its own affine)."""
     import SimpleITK as sitk
     from picsl_greedy import Greedy3D
@@ -118,7 +118,7 @@ def greedy(job: Path, timed: Timed, threads: int, own: bool = False):
     moving = job / ("moving_native.nii.gz" if own else "moving.nii.gz")
     with tempfile.TemporaryDirectory() as scratch, open(os.devnull, "w") as quiet:
         warp, affine, composed = (f"{scratch}/{name}" for name in ("warp.nii.gz", "affine.mat", "composed.nii.gz"))
-        common = f"-d 3 -threads {threads} -m NCC 2x2x2 -n 100x50x10 -i {job}/fixed.nii.gz {moving}"
+        common = f"-d 3 -threads {threads} -m {metric} -n 100x50x10 -i {job}/fixed.nii.gz {moving}"
         if (job / "fixed_mask.nii.gz").exists():
             common += f" -gm {job}/fixed_mask.nii.gz"
         tool = Greedy3D()
@@ -140,6 +140,7 @@ METHODS: dict[str, Callable] = {
     "elastix": elastix,
     "ants": ants,
     "greedy": greedy,
+    "greedy-nmi": lambda job, timed, threads: greedy(job, timed, threads, metric="NMI"),
     "elastix-own": lambda job, timed, threads: elastix(job, timed, threads, own=True),
     "ants-own": lambda job, timed, threads: ants(job, timed, threads, own=True),
     "greedy-own": lambda job, timed, threads: greedy(job, timed, threads, own=True),
@@ -188,7 +189,7 @@ def main() -> None:
     field = METHODS[arguments.method](arguments.job, timed, arguments.threads)
     import SimpleITK as sitk
 
-    package = PACKAGE[arguments.method.removesuffix("-own")]
+    package = PACKAGE[arguments.method.removesuffix("-own").removesuffix("-nmi")]
     record["version"] = f"{package} {version(package)}"
     sitk.WriteImage(field, str(arguments.output / "field.mha"))
     (arguments.output / "run.json").write_text(json.dumps(record))

@@ -15,7 +15,10 @@ PHANTOM = "phantom"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("network", choices=["sam"], help="what to train: sam, the anatomical embedding of CT")
+    parser.add_argument(
+        "network", choices=["sam", "masr", "featcnn", "suits"], help="what to train: sam, the anatomical embedding "
+        "of CT; masr, descriptors alike across modalities; featcnn, a replicator of MIND; suits, featcnn end to end",
+    )  # fmt: skip
     parser.add_argument(
         "--data", required=True, metavar="DIR",
         help="folder of CT images, searched through; label maps next to them (NAME_seg, NAME_labels) become matches "
@@ -40,9 +43,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: unusable arguments, data or files. Cancelled: stopped by the user; the weights so far are kept.
     """
-    from .sam import train
-    from .settings import SamSettings
-
     output = Path(args.output)
     if args.minutes is not None and not args.minutes > 0:
         raise InputError("--minutes must be positive.")
@@ -52,6 +52,11 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{output} is a folder; -o needs the name of a weights file.")
     if output.exists() and not args.overwrite and not args.resume:
         raise InputError(f"{output} exists; give --overwrite to replace it or --resume to go on.")
+    if args.network != "sam":
+        return _run_small(args, output)
+    from .sam import train
+    from .settings import SamSettings
+
     settings = SamSettings.from_file(Path(args.config)) if args.config else SamSettings()
     if args.threads is not None:
         if args.threads < 1:
@@ -74,4 +79,30 @@ def run(args: argparse.Namespace) -> int:
     print(f"{output}: {result['step']} steps in {result['seconds'] / 60:.1f} minutes")
     if result["validation"]:
         print(json.dumps(result["validation"]))
+    return 0
+
+
+def _run_small(args: argparse.Namespace, output: Path) -> int:
+    """The recipes that share :mod:`samconvex.training.loop`."""
+    from . import masr, suits
+    from .loop import read_settings
+
+    kind = masr.MasrSettings if args.network == "masr" else suits.SuitsSettings
+    settings = read_settings(kind, Path(args.config) if args.config else None)
+    if args.threads is not None:
+        settings.threads = max(1, args.threads)
+    if args.seed is not None:
+        settings.seed = args.seed
+    options = {
+        "minutes": args.minutes, "steps": args.steps, "resume": args.resume,
+        "start_from": Path(args.start_from) if args.start_from else None,
+        "progress": ConsoleProgress(args.progress, [("data", 0.1), ("train", 0.9)], getattr(args, "cancelled", None)),
+    }  # fmt: skip
+    data = None if args.data == PHANTOM else Path(args.data)
+    if isinstance(settings, masr.MasrSettings):
+        result = masr.train(data, output, settings=settings, **options)
+    else:
+        result = suits.train(data, output, end_to_end=args.network == "suits", settings=settings, **options)
+    print(f"{output}: {result['step']} steps in {result['seconds'] / 60:.1f} minutes")
+    print(json.dumps(result["validation"]))
     return 0

@@ -59,7 +59,7 @@ def case_name(path: Path) -> str:
         if name.lower().endswith(ending):
             name = name[: -len(ending)]
             break
-    return name[:-3] if name.endswith("_ct") else name
+    return name[:-3] if name.endswith(("_ct", "_mr")) else name
 
 
 def find_cases(folder: Path, include: list[str], exclude: list[str]) -> list[tuple[Path, Path | None]]:

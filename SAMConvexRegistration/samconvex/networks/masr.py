@@ -1,0 +1,176 @@
+"""MASR-Net: an encoder-decoder whose feature maps are compared with themselves, not with each other.
+
+Mok et al., CVPR 2024, "Modality-agnostic structural image representation learning". Intensities become feature maps;
+deep neighborhood self-similarity (DNS) describes every voxel by how alike its neighbors are in these maps, which
+survives a change of contrast; a small head squeezes the similarities to a descriptor.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CHECKPOINT_FORMAT = "samconvex-masr"
+CHECKPOINT_VERSION = 1
+
+# The six face neighbors in z, y, x, and their 12 pairs at distance sqrt(2); the center voxel is never compared.
+_NEIGHBORS = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
+PAIRS = tuple(
+    (_NEIGHBORS[a], _NEIGHBORS[b])
+    for a, b in combinations(range(6), 2)
+    if sum((p - q) ** 2 for p, q in zip(_NEIGHBORS[a], _NEIGHBORS[b], strict=True)) == 2
+)
+# Radii of the two neighborhood layouts, voxels.
+LAYOUTS = (1, 2)
+SLOPE = 0.2
+# Gaussian over the descriptors.
+SIGMA, GAUSS_RADIUS = 1.0, 2
+# Voxels around a slab that its descriptors depend on: layout, two convolutions, Gaussian.
+HALO = max(LAYOUTS) + 2 + GAUSS_RADIUS
+
+
+class _BlurPool(nn.Module):
+    """Binomial blur and stride 2, which shifts the result by no more than half a voxel: blocks of two are averaged."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        # (1, 3, 3, 1) / 8 with stride 2 is symmetric about the middle of each block of two.
+        for axis in (2, 3, 4):
+            edge = [0] * 6
+            edge[2 * (4 - axis)] = edge[2 * (4 - axis) + 1] = 1
+            wide = F.pad(x, edge, mode="replicate")
+            count = x.shape[axis] // 2
+            parts = [wide.narrow(axis, k, 2 * count - 1) for k in range(4)]
+            strided = [part.index_select(axis, torch.arange(0, 2 * count, 2, device=x.device)) for part in parts]
+            x = (strided[0] + 3 * strided[1] + 3 * strided[2] + strided[3]) / 8
+        return x
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(inputs, outputs, 3, padding=1), nn.LeakyReLU(SLOPE, inplace=True),
+        nn.Conv3d(outputs, outputs, 3, padding=1), nn.LeakyReLU(SLOPE, inplace=True),
+    )  # fmt: skip
+
+
+class MASRNet(nn.Module):
+    """Unit descriptors of every voxel, comparable between modalities by their cosine.
+
+    Args:
+        widths: channels of the four resolutions, fine to coarse (strides 1, 2, 4, 8).
+        maps: C_h, feature maps that self-similarity is computed in.
+        channels: C_d, descriptor length.
+        layouts: neighborhood radii; (1, 2) is the paper's dual layout, (1,) its single one.
+        learned: compare the image itself instead of feature maps if False (ablation: MIND-like, no encoder-decoder).
+        smoothed: Gaussian over the descriptors.
+    """
+
+    multiple = 8
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] | list[int] = (8, 16, 32, 32),
+        maps: int = 4,
+        channels: int = 24,
+        layouts: tuple[int, ...] | list[int] = LAYOUTS,
+        learned: bool = True,
+        smoothed: bool = True,
+    ) -> None:
+        super().__init__()
+        if len(widths) != 4:
+            raise ValueError("MASRNet needs four widths")
+        if not layouts or any(radius not in LAYOUTS for radius in layouts):
+            raise ValueError(f"layouts must be among {LAYOUTS}")
+        self.config: dict[str, Any] = {
+            "widths": [int(w) for w in widths], "maps": int(maps), "channels": int(channels),
+            "layouts": [int(radius) for radius in layouts], "learned": bool(learned), "smoothed": bool(smoothed),
+        }  # fmt: skip
+        self.layouts, self.smoothed = tuple(int(radius) for radius in layouts), smoothed
+        similarities = len(PAIRS) * len(self.layouts)
+        self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
+        if learned:
+            for k, width in enumerate(widths):
+                self.encoder.append(_block(1 if k == 0 else widths[k - 1], width))
+            for k in range(3):
+                self.decoder.append(_block(widths[k] + widths[k + 1], widths[k]))
+            self.out = nn.Conv3d(widths[0], maps, 3, padding=1)
+        self.down = _BlurPool()
+        # One linear map over the C_h feature maps for each pair of neighbors.
+        self.squeeze = nn.Parameter(torch.randn(similarities, maps if learned else 1) / (maps if learned else 1) ** 0.5)
+        self.head = nn.Sequential(
+            nn.Conv3d(similarities, channels, 3, padding=1), nn.LeakyReLU(SLOPE, inplace=True),
+            nn.Conv3d(channels, channels, 3, padding=1),
+        )  # fmt: skip
+
+    def maps(self, image: Tensor) -> Tensor:
+        """(B, 1, D, H, W) in [0, 1] with sizes that are multiples of 8 -> (B, C_h, D, H, W)."""
+        if image.ndim != 5 or image.shape[1] != 1 or any(n % self.multiple for n in image.shape[2:]):
+            raise ValueError(f"input must be (B, 1, D, H, W), multiples of {self.multiple}, not {tuple(image.shape)}")
+        if not len(self.encoder):
+            return image
+        levels = []
+        x = image
+        for number, block in enumerate(self.encoder):
+            x = block(x if number == 0 else self.down(x))
+            levels.append(x)
+        for k in (2, 1, 0):
+            x = F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=False)
+            x = self.decoder[k](torch.cat([x, levels[k]], 1))
+        return self.out(x)
+
+    def similarities(self, maps: Tensor) -> Tensor:
+        """Squeezed self-similarities, (B, 24, D, H, W) of maps (B, C_h, D, H, W).
+
+        The C_h x 24 similarities are never held together: two passes over the pairs, the first for the noise estimate,
+        the second squeezes each pair as it is made.
+        """
+        reach = max(self.layouts)
+        padded = F.pad(maps, (reach,) * 6, mode="replicate")
+        size = maps.shape[2:]
+
+        def shifted(neighbor: tuple[int, int, int], radius: int) -> Tensor:
+            z, y, x = (reach + radius * step for step in neighbor)
+            return padded[:, :, z : z + size[0], y : y + size[1], x : x + size[2]]
+
+        squeezed = []
+        for number, radius in enumerate(self.layouts):
+            variance = torch.zeros_like(maps)
+            for first, second in PAIRS:
+                variance = variance + (shifted(first, radius) - shifted(second, radius)).square()
+            precision = 1 / (variance / len(PAIRS) + 1e-6)
+            for pair, (first, second) in enumerate(PAIRS):
+                distance = (shifted(first, radius) - shifted(second, radius)).square()
+                weight = self.squeeze[number * len(PAIRS) + pair].to(maps.dtype)
+                squeezed.append(torch.einsum("bcdhw,c->bdhw", torch.exp(-distance * precision), weight))
+        return torch.stack(squeezed, 1)
+
+    def describe(self, maps: Tensor) -> Tensor:
+        """Unit descriptors (B, C_d, D, H, W) of feature maps; a slab needs :data:`HALO` voxels around it."""
+        values = self.head(self.similarities(maps))
+        if self.smoothed:
+            values = gaussian(values)
+        return F.normalize(values.float(), dim=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 1, D, H, W) in [0, 1] -> (B, C_d, D, H, W) unit vectors."""
+        return self.describe(self.maps(image))
+
+
+def gaussian(values: Tensor) -> Tensor:
+    """Each channel of (B, C, D, H, W) smoothed by a Gaussian of one voxel, edges repeated."""
+    steps = torch.arange(-GAUSS_RADIUS, GAUSS_RADIUS + 1, device=values.device, dtype=values.dtype)
+    kernel = torch.exp(-0.5 * (steps / SIGMA).square())
+    kernel = (kernel / kernel.sum()).tolist()
+    for axis in (2, 3, 4):
+        edge = [0] * 6
+        edge[2 * (4 - axis)] = edge[2 * (4 - axis) + 1] = GAUSS_RADIUS
+        wide = F.pad(values, edge, mode="replicate")
+        count = values.shape[axis]
+        result = wide.narrow(axis, 0, count) * kernel[0]
+        for k in range(1, len(kernel)):
+            result = result + wide.narrow(axis, k, count) * kernel[k]
+        values = result
+    return values

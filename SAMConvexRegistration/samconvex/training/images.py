@@ -1,0 +1,92 @@
+"""Training images of any modality: intensities in [0, 1] at one spacing, with the label map next to them if any."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, SamConvexError
+from ..geometry import Grid
+from ..phantom import make_phantom
+from ..volume import Volume, check_volume, normalized_intensity, read_labels, read_volume, resample
+from .dataset import case_name, find_cases
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass
+class Image:
+    """One image.
+
+    Attributes:
+        modality: "ct" or "mr".
+        values: half precision (1, 1, D, H, W) in [0, 1], identity direction.
+        labels: uint8 (1, 1, D, H, W) on the same grid, or None.
+    """
+
+    name: str
+    modality: str
+    values: Tensor
+    labels: Tensor | None
+    grid: Grid
+
+
+def make_image(volume: Volume, labels: Volume | None, name: str, spacing: float) -> Image:
+    """An image from a volume in any geometry."""
+    check_volume(volume)
+    grid = volume.grid.canonical(spacing)
+    values = resample(volume.with_tensor(normalized_intensity(volume)), grid).tensor
+    found = None if labels is None else resample(labels, grid, mode="nearest").tensor.clamp(0, 255).to(torch.uint8)
+    return Image(name, volume.modality, values.half(), found, grid)
+
+
+def load_images(
+    folder: Path,
+    *,
+    spacing: float,
+    include: list[str],
+    exclude: list[str],
+    progress: Callable[[float, str], None],
+) -> list[Image]:
+    """Every usable image under a folder; the others are left out with a log line.
+
+    Raises:
+        InputError: nothing usable.
+    """
+    found = find_cases(folder, include, exclude)
+    images = []
+    for number, (path, label_path) in enumerate(found):
+        try:
+            labels = read_labels(label_path) if label_path is not None else None
+            images.append(make_image(read_volume(path), labels, case_name(path), spacing))
+        except SamConvexError as error:
+            LOGGER.warning("left out: %s", error)
+        progress((number + 1) / len(found), path.name)
+    if not images:
+        raise InputError(f"{folder} holds no usable image.")
+    return images
+
+
+def phantom_images(count: int, spacing: float) -> list[Image]:
+    """Invented torsos with their organs, to try a recipe without any patient's image."""
+    phantoms = (make_phantom(seed, max(spacing, 6.0)) for seed in range(count))
+    return [make_image(p.ct, p.labels, f"phantom{seed:02d}", spacing) for seed, p in enumerate(phantoms)]
+
+
+def cropped(tensor: Tensor, low: list[int], shape: tuple[int, int, int]) -> Tensor:
+    """A box of ``shape`` voxels that starts at ``low`` (may lie outside, then filled with 0)."""
+    result = torch.zeros(*tensor.shape[:2], *shape, dtype=tensor.dtype)
+    source, target = [], []
+    for start, size, limit in zip(low, shape, tensor.shape[2:], strict=True):
+        first, last = max(start, 0), min(start + size, limit)
+        if first >= last:
+            return result
+        source.append(slice(first, last))
+        target.append(slice(first - start, last - start))
+    result[(slice(None), slice(None), *target)] = tensor[(slice(None), slice(None), *source)]
+    return result

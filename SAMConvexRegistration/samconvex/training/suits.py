@@ -1,0 +1,226 @@
+"""Training of FeatCNN: as a replicator of MIND (``train featcnn``), then end to end on labels (``train suits``).
+
+SUITS (Blendowski et al., Medical Image Analysis 2020): features are good if the Gauss-Newton descent on them carries
+one patient to another, labels and all. Of 15 descent steps one is differentiated: k_back steps run without gradients,
+then one whose linear system passes the label loss back to both images' features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..diffusion import Linearization, increment
+from ..errors import InputError
+from ..features import FeatureMap
+from ..features.featcnn import load_featcnn
+from ..features.mind import mind_ssc
+from ..field import smooth
+from ..geometry import Grid
+from ..networks.featcnn import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, FeatCNN
+from ..sampling import interpolate
+from .contrast import random_contrast
+from .images import Image, cropped, load_images, phantom_images
+from .loop import run_loop
+
+# Keeps the logarithm of a warped label finite.
+_FLOOR = 1e-4
+
+
+@dataclass
+class SuitsSettings:
+    """Both recipes.
+
+    Attributes:
+        include, exclude: patterns of relative paths to take and of case names never to touch.
+        validation: case names held out; registered to the next one in turn before and after training.
+        spacing_mm, shape: voxel size and box (z, y, x), multiples of 4, that images are brought to, center on center.
+        reductions: stride 2 (1) or 4 (2), see networks/featcnn.py.
+        contrast: how often the second image gets a random contrast and takes the other modality's branch.
+        batch, learning_rate, pretraining_rate: pairs of a step; Adam's rates end to end and for the replicator.
+        iterations, regularization, test_regularization, step: of the descent; k_back is drawn from 0 to iterations.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    spacing_mm: float = 1.0
+    shape: tuple[int, int, int] = (48, 64, 48)
+    reductions: int = 1
+    contrast: float = 0.5
+    batch: int = 3
+    learning_rate: float = 1e-5
+    pretraining_rate: float = 1e-3
+    iterations: int = 15
+    regularization: float = 5.0
+    test_regularization: float = 10.0
+    step: float = 1.0
+    threads: int = 2
+    seed: int = 0
+
+
+def centered(image: Image, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor | None]:
+    """Values and labels in a box around the image's middle, float32 and int64."""
+    low = [(n - m) // 2 for n, m in zip(image.values.shape[2:], shape, strict=True)]
+    labels = None if image.labels is None else cropped(image.labels, low, shape).long()
+    return cropped(image.values, low, shape).float(), labels
+
+
+def replicator_loss(network: FeatCNN, values: Tensor, branch: str) -> Tensor:
+    """Mean absolute difference to MIND-SSC, averaged to the network's stride."""
+    target = F.avg_pool3d(mind_ssc(values), network.stride)
+    return (network(values, branch) - target).abs().mean()
+
+
+def dense(u: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """The control field on every voxel: linear, then the mean over 5^3 voxels, together a quadratic B-spline."""
+    return smooth(F.interpolate(u, size=shape, mode="trilinear", align_corners=False), 1, radius=2)
+
+
+def warped(values: Tensor, u: Tensor, grid: Grid) -> Tensor:
+    """(1, C, D, H, W) on ``grid`` pulled through the displacement (1, 3, D, H, W) mm."""
+    points = grid.voxel_centers(reference=grid.center) + u[0].permute(1, 2, 3, 0)
+    return interpolate(values, grid.normalized(points, grid.center))
+
+
+def descent(
+    first: Tensor, second: Tensor, grid: Grid, settings: SuitsSettings, steps: int, regularization: float
+) -> Tensor:
+    """The field after ``steps`` Gauss-Newton steps from zero, without gradients."""
+    with torch.no_grad():
+        pair = Linearization(first, FeatureMap(second, grid), torch.ones_like(first[:, :1]), grid)
+        u = torch.zeros(1, 3, *grid.shape)
+        for _ in range(steps):
+            u = u + settings.step * increment(pair, u, regularization)
+        return u
+
+
+def pair_loss(
+    network: FeatCNN, fixed: tuple[Tensor, Tensor, str], moving: tuple[Tensor, Tensor, str], k_back: int,
+    settings: SuitsSettings,
+) -> Tensor:  # fmt: skip
+    """Cross-entropy between warped and fixed labels after ``k_back`` steps and a differentiated one.
+
+    Args:
+        fixed, moving: values (1, 1, D, H, W), labels (1, 1, D, H, W) and branch.
+    """
+    image_grid = Grid((settings.shape[2], settings.shape[1], settings.shape[0]), (settings.spacing_mm,) * 3)
+    control = image_grid.strided(network.stride)
+    first, second = network(fixed[0], fixed[2]), network(moving[0], moving[2])
+    u = descent(first.detach(), second.detach(), control, settings, k_back, settings.regularization)
+    pair = Linearization(first, FeatureMap(second, control), torch.ones_like(first[:, :1]), control)
+    u = u + settings.step * increment(pair, u, settings.regularization)
+    classes = int(max(fixed[1].max(), moving[1].max())) + 1
+    one_hot = F.one_hot(moving[1][0], classes).permute(0, 4, 1, 2, 3).float()
+    probability = warped(one_hot, dense(u, settings.shape), image_grid).clamp(min=_FLOOR)
+    return F.nll_loss(probability.log(), fixed[1][0])
+
+
+def held_out_dice(network: FeatCNN, images: list[Image], settings: SuitsSettings) -> dict[str, float]:
+    """Mean Dice of each held-out image registered to the next, same contrast and random contrast."""
+    network.eval()
+    image_grid = Grid((settings.shape[2], settings.shape[1], settings.shape[0]), (settings.spacing_mm,) * 3)
+    control = image_grid.strided(network.stride)
+    scores: dict[str, list[float]] = {}
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for k, image in enumerate(images):
+            (fixed, target), (moving, labels) = (centered(i, settings.shape) for i in (image, images[k - 1]))
+            if len(images) < 2 or target is None or labels is None:
+                continue
+            other = _other(images[k - 1].modality)
+            for kind, values, branch in (
+                ("same", moving, images[k - 1].modality),
+                ("other", random_contrast(moving, generator), other),
+            ):
+                first, second = network(fixed, image.modality), network(values, branch)
+                u = descent(first, second, control, settings, settings.iterations, settings.test_regularization)
+                field = dense(u, settings.shape)
+                for value in set(target.unique().tolist()) & set(labels.unique().tolist()) - {0}:
+                    found = warped((labels == value).float(), field, image_grid) > 0.5
+                    truth = target == value
+                    overlap = 2 * float((found & truth).sum()) / max(1.0, float(found.sum() + truth.sum()))
+                    scores.setdefault(kind, []).append(overlap)
+    network.train()
+    return {f"dice_{kind}": round(sum(values) / len(values), 4) for kind, values in scores.items()}
+
+
+def _other(modality: str) -> str:
+    return "mr" if modality == "ct" else "ct"
+
+
+def train(
+    data: Path | None,
+    output: Path,
+    *,
+    end_to_end: bool,
+    settings: SuitsSettings,
+    minutes: float | None = None,
+    steps: int | None = None,
+    resume: bool = False,
+    start_from: Path | None = None,
+    progress: Callable[[str, float, str], None] = lambda stage, fraction, message: None,
+) -> dict[str, Any]:
+    """Train the replicator, or end to end from its weights; ``data`` None draws invented torsos.
+
+    Raises:
+        InputError: unusable data, settings or files.
+    """
+    if end_to_end and start_from is None and not resume:
+        raise InputError("train suits goes on from a replicator; give --start-from with the weights of train featcnn.")
+    if any(n % 4 for n in settings.shape):
+        raise InputError("the box ('shape') must be a multiple of 4 voxels along every axis.")
+    torch.manual_seed(settings.seed)
+    torch.set_num_threads(settings.threads)
+    if data is None:
+        images = phantom_images(5, settings.spacing_mm)
+        validation: tuple[str, ...] = settings.validation or tuple(image.name for image in images[3:])
+    else:
+        images = load_images(
+            data, spacing=settings.spacing_mm, include=list(settings.include), exclude=list(settings.exclude),
+            progress=lambda fraction, message: progress("data", fraction, message),
+        )  # fmt: skip
+        validation = settings.validation
+    held_out = [image for image in images if image.name in validation]
+    training = [image for image in images if image.name not in validation]
+    if end_to_end:
+        training = [image for image in training if image.labels is not None]
+    if len(training) < 2:
+        raise InputError("at least two images (with labels, end to end) must remain for training.")
+    network = FeatCNN(settings.reductions)
+    if start_from is not None:
+        network = load_featcnn(start_from).requires_grad_(True)
+
+    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor | None, str]:
+        image = training[int(torch.randint(len(training), (1,), generator=generator))]
+        values, labels = centered(image, settings.shape)
+        if float(torch.rand(1, generator=generator)) < settings.contrast:
+            return random_contrast(values, generator), labels, _other(image.modality)
+        return values, labels, image.modality
+
+    def replicate(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        values, _, branch = draw(generator)
+        return replicator_loss(network, values, branch), {}
+
+    def register(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        losses = []
+        for _ in range(settings.batch):
+            (a, x, p), (b, y, q) = draw(generator), draw(generator)
+            assert x is not None and y is not None
+            k_back = int(torch.randint(settings.iterations + 1, (1,), generator=generator))
+            losses.append(pair_loss(network, (a, x, p), (b, y, q), k_back, settings))
+        return torch.stack(losses).mean(), {}
+
+    return run_loop(
+        network, register if end_to_end else replicate, output,
+        form=CHECKPOINT_FORMAT, version=CHECKPOINT_VERSION, settings=settings,
+        learning_rate=settings.learning_rate if end_to_end else settings.pretraining_rate,
+        minutes=minutes, steps=steps or (250 if end_to_end else 5000), resume=resume,
+        validate=lambda: held_out_dice(network, held_out, settings), progress=progress,
+    )  # fmt: skip

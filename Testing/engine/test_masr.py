@@ -1,0 +1,97 @@
+"""DNS does not see contrast, its slabs have no seams, and nothing grows to C_h x 24 maps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from samconvex.errors import InputError
+from samconvex.features import dns
+from samconvex.features.dns import DnsExtractor, load_masr
+from samconvex.geometry import Grid
+from samconvex.networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, LAYOUTS, PAIRS, MASRNet, _BlurPool, gaussian
+from samconvex.training.loop import save_checkpoint
+from samconvex.volume import Volume
+
+
+def network(**options) -> MASRNet:
+    torch.manual_seed(0)
+    return MASRNet(widths=(4, 4, 8, 8), maps=3, channels=6, **options).eval()
+
+
+def test_descriptors_are_unit_vectors_at_full_resolution():
+    described = network()(torch.rand(1, 1, 16, 8, 24))
+    assert described.shape == (1, 6, 16, 8, 24)
+    torch.testing.assert_close(described.norm(dim=1), torch.ones(1, 16, 8, 24))
+
+
+def test_similarities_agree_with_a_direct_computation():
+    net = network()
+    maps = torch.rand(1, 3, 9, 9, 9)
+    found = net.similarities(maps)[0, :, 4, 4, 4]
+    expected = []
+    for number, radius in enumerate(LAYOUTS):
+        at = {n: maps[0, :, 4 + radius * n[0], 4 + radius * n[1], 4 + radius * n[2]] for pair in PAIRS for n in pair}
+        squares = torch.stack([(at[a] - at[b]) ** 2 for a, b in PAIRS])
+        similar = torch.exp(-squares / (squares.mean(0) + 1e-6))
+        expected.append((similar * net.squeeze[12 * number : 12 * number + 12]).sum(1))
+    torch.testing.assert_close(found, torch.cat(expected), atol=1e-5, rtol=1e-4)
+
+
+def test_the_center_voxel_is_never_compared():
+    net = network()
+    maps = torch.rand(1, 3, 9, 9, 9)
+    changed = maps.clone()
+    changed[:, :, 4, 4, 4] += 5
+    torch.testing.assert_close(net.similarities(maps)[..., 4, 4, 4], net.similarities(changed)[..., 4, 4, 4])
+
+
+def test_without_learning_an_inverted_image_has_the_same_descriptors():
+    net = network(learned=False)
+    image = torch.rand(1, 1, 16, 16, 16)
+    torch.testing.assert_close(net(image), net(1 - image), atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(net(image), net(image.flip(2)), atol=0.1)
+
+
+def test_single_layout_and_no_smoothing_are_smaller_networks():
+    assert network(layouts=(1,)).squeeze.shape == (12, 3)
+    image = torch.rand(1, 1, 8, 8, 8)
+    assert not torch.allclose(network(smoothed=False)(image), network()(image), atol=1e-3)
+
+
+def test_blurred_pooling_keeps_ramps_in_place():
+    ramp = torch.arange(12.0).view(1, 1, 1, 1, 12).expand(1, 1, 4, 4, 12)
+    pooled = _BlurPool()(ramp)
+    torch.testing.assert_close(pooled[0, 0, 0, 0, 1:-1], torch.arange(12.0).view(6, 2).mean(1)[1:-1])
+
+
+def test_the_gaussian_keeps_constants_and_the_mean():
+    torch.testing.assert_close(gaussian(torch.ones(1, 2, 5, 5, 5)), torch.ones(1, 2, 5, 5, 5))
+    spike = torch.zeros(1, 1, 9, 9, 9)
+    spike[..., 4, 4, 4] = 1
+    smoothed = gaussian(spike)
+    assert float(smoothed.sum()) == pytest.approx(1, abs=1e-5) and float(smoothed.max()) < 0.1
+
+
+def test_slabs_leave_no_seams(monkeypatch):
+    grid = Grid((10, 9, 26), (2.0, 2.0, 2.0))
+    volume = Volume(torch.rand(1, 1, *grid.shape), grid)
+    extractor = DnsExtractor(network())
+    whole = extractor(volume).tensor
+    monkeypatch.setattr(dns, "_SLAB_VOXELS", 4 * 90)
+    torch.testing.assert_close(extractor(volume).tensor, whole, atol=1e-5, rtol=1e-4)
+    even = Volume(volume.tensor[..., :8, :], Grid((10, 8, 26), (2.0, 2.0, 2.0)))
+    pooled = extractor.pooled(even, 2)
+    expected = torch.nn.functional.avg_pool3d(extractor(even).tensor, 2)
+    torch.testing.assert_close(pooled.tensor, expected, atol=1e-5, rtol=1e-4)
+    assert pooled.grid == even.grid.strided(2)
+
+
+def test_weights_survive_saving_and_foreign_files_are_refused(tmp_path):
+    net, path = network(), tmp_path / "masr.pt"
+    save_checkpoint(path, net, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, {})
+    image = torch.rand(1, 1, 8, 8, 8)
+    cosine = (load_masr(path)(image) * net(image)).sum(1)
+    assert float(cosine.min()) > 0.99
+    save_checkpoint(path, net, CHECKPOINT_FORMAT, CHECKPOINT_VERSION + 1, {})
+    with pytest.raises(InputError, match="format version"):
+        load_masr(path)

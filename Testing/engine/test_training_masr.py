@@ -1,0 +1,57 @@
+"""The contrastive recipe of MASR-Net makes places findable in another contrast, from the command line too."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from samconvex import cli
+from samconvex.errors import InputError
+from samconvex.features.dns import load_masr
+from samconvex.networks.masr import MASRNet
+from samconvex.training.loop import read_settings
+from samconvex.training.masr import MasrSettings, contrastive_loss, crop_loss
+
+
+def test_the_loss_is_small_where_places_agree_and_nothing_else_does():
+    vectors = torch.eye(6)
+    low, found = contrastive_loss(vectors, vectors, 0.07)
+    high, lost = contrastive_loss(vectors, vectors.roll(1, 0), 0.07)
+    assert float(low) < 0.01 < float(high) and (found, lost) == (1.0, 0.0)
+
+
+def test_a_few_steps_lower_the_loss():
+    torch.manual_seed(0)
+    settings = MasrSettings(samples=200)
+    network = MASRNet((4, 4, 4, 4), 2, 8)
+    crop = torch.nn.functional.avg_pool3d(torch.rand(1, 1, 18, 18, 18), 3, 1)
+    crop = (crop - crop.min()) / (crop.max() - crop.min())
+    places = torch.randperm(16**3)[:200]
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for _ in range(25):
+        loss, _ = crop_loss(network, crop, places, settings, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+def test_the_command_trains_and_writes_loadable_weights(tmp_path):
+    config, output = tmp_path / "config.json", tmp_path / "masr.pt"
+    small = {"spacing_mm": 12.0, "shape": [16, 16, 16], "widths": [4, 4, 4, 4], "maps": 2, "channels": 6, "samples": 64}
+    config.write_text(json.dumps(small))
+    words = ["train", "masr", "--data", "phantom", "-o", str(output), "--steps", "2", "--config", str(config)]
+    assert cli.main([*words, "--progress", "none", "--threads", "1"]) == 0
+    assert load_masr(output).config["channels"] == 6
+    assert cli.main([*words, "--progress", "none"]) == 2
+
+
+def test_unknown_settings_are_named(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"speed": 3}')
+    with pytest.raises(InputError, match="speed"):
+        read_settings(MasrSettings, path)
