@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-SUITES = ("registration", "landmarks", "tracking")
+SUITES = ("registration", "landmarks", "tracking", "multimodal")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
