@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from .affine_sam import CONFIDENT, sam_affine
+from .affine_sam import sam_affine
 from .embedding_cache import embed_cached
 from .embedding_search import CUBE, nearest
 from .errors import InputError
@@ -28,10 +28,12 @@ from .volume import Volume
 from .weights import SamModel, load_sam
 
 # Found or not: limits where false finds and false losses balance (Testing/benchmarks/landmarks.py measures both).
-MINIMUM_SCORE = 0.55
-MAXIMUM_CYCLE_MM = 25.0
+MINIMUM_SCORE = 0.7
+MAXIMUM_CYCLE_MM = 12.0
 # A confident SAM-affine predicts where a point lies; between patients organs differ by less than this from it.
 REACH_MM = 40.0
+# Less is asked of it here than where a registration starts from it: a peak out of its reach is hardly ever right.
+GUIDING = 0.4
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def _guide(template: SamEmbedding, query: SamEmbedding) -> AffineTransform | Non
     known = _guides.setdefault(template, WeakKeyDictionary())
     if query not in known:
         affine, details = sam_affine(template, query)
-        known[query] = affine if details["confidence"] >= CONFIDENT else None
+        known[query] = affine if details["confidence"] >= GUIDING else None
     return known[query]
 
 

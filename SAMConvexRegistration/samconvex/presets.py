@@ -159,7 +159,13 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
         # Features, their three slopes and what is sampled from both, and the multigrid hierarchy.
         refinement = volume_mm3 / settings.diffusion.spacing**3 * 4 * (12 * 10 + 60)
     output = 4 * moving.voxel_count + 12 * fixed.voxel_count
-    peak = 0.45e9 + 4 * native + working + max([*levels, refinement, float(output)])
+    embedding, embedding_seconds = 0.0, 0.0
+    if settings.affine == "sam":
+        # One image at a time; what the first leaves stays until the affine is found.
+        voxels_2mm = [float(np.prod(grid.extent)) / 8.0 for grid in (fixed, moving)]
+        embedding = max(voxels_2mm) * 90 + min(voxels_2mm) * 40
+        embedding_seconds = 3.0 + sum(voxels_2mm) * 0.5e-6
+    peak = 0.45e9 + 4 * native + working + max([*levels, refinement, embedding, float(output)])
     work = sum((2 * level.radius + 1) ** 3 * volume_mm3 / level.spacing**3 for level in settings.levels)
     refinement_work = 0.0
     if settings.refine == "adam":
@@ -167,7 +173,8 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
         refinement_work = settings.adam.iterations * voxels
     elif settings.refine == "diffusion":
         refinement_work = settings.diffusion.iterations * 20 * volume_mm3 / settings.diffusion.spacing**3
-    seconds = 3.0 + native * 8e-8 + work * 4e-8 * (2 if settings.symmetric else 1) + refinement_work * 2e-7
+    convex = work * 4e-8 * (2 if settings.symmetric else 1)
+    seconds = 3.0 + embedding_seconds + native * 8e-8 + convex + refinement_work * 2e-7
     return Forecast(seconds, peak / 2**30)
 
 

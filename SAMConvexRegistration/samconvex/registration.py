@@ -150,7 +150,7 @@ def register(
         initial=initial,
         box=_box(fixed_body),
         fixed_mask=_to(_dilated(fixed_body), chosen),
-        moving_mask=None if moving_mask is None else _to(moving_mask, chosen),
+        moving_mask=None if moving_mask is None else _to(_dilated(_mask_or_body(moving, moving_mask)), chosen),
         memory_budget=_budget(max_memory_gib),
     )
     extractor = _extractors(weights, chosen)

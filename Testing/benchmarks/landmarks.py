@@ -227,7 +227,7 @@ def _cut(pair: LandmarkPair, template: SamEmbedding, level: float, model: weight
         part = tuple(slice(start[a], start[a] + extent[a]) for a in (2, 1, 0))
         grid = pair.query.grid.cropped(start, extent)
         half = pair.query.with_tensor(pair.query.tensor[(..., *part)].contiguous(), grid)
-        matches = match_points(template, pair.points, embed(half, model), mode="fast")
+        matches = match_points(template, pair.points, embed(half, model))
         inside = _inside(grid, pair.truth, 10.0)
         outside = ~_inside(grid, pair.truth, -15.0)
         for row in np.nonzero(inside | outside)[0]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import samconvex as sc
 import torch
-from samconvex import metrics
+from samconvex import metrics, registration
 from samconvex.errors import Cancelled, InputError, ResourceError
 from samconvex.features.mind import Mind
 from samconvex.field import DisplacementField, smooth
@@ -168,6 +168,21 @@ def test_a_fixed_mask_limits_what_is_compared(phantom: Phantom, breath) -> None:
     empty = mask.with_tensor(mask.tensor * 0)
     with pytest.raises(InputError, match="marks nothing"):
         sc.register(phantom.ct, moving, preset=QUICK, fixed_mask=empty)
+
+
+def test_tissue_at_the_edge_of_the_moving_mask_still_counts(phantom: Phantom, breath, monkeypatch) -> None:
+    moving, _ = breath
+    mask = phantom.labels.with_tensor((phantom.labels.tensor > 0).to(torch.uint8))
+    seen: list[Scene] = []
+    solve = registration.run_pyramid
+    monkeypatch.setattr(registration, "run_pyramid", lambda scene, *a, **k: seen.append(scene) or solve(scene, *a, **k))
+    sc.register(phantom.ct, moving, preset=QUICK, moving_mask=mask)
+    counted = seen[0].moving_mask
+    places = counted.grid.voxels_to_points((counted.tensor[0, 0] > 0).nonzero().flip(1).numpy())
+    marked = mask.grid.voxels_to_points(mask.tensor[0, 0].nonzero().flip(1).numpy())
+    beyond = np.stack([marked.min(0) - places.min(0), places.max(0) - marked.max(0)])
+    # The labels fill the image along z.
+    assert (beyond[:, :2] > 5.0).all() and (beyond < 15.0).all()
 
 
 def test_labels_on_another_grid_are_resampled_by_position_and_said(phantom: Phantom, breath) -> None:
