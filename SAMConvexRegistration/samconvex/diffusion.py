@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -318,7 +319,7 @@ def descend(
     current = energy(u)
     for iteration in range(settings.iterations):
         done = iteration / settings.iterations
-        direction = increment(pair, u, strength, tolerance=settings.tolerance, report=lambda at=done: report(at))
+        direction = increment(pair, u, strength, tolerance=settings.tolerance, report=partial(report, done))
         share, best = settings.step, current
         for _ in range(4):
             found = energy(u + share * direction)

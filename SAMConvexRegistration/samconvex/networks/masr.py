@@ -162,8 +162,8 @@ class MASRNet(nn.Module):
 def gaussian(values: Tensor) -> Tensor:
     """Each channel of (B, C, D, H, W) smoothed by a Gaussian of one voxel, edges repeated."""
     steps = torch.arange(-GAUSS_RADIUS, GAUSS_RADIUS + 1, device=values.device, dtype=values.dtype)
-    kernel = torch.exp(-0.5 * (steps / SIGMA).square())
-    kernel = (kernel / kernel.sum()).tolist()
+    bell = torch.exp(-0.5 * (steps / SIGMA).square())
+    kernel = (bell / bell.sum()).tolist()
     for axis in (2, 3, 4):
         edge = [0] * 6
         edge[2 * (4 - axis)] = edge[2 * (4 - axis) + 1] = GAUSS_RADIUS

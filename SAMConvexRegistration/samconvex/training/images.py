@@ -81,12 +81,12 @@ def phantom_images(count: int, spacing: float) -> list[Image]:
 def cropped(tensor: Tensor, low: list[int], shape: tuple[int, int, int]) -> Tensor:
     """A box of ``shape`` voxels that starts at ``low`` (may lie outside, then filled with 0)."""
     result = torch.zeros(*tensor.shape[:2], *shape, dtype=tensor.dtype)
-    source, target = [], []
+    source, target = [slice(None)] * 2, [slice(None)] * 2
     for start, size, limit in zip(low, shape, tensor.shape[2:], strict=True):
         first, last = max(start, 0), min(start + size, limit)
         if first >= last:
             return result
         source.append(slice(first, last))
         target.append(slice(first - start, last - start))
-    result[(slice(None), slice(None), *target)] = tensor[(slice(None), slice(None), *source)]
+    result[tuple(target)] = tensor[tuple(source)]
     return result

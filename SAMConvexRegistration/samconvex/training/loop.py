@@ -72,7 +72,8 @@ def run_loop(
         ``step``, ``seconds``, and ``validation`` with the figures before and after.
     """
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    number, seconds, before = 0, 0.0, {}
+    number, seconds = 0, 0.0
+    before: dict[str, float] = {}
     resume_path = output.with_name(output.stem + ".resume.pt")
     if resume:
         number, seconds, before = _load_state(resume_path, network, optimizer)
