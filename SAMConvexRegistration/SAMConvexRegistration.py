@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import numpy as np
-import qt
 import slicer
 import vtk
 from SAMConvexRegistrationLib import (
@@ -25,6 +24,7 @@ from SAMConvexRegistrationLib import (
 from SAMConvexRegistrationLib.batchpanel import BatchPanel
 from SAMConvexRegistrationLib.forecast import Forecaster
 from SAMConvexRegistrationLib.job import EngineJob, JobState, engineCommand
+from SAMConvexRegistrationLib.polling import pollWithTimer
 from SAMConvexRegistrationLib.presetmenu import PresetMenu
 from SAMConvexRegistrationLib.presets import Affine, Device, Quality, Refinement, RegistrationSettings, Strength
 from SAMConvexRegistrationLib.previewpanel import PreviewPanel
@@ -45,8 +45,6 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-
-POLL_MILLISECONDS = 50
 
 
 class SAMConvexRegistration(ScriptedLoadableModule):
@@ -543,22 +541,6 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         self.ui.qualityButton.collapsed = False
         self.ui.previewButton.collapsed = False
         self.previewPanel.parametersChanged()
-
-
-def pollWithTimer(job):
-    """Have ``job.poll()`` called from the main thread until the job has finished."""
-    timer = qt.QTimer()
-    timer.setInterval(POLL_MILLISECONDS)
-
-    def onTimeout():
-        job.poll()
-        if job.isFinished:
-            timer.stop()
-            job.timer = None
-
-    timer.connect("timeout()", onTimeout)
-    job.timer = timer
-    timer.start()
 
 
 SAMConvexRegistrationLogic.poller = staticmethod(pollWithTimer)

@@ -49,7 +49,7 @@ def ensure(ask=True):
         return
     logic = _pytorchExtensionLogic(ask)
     if logic.installTorch(askConfirmation=ask, torchVersionRequirement=TORCH_REQUIREMENT) is None:
-        raise DependencyError(_("PyTorch was not installed; the registration needs it."))
+        raise DependencyError(_("PyTorch was not installed; it is needed for the computation."))
     ensureRequirements()
 
 
@@ -69,11 +69,11 @@ def _pytorchExtensionLogic(ask):
     except ImportError:
         pass
     question = _(
-        "The registration needs the PyTorch extension. Install it now? Slicer must be restarted afterwards; "
+        "The computation needs the PyTorch extension. Install it now? Slicer must be restarted afterwards; "
         "the installation then continues."
     )
     if ask and not slicer.util.confirmOkCancelDisplay(question):
-        raise DependencyError(_("The PyTorch extension was not installed; the registration needs it."))
+        raise DependencyError(_("The PyTorch extension was not installed; it is needed for the computation."))
     manager = slicer.app.extensionsManagerModel()
     manager.interactive = False
     if not manager.installExtensionFromServer("PyTorch"):

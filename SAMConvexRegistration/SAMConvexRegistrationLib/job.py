@@ -84,9 +84,13 @@ def temporaryFolder():
 
 
 class EngineProcess:
-    """A child process whose output lines are collected by threads; the whole process tree can be ended."""
+    """A child process whose output lines are collected by threads; the whole process tree can be ended.
 
-    def __init__(self, command):
+    Args:
+        interactive: keep its standard input open for ``send()``.
+    """
+
+    def __init__(self, command, interactive=False):
         environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8")
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [ENGINE_FOLDER, environment.get("PYTHONPATH")]))
         options = {"start_new_session": True}
@@ -95,7 +99,7 @@ class EngineProcess:
         self.lines = queue.Queue()
         self._process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if interactive else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
@@ -114,6 +118,12 @@ class EngineProcess:
         with contextlib.suppress(ValueError):
             for line in stream:
                 self.lines.put((name, ANSI.sub("", line.rstrip("\r\n"))))
+
+    def send(self, line):
+        """Write one line to the process; a process that has ended takes none."""
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
 
     @property
     def exitStatus(self):
@@ -406,10 +416,10 @@ class EngineJob:
         @vtk.calldata_type(vtk.VTK_OBJECT)
         def onNodeRemoved(_caller, _event, node):
             if node in self._guards:
-                self.cancel(_("'{name}' was removed; the registration was cancelled.").format(name=node.GetName()))
+                self.cancel(_("'{name}' was removed; the computation was cancelled.").format(name=node.GetName()))
 
         def onSceneClose(_caller, _event):
-            self.cancel(_("The scene was closed; the registration was cancelled."))
+            self.cancel(_("The scene was closed; the computation was cancelled."))
 
         self._observations = [
             (scene, scene.AddObserver(slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, onNodeRemoved)),

@@ -351,6 +351,12 @@ def lpsInFrame(points, worldFromFrame):
     return np.asarray(points, dtype=float) @ matrix[:3, :3].T + matrix[:3, 3]
 
 
+def worldOfLps(points, worldFromFrame):
+    """LPS points (N, 3) of an export frame as RAS points of the world: the inverse of lpsInFrame."""
+    matrix = worldFromFrame @ LPS_FROM_RAS
+    return np.asarray(points, dtype=float) @ matrix[:3, :3].T + matrix[:3, 3]
+
+
 def transformPoints(transform, points):
     """(N, 3) points through a vtkAbstractTransform."""
     source, target = vtk.vtkPoints(), vtk.vtkPoints()

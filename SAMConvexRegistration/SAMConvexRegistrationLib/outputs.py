@@ -142,25 +142,25 @@ def fill(request, run, files, outputs):
         if transform is not None:
             nodes.fillGridTransform(transform, vectors, lattice)
             addProvenance(transform, request, report)
-            _placeBeside(transform, request.fixedVolume)
+            placeBeside(transform, request.fixedVolume)
         if outputs.inverse is not None:
             nodes.fillGridTransform(outputs.inverse, *files.inverseGrid)
             addProvenance(outputs.inverse, request, report, inverse=True)
-            _placeBeside(outputs.inverse, request.fixedVolume)
+            placeBeside(outputs.inverse, request.fixedVolume)
         if outputs.volume is not None:
             fillWarpedVolume(outputs.volume, files.warped, request, report)
         if outputs.segmentation is not None:
             segments.fill(outputs.segmentation, run.segments, run.layers, files.labels, request.fixedVolume)
             addProvenance(outputs.segmentation, request, report)
-            _placeBeside(outputs.segmentation, request.fixedVolume)
+            placeBeside(outputs.segmentation, request.fixedVolume)
         if outputs.markups is not None:
             warpMarkups(request.movingMarkups, nodes.orientedGrid(vectors, lattice), outputs.markups)
             addProvenance(outputs.markups, request, report)
-            _placeBeside(outputs.markups, request.fixedVolume)
+            placeBeside(outputs.markups, request.fixedVolume)
         if outputs.jacobian is not None:
             fillJacobian(outputs.jacobian, files.determinant, lattice)
             addProvenance(outputs.jacobian, request, report)
-            _placeBeside(outputs.jacobian, request.fixedVolume)
+            placeBeside(outputs.jacobian, request.fixedVolume)
         if outputs.table is not None:
             fillTable(outputs.table, report)
             addProvenance(outputs.table, request, report)
@@ -211,7 +211,7 @@ def fillWarpedVolume(volumeNode, array, request, report):
     nodes.fillVolumeLike(volumeNode, array, request.fixedVolume)
     copyDisplay(request.movingVolume, volumeNode)
     addProvenance(volumeNode, request, report)
-    _placeBeside(volumeNode, request.fixedVolume)
+    placeBeside(volumeNode, request.fixedVolume)
 
 
 def copyDisplay(source, target):
@@ -307,7 +307,7 @@ def formatted(value):
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
 
 
-def _placeBeside(node, reference):
+def placeBeside(node, reference):
     """Into the fixed image's subject-hierarchy folder (its study)."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     if hierarchy is None:

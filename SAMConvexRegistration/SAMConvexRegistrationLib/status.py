@@ -19,9 +19,13 @@ def stageLabel(stage):
         "evaluate": _("Measuring quality"),
         "warp": _("Resampling the moving image"),
         "write": _("Writing the results"),
+        "embedding": _("Describing the anatomy"),
+        "matching": _("Finding the points"),
+        "tracking": _("Tracking the lesions"),
         "done": _("Finished"),
     }
-    return labels.get(stage, stage)
+    # Stages that come several times are numbered.
+    return labels.get(stage.split(" ")[0], stage)
 
 
 def stateLabel(state):

@@ -120,7 +120,7 @@ def _size(embedding: SamEmbedding) -> int:
     return 2 * (fine.numel() + coarse.numel()) + 2 * channels * int(embedding.body.sum())
 
 
-def _quantized(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def quantized(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(1, C, D, H, W) as int8 with one scale per voxel; cosines change by less than 0.001."""
     scale = vectors.float().abs().amax(1, keepdim=True).clamp_(min=1e-6) / 127
     return (vectors.float() / scale).round_().to(torch.int8), scale.half()
@@ -130,8 +130,8 @@ def _write(path: Path, embedding: SamEmbedding) -> None:
     content: dict[str, Any] = {"format": _FORMAT, "network": embedding.network, "body": embedding.body.cpu()}
     for name in ("fine", "coarse"):
         part: FeatureMap = getattr(embedding, name)
-        content[name], content[f"{name}_scale"] = _quantized(part.tensor.cpu())
-        content[f"{name}_grid"] = _plain(part.grid)
+        content[name], content[f"{name}_scale"] = quantized(part.tensor.cpu())
+        content[f"{name}_grid"] = plain_grid(part.grid)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def _read(path: Path, model: SamModel, grid: Grid, device: torch.device | str) -
             return None
         maps = {}
         for name in ("fine", "coarse"):
-            place = _grid(content[f"{name}_grid"])
+            place = grid_of(content[f"{name}_grid"])
             vectors = (content[name].float() * content[f"{name}_scale"].float()).half()
             if tuple(vectors.shape[2:]) != place.shape:
                 return None
@@ -191,9 +191,11 @@ def _trim(folder: Path) -> None:
             total -= size
 
 
-def _plain(grid: Grid) -> dict[str, list]:
+def plain_grid(grid: Grid) -> dict[str, list]:
+    """A grid as plain lists, for files."""
     return {name: list(getattr(grid, name)) for name in ("size", "spacing", "origin", "direction")}
 
 
-def _grid(values: dict[str, list]) -> Grid:
+def grid_of(values: dict[str, list]) -> Grid:
+    """The grid that :func:`plain_grid` wrote."""
     return Grid(*(tuple(values[name]) for name in ("size", "spacing", "origin", "direction")))  # type: ignore[arg-type]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .console import ConsoleProgress
 from .errors import InputError
@@ -14,7 +19,10 @@ from .outputs import check_output_file, check_output_folder, output_folder
 from .points import POINT_ENDINGS, PointSet, check_writable_ending, read_points, write_points
 
 if TYPE_CHECKING:
-    from .matching import Matches
+    from .features.sam import SamEmbedding
+    from .progress import Progress
+    from .volume import Volume
+    from .voting import Vote
 
 COLUMNS = ("label", "x", "y", "z", "score", "cycle_mm", "found")
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -22,7 +30,8 @@ IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 EXPLANATION = """
 Find the points of TEMPLATE in each QUERY by anatomical embeddings. OUT ends in .csv (label,x,y,z,score,cycle_mm,found;
 LPS mm; no coordinates where a point was not found) or in .mrk.json (not found: an undefined control point). With
-several queries, one file each: OUT_QUERY.csv, or QUERY.csv in the folder OUT.
+several queries, one file each: OUT_QUERY.csv, or QUERY.csv in the folder OUT. Where OUT ends in .json, one file holds
+all queries, with the best place also of points that were not found. TEMPLATE may be a folder of "samconvex template".
 """
 
 
@@ -36,6 +45,8 @@ def add_match_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("queries", metavar="QUERY", nargs="+", help="images to find them in")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file (or folder, with several queries)")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
+    parser.add_argument("--also", nargs=2, action="append", default=[], metavar=("TEMPLATE", "POINTS"),
+                        help="a further template of points with the same labels; all templates vote (may be repeated)")
     parser.add_argument("--mode", choices=("stable", "fast"), default="stable",
                         help="stable (default): a neighborhood votes; fast: one lookup, less exact")
     parser.add_argument("--min-score", type=_score, metavar="S", help="found from this score on (default: calibrated)")
@@ -56,10 +67,18 @@ def _score(text: str) -> float:
     return value
 
 
+@dataclass(frozen=True)
+class Source:
+    """A template with its points: an image, or the embedding of a template folder."""
+
+    image: Volume | SamEmbedding
+    points: PointSet
+
+
 def run_match(args: argparse.Namespace) -> int:
     """Match as ``args`` say; all files appear together at the end."""
     targets = output_paths(args.output, args.queries)
-    sources = [args.template, args.points, *args.queries]
+    sources = [args.template, args.points, *(path for pair in args.also for path in pair), *args.queries]
     folder = targets[0].parent
     if len(targets) == 1:
         check_output_file(targets[0], inputs=sources)
@@ -70,47 +89,124 @@ def run_match(args: argparse.Namespace) -> int:
 
     import torch
 
-    from .matching import match_points
+    from .template_library import template_embedding
     from .volume import read_volume
     from .weights import load_sam
 
     if args.threads:
         torch.set_num_threads(args.threads)
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    progress = ConsoleProgress(args.progress, (("read", 2.0), ("embedding", 5.0), ("matching", 2.0)), args.cancelled)
+    steps = len(args.queries) * (1 + len(args.also))
+    shares = [(f"{stage} {n}", share) for n in range(steps) for stage, share in (("embedding", 5.0), ("matching", 2.0))]
+    progress = ConsoleProgress(args.progress, (("read", 2.0), *shares), args.cancelled)
     model = load_sam(args.weights)
     progress("read", 0.0)
-    template = read_volume(args.template)
-    points = read_points(args.points, template.grid)
-    known = points.defined
-    results: list[PointSet] = []
-    answers: list[Matches] = []
-    for query in args.queries:
+    templates = []
+    for image, points in [(args.template, args.points), *args.also]:
+        template = template_embedding(image, model, device=device, progress=_numbered(progress, 0, steps))
+        templates.append(Source(template, read_points(points, template.grid)))
+    labels, rows = common_points([source.points for source in templates])
+    results: list[tuple[PointSet, Vote]] = []
+    options = {"weights": model, "mode": args.mode, "min_score": args.min_score, "device": device}
+    for number, query in enumerate(args.queries):
         image = read_volume(query)
-        matches = match_points(
-            template, points.positions[known], image, weights=model, mode=args.mode, min_score=args.min_score,
-            device=device, progress=progress,
-        )
-        positions = points.positions * float("nan")
-        positions[known] = matches.positions
-        results.append(PointSet(positions, points.labels, source=str(query)))
-        answers.append(matches)
+        votes = _match(templates, rows, image, options, progress, number, steps)
+        results.append((PointSet(votes.matches.positions, labels, source=str(query)), votes))
     with output_folder(folder, overwrite=True) as staging:
-        for target, found, matches in zip(targets, results, answers, strict=True):
-            _write(staging / target.name, found, matches, known.tolist())
+        if _is_report(args.output):
+            report = {str(q): _report(p, v) for q, (p, v) in zip(args.queries, results, strict=True)}
+            text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+            (staging / targets[0].name).write_text(text, encoding="utf-8")
+        else:
+            for target, (points, votes) in zip(targets, results, strict=True):
+                _write(staging / target.name, points, votes)
     progress.finish(str(args.output))
     if args.progress != "json":
-        for target, matches in zip(targets, answers, strict=True):
-            print(f"{target}: {int(matches.found.sum())} of {len(matches)} points found")
+        for query, (_points, votes) in zip(args.queries, results, strict=True):
+            print(f"{query}: {int(votes.matches.found.sum())} of {len(votes.matches)} points found")
     return 0
 
 
+def common_points(sets: Sequence[PointSet]) -> tuple[tuple[str, ...], list[list[int | None]]]:
+    """All landmarks of several templates and the row of each in each template.
+
+    Points belong together by label; a template's unlabeled or repeated labels stand for themselves. The first
+    template's points come first and in its order.
+    """
+    labels: list[str] = list(sets[0].labels)
+    rows: list[list[int | None]] = [list(range(len(labels)))]
+    for points in sets[1:]:
+        mine: list[int | None] = [None] * len(labels)
+        for row, label in enumerate(points.labels):
+            place = labels.index(label) if label and labels.count(label) == points.labels.count(label) == 1 else None
+            if place is None:
+                labels.append(label)
+                mine.append(row)
+            else:
+                mine[place] = row
+        rows.append(mine)
+    return tuple(labels), [[*mine, *[None] * (len(labels) - len(mine))] for mine in rows]
+
+
+def _match(
+    templates: list[Source], rows: list[list[int | None]], image: Volume, options: dict[str, Any],
+    progress: Progress, number: int, steps: int,
+) -> Vote:
+    """One query against all templates; a point that a template lacks has score 0 there and is not found."""
+    from .matching import Matches, match_points
+    from .voting import vote
+
+    answers = []
+    for turn, (source, mine) in enumerate(zip(templates, rows, strict=True)):
+        known = np.array([row is not None and bool(source.points.defined[row]) for row in mine])
+        chosen = source.points.positions[[row for row, use in zip(mine, known, strict=True) if use]]
+        report = _numbered(progress, number * len(templates) + turn, steps)
+        matches = match_points(source.image, chosen, image, progress=report, **options)
+        every = Matches(np.zeros((len(mine), 3)), np.zeros(len(mine)), np.zeros(len(mine)), np.zeros(len(mine), bool))
+        for name in ("points", "score", "cycle_mm", "found"):
+            getattr(every, name)[known] = getattr(matches, name)
+        answers.append(every)
+    return vote(answers)
+
+
+def _numbered(progress: Progress, number: int, steps: int) -> Progress:
+    """Progress of one of several equal steps; a stage is called by its own name where there is only one."""
+
+    def report(stage: str, fraction: float, message: str = "") -> None:
+        progress(f"{stage} {number}", fraction, message)
+
+    return report
+
+
+def _is_report(output: str) -> bool:
+    return output.lower().endswith(".json") and not output.lower().endswith(".mrk.json")
+
+
+def _report(points: PointSet, votes: Vote) -> list[dict[str, Any]]:
+    """One entry per point for programs; without a place where no template has the point."""
+    matches = votes.matches
+    return [
+        {
+            "label": label,
+            "point": [round(float(v), 4) for v in matches.points[row]] if matches.score[row] != 0 else None,
+            "score": round(float(matches.score[row]), 4),
+            "cycle_mm": round(float(matches.cycle_mm[row]), 3),
+            "found": bool(matches.found[row]),
+            "votes": int(votes.votes[row]),
+            "spread_mm": round(float(votes.spread_mm[row]), 3),
+        }
+        for row, label in enumerate(points.labels)
+    ]
+
+
 def output_paths(output: str, queries: list[str]) -> list[Path]:
-    """One file per query, see :data:`EXPLANATION`.
+    """One file per query, or one for all, see :data:`EXPLANATION`.
 
     Raises:
         InputError: an ending that cannot be written.
     """
+    if _is_report(output):
+        return [Path(output)]
     if len(queries) == 1:
         check_writable_ending(output)
         return [Path(output)]
@@ -127,22 +223,22 @@ def output_paths(output: str, queries: list[str]) -> list[Path]:
     return [Path(f"{output[: -len(ending)]}_{name}{ending}") for name in names]
 
 
-def _write(path: Path, points: PointSet, matches: Matches, known: list[bool]) -> None:
-    """Points without a position in the template have no score."""
-    rows = iter(range(len(matches)))
-    order = [next(rows) if defined else None for defined in known]
+def _write(path: Path, points: PointSet, votes: Vote) -> None:
+    """Points without a position in any template have no score."""
+    matches = votes.matches
+    known = matches.score != 0
     if path.name.lower().endswith(".mrk.json"):
         texts = [
-            "" if row is None else f"score {matches.score[row]:.3f}, cycle {matches.cycle_mm[row]:.1f} mm"
-            for row in order
+            f"score {matches.score[row]:.3f}, cycle {matches.cycle_mm[row]:.1f} mm" if known[row] else ""
+            for row in range(len(matches))
         ]
         write_points(points, path, descriptions=texts)
         return
     with open(path, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for label, position, row in zip(points.labels, points.positions, order, strict=True):
-            found = row is not None and bool(matches.found[row])
+        for row, (label, position) in enumerate(zip(points.labels, points.positions, strict=True)):
+            found = bool(matches.found[row])
             place = [f"{value:.3f}" for value in position] if found else ["", "", ""]
-            numbers = ["", ""] if row is None else [f"{matches.score[row]:.4f}", f"{matches.cycle_mm[row]:.2f}"]
+            numbers = [f"{matches.score[row]:.4f}", f"{matches.cycle_mm[row]:.2f}"] if known[row] else ["", ""]
             writer.writerow([label, *place, *numbers, str(found).lower()])

@@ -1,0 +1,211 @@
+"""Landmark templates kept for years: a folder with points, their embedding and, on request, where the image lies.
+
+    template.json     name, description, points (LPS mm), checksum of the embedding, reference to the image
+    embedding.npz     8-bit embedding; enough to find the points in other images, no image can be seen in it
+    points.mrk.json   the points, for Slicer and other programs
+
+Everything is checked on loading; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import __version__
+from .embedding_cache import embed_cached, grid_of, plain_grid, quantized
+from .errors import InputError
+from .features import FeatureMap
+from .features.sam import SamEmbedding
+from .outputs import output_folder
+from .points import PointSet, write_points
+from .progress import Progress
+from .volume import Volume, read_volume
+from .weights import SamModel
+
+DESCRIPTION_FILE = "template.json"
+EMBEDDING_FILE = "embedding.npz"
+POINTS_FILE = "points.mrk.json"
+FORMAT = 1
+# Embeddings of whole bodies stay far below this; it keeps a wrong file from filling memory.
+LARGEST_EMBEDDING_BYTES = 2 << 30
+_PARTS = ("fine", "coarse")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template as it was saved.
+
+    Attributes:
+        points: the landmarks, LPS mm.
+        image: path of the image they were placed in, or None where only the embedding was kept.
+    """
+
+    name: str
+    description: str
+    points: PointSet
+    embedding: SamEmbedding
+    image: Path | None
+    folder: Path
+
+
+def is_template(path: str | os.PathLike) -> bool:
+    """True where a folder holds a saved template."""
+    return (Path(path) / DESCRIPTION_FILE).is_file()
+
+
+def save_template(
+    folder: str | os.PathLike,
+    name: str,
+    points: PointSet,
+    embedding: SamEmbedding,
+    *,
+    description: str = "",
+    image: str | os.PathLike | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a template folder, all files at once.
+
+    Args:
+        image: file that the template was made from; its path and checksum are kept, never its content.
+
+    Raises:
+        InputError: no points, or a point outside the image; a folder in use. ResourceError: the disk refused.
+    """
+    known = points.positions[points.defined]
+    if not len(known):
+        raise InputError(f"The template {name} has no point with a position; place at least one.")
+    outside = ~embedding.grid.contains(known)
+    if outside.any():
+        raise InputError(f"Point {int(np.argmax(outside)) + 1} of {len(known)} lies outside the template volume.")
+    with output_folder(folder, overwrite=overwrite) as staging:
+        content: dict[str, np.ndarray] = {"body": np.packbits(embedding.body.cpu().numpy())}
+        for part in _PARTS:
+            vectors, scale = quantized(getattr(embedding, part).tensor.cpu())
+            content[part], content[f"{part}_scale"] = vectors.numpy(), scale.numpy()
+        np.savez_compressed(staging / EMBEDDING_FILE, **content)
+        write_points(points, staging / POINTS_FILE)
+        values = {
+            "format": FORMAT,
+            "version": __version__,
+            "name": name,
+            "description": description,
+            "points": [
+                {"label": label, "position": [round(float(v), 4) for v in position]}
+                for label, position in zip(points.labels, points.positions, strict=True)
+                if np.isfinite(position).all()
+            ],
+            "network": embedding.network,
+            "calibration": embedding.calibration,
+            "grids": {
+                "volume": plain_grid(embedding.grid),
+                **{part: plain_grid(getattr(embedding, part).grid) for part in _PARTS},
+            },
+            "embedding_sha256": _checksum(staging / EMBEDDING_FILE),
+            "image": None if image is None else {"path": str(image), "sha256": _checksum(Path(image))},
+        }
+        text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+        (staging / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
+
+
+def load_template(folder: str | os.PathLike, device: torch.device | str = "cpu") -> Template:
+    """Read a template folder.
+
+    Raises:
+        InputError: a file is missing, damaged or from a newer version.
+    """
+    path = Path(folder)
+    values = _read_description(path)
+    where = path / EMBEDDING_FILE
+    if not where.is_file() or where.stat().st_size > LARGEST_EMBEDDING_BYTES:
+        raise InputError(f"{where} is missing or far too large; copy the template folder again.")
+    if _checksum(where) != values["embedding_sha256"]:
+        raise InputError(f"{where} is damaged (checksum); copy the template folder again.")
+    try:
+        grids = {name: grid_of(grid) for name, grid in values["grids"].items()}
+        with np.load(where, allow_pickle=False) as content:
+            maps = {}
+            for part in _PARTS:
+                vectors = torch.from_numpy(content[part]).float()
+                vectors *= torch.from_numpy(content[f"{part}_scale"]).float()
+                if tuple(vectors.shape[2:]) != grids[part].shape:
+                    raise ValueError(part)
+                maps[part] = FeatureMap(vectors.half().to(device), grids[part])
+            fine = grids["fine"]
+            body = np.unpackbits(content["body"], count=fine.voxel_count).reshape(fine.shape).astype(bool)
+        points = PointSet(
+            np.array([point["position"] for point in values["points"]], dtype=float).reshape(-1, 3),
+            tuple(str(point["label"]) for point in values["points"]),
+            source=str(path),
+        )
+        calibration = {str(key): float(value) for key, value in values["calibration"].items()}
+        embedding = SamEmbedding(
+            maps["fine"],
+            maps["coarse"],
+            torch.from_numpy(body).to(device),
+            str(values["network"]),
+            grids["volume"],
+            calibration,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, zipfile.BadZipFile, RuntimeError) as error:
+        raise InputError(f"{path} is no usable template ({type(error).__name__}); save it again.") from error
+    image = values.get("image")
+    return Template(
+        str(values.get("name", path.name)),
+        str(values.get("description", "")),
+        points,
+        embedding,
+        Path(image["path"]) if isinstance(image, dict) and image.get("path") else None,
+        path,
+    )
+
+
+def template_embedding(
+    source: str | os.PathLike, model: SamModel, *, device: torch.device | str = "cpu", progress: Progress | None = None
+) -> SamEmbedding | Volume:
+    """What :func:`samconvex.matching.match_points` takes as template: an image file, or a template folder's embedding.
+
+    A template that another network embedded is embedded again from its image, if that is still where it was.
+
+    Raises:
+        InputError: as load_template and read_volume; or another network's embedding without its image.
+    """
+    if not is_template(source):
+        return read_volume(source)
+    template = load_template(source, device)
+    if template.embedding.network == model.sha256:
+        return template.embedding
+    if template.image is None or not template.image.is_file():
+        raise InputError(
+            f"{source} was embedded by another network and its image is not at hand; make the template again, or "
+            "match with the weights it was made with (--weights)."
+        )
+    return embed_cached(read_volume(template.image), model, device=device, progress=progress)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    where = path / DESCRIPTION_FILE
+    try:
+        values = json.loads(where.read_text(encoding="utf-8"))
+        version, checksum = int(values["format"]), str(values["embedding_sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{where} is missing or no template description; save the template again.") from error
+    if version > FORMAT:
+        raise InputError(f"{where} was written by a newer version; update this software.")
+    return {**values, "embedding_sha256": checksum}
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
