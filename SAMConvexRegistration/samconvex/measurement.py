@@ -113,15 +113,14 @@ def _diameters(values: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     normal = int(np.argmax(np.abs(np.reshape(grid.direction, (3, 3))[2])))
     planes = np.moveaxis(values, 2 - normal, 0)
     axes = [axis for axis in (2, 1, 0) if axis != normal]  # rows, columns of a plane as voxel axes
+    # A lesion's diameter does not bridge gaps: separate parts of a slice are measured one by one. Empty slices in
+    # between keep the labels of one 3D call within their slices.
+    spaced = np.zeros((2 * len(planes), *planes.shape[1:]), np.uint8)
+    spaced[::2] = planes > 0.5
+    labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(spaced), True))[::2]
     best: tuple[float, np.ndarray, np.ndarray] | None = None
-    for number, plane in enumerate(planes):
-        if not (plane > 0.5).any():
-            continue
-        # A lesion's diameter does not bridge gaps: separate parts of a slice are measured one by one.
-        parts = sitk.GetArrayFromImage(
-            sitk.ConnectedComponent(sitk.GetImageFromArray((plane > 0.5).astype(np.uint8)), True)
-        )
-        for part in range(1, int(parts.max()) + 1):
+    for number, (plane, parts) in enumerate(zip(planes, labels, strict=True)):
+        for part in np.unique(parts[parts > 0]):
             border = _border(plane, parts == part)
             voxels = np.full((len(border), 3), float(number))
             voxels[:, axes] = border

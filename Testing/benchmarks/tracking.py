@@ -205,8 +205,8 @@ COLUMNS = (
     ("false-found removed %", "false_found_removed_percent", 1), ("outside", "outside", 0),
     ("false-found outside %", "false_found_outside_percent", 1),
     ("recognized outside %", "recognized_outside_percent", 1),
-    ("longest diameter error mm", "longest_error_mm_mean", 2), ("bias mm", "longest_bias_mm", 2), ("volume error %, median", "volume_error_percent_median", 1),
-    ("s per lesion", "seconds_per_lesion", 1),
+    ("longest diameter error mm", "longest_error_mm_mean", 2), ("bias mm", "longest_bias_mm", 2),
+    ("volume error %, median", "volume_error_percent_median", 1), ("s per lesion", "seconds_per_lesion", 1),
 )
 
 
