@@ -1,0 +1,503 @@
+"""The Landmarks tab: template, library, query volumes, run, and the table in which results are checked."""
+
+import qt
+import slicer
+from SAMConvexRegistrationLib import dependencies, nodes, status
+from SAMConvexRegistrationLib.job import JobState
+from SAMConvexRegistrationLib.outputs import formatted
+from SAMConvexRegistrationLib.polling import pollWithTimer
+from SAMConvexRegistrationLib.presets import Device
+from slicer.i18n import tr as _
+
+from . import library, matching, results
+from .checklist import CheckList, scalarVolumes
+from .choices import Mode
+from .views import SideBySide
+
+LIBRARY_SETTING = "SAMLandmark/LibraryDirectory"
+MINIMUM_SURE = 0.8
+
+
+class LandmarkPanel:
+    """Connects the controls of the tab.
+
+    Args:
+        parameters: callable that gives the current parameter node, or None.
+    """
+
+    def __init__(self, ui, logic, parameters):
+        self.ui, self.logic, self._parameters = ui, logic, parameters
+        self.job = None
+        self.views = None
+        self._updating = False
+        self._observed = None
+        self._observation = None
+        self._after = None
+        for choice in Mode:
+            ui.modeComboBox.addItem(choice.label(), choice.value)
+        for choice in Device:
+            ui.deviceComboBox.addItem(choice.label(), choice.value)
+        self.queries = CheckList(ui.queryList, self.onQueriesChecked)
+        ui.libraryDirectoryButton.directory = str(slicer.app.userSettings().value(LIBRARY_SETTING) or "")
+        ui.libraryDirectoryButton.connect("directoryChanged(QString)", self.onDirectoryChanged)
+        ui.libraryComboBox.connect("currentIndexChanged(int)", self.onTemplateChosen)
+        ui.libraryLoadButton.connect("clicked(bool)", self.onLoad)
+        ui.librarySaveButton.connect("clicked(bool)", self.onSave)
+        ui.applyButton.connect("clicked(bool)", self.onApply)
+        ui.resultSelector.connect("currentIndexChanged(int)", self.onResultChosen)
+        ui.pointTable.connect("itemSelectionChanged()", self.onPointSelected)
+        ui.acceptButton.connect("clicked(bool)", lambda checked=False: self.decide(results.ACCEPTED))
+        ui.rejectButton.connect("clicked(bool)", lambda checked=False: self.decide(results.REJECTED))
+        ui.restoreButton.connect("clicked(bool)", self.onRestore)
+        ui.rematchButton.connect("clicked(bool)", self.onRematch)
+        ui.placeButton.connect("clicked(bool)", self.onPlace)
+        ui.acceptAllButton.connect("clicked(bool)", self.onAcceptSure)
+        ui.tableButton.connect("clicked(bool)", self.onTable)
+        ui.sideBySideCheckBox.connect("toggled(bool)", self.onSideBySide)
+        ui.linkCheckBox.connect("toggled(bool)", self.onLink)
+        ui.votesCheckBox.connect("toggled(bool)", self.onVotes)
+        # Dragging sends many changes; the table follows when they pause.
+        self._rest = qt.QTimer()
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(60)
+        self._rest.connect("timeout()", self.onPointsRest)
+        self.listLibrary()
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    @property
+    def isRunning(self):
+        return self.job is not None and not self.job.isFinished
+
+    def kill(self):
+        if self.isRunning:
+            self.job.kill()
+        self.forget()
+
+    def forget(self):
+        """The scene goes: nothing of it may be held."""
+        self._rest.stop()
+        self._observe(None)
+        self.views = None
+        self._uncheck(self.ui.sideBySideCheckBox)
+
+    def _uncheck(self, box):
+        wasBlocked = box.blockSignals(True)
+        box.checked = False
+        box.blockSignals(wasBlocked)
+
+    def nodesChanged(self):
+        """Volumes or results came or went."""
+        self.listVolumes()
+        if self.views is not None and not all(
+            node is None or slicer.mrmlScene.IsNodePresent(node)
+            for node in (self.views.templateVolume, self.views.queryVolume)
+        ):
+            self.leaveViews()
+        self.listResults()
+
+    def listVolumes(self):
+        """Offer every volume but the template."""
+        parameters = self._parameters()
+        offered = [node for node in scalarVolumes() if node is not parameters.templateVolume]
+        self.queries.show(offered, [node for node in parameters.queryVolumes if node is not None])
+
+    def parametersChanged(self):
+        parameters = self._parameters()
+        if parameters is None:
+            return
+        if parameters.templateVolume is not None and parameters.templateVolume in list(parameters.queryVolumes):
+            parameters.queryVolumes = [v for v in parameters.queryVolumes if v is not parameters.templateVolume]
+        self.listVolumes()
+        self.updateButtons()
+        self.showPoints()
+
+    # --- library ----------------------------------------------------------------------------------------------------
+
+    def onDirectoryChanged(self, directory):
+        slicer.app.userSettings().setValue(LIBRARY_SETTING, directory)
+        self.listLibrary()
+
+    def listLibrary(self):
+        entries, problems = library.listTemplates(self.ui.libraryDirectoryButton.directory)
+        combo = self.ui.libraryComboBox
+        wasBlocked = combo.blockSignals(True)
+        combo.clear()
+        for entry in entries:
+            combo.addItem(entry.name, str(entry.folder))
+        combo.blockSignals(wasBlocked)
+        self.ui.libraryDescriptionLabel.text = "\n".join(problems)
+        self.onTemplateChosen()
+
+    def onTemplateChosen(self, index=0):
+        combo = self.ui.libraryComboBox
+        folder = combo.itemData(combo.currentIndex) if combo.count else None
+        self.ui.libraryLoadButton.enabled = bool(folder)
+        if not folder:
+            return
+        try:
+            entry = library.readEntry(folder)
+        except library.LibraryError as error:
+            self.ui.libraryDescriptionLabel.text = str(error)
+            return
+        self.ui.libraryImageCheckBox.enabled = entry.image is not None
+        self.ui.libraryDescriptionLabel.text = _("{count} points. {description}").format(
+            count=len(entry.points), description=entry.description
+        )
+
+    def onLoad(self, checked=False):
+        combo, box = self.ui.libraryComboBox, self.ui.libraryImageCheckBox
+        try:
+            markups, volume = library.load(combo.itemData(combo.currentIndex), box.enabled and box.checked)
+        except (library.LibraryError, RuntimeError, OSError) as error:
+            self.ui.libraryDescriptionLabel.text = str(error)
+            return
+        parameters = self._parameters()
+        parameters.templateVolume = volume
+        parameters.templateMarkups = markups
+
+    def onSave(self, checked=False):
+        parameters, ui = self._parameters(), self.ui
+        if parameters.templateVolume is None or parameters.templateMarkups is None:
+            ui.libraryDescriptionLabel.text = _("Choose the template volume and its points first.")
+            return
+        if self.isRunning or not self.installDependencies():
+            return
+        try:
+            job = self.logic.startSaving(
+                ui.libraryDirectoryButton.directory,
+                ui.libraryNameEdit.text,
+                parameters.templateVolume,
+                parameters.templateMarkups,
+                ui.libraryDescriptionEdit.text,
+                ui.libraryReferenceCheckBox.checked,
+            )
+        except (library.LibraryError, nodes.NodeError) as error:
+            ui.libraryDescriptionLabel.text = str(error)
+            return
+        self._run(job, lambda folder: self.listLibrary())
+
+    # --- run --------------------------------------------------------------------------------------------------------
+
+    def request(self):
+        """The MatchRequest of the current choices."""
+        parameters = self._parameters()
+        templates = []
+        if parameters.templateMarkups is not None:
+            templates.append(matching.Template.of(parameters.templateMarkups, parameters.templateVolume))
+        templates += [matching.Template.of(node) for node in self.voters() if node is not parameters.templateMarkups]
+        return matching.MatchRequest(
+            templates,
+            [node for node in parameters.queryVolumes if node is not None],
+            parameters.minimumScore or None,
+            parameters.mode.value,
+            parameters.device.value,
+        )
+
+    def voters(self):
+        """Results that the user made templates."""
+        found = [node for node in results.resultNodes() if node.GetAttribute(matching.VOTES_ATTRIBUTE)]
+        return [node for node in found if results.templatePoints(node)]
+
+    def onQueriesChecked(self, chosen):
+        parameters = self._parameters()
+        if parameters is not None:
+            parameters.queryVolumes = chosen
+
+    def updateButtons(self):
+        ui, running = self.ui, self.isRunning
+        for section in ("templateButton", "queryButton"):
+            getattr(ui, section).enabled = not running
+        button = ui.applyButton
+        if running:
+            cancelling = self.job.state is JobState.CANCELLING
+            button.text = _("Cancelling...") if cancelling else _("Cancel")
+            button.toolTip = _("Stop the computation; nothing will be changed.")
+            button.enabled = not cancelling
+        else:
+            sentence = matching.checkRequest(self.request())
+            button.text = _("Find points")
+            button.toolTip = sentence or _("Find the template's points in every checked volume.")
+            button.enabled = not sentence
+        chosen = bool(self.selectedRows())
+        for name in ("acceptButton", "rejectButton", "restoreButton"):
+            getattr(ui, name).enabled = chosen
+        ui.rematchButton.enabled = chosen and not running
+        ui.placeButton.enabled = len(self.selectedRows()) == 1
+        hasResult = self.result() is not None
+        for name in ("acceptAllButton", "tableButton", "votesCheckBox"):
+            getattr(ui, name).enabled = hasResult
+        ui.sideBySideCheckBox.enabled = hasResult or self.views is not None
+
+    def installDependencies(self):
+        """Make the engine able to run; False, with the reason in the status line, where it cannot."""
+        try:
+            dependencies.ensure()
+        except RuntimeError as error:
+            self.ui.statusLabel.text = str(error)
+            return False
+        return True
+
+    def onApply(self, checked=False):
+        if self.isRunning:
+            self.job.cancel()
+            return
+        if not self.installDependencies():
+            return
+        request = self.request()
+        first = request.templates[0].markups
+        # A second run with the same template fills the same nodes.
+        known = {
+            results.queryVolume(node): node
+            for node in results.resultNodes()
+            if node.GetNodeReference(results.TEMPLATE_ROLE) is first
+            and node not in [template.markups for template in request.templates]
+        }
+        try:
+            with slicer.util.WaitCursor():
+                job = self.logic.startMatching(request, [known.get(volume) for volume in request.queryVolumes])
+        except nodes.NodeError as error:
+            self.ui.statusLabel.text = str(error)
+            return
+        self._run(job, self.onMatched)
+
+    def onMatched(self, found):
+        self.ui.resultsButton.collapsed = False
+        self.listResults(found[0])
+
+    def _run(self, job, after):
+        self.job, self._after = job, after
+        self.ui.logText.plainText = ""
+        job.onChange = self.onJobChanged
+        pollWithTimer(job)
+        self.onJobChanged(job)
+
+    def onJobChanged(self, job):
+        if job is not self.job:
+            return
+        ui = self.ui
+        ui.progressBar.visible = not job.isFinished
+        ui.progressBar.value = int(1000 * job.progress.fraction)
+        ui.statusLabel.text = status.sentence(job)
+        ui.logText.plainText = job.log
+        if self._parameters() is None:
+            return
+        if job.state is JobState.DONE:
+            self._after(job.result)
+        self.updateButtons()
+
+    # --- results ----------------------------------------------------------------------------------------------------
+
+    def result(self):
+        """The result markups that the table shows, or None."""
+        combo = self.ui.resultSelector
+        identifier = combo.itemData(combo.currentIndex) if combo.count else None
+        node = slicer.mrmlScene.GetNodeByID(identifier) if identifier else None
+        return node if results.isResult(node) else None
+
+    def listResults(self, choose=None):
+        """Fill the list of results, keeping the choice."""
+        combo = self.ui.resultSelector
+        wanted = choose or self.result()
+        wasBlocked = combo.blockSignals(True)
+        combo.clear()
+        for node in results.resultNodes():
+            title = _("{volume}: {points}").format(volume=results.queryVolume(node).GetName(), points=node.GetName())
+            combo.addItem(title, node.GetID())
+        index = combo.findData(wanted.GetID()) if wanted is not None else 0
+        combo.setCurrentIndex(max(index, 0) if combo.count else -1)
+        combo.blockSignals(wasBlocked)
+        self.onResultChosen()
+
+    def onResultChosen(self, index=0):
+        node = self.result()
+        self._observe(node)
+        self.showPoints()
+        box = self.ui.votesCheckBox
+        wasBlocked = box.blockSignals(True)
+        box.checked = node is not None and bool(node.GetAttribute(matching.VOTES_ATTRIBUTE))
+        box.blockSignals(wasBlocked)
+        if self.views is not None and node is not None:
+            self.views.setQuery(results.queryVolume(node), self.pairs(node))
+        if self._parameters() is not None:
+            self.updateButtons()
+
+    def _observe(self, node):
+        if self._observed is not None:
+            self._observed.RemoveObserver(self._observation)
+        self._observed, self._observation = node, None
+        if node is not None:
+            event = slicer.vtkMRMLMarkupsNode.PointModifiedEvent
+            self._observation = node.AddObserver(event, lambda caller, event: self._rest.start())
+
+    def onPointsRest(self):
+        node = self.result()
+        if node is None or self._parameters() is None:
+            return
+        results.update(node)
+        self.showPoints()
+        if self.views is not None:
+            self.views.setPairs(self.pairs(node))
+
+    def showPoints(self):
+        """Fill the table from the chosen result."""
+        table, node = self.ui.pointTable, self.result()
+        parameters = self._parameters()
+        truth = parameters.truthMarkups if parameters is not None else None
+        shown = results.rows(node, truth) if node is not None else []
+        titles = [_("Point"), _("State"), _("Score"), _("Cycle (mm)"), _("Votes"), _("Error (mm)")]
+        self._updating = True
+        table.setRowCount(len(shown))
+        table.setColumnCount(len(titles))
+        table.setHorizontalHeaderLabels(titles)
+        for row, point in enumerate(shown):
+            figures = [point.score, point.cycle, point.votes, point.error]
+            texts = [point.label, results.stateLabel(point.state)]
+            texts += ["" if value is None else formatted(float(value)) for value in figures[:2]]
+            texts += ["" if point.votes is None else str(point.votes)]
+            texts += ["" if point.error is None else formatted(point.error)]
+            for column, text in enumerate(texts):
+                item = table.item(row, column)
+                if item is None or item.text() != text:
+                    item = qt.QTableWidgetItem(text)
+                    table.setItem(row, column, item)
+                item.setBackground(qt.QBrush(confidenceColor(point)))
+                item.setForeground(qt.QBrush(qt.QColor(20, 20, 20)))
+        self._updating = False
+        summary = results.errorSummary(node, truth) if node is not None else None
+        self.ui.errorLabel.text = (
+            ""
+            if summary is None
+            else _("Error of {count} points: mean {mean:.1f} mm, largest {largest:.1f} mm").format(
+                count=summary[2], mean=summary[0], largest=summary[1]
+            )
+        )
+
+    def selectedRows(self):
+        table = self.ui.pointTable
+        return sorted({item.row() for item in table.selectedItems()} & set(range(table.rowCount)))
+
+    def onPointSelected(self):
+        if self._updating or self._parameters() is None:
+            return
+        self.updateButtons()
+        rows = self.selectedRows()
+        if len(rows) == 1:
+            self.jumpTo(rows[0])
+
+    def jumpTo(self, row):
+        """Show a point in both views (side by side), or in all views that show its volume."""
+        node = self.result()
+        position = results.positionOf(node, row)
+        known = results.templateIndex(node, row)
+        inTemplate = results.positionOf(*known) if known is not None else None
+        if self.views is not None:
+            if inTemplate is not None:
+                self.views.jump(inTemplate, position)
+            elif position is not None:
+                self.views.jump(self.views.opposite(position, toQuery=False), position)
+        elif position is not None:
+            slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *position)
+
+    def decide(self, decision):
+        node = self.result()
+        for row in self.selectedRows():
+            results.decide(node, row, decision)
+        self.onPointsRest()
+
+    def onRestore(self, checked=False):
+        """Back to the engine's answer: decision and correction are undone."""
+        node = self.result()
+        known = results.records(node)
+        for row in self.selectedRows():
+            results.decide(node, row, "")
+            record = known.get(node.GetNthControlPointID(row), {})
+            if record.get("found") and record.get("place"):
+                results.place(node, row, record["place"])
+            elif record.get("place") and not record.get("found"):
+                node.UnsetNthControlPointPosition(row)
+        self.onPointsRest()
+
+    def onAcceptSure(self, checked=False):
+        node = self.result()
+        for row, point in enumerate(results.rows(node)):
+            if point.state == results.NEW and point.confidence >= MINIMUM_SURE:
+                results.decide(node, row, results.ACCEPTED)
+        self.onPointsRest()
+
+    def onRematch(self, checked=False):
+        node, request = self.result(), self.request()
+        request.queryVolumes = [results.queryVolume(node)]
+        request.templates = [t for t in request.templates if t.markups is not node]
+        request.only = frozenset(node.GetNthControlPointLabel(row) for row in self.selectedRows())
+        request.templates = [t for t in request.templates if request.points(t.markups)]
+        if not self.installDependencies():
+            return
+        try:
+            job = self.logic.startRematching(request, node)
+        except nodes.NodeError as error:
+            self.ui.statusLabel.text = str(error)
+            return
+        self._run(job, lambda found: self.listResults(found[0]))
+
+    def onPlace(self, checked=False):
+        crosshair = slicer.util.getNodesByClass("vtkMRMLCrosshairNode")[0]
+        for row in self.selectedRows():
+            results.place(self.result(), row, crosshair.GetCrosshairRAS())
+        self.onPointsRest()
+
+    def onTable(self, checked=False):
+        title = slicer.mrmlScene.GenerateUniqueName(_("Found landmarks"))
+        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", title)
+        parameters, node = self._parameters(), self.result()
+        truth = {node.GetID(): parameters.truthMarkups} if parameters.truthMarkups is not None else {}
+        results.fillTable(table, results.resultNodes(), truth)
+        self.ui.statusLabel.text = _("The results are in the table '{name}'.").format(name=table.GetName())
+
+    # --- views ------------------------------------------------------------------------------------------------------
+
+    def pairs(self, node):
+        """(template, query) positions of the points that both have."""
+        found = []
+        for row in range(node.GetNumberOfControlPoints()):
+            position, known = results.positionOf(node, row), results.templateIndex(node, row)
+            if position is not None and known is not None:
+                found.append((results.positionOf(*known), position))
+        return found
+
+    def onSideBySide(self, checked):
+        if not checked:
+            self.leaveViews()
+            return
+        node = self.result()
+        template = self._parameters().templateVolume
+        self.views = SideBySide(template, results.queryVolume(node), self.pairs(node))
+        self.views.linked = self.ui.linkCheckBox.checked
+        self.views.enter()
+        if self.selectedRows():
+            self.jumpTo(self.selectedRows()[0])
+
+    def leaveViews(self):
+        """The user's own layout again."""
+        if self.views is not None:
+            ended, self.views = self.views, None
+            ended.leave()
+        self._uncheck(self.ui.sideBySideCheckBox)
+
+    def onLink(self, checked):
+        if self.views is not None:
+            self.views.linked = checked
+
+    def onVotes(self, checked):
+        node = self.result()
+        if node is not None:
+            node.SetAttribute(matching.VOTES_ATTRIBUTE, "1" if checked else None)
+            self.updateButtons()
+
+
+def confidenceColor(point):
+    """Green for sure, yellow between, red for not; gray for rejected points."""
+    if point.state == results.REJECTED:
+        return qt.QColor(200, 200, 200)
+    hue = int(120 * min(max(point.confidence, 0.0), 1.0))
+    return qt.QColor.fromHsv(hue, 90, 250)

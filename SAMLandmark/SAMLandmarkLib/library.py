@@ -1,0 +1,194 @@
+"""The template library: a directory with one folder per saved template, as ``samconvex template`` writes them. No Qt.
+
+A template holds points and the embedding of the image they were placed in, and on request the image's path; it never
+holds the image. Files are checked before they are used, and nothing is unpickled.
+"""
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+from SAMConvexRegistrationLib import nodes
+from SAMConvexRegistrationLib.job import temporaryFolder
+from SAMConvexRegistrationLib.request import writeImage
+from slicer.i18n import tr as _
+
+from . import matching, results
+
+DESCRIPTION_FILE = "template.json"
+EMBEDDING_FILE = "embedding.npz"
+FORMAT = 1
+LARGEST_DESCRIPTION_BYTES = 16 << 20
+
+
+class LibraryError(ValueError):
+    """A template that cannot be used; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class LibraryEntry:
+    """A template folder whose description was checked.
+
+    Attributes:
+        points: ((label, (x, y, z) LPS mm), ...).
+        image: path of the image it was made from, or None where only the embedding was kept.
+    """
+
+    folder: Path
+    name: str
+    description: str
+    points: tuple
+    image: Path | None
+    checksum: str
+
+
+def listTemplates(directory):
+    """(LibraryEntries of a directory by name, [sentence] about the folders that are damaged)."""
+    entries, problems = [], []
+    folder = Path(directory)
+    if not str(directory) or not folder.is_dir():
+        return entries, problems
+    for path in sorted(folder.iterdir()):
+        if (path / DESCRIPTION_FILE).is_file():
+            try:
+                entries.append(readEntry(path))
+            except LibraryError as error:
+                problems.append(str(error))
+    return entries, problems
+
+
+def readEntry(folder):
+    """Check and read a template's description.
+
+    Raises:
+        LibraryError: not a template, damaged, or from a newer version.
+    """
+    path = Path(folder) / DESCRIPTION_FILE
+    try:
+        if path.stat().st_size > LARGEST_DESCRIPTION_BYTES:
+            raise ValueError(path)
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version, checksum = int(values["format"]), str(values["embedding_sha256"])
+        points = []
+        for point in values["points"]:
+            position = tuple(float(value) for value in point["position"])
+            if len(position) != 3 or not all(math.isfinite(value) for value in position):
+                raise ValueError(point)
+            points.append((str(point["label"]), position))
+        image = (values.get("image") or {}).get("path")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LibraryError(_("{file} is damaged or no template; save the template again.").format(file=path)) from error
+    if version > FORMAT:
+        raise LibraryError(_("{file} was written by a newer version; update the extension.").format(file=path))
+    if not points or not (path.parent / EMBEDDING_FILE).is_file():
+        raise LibraryError(_("{folder} is incomplete; copy or save the template again.").format(folder=path.parent))
+    return LibraryEntry(
+        path.parent,
+        str(values.get("name") or path.parent.name),
+        str(values.get("description") or ""),
+        tuple(points),
+        Path(image) if image else None,
+        checksum,
+    )
+
+
+def load(folder, withImage=False):
+    """Bring a template into the scene.
+
+    Args:
+        withImage: also load the image, if its path was kept and it is still there.
+    Returns:
+        (markups node, volume node or None).
+    Raises:
+        LibraryError: damaged.
+    """
+    entry = readEntry(folder)
+    digest = hashlib.sha256()
+    with open(entry.folder / EMBEDDING_FILE, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != entry.checksum:
+        raise LibraryError(
+            _("{file} is damaged (checksum); copy the template again.").format(file=entry.folder / EMBEDDING_FILE)
+        )
+    volume = None
+    if withImage:
+        if entry.image is None or not entry.image.is_file():
+            raise LibraryError(
+                _("The image of '{name}' is not at hand; load the template without it.").format(name=entry.name)
+            )
+        volume = slicer.util.loadVolume(str(entry.image))
+    markups = slicer.mrmlScene.AddNewNodeByClass(
+        "vtkMRMLMarkupsFiducialNode", slicer.mrmlScene.GenerateUniqueName(entry.name)
+    )
+    with slicer.util.NodeModify(markups):
+        for label, position in entry.points:
+            world = nodes.worldOfLps([position], np.eye(4))[0]
+            index = markups.AddControlPointWorld(vtk.vtkVector3d(*world))
+            markups.SetNthControlPointLabel(index, label)
+    markups.SetAttribute(matching.TEMPLATE_FOLDER_ATTRIBUTE, str(entry.folder))
+    if volume is None:
+        # Their place belongs to an image that is not in the scene.
+        markups.CreateDefaultDisplayNodes()
+        markups.GetDisplayNode().SetVisibility(False)
+    else:
+        markups.SetNodeReferenceID(matching.VOLUME_ROLE, volume.GetID())
+    return markups, volume
+
+
+@dataclass
+class PreparedTemplate:
+    """What saving a template writes, and the engine's arguments."""
+
+    folder: Path
+    target: Path
+    arguments: list
+    names: dict
+    writes: list
+
+    def write(self):
+        """Write all files (safe in a worker thread: no node is touched)."""
+        for writer, content, path in self.writes:
+            writer(content, str(path))
+
+
+def prepareSaving(directory, name, volume, markups, description="", reference=False):
+    """Copy volume and points for a new template folder in a library directory.
+
+    Args:
+        reference: keep the path of the volume's file, where it has one.
+    Raises:
+        LibraryError, nodes.NodeError: a name in use or missing, unusable inputs.
+    """
+    target = Path(directory) / (re.sub(r"[^\w.-]+", "_", name).strip("._") or "template")
+    if not name.strip() or not str(directory):
+        raise LibraryError(_("Give the library's directory and a name for the template."))
+    if target.exists():
+        raise LibraryError(_("{folder} exists; choose another name.").format(folder=target))
+    if not results.templatePoints(markups):
+        raise LibraryError(
+            _("'{name}' has no point with a position; place at least one.").format(name=markups.GetName())
+        )
+    frame = nodes.imageFromVolume(volume)
+    folder = temporaryFolder()
+    imagePath, pointsPath = folder / "image.mha", folder / "points.csv"
+    arguments = ["template", imagePath, pointsPath, "-o", target, "--name", name, "--description", description]
+    storage = volume.GetStorageNode()
+    if reference and storage is not None and storage.GetFileName() and volume.GetParentTransformNode() is None:
+        arguments += ["--reference", storage.GetFileName()]
+    return PreparedTemplate(
+        folder,
+        target,
+        [*arguments, "--progress", "json"],
+        {imagePath: volume.GetName(), pointsPath: markups.GetName()},
+        [
+            (writeImage, frame.image, imagePath),
+            (matching.writeLabeledPoints, matching.framedPoints(results.templatePoints(markups), frame), pointsPath),
+        ],
+    )

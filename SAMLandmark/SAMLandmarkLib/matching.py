@@ -1,0 +1,187 @@
+"""One matching run: templates and query volumes out as files, the engine's answers back into markups."""
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from SAMConvexRegistrationLib import nodes
+from SAMConvexRegistrationLib.job import temporaryFolder
+from SAMConvexRegistrationLib.request import writeImage
+from slicer.i18n import tr as _
+
+from . import results
+
+VOLUME_ROLE = "SAMLandmark.Volume"
+TEMPLATE_FOLDER_ATTRIBUTE = "SAMLandmark.TemplateFolder"
+VOTES_ATTRIBUTE = "SAMLandmark.UseAsTemplate"
+
+
+@dataclass(frozen=True)
+class Template:
+    """Points with the image they were placed in, or with the folder of a saved template.
+
+    Attributes:
+        volume: scalar volume node, or None.
+        folder: template folder of the library, or None; needed where there is no volume.
+    """
+
+    markups: object
+    volume: object = None
+    folder: Path | None = None
+
+    @classmethod
+    def of(cls, markups, volume=None):
+        """The template of a markups node: with the given volume, the one it refers to, or its template folder."""
+        volume = volume or markups.GetNodeReference(VOLUME_ROLE)
+        folder = markups.GetAttribute(TEMPLATE_FOLDER_ATTRIBUTE)
+        return cls(markups, volume, Path(folder) if folder and volume is None else None)
+
+
+@dataclass
+class MatchRequest:
+    """What to find where.
+
+    Attributes:
+        templates: the first names the points; further ones vote on points with the same labels.
+        minimumScore: found from this score on; None for the calibrated limit.
+        mode: "stable" or "fast".
+        only: labels of the points to find, None for all.
+    """
+
+    templates: list
+    queryVolumes: list
+    minimumScore: float | None = None
+    mode: str = "stable"
+    device: str = "auto"
+    only: frozenset | None = None
+
+    def points(self, markups):
+        """The TemplatePoints of a template that are to be found."""
+        return [p for p in results.templatePoints(markups) if self.only is None or p.label in self.only]
+
+    def inputNodes(self):
+        """All nodes that take part, for watching their removal."""
+        every = [node for template in self.templates for node in (template.markups, template.volume)]
+        return [node for node in dict.fromkeys([*every, *self.queryVolumes]) if node is not None]
+
+
+@dataclass
+class PreparedMatch:
+    """A request as images in memory, files to write and engine arguments.
+
+    Attributes:
+        frames: ImageInFrame of each query volume.
+        points: results.TemplatePoint of the first template, one per row of the engine's answer.
+    """
+
+    folder: Path
+    arguments: list
+    frames: list
+    points: list
+    queryPaths: list
+    names: dict = field(default_factory=dict)
+    writes: list = field(default_factory=list)
+
+    @property
+    def reportPath(self):
+        return self.folder / "matches.json"
+
+    def write(self):
+        """Write all files (safe in a worker thread: no node is touched)."""
+        for writer, content, path in self.writes:
+            writer(content, str(path))
+
+    def read(self):
+        """The engine's answers: per query volume a list of entries (safe in a worker thread)."""
+        report = json.loads(self.reportPath.read_text(encoding="utf-8"))
+        return [report[str(path)] for path in self.queryPaths]
+
+
+def checkRequest(request):
+    """One sentence that says what is missing or wrong, or an empty string."""
+    if not request.templates:
+        return _("Choose the template points.")
+    for template in request.templates:
+        if template.volume is None and template.folder is None:
+            return _("Choose the volume that '{name}' was placed in.").format(name=template.markups.GetName())
+        if template.volume is None and not (template.folder / "template.json").is_file():
+            return _("The template folder {folder} of '{name}' is gone; load the template again.").format(
+                folder=template.folder, name=template.markups.GetName()
+            )
+        if not request.points(template.markups):
+            return _("'{name}' has no point with a position; place at least one.").format(
+                name=template.markups.GetName()
+            )
+    if not request.queryVolumes:
+        return _("Check at least one query volume.")
+    first = request.templates[0]
+    try:
+        for volume in [template.volume for template in request.templates] + list(request.queryVolumes):
+            if volume is not None:
+                nodes.checkVolume(volume)
+                nodes.exportFrame(volume)
+    except nodes.NodeError as error:
+        return str(error)
+    if first.volume is not None and first.volume in request.queryVolumes:
+        return _("'{name}' is the template itself; choose another volume to find the points in.").format(
+            name=first.volume.GetName()
+        )
+    return ""
+
+
+def prepare(request):
+    """Copy the nodes' content and list the files to write.
+
+    Raises:
+        nodes.NodeError: an input that cannot be used.
+    """
+    sentence = checkRequest(request)
+    if sentence:
+        raise nodes.NodeError(sentence)
+    folder = temporaryFolder()
+    run = PreparedMatch(folder, [], [], request.points(request.templates[0].markups), [])
+    images = {}
+
+    def imageOf(volume):
+        if volume.GetID() not in images:
+            frame = nodes.imageFromVolume(volume)
+            path = folder / f"image{len(images)}.mha"
+            run.writes.append((writeImage, frame.image, path))
+            run.names[path] = volume.GetName()
+            images[volume.GetID()] = frame, path
+        return images[volume.GetID()]
+
+    sources = []
+    for number, template in enumerate(request.templates):
+        frame, image = (None, template.folder) if template.volume is None else imageOf(template.volume)
+        path = folder / f"points{number}.csv"
+        run.writes.append((writeLabeledPoints, framedPoints(request.points(template.markups), frame), path))
+        run.names[path] = template.markups.GetName()
+        sources.append((image, path))
+    for volume in request.queryVolumes:
+        frame, path = imageOf(volume)
+        run.frames.append(frame)
+        run.queryPaths.append(path)
+    run.arguments = ["match", *sources[0], *run.queryPaths, "-o", run.reportPath, "--progress", "json"]
+    run.arguments += ["--mode", request.mode, "--device", request.device]
+    for image, path in sources[1:]:
+        run.arguments += ["--also", image, path]
+    if request.minimumScore is not None:
+        run.arguments += ["--min-score", request.minimumScore]
+    return run
+
+
+def framedPoints(points, frame):
+    """[(label, (x, y, z))] of TemplatePoints, LPS mm of an image's export frame (None: of the world)."""
+    toWorld = np.eye(4) if frame is None else frame.worldFromFrame
+    lps = nodes.lpsInFrame([point.position for point in points], toWorld)
+    return [(point.label, position) for point, position in zip(points, lps, strict=True)]
+
+
+def writeLabeledPoints(points, path):
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["x", "y", "z", "label"])
+        writer.writerows([*(f"{value:.6f}" for value in position), label] for label, position in points)

@@ -1,0 +1,90 @@
+"""The persistent process behind live matching: keeps embeddings, answers one request after the other. No Qt.
+
+A process of its own keeps the application alive while it embeds, and a crash costs a restart of that process only.
+"""
+
+import json
+import logging
+
+from SAMConvexRegistrationLib.job import EngineProcess, pythonExecutable
+from slicer.i18n import tr as _
+
+
+def workerCommand():
+    """Command line of the process."""
+    return [pythonExecutable(), "-m", "samconvex.live_matching"]
+
+
+class LiveWorker:
+    """Sends requests and hands the answers to whoever asked; somebody calls ``poll()``.
+
+    Args:
+        command: replaces the process's command line (tests).
+    Attributes:
+        onEnd: called as ``onEnd(sentence)`` when the process has ended by itself.
+    """
+
+    def __init__(self, command=None):
+        self._command = command or workerCommand()
+        self._process = None
+        self._number = 0
+        self._waiting = {}
+        self._lastErrorLine = ""
+        self.onEnd = None
+
+    @property
+    def isRunning(self):
+        return self._process is not None
+
+    @property
+    def isBusy(self):
+        """True while an answer is owed."""
+        return bool(self._waiting)
+
+    def start(self):
+        """Start the process; it answers as soon as it can."""
+        if self._process is None:
+            self._process = EngineProcess(self._command, interactive=True)
+
+    def stop(self):
+        """End the process at once; open requests are never answered."""
+        process, self._process = self._process, None
+        self._waiting = {}
+        if process is not None:
+            process.end(force=True)
+
+    def request(self, callback, **values):
+        """Send a request; ``callback(answer)`` gets its answer, and for loading also the progress before."""
+        self.start()
+        self._number += 1
+        self._waiting[self._number] = callback
+        self._process.send(json.dumps({"id": self._number, **values}))
+        return self._number
+
+    def poll(self):
+        """Hand out what has been answered; call it from the thread that owns the scene."""
+        process = self._process
+        if process is None:
+            return
+        status = process.exitStatus
+        while process is self._process and not process.lines.empty():
+            name, line = process.lines.get_nowait()
+            if name == "err":
+                self._lastErrorLine = line.strip() or self._lastErrorLine
+            else:
+                self._handOut(line)
+        if status is not None and process is self._process:
+            self.stop()
+            if self.onEnd is not None:
+                self.onEnd(_("The matching process ended: {error}").format(error=self._lastErrorLine or status))
+
+    def _handOut(self, line):
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            logging.debug("SAMLandmark worker: %s", line)
+            return
+        final = any(name in answer for name in ("done", "skipped", "error"))
+        callback = self._waiting.pop(answer.get("id"), None) if final else self._waiting.get(answer.get("id"))
+        if callback is not None:
+            callback(answer)

@@ -1,0 +1,152 @@
+"""Live matching: the point follows the mouse, the newest position wins, and a broken process is told."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slicer
+from modules import scene_builders as build
+from modules.quick_matcher import SHIFT_LPS
+
+ENGINE = Path(__file__).with_name("quick_matcher.py")
+SHIFT_RAS = np.array([-SHIFT_LPS[0], -SHIFT_LPS[1], SHIFT_LPS[2]])
+CENTER = (5.0, -10.0, 20.0)
+
+
+@pytest.fixture
+def live(load_scripted_module, repository):
+    load_scripted_module(repository / "SAMLandmark" / "SAMLandmark.py", enter=False)
+    from SAMLandmarkLib.live import LiveMatching
+    from SAMLandmarkLib.worker import LiveWorker
+
+    array = build.smooth_array()
+    volumes = [
+        build.volume(name, array, build.centered(build.oblique(degrees=degrees), array.shape))
+        for name, degrees in (("A", 20.0), ("B", -15.0))
+    ]
+    live = LiveMatching(*volumes, worker=LiveWorker([sys.executable, str(ENGINE), "live"]))
+    live.volumes = volumes
+    yield live
+    live.stop()
+
+
+def poll_until(live, condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        live.poll()
+        assert time.monotonic() < end, f"still {live.state}: {live.message}"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def ready(live):
+    from SAMLandmarkLib.live import LiveState
+
+    live.start()
+    assert live.state is LiveState.LOADING
+    poll_until(live, lambda: live.state is LiveState.READY)
+    return live
+
+
+def test_the_point_follows_in_both_directions(ready):
+    from SAMLandmarkLib import results
+    from SAMLandmarkLib.live import LiveState
+
+    first, second = ready.volumes
+    ready.moveTo(first, CENTER)
+    poll_until(ready, lambda: ready.state is LiveState.FOUND)
+    np.testing.assert_allclose(results.positionOf(ready.marker, 0), np.add(CENTER, SHIFT_RAS), atol=1e-3)
+    ready.moveTo(second, np.add(CENTER, SHIFT_RAS))
+    poll_until(ready, lambda: len(ready.latencies) == 2)
+    np.testing.assert_allclose(results.positionOf(ready.marker, 0), CENTER, atol=1e-3)
+
+
+def test_only_the_newest_of_many_positions_is_asked(ready):
+    from SAMLandmarkLib import results
+
+    for step in range(50):
+        ready.moveTo(ready.volumes[0], np.add(CENTER, [0, 0, step / 10]))
+    poll_until(ready, lambda: not ready._worker.isBusy)
+    assert len(ready.latencies) == 2
+    np.testing.assert_allclose(results.positionOf(ready.marker, 0), np.add(CENTER, SHIFT_RAS) + [0, 0, 4.9], atol=1e-3)
+
+
+def test_a_place_without_counterpart_is_said_and_hides_the_point(ready):
+    from SAMLandmarkLib.live import LiveState
+
+    ready.moveTo(ready.volumes[0], CENTER)
+    poll_until(ready, lambda: ready.state is LiveState.FOUND)
+    ready.moveTo(ready.volumes[0], (-42.0, -10.0, 20.0))
+    poll_until(ready, lambda: ready.state is LiveState.ABSENT)
+    assert "Not in this scan" in ready.message and not ready.marker.GetDisplayNode().GetVisibility()
+    ready.moveTo(ready.volumes[0], (500.0, 0.0, 0.0))
+    assert ready.state is LiveState.OUTSIDE
+
+
+def test_the_overlay_shows_where_it_is_similar_and_goes_again(ready):
+    ready.setHeatWanted(True)
+    ready.moveTo(ready.volumes[0], CENTER)
+    poll_until(ready, lambda: ready.heatNode is not None)
+    assert slicer.util.arrayFromVolume(ready.heatNode).max() == 95
+    matrix = np.array([[v for v in row] for row in matrix_of(ready.heatNode)])
+    np.testing.assert_allclose(matrix[:3, 3], (56.0, 48.0, -40.0))
+    before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+    ready.stop()
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == before - 1
+
+
+def matrix_of(node):
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return [[matrix.GetElement(row, column) for column in range(4)] for row in range(4)]
+
+
+def test_a_process_that_breaks_is_told_and_everything_is_cleaned_up(ready):
+    from SAMLandmarkLib.live import LiveState
+
+    folder = ready._folder
+    ready._worker.request(lambda answer: None, do="match", **{"from": "A"}, to="B", point=[0, 0, 1e6])
+    poll_until(ready, lambda: ready.state is LiveState.FAILED)
+    assert "the process broke" in ready.message and not folder.exists()
+    assert not ready._worker.isRunning
+
+
+def test_removing_or_changing_a_volume_ends_it(ready):
+    from SAMLandmarkLib.live import LiveState
+
+    build.linear_parent(ready.volumes[1], build.translation(5, 0, 0))
+    assert ready.state is LiveState.FAILED and "changed" in ready.message
+    ready.start()
+    slicer.mrmlScene.RemoveNode(ready.volumes[0])
+    assert ready.state is LiveState.FAILED and "removed" in ready.message
+
+
+def test_closing_the_scene_ends_it_and_the_process(ready):
+    from SAMLandmarkLib.live import LiveState
+
+    process = ready._worker._process._process
+    slicer.mrmlScene.Clear(0)
+    assert ready.state is LiveState.OFF
+    assert process.wait(10) != 0
+
+
+def test_two_equal_volumes_are_refused(live):
+    from SAMLandmarkLib.live import LiveMatching
+
+    with pytest.raises(ValueError, match="different"):
+        LiveMatching(live.volumes[0], live.volumes[0])
+
+
+def test_the_opposite_place_follows_the_nearest_pairs(live):
+    from SAMLandmarkLib.views import opposite
+
+    source, target = np.array([[0.0, 0, 0], [100.0, 0, 0]]), np.array([[10.0, 0, 0], [100.0, 20, 0]])
+    np.testing.assert_allclose(opposite(np.array([0.0, 0, 0]), source, target), [10, 0, 0], atol=0.05)
+    np.testing.assert_allclose(opposite(np.array([100.0, 0, 0]), source, target), [100, 20, 0], atol=0.05)
+    np.testing.assert_allclose(opposite(np.array([7.0, 8, 9]), source[:0], target[:0]), [7, 8, 9])

@@ -1,0 +1,291 @@
+"""Landmarks through the logic: points go out, answers come back as markups, and the user decides about each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slicer
+from modules import scene_builders as build
+from modules.quick_matcher import SHIFT_LPS
+
+ENGINE = Path(__file__).with_name("quick_matcher.py")
+SHIFT_RAS = np.array([-SHIFT_LPS[0], -SHIFT_LPS[1], SHIFT_LPS[2]])
+POINTS = ((5.0, -10.0, 20.0), (0.0, -5.0, 25.0), (12.0, -20.0, 15.0))
+
+
+@pytest.fixture
+def module(load_scripted_module, repository):
+    load_scripted_module(repository / "SAMLandmark" / "SAMLandmark.py", enter=False)
+    import SAMLandmark
+
+    return SAMLandmark
+
+
+@pytest.fixture
+def logic(module):
+    logic = module.SAMLandmarkLogic()
+    logic.behavior = "done"
+    logic.engineCommand = lambda arguments: [
+        sys.executable,
+        str(ENGINE),
+        logic.behavior,
+        *[str(argument) for argument in arguments],
+    ]
+    logic.trackingCommand = lambda command: [sys.executable, str(ENGINE), "track", command[-1]]
+    return logic
+
+
+@pytest.fixture
+def volumes():
+    """Template and query on oblique, differently turned grids."""
+    array = build.smooth_array()
+    return [
+        build.volume(name, array, build.centered(build.oblique(degrees=degrees), array.shape))
+        for name, degrees in (("Template", 20.0), ("Query", -15.0))
+    ]
+
+
+@pytest.fixture
+def points():
+    return build.markups("Points", POINTS, ["a", "gone", "c"])
+
+
+@pytest.fixture
+def results(module):
+    from SAMLandmarkLib import results
+
+    return results
+
+
+def test_points_are_found_and_missing_ones_stay_undefined(logic, results, volumes, points):
+    found = logic.matchLandmarks(volumes[0], points, volumes[1])
+    assert found.GetNumberOfControlPoints() == 3
+    assert [found.GetNthControlPointLabel(n) for n in range(3)] == ["a", "gone", "c"]
+    for n in (0, 2):
+        np.testing.assert_allclose(results.positionOf(found, n), np.add(POINTS[n], SHIFT_RAS), atol=1e-3)
+    assert results.positionOf(found, 1) is None
+    rows = logic.pointRows(found)
+    assert [row.state for row in rows] == [results.NEW, results.NOT_FOUND, results.NEW]
+    assert rows[0].score == 0.9 and rows[0].cycle == 1.5 and "0.90" in found.GetNthControlPointDescription(0)
+    assert found.GetNthControlPointSelected(0) and not found.GetNthControlPointSelected(1)
+    assert found.GetNodeReference("SAMLandmark.Volume") is volumes[1]
+
+
+def test_several_volumes_give_a_node_each_and_given_nodes_are_filled(logic, volumes, points):
+    third = build.volume("Third", build.smooth_array(), build.centered(build.oblique(), (40, 44, 48)))
+    mine = build.markups("Mine", [(0, 0, 0)] * 5)
+    found = logic.matchLandmarks(volumes[0], points, [volumes[1], third], outputMarkups=[mine, None])
+    assert found[0] is mine and mine.GetName() == "Mine" and mine.GetNumberOfControlPoints() == 3
+    assert found[1].GetName() == "Points in Third"
+
+
+def test_parent_transforms_of_both_volumes_are_honored(logic, results, volumes, points):
+    parent = build.linear_parent(volumes[1], build.translation(30, 0, 0))
+    found = logic.matchLandmarks(volumes[0], points, volumes[1])
+    # The engine works in the world, where the query was moved along with its transform.
+    np.testing.assert_allclose(results.positionOf(found, 0), np.add(POINTS[0], SHIFT_RAS), atol=1e-3)
+    parent.SetAndObserveTransformToParent(build_bend())
+    with pytest.raises(ValueError, match="non-linear"):
+        logic.matchLandmarks(volumes[0], points, volumes[1])
+
+
+def build_bend():
+    from SAMConvexRegistrationLib import nodes
+
+    lattice = build.lattice((0, 0, 0), 20.0, (9, 9, 9))
+    return nodes.orientedGrid(build.smooth_displacement(lattice, (9, 9, 9)), lattice)
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (lambda t, q, p: (None, p, q), "Choose the volume"),
+        (lambda t, q, p: (t, p, t), "template itself"),
+        (lambda t, q, p: (t, build.markups("Empty", []), q), "no point with a position"),
+        (lambda t, q, p: (t, p, []), "at least one query"),
+    ],
+)
+def test_unusable_input_is_told_in_one_sentence(logic, volumes, points, change, says):
+    template, markups, query = change(volumes[0], volumes[1], points)
+    with pytest.raises(ValueError, match=says):
+        logic.matchLandmarks(template, markups, query)
+
+
+def test_an_output_that_is_an_input_is_refused(logic, volumes, points):
+    with pytest.raises(ValueError, match="is an input"):
+        logic.matchLandmarks(volumes[0], points, volumes[1], outputMarkups=points)
+    assert points.GetNumberOfControlPoints() == 3
+
+
+def test_inputs_are_not_touched(logic, volumes, points):
+    before = [node.GetMTime() for node in (*volumes, points)]
+    logic.matchLandmarks(volumes[0], points, volumes[1])
+    assert [node.GetMTime() for node in (*volumes, points)] == before
+
+
+def test_minimum_score_and_further_templates_reach_the_engine(module, logic, results, volumes, points):
+    first = logic.matchLandmarks(volumes[0], points, volumes[1])
+    third = build.volume("Third", build.smooth_array(), build.centered(build.oblique(), (40, 44, 48)))
+    found = logic.matchLandmarks(volumes[0], points, third, minimumScore=0.7, moreTemplates=[(volumes[1], first)])
+    assert logic.pointRows(found)[0].votes == 2
+    from SAMLandmarkLib import matching
+
+    request = matching.MatchRequest([matching.Template.of(points, volumes[0])], [third], 0.7)
+    assert matching.prepare(request).arguments[-2:] == ["--min-score", 0.7]
+
+
+@pytest.fixture
+def found(logic, volumes, points):
+    return logic.matchLandmarks(volumes[0], points, volumes[1])
+
+
+def test_a_point_is_accepted_rejected_and_restored(results, found):
+    results.decide(found, 0, results.ACCEPTED)
+    assert results.rows(found)[0].state == results.ACCEPTED and results.rows(found)[0].confidence == 1.0
+    results.decide(found, 2, results.REJECTED)
+    assert results.positionOf(found, 2) is None and results.rows(found)[2].state == results.REJECTED
+    results.decide(found, 2, "")
+    np.testing.assert_allclose(results.positionOf(found, 2), np.add(POINTS[2], SHIFT_RAS), atol=1e-3)
+    assert results.rows(found)[2].state == results.NEW
+
+
+def test_accepting_a_point_that_was_not_found_takes_its_best_place(results, found):
+    results.decide(found, 1, results.ACCEPTED)
+    np.testing.assert_allclose(results.positionOf(found, 1), np.add(POINTS[1], SHIFT_RAS), atol=1e-3)
+    assert results.rows(found)[1].state == results.ACCEPTED
+
+
+def test_a_dragged_point_counts_as_corrected(results, found):
+    found.SetNthControlPointPositionWorld(0, 1.0, 2.0, 3.0)
+    results.update(found)
+    assert results.rows(found)[0].state == results.CORRECTED
+    assert "corrected" in found.GetNthControlPointDescription(0)
+
+
+def test_a_corrected_result_becomes_a_template(logic, results, volumes, found):
+    results.place(found, 1, (1.0, 2.0, 3.0))
+    again = logic.matchLandmarks(None, found, volumes[0])
+    assert again.GetNumberOfControlPoints() == 3
+    np.testing.assert_allclose(results.positionOf(again, 0), np.add(POINTS[0], 2 * SHIFT_RAS), atol=1e-3)
+
+
+def test_errors_are_given_where_the_truth_is_known(results, found):
+    truth = build.markups("Truth", [np.add(POINTS[0], SHIFT_RAS) + [3.0, 0, 4.0]], ["a"])
+    assert results.rows(found, truth)[0].error == pytest.approx(5.0, abs=1e-3)
+    assert results.rows(found, truth)[2].error is None
+    assert results.errorSummary(found, truth) == pytest.approx((5.0, 5.0, 1), abs=1e-3)
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
+    results.fillTable(table, [found], {found.GetID(): truth})
+    assert table.GetNumberOfRows() == 3 and table.GetCellText(0, 8) == "5.00"
+
+
+def test_results_come_back_with_the_scene(results, found, scene, tmp_path):
+    results.decide(found, 0, results.ACCEPTED)
+    results.decide(found, 2, results.REJECTED)
+    before = results.rows(found)
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    scene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    loaded = results.resultNodes()
+    assert len(loaded) == 1 and results.rows(loaded[0]) == before
+    assert results.queryVolume(loaded[0]).GetName() == "Query"
+
+
+def test_the_callback_hears_of_progress_and_cancels(module, logic, volumes, points):
+    from SAMConvexRegistrationLib.job import JobCancelled
+
+    logic.behavior = "slow"
+    heard = []
+
+    def callback(stage, fraction, message):
+        heard.append(fraction)
+        return fraction < 0.4
+
+    with pytest.raises(JobCancelled):
+        logic.matchLandmarks(volumes[0], points, volumes[1], progressCallback=callback)
+    assert heard[-1] >= 0.4
+    assert not slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")[1:]
+
+
+def test_an_engine_error_names_the_node(module, logic, volumes, points):
+    from SAMConvexRegistrationLib.job import JobFailed
+
+    logic.behavior = "input"
+    with pytest.raises(JobFailed, match="'Template' is no CT"):
+        logic.matchLandmarks(volumes[0], points, volumes[1])
+
+
+# --- template library -------------------------------------------------------------------------------------------------
+
+
+def write_template(folder, **changes):
+    import hashlib
+
+    folder.mkdir(parents=True)
+    (folder / "embedding.npz").write_bytes(b"content")
+    values = {
+        "format": 1,
+        "name": "Chest",
+        "description": "by two readers",
+        "points": [{"label": "a", "position": [-5.0, 10.0, 20.0]}],
+        "image": None,
+        "embedding_sha256": hashlib.sha256(b"content").hexdigest(),
+        **changes,
+    }
+    (folder / "template.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_a_template_without_image_is_loaded_and_used(module, logic, results, volumes, tmp_path):
+    from SAMLandmarkLib import library
+
+    folder = write_template(tmp_path / "chest")
+    entries, problems = library.listTemplates(tmp_path)
+    assert [entry.name for entry in entries] == ["Chest"] and not problems
+    markups, volume = library.load(folder)
+    assert volume is None
+    np.testing.assert_allclose(results.positionOf(markups, 0), (5.0, -10.0, 20.0))
+    found = logic.matchLandmarks(None, markups, volumes[1])
+    np.testing.assert_allclose(results.positionOf(found, 0), np.add((5.0, -10.0, 20.0), SHIFT_RAS), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": 7},
+        {"points": [{"label": "a", "position": [1, 2]}]},
+        {"points": []},
+        {"format": None},
+        {"points": [{"label": "a", "position": [1, 2, "nan"]}]},
+    ],
+)
+def test_a_damaged_template_is_listed_as_a_problem(module, tmp_path, changes):
+    from SAMLandmarkLib import library
+
+    write_template(tmp_path / "bad", **changes)
+    entries, problems = library.listTemplates(tmp_path)
+    assert not entries and str(tmp_path / "bad") in problems[0]
+
+
+def test_a_changed_embedding_is_refused(module, tmp_path):
+    from SAMLandmarkLib import library
+
+    folder = write_template(tmp_path / "chest")
+    (folder / "embedding.npz").write_bytes(b"changed")
+    with pytest.raises(library.LibraryError, match="checksum"):
+        library.load(folder)
+
+
+def test_saving_a_template_starts_the_engine_with_a_new_folder(module, logic, volumes, points, tmp_path):
+    from SAMLandmarkLib import library
+
+    target = logic.startSaving(tmp_path, "Head & neck", volumes[0], points, "two readers").wait()
+    assert target == tmp_path / "Head_neck" and target.is_dir()
+    with pytest.raises(library.LibraryError, match="exists"):
+        logic.startSaving(tmp_path, "Head & neck", volumes[0], points)
+    with pytest.raises(library.LibraryError, match="name"):
+        logic.startSaving(tmp_path, " ", volumes[0], points)
