@@ -128,7 +128,7 @@ def acquisitionDate(volume):
 def patientOf(node):
     """(subject hierarchy item of the patient, name), or (0, "") where none is known."""
     hierarchy, item = _itemOf(node)
-    level = slicer.vtkMRMLSubjectHierarchyConstants.GetSubjectHierarchyLevelPatient()
+    level = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelPatient()
     while item:
         if hierarchy.GetItemLevel(item) == level:
             return item, hierarchy.GetItemName(item)

@@ -1,4 +1,4 @@
-"""Photographs of the registration module before, during and after a run of a real CT pair, and of every preview mode.
+"""Photographs of both modules: a registration before, during and after a run with every preview mode, and landmarks.
 
     make pictures                 all of them, into Resources/Screenshots, with measured figures on the terminal
 
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-for folder in ("Testing", "SAMConvexRegistration"):
+for folder in ("Testing", "SAMConvexRegistration", "SAMLandmark", "Testing/gui"):
     sys.path.insert(0, str(REPOSITORY / folder))
 
 from harness import load_module, start, wait_until  # noqa: E402
@@ -37,19 +37,32 @@ def main() -> int:
     parser.add_argument(
         "--spacing", type=float, default=2.0, help="average the images to this many mm first (default: 2)"
     )
+    parser.add_argument("--only", choices=("registration", "landmarks"), help="the pictures of one module")
     options = parser.parse_args()
 
     app = start()
-    import slicer
     from harness.window import MainWindow
 
     window = MainWindow.instance()
     window.resize(1500, 1000)
     window.show()
+    camera = Camera(window, options.output)
     load_module(REPOSITORY / "SAMConvexRegistration" / "SAMConvexRegistration.py")
+    if options.only != "landmarks":
+        registration(app, window, camera, options)
+    if options.only != "registration":
+        import landmark_pictures
+
+        landmark_pictures.take_all(window, camera, options.offline, options.spacing)
+    return 0
+
+
+def registration(app, window, camera, options):
+    """The registration module before, during and after a run, and every preview mode."""
+    import slicer
+
     slicer.util.selectModule("SAMConvexRegistration")
     app.processEvents()
-    camera = Camera(window, options.output)
     widget = slicer.modules.SAMConvexRegistrationWidget
     nodes = make_nodes(options.offline, options.spacing)
     fill_panel(widget, nodes, options.preset)
@@ -61,7 +74,6 @@ def main() -> int:
     after(widget, camera, nodes)
     print_agreement(widget, nodes)
     widget.cleanup()
-    return 0
 
 
 class Camera:

@@ -1,0 +1,55 @@
+"""The whole way through the real engine: the panel, its process, the phantom, and lesions that shrink."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from harness import wait_until
+
+
+@pytest.fixture
+def widget(load_scripted_module, repository, monkeypatch, tmp_path):
+    monkeypatch.setenv("SAMCONVEX_HOME", str(tmp_path / "home"))
+    return load_scripted_module(repository / "SAMLandmark" / "SAMLandmark.py")
+
+
+@pytest.mark.slow
+def test_points_are_found_live_and_kept_as_a_template(widget, tmp_path):
+    import SAMLandmark
+    from SAMLandmarkLib import library, results
+    from SAMLandmarkLib.live import LiveState
+
+    make = SAMLandmark.SAMLandmarkTest()
+    template, query, points = make.makeBody("Template", 0.0), make.makeBody("Query", 12.0), make.makePoints()
+    ui = widget.ui
+    ui.templateVolumeSelector.setCurrentNode(template)
+    ui.templateMarkupsSelector.setCurrentNode(points)
+    ui.minimumScoreSpinBox.value = 0.2
+    ui.libraryDirectoryButton.directory = str(tmp_path / "library")
+    ui.libraryNameEdit.text = "Body"
+    ui.librarySaveButton.click()
+    wait_until(lambda: not widget.landmarkPanel.isRunning, 300)
+    assert [entry.name for entry in library.listTemplates(tmp_path / "library")[0]] == ["Body"]
+    # From now on the template is only its folder: no image.
+    ui.libraryLoadButton.click()
+    assert widget.parameters().templateVolume is None
+    widget.landmarkPanel.queries.setChecked(query)
+    ui.applyButton.click()
+    wait_until(lambda: not widget.landmarkPanel.isRunning, 300)
+    assert ui.statusLabel.text.startswith("Finished"), ui.statusLabel.text
+    node = widget.landmarkPanel.result()
+    truth = [np.array(point.position) + [0, 0, 12.0] for point in results.templatePoints(points)]
+    places = [results.positionOf(node, n) for n in range(3)]
+    errors = [np.linalg.norm(p - t) for p, t in zip(places, truth, strict=True) if p is not None]
+    assert len(errors) >= 2 and np.median(errors) < 8.0
+
+    ui.liveFirstSelector.setCurrentNode(template)
+    ui.liveSecondSelector.setCurrentNode(query)
+    ui.liveStartButton.click()
+    live = widget.livePanel.live
+    wait_until(lambda: live.state in (LiveState.READY, LiveState.FAILED), 300)
+    assert live.state is LiveState.READY, live.message
+    live.moveTo(template, truth[0] - [0, 0, 12.0])
+    wait_until(lambda: live.latencies or live.state is LiveState.ABSENT, 60)
+    assert live.state is LiveState.FOUND and live.lastAnswer["score"] > 0.5
+    ui.liveStartButton.click()

@@ -1,0 +1,274 @@
+"""The landmark module as a user clicks it: find, check, correct, follow the mouse, confirm lesions."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness import wait_until
+
+ENGINE = Path(__file__).parents[1] / "modules" / "quick_matcher.py"
+POINTS = ((5.0, -10.0, 20.0), (0.0, -5.0, 25.0), (12.0, -20.0, 15.0))
+
+
+@pytest.fixture
+def build(app):
+    from modules import scene_builders
+
+    return scene_builders
+
+
+@pytest.fixture
+def widget(load_scripted_module, repository):
+    widget = load_scripted_module(repository / "SAMLandmark" / "SAMLandmark.py")
+    widget.behavior = "done"
+    widget.logic.engineCommand = lambda arguments: [
+        sys.executable,
+        str(ENGINE),
+        widget.behavior,
+        *[str(argument) for argument in arguments],
+    ]
+    widget.logic.trackingCommand = lambda command: [sys.executable, str(ENGINE), "track", command[-1]]
+
+    def live(first, second):
+        from SAMLandmarkLib.live import LiveMatching
+        from SAMLandmarkLib.worker import LiveWorker
+
+        return LiveMatching(first, second, worker=LiveWorker([sys.executable, str(ENGINE), "live"]))
+
+    widget.logic.liveMatching = live
+    return widget
+
+
+@pytest.fixture
+def volumes(build, widget):
+    array = build.smooth_array()
+    return [
+        build.volume(name, array, build.centered(np.diag([-2.0, -2.0, 2.0, 1.0]), array.shape, (5, -10, 20)))
+        for name in ("Template", "Query", "Third")
+    ]
+
+
+@pytest.fixture
+def chosen(build, widget, volumes):
+    """Template and query chosen in the panel."""
+    points = build.markups("Points", POINTS, ["a", "gone", "c"])
+    widget.ui.templateVolumeSelector.setCurrentNode(volumes[0])
+    widget.ui.templateMarkupsSelector.setCurrentNode(points)
+    widget.landmarkPanel.queries.setChecked(volumes[1])
+    return points
+
+
+@pytest.fixture
+def found(widget, chosen):
+    widget.ui.applyButton.click()
+    wait_until(lambda: not widget.landmarkPanel.isRunning, 120)
+    assert widget.ui.statusLabel.text.startswith("Finished"), widget.ui.statusLabel.text
+    return widget.landmarkPanel.result()
+
+
+def select(table, row):
+    table.clearSelection()
+    table.selectRow(row)
+
+
+def test_apply_says_what_is_missing(widget, build, volumes):
+    assert widget.ui.applyButton.toolTip == "Choose the template points." and not widget.ui.applyButton.enabled
+    widget.ui.templateMarkupsSelector.setCurrentNode(build.markups("Points", POINTS))
+    assert "Choose the volume" in widget.ui.applyButton.toolTip
+    widget.ui.templateVolumeSelector.setCurrentNode(volumes[0])
+    assert "query" in widget.ui.applyButton.toolTip
+    widget.landmarkPanel.queries.setChecked(volumes[1])
+    assert widget.ui.applyButton.enabled
+    assert widget.parameters().queryVolumes[0] is volumes[1]
+
+
+def test_points_are_found_colored_checked_and_corrected(widget, found):
+    ui, table = widget.ui, widget.ui.pointTable
+    assert [table.item(row, 1).text() for row in range(3)] == ["to be checked", "not in this scan", "to be checked"]
+    hues = [table.item(row, 0).background().color().hue() for row in range(3)]
+    assert hues[0] > 90 and hues[1] < 40
+    select(table, 0)
+    ui.acceptButton.click()
+    assert table.item(0, 1).text() == "accepted"
+    select(table, 2)
+    ui.rejectButton.click()
+    assert table.item(2, 1).text() == "rejected"
+    ui.restoreButton.click()
+    assert table.item(2, 1).text() == "to be checked"
+    # Dragging the point in a view.
+    found.SetNthControlPointPositionWorld(2, 1.0, 2.0, 3.0)
+    wait_until(lambda: table.item(2, 1).text() == "corrected")
+    select(table, 2)
+    ui.rematchButton.click()
+    wait_until(lambda: not widget.landmarkPanel.isRunning, 120)
+    assert table.item(2, 1).text() == "to be checked" and table.item(0, 1).text() == "accepted"
+
+
+def test_a_missing_point_is_put_at_the_crosshair(widget, found):
+    import slicer
+
+    slicer.util.getNodesByClass("vtkMRMLCrosshairNode")[0].SetCrosshairRAS(7.0, 8.0, 9.0)
+    select(widget.ui.pointTable, 1)
+    widget.ui.placeButton.click()
+    assert widget.ui.pointTable.item(1, 1).text() == "corrected"
+
+
+def test_a_corrected_query_votes_for_the_next_one(widget, found, volumes):
+    widget.ui.votesCheckBox.checked = True
+    widget.landmarkPanel.queries.setChecked(volumes[1], False)
+    widget.landmarkPanel.queries.setChecked(volumes[2])
+    widget.ui.applyButton.click()
+    wait_until(lambda: not widget.landmarkPanel.isRunning, 120)
+    assert widget.ui.resultSelector.currentText.startswith("Third")
+    assert widget.ui.pointTable.item(0, 4).text() == "2"
+
+
+def test_side_by_side_jumps_in_both_views_follows_and_is_put_back(main_window, widget, found, volumes):
+    import slicer
+    from SAMLandmarkLib import results, views
+
+    layout = views.layoutNode()
+    before = layout.GetViewArrangement()
+    widget.ui.sideBySideCheckBox.checked = True
+    assert layout.GetViewArrangement() == slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView
+    composites = [views.sliceLogic(name).GetSliceCompositeNode() for name in ("Red", "Yellow")]
+    assert [node.GetBackgroundVolumeID() for node in composites] == [volumes[0].GetID(), volumes[1].GetID()]
+    select(widget.ui.pointTable, 2)
+    np.testing.assert_allclose(views.centerOf(views.sliceNode("Red")), POINTS[2], atol=0.5)
+    np.testing.assert_allclose(views.centerOf(views.sliceNode("Yellow")), results.positionOf(found, 2), atol=0.5)
+    views.sliceLogic("Red").SetSliceOffset(POINTS[2][2] + 6.0)
+    shift = views.centerOf(views.sliceNode("Yellow"))[2] - views.centerOf(views.sliceNode("Red"))[2]
+    assert shift == pytest.approx(10.0, abs=0.5)
+    widget.ui.sideBySideCheckBox.checked = False
+    assert layout.GetViewArrangement() == before
+    assert composites[0].GetBackgroundVolumeID() != volumes[0].GetID()
+
+
+def test_cancel_and_a_failure_are_told_and_the_next_run_works(widget, chosen):
+    widget.behavior = "slow"
+    widget.ui.applyButton.click()
+    wait_until(lambda: widget.landmarkPanel.job.progress.fraction > 0.4, 120)
+    assert widget.ui.applyButton.text == "Cancel"
+    widget.ui.applyButton.click()
+    wait_until(lambda: not widget.landmarkPanel.isRunning)
+    assert "Cancelled" in widget.ui.statusLabel.text
+    widget.behavior = "input"
+    widget.ui.applyButton.click()
+    wait_until(lambda: not widget.landmarkPanel.isRunning, 120)
+    assert "'Template' is no CT" in widget.ui.statusLabel.text
+    widget.behavior = "done"
+    widget.ui.applyButton.click()
+    wait_until(lambda: not widget.landmarkPanel.isRunning, 120)
+    assert widget.ui.pointTable.rowCount == 3
+
+
+def test_closing_the_scene_during_a_run_ends_it(widget, chosen, scene):
+    widget.behavior = "slow"
+    widget.ui.applyButton.click()
+    wait_until(lambda: widget.landmarkPanel.job.progress.fraction > 0.4, 120)
+    scene.Clear(0)
+    wait_until(lambda: not widget.landmarkPanel.isRunning)
+    assert widget.ui.pointTable.rowCount == 0 and not widget.ui.applyButton.enabled
+
+
+CONTROLS = {
+    "mode": ("modeComboBox", "currentText", "Fast", "FAST"),
+    "minimumScore": ("minimumScoreSpinBox", "value", 0.6, 0.6),
+    "linkViews": ("linkCheckBox", "checked", False, False),
+    "liveHeat": ("liveHeatCheckBox", "checked", True, True),
+    "liveFollow": ("liveFollowCheckBox", "checked", False, False),
+}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_control_and_its_parameter_agree_both_ways(widget, name):
+    control, attribute, shown, stored = CONTROLS[name]
+    control, parameters = getattr(widget.ui, control), widget.parameters()
+    original = getattr(parameters, name)
+    setattr(control, attribute, shown)
+    value = getattr(parameters, name)
+    assert getattr(value, "name", value) == stored
+    setattr(parameters, name, original)
+    assert getattr(control, attribute) != shown
+    setattr(parameters, name, value)
+    assert getattr(control, attribute) == shown
+
+
+def test_choices_come_back_with_the_scene(widget, found, volumes, scene, tmp_path):
+    import slicer
+
+    widget.ui.minimumScoreSpinBox.value = 0.65
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    scene.Clear(0)
+    assert widget.ui.templateVolumeSelector.currentNode() is None
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    widget.parent.exit()
+    widget.parent.enter()
+    assert widget.ui.templateVolumeSelector.currentNode().GetName() == "Template"
+    assert [node.GetName() for node in widget.parameters().queryVolumes] == ["Query"]
+    assert widget.ui.minimumScoreSpinBox.value == 0.65
+    assert widget.ui.pointTable.rowCount == 3
+
+
+def test_the_mouse_over_one_volume_moves_the_point_in_the_other(main_window, views, widget, volumes):
+    import slicer
+    from SAMLandmarkLib import results
+    from SAMLandmarkLib.live import LiveState
+
+    ui = widget.ui
+    ui.liveFirstSelector.setCurrentNode(volumes[0])
+    ui.liveSecondSelector.setCurrentNode(volumes[1])
+    ui.liveSideBySideCheckBox.checked = True
+    ui.liveStartButton.click()
+    wait_until(lambda: widget.livePanel.live.state is LiveState.READY, 120)
+    main_window.fit()
+    view = views["Red"]
+    height, width = view.pixels().shape[:2]
+    interactor = view.interactor()
+    interactor.SetEventInformation(width // 2, height // 2, 0, 0)
+    interactor.InvokeEvent("MouseMoveEvent")
+    wait_until(lambda: widget.livePanel.live.state is LiveState.FOUND, 60)
+    ras = [0.0, 0.0, 0.0]
+    slicer.util.getNodesByClass("vtkMRMLCrosshairNode")[0].GetCursorPositionRAS(ras)
+    place = results.positionOf(widget.livePanel.live.marker, 0)
+    np.testing.assert_allclose(place, np.add(ras, (-4.0, 6.0, 10.0)), atol=0.01)
+    assert "Query" in ui.liveStatusLabel.text and "ms" in ui.liveLatencyLabel.text
+    ui.liveStartButton.click()
+    assert not widget.livePanel.isOn and not ui.liveSideBySideCheckBox.checked
+
+
+def test_lesions_are_tracked_confirmed_and_exported(widget, build, volumes, answers, tmp_path):
+    ui = widget.ui
+    mask = np.zeros((40, 44, 48), bool)
+    mask[18:22, 20:24, 22:26] = True
+    seg = build.segmentation("Seg", volumes[0], [("s", "Liver lesion", (1, 0, 0), mask)])
+    ui.baselineSelector.setCurrentNode(volumes[0])
+    widget.trackingPanel.lesions.setChecked(seg)
+    widget.trackingPanel.followUps.setChecked(volumes[1])
+    widget.trackingPanel.followUps.setChecked(volumes[2])
+    assert "Query, Third" in ui.followUpOrderLabel.text
+    ui.trackButton.click()
+    wait_until(lambda: not widget.trackingPanel.isRunning, 120)
+    assert ui.trackStatusLabel.text.startswith("Finished"), ui.trackStatusLabel.text
+    assert ui.courseTable.rowCount == 3 and ui.responseTable.rowCount == 0
+    for row in range(2):
+        select(ui.courseTable, row)
+        ui.confirmButton.click()
+    ui.courseTable.item(2, 6).setText("25")
+    assert [ui.responseTable.item(row, 4).text() for row in range(3)] == ["baseline", "PR", "PD"]
+    ui.courseTable.item(2, 6).setText("much")
+    assert "no diameter" in ui.trackStatusLabel.text and ui.responseTable.item(2, 4).text() == "PD"
+    answers.expect("QFileDialog.getSaveFileName", str(tmp_path / "course.csv"))
+    ui.csvButton.click()
+    assert "25.00" in (tmp_path / "course.csv").read_text()
+    ui.plotButton.click()
+    assert "chart" in ui.trackStatusLabel.text
+
+
+def test_nothing_is_set_that_the_widgets_do_not_have(widget, found):
+    from harness.pythonqt import stray_attributes
+
+    assert not stray_attributes(widget.parent)
