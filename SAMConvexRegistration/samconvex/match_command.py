@@ -159,7 +159,7 @@ def _match(
     answers = []
     for turn, (source, mine) in enumerate(zip(templates, rows, strict=True)):
         known = np.array([row is not None and bool(source.points.defined[row]) for row in mine])
-        chosen = source.points.positions[[row for row, use in zip(mine, known, strict=True) if use]]
+        chosen = source.points.positions[[row for row, use in zip(mine, known, strict=True) if use and row is not None]]
         report = _numbered(progress, number * len(templates) + turn, steps)
         matches = match_points(source.image, chosen, image, progress=report, **options)
         every = Matches(np.zeros((len(mine), 3)), np.zeros(len(mine)), np.zeros(len(mine)), np.zeros(len(mine), bool))

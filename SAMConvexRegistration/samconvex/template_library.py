@@ -91,7 +91,7 @@ def save_template(
         for part in _PARTS:
             vectors, scale = quantized(getattr(embedding, part).tensor.cpu())
             content[part], content[f"{part}_scale"] = vectors.numpy(), scale.numpy()
-        np.savez_compressed(staging / EMBEDDING_FILE, **content)
+        np.savez_compressed(staging / EMBEDDING_FILE, allow_pickle=False, **content)
         write_points(points, staging / POINTS_FILE)
         values = {
             "format": FORMAT,

@@ -51,5 +51,5 @@ def vote(answers: Sequence[Matches]) -> Vote:
     share /= share.sum(0)
     place = (share[..., None] * points).sum(0)
     spread = np.sqrt((share * ((points - place) ** 2).sum(-1)).sum(0))
-    common = Matches(place, (share * score).sum(0), (share * cycle).sum(0), anyone)
+    common = Matches(place, (share * score).sum(0), (share * cycle).sum(0), np.asarray(anyone))
     return Vote(common, np.where(anyone, agree.sum(0), 0), spread)

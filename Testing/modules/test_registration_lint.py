@@ -148,7 +148,8 @@ def test_nothing_heavy_is_imported_at_file_scope(python_files):
 def test_qt_is_only_used_by_the_panels(python_files):
     for path in python_files:
         imported = {a.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import) for a in n.names}
-        assert ("qt" in imported) <= (path.stem in (MODULE, "polling", "presetmenu", "previewpanel", "batchpanel")), path.name
+        with_qt = (MODULE, "polling", "presetmenu", "previewpanel", "batchpanel")
+        assert ("qt" in imported) <= (path.stem in with_qt), path.name
     tree = ast.parse(python_files[0].read_text())
     logic = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == f"{MODULE}Logic")
     assert not [n for n in ast.walk(logic) if isinstance(n, ast.Name) and n.id == "qt"]

@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..console import ConsoleProgress
 from ..errors import InputError
@@ -88,7 +89,7 @@ def _run_small(args: argparse.Namespace, output: Path) -> int:
     from .loop import read_settings
 
     kind = masr.MasrSettings if args.network == "masr" else suits.SuitsSettings
-    settings = read_settings(kind, Path(args.config) if args.config else None)
+    settings: Any = read_settings(kind, Path(args.config) if args.config else None)
     if args.threads is not None:
         settings.threads = max(1, args.threads)
     if args.seed is not None:
