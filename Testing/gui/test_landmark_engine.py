@@ -15,9 +15,10 @@ def widget(load_scripted_module, repository, monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_points_are_found_live_and_kept_as_a_template(widget, tmp_path):
-    import SAMLandmark
     from SAMLandmarkLib import library, results
     from SAMLandmarkLib.live import LiveState
+
+    import SAMLandmark
 
     make = SAMLandmark.SAMLandmarkTest()
     template, query, points = make.makeBody("Template", 0.0), make.makeBody("Query", 12.0), make.makePoints()
@@ -25,11 +26,14 @@ def test_points_are_found_live_and_kept_as_a_template(widget, tmp_path):
     ui.templateVolumeSelector.setCurrentNode(template)
     ui.templateMarkupsSelector.setCurrentNode(points)
     ui.minimumScoreSpinBox.value = 0.2
+    (tmp_path / "library").mkdir()
     ui.libraryDirectoryButton.directory = str(tmp_path / "library")
+    ui.libraryGroupBox.collapsed = False
     ui.libraryNameEdit.text = "Body"
     ui.librarySaveButton.click()
     wait_until(lambda: not widget.landmarkPanel.isRunning, 300)
-    assert [entry.name for entry in library.listTemplates(tmp_path / "library")[0]] == ["Body"]
+    said = ui.statusLabel.text + ui.libraryDescriptionLabel.text
+    assert [entry.name for entry in library.listTemplates(tmp_path / "library")[0]] == ["Body"], said
     # From now on the template is only its folder: no image.
     ui.libraryLoadButton.click()
     assert widget.parameters().templateVolume is None
