@@ -5,7 +5,7 @@
 One JSON object per line in each direction. Requests carry an ``id`` that their answer repeats:
 
     {"id": 1, "do": "load", "name": "A", "path": "a.mha"}           volume, or a template folder
-    {"id": 2, "do": "match", "from": "A", "to": "B", "point": [x, y, z], "minimum_score": null, "mode": "fast"}
+    {"id": 2, "do": "match", "from": "A", "to": "B", "point": [x, y, z], "minimum_score": null}
     {"id": 3, "do": "similarity", "from": "A", "to": "B", "point": [x, y, z], "path": "map.npy"}
     {"id": 4, "do": "forget", "name": "A"}
 
@@ -50,6 +50,7 @@ class LiveMatcher:
         self._model = load_sam(weights)
         self._device = device
         self._embeddings: dict[str, SamEmbedding] = {}
+        self._threads = torch.get_num_threads()
 
     def answer(self, request: dict[str, Any], report: Any = None) -> dict[str, Any]:
         """What a request gives back; see the module.
@@ -69,19 +70,28 @@ class LiveMatcher:
         source = template_embedding(request["path"], self._model, device=self._device, progress=report)
         if not isinstance(source, SamEmbedding):
             source = embed_cached(source, self._model, device=self._device, progress=report)
-        # The vectors for searching are made now, not at the first question.
+        # What searching needs is made now, not at the first question: vectors, and the affine map to the others.
         voxels = len(source.search.voxels)
+        for other in self._embeddings.values():
+            for first, second in ((source, other), (other, source)):
+                if first.network == second.network:
+                    match_points(first, first.grid.center[None], second, mode="live")
         self._embeddings[request["name"]] = source
         return {"voxels": voxels, "search_grid": plain_grid(source.fine.grid)}
 
     def _match(self, request: dict[str, Any], report: Any) -> dict[str, Any]:
-        matches = match_points(
-            self._embeddings[request["from"]],
-            np.array([request["point"]], dtype=float),
-            self._embeddings[request["to"]],
-            mode=request.get("mode", "fast"),
-            min_score=request.get("minimum_score"),
-        )
+        # One point is too little work to share: threads would wait for each other longer than they compute.
+        torch.set_num_threads(1)
+        try:
+            matches = match_points(
+                self._embeddings[request["from"]],
+                np.array([request["point"]], dtype=float),
+                self._embeddings[request["to"]],
+                mode="live",
+                min_score=request.get("minimum_score"),
+            )
+        finally:
+            torch.set_num_threads(self._threads)
         return {
             "point": [round(float(value), 3) for value in matches.points[0]],
             "score": round(float(matches.score[0]), 4),

@@ -79,15 +79,16 @@ def match_points(
         template, query: volumes of any geometry, or embeddings from an earlier call.
         points_lps_mm: (N, 3) in the template.
         weights: loaded model, registry name or file; default the shipped one.
-        mode: "stable" (a neighborhood votes; more accurate) or "fast" (one lookup there and back).
+        mode: "stable" (a neighborhood votes; more accurate), "fast" (one lookup there and back) or "live" (the same
+            around what SAM-affine predicts, or among every second voxel: milliseconds for a single point).
         min_score, max_cycle_mm: limits of ``found``; default calibrated ones.
 
     Raises:
         InputError: points that are not (N, 3) finite numbers or outside the template; unusable volumes or weights.
         Cancelled: by ``progress``.
     """
-    if mode not in ("stable", "fast"):
-        raise InputError(f"{mode} is no matching mode; use stable or fast.")
+    if mode not in ("stable", "fast", "live"):
+        raise InputError(f"{mode} is no matching mode; use stable, fast or live.")
     points = np.asarray(points_lps_mm, dtype=float)
     if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
         raise InputError("Points must be N rows of finite x, y, z in LPS mm.")
@@ -102,7 +103,7 @@ def match_points(
     if len(points) == 0:
         return Matches(np.zeros((0, 3)), np.zeros(0), np.zeros(0), np.zeros(0, bool))
     stable = mode == "stable"
-    search = _Search(first, second, _guide(first, second) if stable else None)
+    search = _Search(first, second, None if mode == "fast" else _guide(first, second), thorough=mode != "live")
     share = 0.3 if stable else 1.0
     answers, score = search.forward(points, lambda f: report(share * f / 2))
     returned, _ = search.backward(answers, lambda f: report(share * (1 + f) / 2))
@@ -137,8 +138,10 @@ def _embeddings(
 class _Search:
     """Best places of points in the other volume, in both directions, near what ``guide`` predicts (if it is given)."""
 
-    def __init__(self, template: SamEmbedding, query: SamEmbedding, guide: AffineTransform | None = None) -> None:
-        self.template, self.query, self.guide = template, query, guide
+    def __init__(
+        self, template: SamEmbedding, query: SamEmbedding, guide: AffineTransform | None = None, thorough: bool = True
+    ) -> None:
+        self.template, self.query, self.guide, self.thorough = template, query, guide, thorough
         self.inverse = None if guide is None else guide.inverse()
 
     def forward(
@@ -146,14 +149,19 @@ class _Search:
     ) -> tuple[np.ndarray, np.ndarray]:
         """(N, 3) places in the query and (N,) scores of (N, 3) points of the template."""
         around = None if self.guide is None else self.guide.map_points(points)
-        return nearest(self.query, self.template.descriptors(points), report, around=around, reach_mm=REACH_MM)
+        return self._nearest(self.query, self.template.descriptors(points), report, around)
 
     def backward(
         self, points: np.ndarray, report: Callable[[float], None] = lambda fraction: None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same from the query to the template."""
         around = None if self.inverse is None else self.inverse.map_points(points)
-        return nearest(self.template, self.query.descriptors(points), report, around=around, reach_mm=REACH_MM)
+        return self._nearest(self.template, self.query.descriptors(points), report, around)
+
+    def _nearest(
+        self, where: SamEmbedding, descriptors: torch.Tensor, report: Callable[[float], None], around: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return nearest(where, descriptors, report, around=around, reach_mm=REACH_MM, thorough=self.thorough)
 
     def leaves_the_query(self, points: np.ndarray) -> np.ndarray:
         """(N,) bool: even the nearest place of the query's image is out of reach of the prediction."""
