@@ -1,9 +1,9 @@
 """What a lesion looks like: a scaled contour fitted to the image by contrast, and a new contour suggested from it.
 
-The fit compares the inside of a shifted and scaled contour with a shell around it. For two equally weighted classes the
-correlation of image and contour is |contrast| / (2 standard deviations), so brightness and contrast of the image do not
-matter. It tells whether something with the lesion's contrast is there, where and how large; the contour then follows
-the half-way level between lesion and surroundings near the fitted shape.
+Brightness is first turned into likeness: 1 at the lesion's own level, 0 at that of its surroundings, low again for what
+is far beyond either (bone, gas), so that neighbors cannot outshine the lesion. The fit then shifts and scales the
+contour until its inside differs most from a shell around it; the difference, ideally near 1, tells whether the lesion
+is there. The contour finally follows the half-way level between lesion and surroundings near the fitted shape.
 """
 
 from __future__ import annotations
@@ -20,7 +20,31 @@ from .sampling import sample
 from .volume import Volume, resample
 
 SHELL_MM = 3.0
-SCALES = tuple(float(s) for s in np.geomspace(0.35, 2.4, 15))
+SCALES = tuple(float(s) for s in np.geomspace(0.4, 2.2, 12))
+# Smaller differences of level drown in the noise of a CT.
+LEAST_CONTRAST = 25.0
+# What a shift of 8 mm and a factor e in size must bring in match.
+SHIFT_COST = 0.25
+SCALE_COST = 0.1
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Brightness of a lesion and of its surroundings, in the image's units."""
+
+    inside: float
+    outside: float
+
+    @property
+    def contrast(self) -> float:
+        return self.inside - self.outside
+
+    def likeness(self, values: torch.Tensor) -> torch.Tensor:
+        """1 at the lesion's level, 0 at the surroundings', from -0.5 to 1; falling again beyond the lesion's level."""
+        sign = 1.0 if self.contrast >= 0 else -1.0
+        level = (values - self.outside) * (sign / max(abs(self.contrast), LEAST_CONTRAST))
+        # Twice the contrast and more is something else.
+        return torch.minimum(level.clamp(-0.5, 1.0), 3.0 - level).clamp(min=-0.5)
 
 
 @dataclass(frozen=True)
@@ -28,18 +52,15 @@ class Fit:
     """A contour fitted to an image.
 
     Attributes:
-        correlation: of image and contour in the neighborhood, in [0, 1]; 0 without any contrast of the wanted sign.
-        contrast: inside minus surroundings, in the image's units.
-        inside, outside: the two means.
+        match: mean likeness inside minus in the shell around; near 1 for a sharp lesion, near 0 without one.
+        levels: medians inside and around.
         shift: (3,) LPS mm by which the contour moved.
         scale: factor on its lengths.
         soft: the fitted contour, values in [0, 1], on the grid of the image.
     """
 
-    correlation: float
-    contrast: float
-    inside: float
-    outside: float
+    match: float
+    levels: Levels
     shift: np.ndarray
     scale: float
     soft: torch.Tensor
@@ -54,63 +75,54 @@ def neighborhood(contour: Volume, reach_mm: float) -> Grid:
     return Grid.covering(np.stack([points.min(0), points.max(0)]), spacing, margin_mm=reach_mm)
 
 
+def measured_levels(image: Volume, soft: torch.Tensor, shell: torch.Tensor) -> Levels:
+    """Medians of the image in a contour's core and in the shell around it."""
+    values = image.tensor[0, 0]
+    core = soft >= min(0.9, float(soft.max()))
+    ring = shell > 0.5 if bool((shell > 0.5).any()) else shell >= shell.max()
+    return Levels(float(values[core].median()), float(values[ring].median()))
+
+
 def fit_contour(
     image: Volume,
     contour: Volume,
+    levels: Levels | None = None,
     *,
-    sign: float = 0.0,
     scales: Sequence[float] = SCALES,
     shift_mm: float = 8.0,
-    scale_prior: float = 0.12,
-    shift_prior_mm: float = 12.0,
 ) -> Fit:
     """Shift and scale of ``contour`` (on the image's grid, values in [0, 1]) that contrast best with a shell around it.
 
     Args:
-        sign: of the wanted contrast; 0 takes the stronger one.
+        levels: of the lesion and its surroundings; None measures them at the contour as it is.
         shift_mm: how far the contour may move.
-        scale_prior: cost of a factor e in scale; shift_prior_mm: shift that costs as much as a correlation of 0.5.
     """
     grid = image.grid
-    values = image.tensor[0, 0].double()
-    reference = float(values.median())
-    values = values - reference
-    spectrum, square = torch.fft.rfftn(values), torch.fft.rfftn(values**2)
-    middle = _center_of(contour)
+    # Drawn on coarse voxels a contour fades out slowly; the fit needs to know where it ends.
+    contour = contour.with_tensor(((contour.as_float() - 0.5) * 3 + 0.5).clamp(0, 1))
+    middle, radius = _center_of(contour), _radius(contour.tensor, grid)
+    if levels is None:
+        levels = measured_levels(image, *with_shell(contour, middle, 1.0, radius))
+    likeness = levels.likeness(image.tensor[0, 0].float())
+    spectrum = torch.fft.rfftn(likeness)
     offsets = _offsets(grid)
-    allowed = offsets.norm(dim=-1) <= shift_mm
-    prior = 0.5 * (offsets.norm(dim=-1) / shift_prior_mm) ** 2
-    best: tuple[float, float, tuple[float, ...], np.ndarray] | None = None
+    length = offsets.norm(dim=-1)
+    prior = SHIFT_COST * (length / 8.0) ** 2 + 9.0 * (length > shift_mm)
+    best = (-np.inf, 0.0, 1.0, np.zeros(3))
     for scale in scales:
-        soft = scaled(contour, middle, scale)
-        shell = shell_of(soft, grid, max(SHELL_MM, 0.4 * _radius(soft, grid)))
+        soft, shell = with_shell(contour, middle, scale, radius)
         if float(soft.sum()) < 1 or float(shell.sum()) < 1:
             continue
-        means = []
-        for weight in (soft, shell):
-            kernel = torch.fft.rfftn((weight / weight.sum()).double()).conj()
-            means += [torch.fft.irfftn(part * kernel, s=values.shape) for part in (spectrum, square)]
-        inside, inside_square, outside, outside_square = means
-        contrast = inside - outside
-        variance = (inside_square + outside_square) / 2 - ((inside + outside) / 2) ** 2
-        correlation = contrast / (2 * variance.clamp(min=1e-6).sqrt())
-        correlation = correlation.abs() if sign == 0 else correlation * sign
-        objective = correlation - prior - scale_prior * abs(np.log(scale))
-        objective = objective.masked_fill(~allowed, -9.0)
+        kernel = torch.fft.rfftn(soft / soft.sum() - shell / shell.sum()).conj()
+        match = torch.fft.irfftn(spectrum * kernel, s=likeness.shape)
+        objective = match - prior - SCALE_COST * abs(np.log(scale))
         row = int(objective.argmax())
         value = float(objective.flatten()[row])
-        if best is None or value > best[0]:
-            numbers = tuple(float(m.flatten()[row]) for m in (correlation, inside, outside))
-            best = (value, scale, numbers, offsets.view(-1, 3)[row].numpy().astype(float))
-    if best is None:
-        empty = torch.zeros(grid.shape)
-        return Fit(0.0, 0.0, 0.0, 0.0, np.zeros(3), 1.0, empty)
-    _, scale, (correlation_at, inside_at, outside_at), shift = best
-    soft = scaled(contour, middle, scale, shift)
-    return Fit(
-        max(0.0, correlation_at), inside_at - outside_at, inside_at + reference, outside_at + reference, shift, scale,
-        soft,
-    )
+        if value > best[0]:
+            best = (value, float(match.flatten()[row]), scale, offsets.view(-1, 3)[row].numpy().astype(float))
+    _, matched, scale, shift = best
+    soft, shell = with_shell(contour, middle, scale, radius, shift)
+    return Fit(matched, measured_levels(image, soft, shell), shift, scale, soft)
 
 
 def suggest_contour(image: Volume, fit: Fit) -> torch.Tensor:
@@ -125,24 +137,24 @@ def suggest_contour(image: Volume, fit: Fit) -> torch.Tensor:
     radius = max(_radius(shape.float(), grid), spacing)
     core = distance <= min(-0.35 * radius, float(distance.min()) + 0.5 * spacing)
     lesion = float(values[core].median())
-    near = (distance > 1.0) & (distance < max(2 * SHELL_MM, 0.6 * radius))
-    surroundings = values[near]
-    # Tissue of the lesion's own brightness beside it says nothing about where the border is.
-    other = surroundings[(surroundings - lesion) * np.sign(fit.contrast) < -0.4 * abs(fit.contrast)]
-    if len(other) < 0.1 * len(surroundings):
-        other = surroundings
-    background = float(other.median())
+    near = (distance > 0.75 * spacing) & (distance < max(2 * SHELL_MM, 0.6 * radius))
+    # Tissue beside the lesion that is as bright as it, or far beyond it, does not tell where the border is.
+    level = (values[near] - lesion) * np.sign(fit.levels.contrast) / max(abs(fit.levels.contrast), LEAST_CONTRAST)
+    usable = (level < -0.4) & (level > -3.0)
+    chosen = values[near][usable] if int(usable.sum()) > 0.1 * int(near.sum()) else values[near]
+    background = float(chosen.median())
     contrast = lesion - background
-    if abs(contrast) < 1e-3:
+    if abs(contrast) < 5.0:
         return shape
     noise = float((values[core] - lesion).abs().median()) * 1.48 / abs(contrast)
     smoothed = _smoothed(values, spacing, min(0.5 * radius, spacing * (0.4 + min(noise, 1.0))))
     level = (smoothed - background) / contrast
     # 0.5 in the lesion, falling to either side: as far below half-way as above one and a half.
     evidence = (0.5 - (level - 1).abs()).clamp(-0.5, 0.5)
-    shape_term = (distance / (0.35 * radius + 1.5)).clamp(-1.5, 1.5)
-    trust = 1 / (1 + (1.5 * noise) ** 2)
-    inside = trust * evidence - (0.12 + 0.4 * (1 - trust)) * shape_term > 0
+    # Free near the fitted shape, impossible half a radius away from it.
+    shape_term = 0.5 * distance.sign() * (distance / (0.5 * radius + 2.5)) ** 2
+    trust = 1 / (1 + noise**2)
+    inside = trust * evidence - shape_term - (1 - trust) * 0.1 * distance > 0
     return _main_part(inside, shape, spacing, radius)
 
 
@@ -155,13 +167,14 @@ def scaled(contour: Volume, middle: np.ndarray, scale: float, shift: np.ndarray 
     return sample(contour.as_float(), grid, target / scale, reference=middle, fill=0.0)[0, 0]
 
 
-def shell_of(soft: torch.Tensor, grid: Grid, width_mm: float) -> torch.Tensor:
-    """(D, H, W) float: voxels within ``width_mm`` outside a contour, less what the contour covers."""
-    shape = soft > 0.5 if bool((soft > 0.5).any()) else soft >= soft.max()
-    distance = _signed_distance(shape, grid.spacing[0])
-    # A gap of half a voxel: border voxels belong to both sides.
-    ring = (distance <= width_mm + 0.5) & (distance > 0.5)
-    return ring.float() * (1 - soft.clamp(0, 1))
+def with_shell(
+    contour: Volume, middle: np.ndarray, scale: float, radius: float, shift: np.ndarray | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scaled contour and the shell around it, (D, H, W) float; ``radius`` of the contour before scaling, mm."""
+    soft = scaled(contour, middle, scale, shift)
+    width = max(SHELL_MM, 0.4 * radius * scale)
+    outer = scaled(contour, middle, scale * (1 + width / max(radius * scale, 0.5)), shift)
+    return soft, (outer - soft).clamp(min=0) * (1 - soft)
 
 
 def on_neighborhood(volume: Volume, grid: Grid, fill: float | None = None) -> Volume:
@@ -183,7 +196,7 @@ def _offsets(grid: Grid) -> torch.Tensor:
     """(D, H, W, 3) shift, LPS mm, that each entry of a circular correlation stands for."""
     axes = []
     for count, spacing in zip(grid.size, grid.spacing, strict=True):
-        index = torch.arange(count, dtype=torch.float64)
+        index = torch.arange(count, dtype=torch.float32)
         axes.append(torch.where(index > count / 2, index - count, index) * spacing)
     z, y, x = torch.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
     return torch.stack([x, y, z], -1)

@@ -23,7 +23,7 @@ from .features.mind import Mind
 from .features.sam import SamEmbedding
 from .field import DisplacementField
 from .geometry import Grid
-from .lesion_contour import Fit, fit_contour, neighborhood, on_neighborhood, suggest_contour
+from .lesion_contour import Fit, fit_contour, neighborhood, on_neighborhood, scaled, suggest_contour
 from .lesions import Lesion, read_lesions
 from .matching import match_points
 from .measurement import Measurement, centroid, measure_lesion, trimmed
@@ -50,7 +50,8 @@ REACH_MM = 24.0
 _LEVELS = (Level(8.0, 3), Level(4.0, 2), Level(3.0, 1))
 _COUPLING = 0.06
 _POINT_RADIUS_MM = 5.0
-_POINT_SCALES = tuple(float(s) for s in np.geomspace(0.5, 3.0, 9))
+_POINT_SIZES = tuple(float(s) for s in np.geomspace(0.5, 3.0, 9))
+_DRAWN_SIZES = tuple(float(s) for s in np.geomspace(0.6, 1.2, 7))
 
 
 @dataclass(frozen=True)
@@ -212,11 +213,16 @@ def _describe(baseline: Volume, lesion: Lesion) -> _Baseline:
     grid = neighborhood(start, 16.0)
     image = _patch(baseline, grid)
     soft = on_neighborhood(start, grid, 0.0)
-    sizes = _POINT_SCALES if lesion.box is None and lesion.diameters is None else tuple(np.geomspace(0.6, 1.2, 7))
-    reach = 4.0 if lesion.box is None else 0.25 * float((lesion.box[1] - lesion.box[0]).min())
-    found = fit_contour(image, soft, scales=sizes, shift_mm=reach)
-    contour = Volume(suggest_contour(image, found).float()[None, None], grid)
     is_point = lesion.box is None and lesion.diameters is None
+    if is_point:
+        # The size that stands out most from what is around it.
+        sizes = [fit_contour(image, soft.with_tensor(ball[None, None]), scales=(1.0,), shift_mm=3.0)
+                 for ball in (scaled(soft, lesion.point, size) for size in _POINT_SIZES)]
+        found = max(sizes, key=lambda fit: min(abs(fit.levels.contrast), 200.0) * fit.match)
+    else:
+        reach = 4.0 if lesion.box is None else 0.25 * float((lesion.box[1] - lesion.box[0]).min())
+        found = fit_contour(image, soft, scales=_DRAWN_SIZES, shift_mm=reach)
+    contour = Volume(suggest_contour(image, found).float()[None, None], grid)
     fit = fit_contour(image, contour, scales=(1.0,), shift_mm=0.0)
     return _Baseline(lesion, contour, fit, None if is_point else measure_lesion(contour, baseline.grid))
 
@@ -348,7 +354,7 @@ def _judge(
     grid = neighborhood(soft, 14.0)
     image = _patch(follow_up, grid)
     carried = backward.warp_volume(entry.contour, grid, background=0.0)
-    fit = fit_contour(image, carried, sign=float(np.sign(entry.fit.contrast)))
+    fit = fit_contour(image, carried, entry.fit.levels)
     score = presence(entry.fit, fit)
     has_contour = entry.measurement is not None
     found = score >= limit and sure
@@ -373,9 +379,8 @@ def _judge(
 
 def presence(before: Fit, after: Fit) -> float:
     """How surely the lesion is there, in [0, 1], from its contrast and shape before and after."""
-    ratio = after.contrast / before.contrast if abs(before.contrast) > 1e-6 else 0.0
-    kept = after.correlation / max(before.correlation, 0.05)
-    evidence = 6.0 * (min(kept, 1.2) - 0.6) + 3.0 * (min(ratio, 1.2) - 0.5)
+    kept = after.match / max(before.match, 0.1)
+    evidence = 8.0 * (min(kept, 1.2) - 0.6)
     return float(1 / (1 + np.exp(-evidence)))
 
 
