@@ -31,15 +31,15 @@ def main() -> int:
         folder = Path(scratch)
         for seed, side in enumerate(("fixed", "moving"), start=1):
             subprocess.run(
-                [sys.executable, "-c", _DRAW, str(seed), str(folder / f"{side}.nii.gz"), *map(str, chosen.size)],
-                check=True, env=_environment(chosen.threads),
+                [sys.executable, "-c", DRAW, str(seed), str(folder / f"{side}.nii.gz"), *map(str, chosen.size)],
+                check=True, env=environment(chosen.threads),
             )
         command = [
             sys.executable, "-m", "samconvex", "register", str(folder / "fixed.nii.gz"), str(folder / "moving.nii.gz"),
             "-o", str(folder / "result"), "--preset", chosen.preset, "--threads", str(chosen.threads),
             "--progress", "none", "--device", "cpu",
         ]
-        figures = watch(command, _environment(chosen.threads))
+        figures = watch(command, environment(chosen.threads))
         if figures["exit_status"] != 0:
             print(f"The registration ended with exit status {figures['exit_status']}.")
             return 1
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 # Drawn at 3 mm and interpolated: the phantom itself would need more memory than what is measured.
-_DRAW = """
+DRAW = """
 import sys
 import SimpleITK as sitk
 from samconvex.phantom import make_phantom
@@ -111,7 +111,7 @@ def _peak_kib(pid: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(ENGINE), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
 
