@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from . import library, matching, results
 from .checklist import CheckList, scalarVolumes
 from .choices import Mode
-from .views import SideBySide
+from .views import QUERY_VIEW, TEMPLATE_VIEW, UNUSED_VIEW, SideBySide
 
 LIBRARY_SETTING = "SAMLandmark/LibraryDirectory"
 MINIMUM_SURE = 0.8
@@ -319,6 +319,7 @@ class LandmarkPanel:
         box.blockSignals(wasBlocked)
         if self.views is not None and node is not None:
             self.views.setQuery(results.queryVolume(node), self.pairs(node))
+            self.confinePoints(node)
         if self._parameters() is not None:
             self.updateButtons()
 
@@ -474,8 +475,16 @@ class LandmarkPanel:
         self.views = SideBySide(template, results.queryVolume(node), self.pairs(node))
         self.views.linked = self.ui.linkCheckBox.checked
         self.views.enter()
+        self.confinePoints(node)
         if self.selectedRows():
             self.jumpTo(self.selectedRows()[0])
+
+    def confinePoints(self, chosen):
+        """Template points in the left view, the chosen result's in the right, other results' in none of them."""
+        self.views.confine(self._parameters().templateMarkups, TEMPLATE_VIEW)
+        self.views.confine(chosen.GetNodeReference(results.TEMPLATE_ROLE), TEMPLATE_VIEW)
+        for node in results.resultNodes():
+            self.views.confine(node, QUERY_VIEW if node is chosen else UNUSED_VIEW)
 
     def leaveViews(self):
         """The user's own layout again."""

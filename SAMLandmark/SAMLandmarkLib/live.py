@@ -21,9 +21,8 @@ from slicer.i18n import tr as _
 from .worker import LiveWorker
 
 MARKER_COLOR = (1.0, 0.9, 0.1)
-# Below this cosine (times 100) the overlay shows nothing.
-HEAT_FROM = 50
-HEAT_TO = 100
+# The overlay shows places whose similarity is at least this share of the best one's.
+HEAT_SHARE = 0.7
 HEAT_OPACITY = 0.45
 
 
@@ -386,9 +385,10 @@ class LiveMatching:
             if display.GetColorNode() is None:
                 display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeRainbow")
             display.SetAutoWindowLevel(False)
-            display.SetWindowLevelMinMax(HEAT_FROM, HEAT_TO)
-            display.SetThreshold(HEAT_FROM, HEAT_TO)
-            display.SetApplyThreshold(True)
+        best = max(int(scores.max()), 1)
+        display.SetWindowLevelMinMax(HEAT_SHARE * best, best)
+        display.SetThreshold(HEAT_SHARE * best, best)
+        display.SetApplyThreshold(True)
         self._showHeat(True, other)
 
     def _showHeat(self, visible, other=None):

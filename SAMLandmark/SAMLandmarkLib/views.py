@@ -5,7 +5,7 @@ import slicer
 import vtk
 from SAMConvexRegistrationLib.preview import ViewState
 
-TEMPLATE_VIEW, QUERY_VIEW = "Red", "Yellow"
+TEMPLATE_VIEW, QUERY_VIEW, UNUSED_VIEW = "Red", "Yellow", "Green"
 ORIENTATION = "Axial"
 
 
@@ -26,6 +26,7 @@ class SideBySide:
         self._pairs = (np.zeros((0, 3)), np.zeros((0, 3)))
         self._moving = False
         self._observations = []
+        self._confined = []
         self.templateVolume, self.queryVolume = templateVolume, queryVolume
         self.linked = True
         self.setPairs(pairs)
@@ -48,8 +49,23 @@ class SideBySide:
             self._observations.append((node, tag))
         return self
 
+    def confine(self, markups, name):
+        """Draw a markups node in one of the two views only, until ``leave()``: elsewhere its place means nothing."""
+        display = markups.GetDisplayNode() if markups is not None else None
+        if display is None or sliceNode(name) is None:
+            return
+        if all(known is not display for known, _views in self._confined):
+            self._confined.append((display, list(display.GetViewNodeIDs() or ())))
+        display.RemoveAllViewNodeIDs()
+        display.AddViewNodeID(sliceNode(name).GetID())
+
     def leave(self):
         """Everything as before."""
+        for display, identifiers in self._confined:
+            display.RemoveAllViewNodeIDs()
+            for identifier in identifiers:
+                display.AddViewNodeID(identifier)
+        self._confined = []
         for node, tag in self._observations:
             node.RemoveObserver(tag)
         self._observations = []

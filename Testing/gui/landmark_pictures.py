@@ -38,7 +38,7 @@ def take_all(window, camera, offline, spacing):
         getattr(ui, name).collapsed = True
     ui.sideBySideCheckBox.checked = True
     window.fit()
-    ui.pointTable.selectRow(1)
+    ui.pointTable.selectRow(2)
     settle(0.5)
     camera.take("landmarks-found", ui.tableButton)
     ui.sideBySideCheckBox.checked = False
@@ -52,7 +52,7 @@ def take_all(window, camera, offline, spacing):
     live = widget.livePanel.live
     wait_until(lambda: live.state.value in ("ready", "failed"), 1800)
     place = [0.0, 0.0, 0.0]
-    points.GetNthControlPointPositionWorld(1, place)
+    points.GetNthControlPointPositionWorld(2, place)
     for _count in range(20):
         live.moveTo(template, place)
         wait_until(lambda: not live._worker.isBusy, 120)
@@ -62,6 +62,8 @@ def take_all(window, camera, offline, spacing):
     ui.liveStartButton.click()
 
     ui.tabWidget.setCurrentIndex(2)
+    for node in slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode"):
+        node.GetDisplayNode().SetVisibility(False)
     later = follow_up_node(pair.moving)
     ui.baselineSelector.setCurrentNode(template)
     widget.trackingPanel.lesions.setChecked(lesion_node(pair.moving, template))
@@ -118,7 +120,7 @@ def landmark_node(pair, template):
 
 def lesion_place(volume):
     """LPS mm of the invented lesion."""
-    return volume.grid.center + np.array([40.0, 10.0, 20.0])
+    return volume.grid.center + np.array([-75.0, 5.0, 20.0])
 
 
 def follow_up_node(volume):

@@ -142,7 +142,10 @@ def test_side_by_side_jumps_in_both_views_follows_and_is_put_back(main_window, w
     views.sliceLogic("Red").SetSliceOffset(POINTS[2][2] + 6.0)
     shift = views.centerOf(views.sliceNode("Yellow"))[2] - views.centerOf(views.sliceNode("Red"))[2]
     assert shift == pytest.approx(10.0, abs=0.5)
+    shown = [node.GetDisplayNode().GetViewNodeIDs() for node in (found, widget.parameters().templateMarkups)]
+    assert shown == [("vtkMRMLSliceNodeYellow",), ("vtkMRMLSliceNodeRed",)]
     widget.ui.sideBySideCheckBox.checked = False
+    assert not found.GetDisplayNode().GetViewNodeIDs()
     assert layout.GetViewArrangement() == before
     assert composites[0].GetBackgroundVolumeID() != volumes[0].GetID()
 

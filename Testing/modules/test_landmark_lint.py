@@ -129,3 +129,21 @@ def test_translated_strings_are_literals_with_named_placeholders(python_files):
 def test_the_icon_has_the_size_the_index_recommends(folder):
     header = (folder / "Resources" / "Icons" / f"{MODULE}.png").read_bytes()[:24]
     assert header[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", header[16:24]) == (128, 128)
+
+
+def test_every_proof_in_the_feature_table_is_a_test(repository):
+    folders = {"m": repository / "Testing" / "modules", "g": repository / "Testing" / "gui"}
+    proofs = 0
+    for line in (repository / "docs" / "features-landmarks.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) != 9 or cells[2] != "yes":
+            continue
+        text = None
+        for place, name, test in re.findall(r"\b([mg]) (\w+)|`(\w+)`", cells[7]):
+            if name:
+                text = (folders[place] / f"test_landmark_{name}.py").read_text()
+            else:
+                assert re.search(rf"def test_\w*{test}", text), f"{cells[1]}: {test}"
+            proofs += 1
+        assert text is not None, cells[1]
+    assert proofs > 50
