@@ -23,7 +23,7 @@ from .features.mind import Mind
 from .features.sam import SamEmbedding
 from .field import DisplacementField
 from .geometry import Grid
-from .lesion_contour import Fit, fit_contour, neighborhood, on_neighborhood, scaled, suggest_contour
+from .lesion_contour import LEAST_CONTRAST, Fit, fit_contour, neighborhood, on_neighborhood, scaled, suggest_contour
 from .lesions import Lesion, read_lesions
 from .matching import match_points
 from .measurement import Measurement, centroid, measure_lesion, trimmed
@@ -50,6 +50,8 @@ REACH_MM = 24.0
 _LEVELS = (Level(8.0, 3), Level(4.0, 2), Level(3.0, 1))
 _COUPLING = 0.06
 _POINT_RADIUS_MM = 5.0
+# Weights of presence(); fitted to invented lesions in CTs that Testing/benchmarks/tracking.py does not evaluate.
+_PRESENCE = (-0.9, 2.4, 2.2, 1.0, -2.2, -0.95, -1.65)
 _POINT_SIZES = tuple(float(s) for s in np.geomspace(0.5, 3.0, 9))
 _DRAWN_SIZES = tuple(float(s) for s in np.geomspace(0.6, 1.2, 7))
 
@@ -378,10 +380,22 @@ def _judge(
 
 
 def presence(before: Fit, after: Fit) -> float:
-    """How surely the lesion is there, in [0, 1], from its contrast and shape before and after."""
-    kept = after.match / max(before.match, 0.1)
-    evidence = 8.0 * (min(kept, 1.2) - 0.6)
-    return float(1 / (1 + np.exp(-evidence)))
+    """How surely the lesion is there, in [0, 1], from how it stood out at the baseline and what stands out now.
+
+    A logistic regression on lesions that stayed and lesions that were removed: what is there stands out as much as
+    before, at the lesion's own level and with its contrast, and lies where the surroundings lead, at a similar size.
+    """
+    contrast = before.levels.contrast
+    features = (
+        1.0,
+        after.match,
+        min(after.match / max(before.match, 0.1), 1.3),
+        float(np.clip(after.levels.contrast / contrast, 0.0, 1.2)) if abs(contrast) > 1 else 0.0,
+        min(float(np.linalg.norm(after.shift)) / 4.0, 2.0) ** 2,
+        abs(float(np.log(after.scale))),
+        min(abs(after.levels.inside - before.levels.inside) / max(abs(contrast), LEAST_CONTRAST), 2.0),
+    )
+    return float(1 / (1 + np.exp(-np.dot(_PRESENCE, features))))
 
 
 def _patch(volume: Volume, grid: Grid) -> Volume:
