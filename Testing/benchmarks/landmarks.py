@@ -31,7 +31,7 @@ from .label_landmarks import HEAD_NECK, label_landmarks
 from .pairs import REPOSITORY, WARPED_CASES, data_folder
 
 METHODS = ("sam", "sam-fast", "sam-random", "box", "moments", "sam-affine")
-PEERS = ("convexadam", "greedy", "greedy-own")
+PEERS = ("convexadam", "greedy", "greedy-own", "greedy-affine")
 FAILED_DICE = 0.15
 COLUMNS = "points | mean | median | p90 | max | hit"
 HIT_MM = 10.0
@@ -282,7 +282,7 @@ def _peer(pair: LandmarkPair, method: str, options: argparse.Namespace) -> tuple
     if "failed" in record:
         return None, {"failed": record["failed"]}
     displacement = DisplacementField.from_sitk_image(sitk.ReadImage(str(output / "field.mha")))
-    start = () if method.endswith("-own") else Transform.load(job / "start.tfm").parts
+    start = () if method.endswith(("-own", "-affine")) else Transform.load(job / "start.tfm").parts
     (output / "field.mha").unlink()
     return Transform((displacement, *start)), {"seconds": record.get("seconds", record["process_seconds"])}
 

@@ -110,8 +110,13 @@ def ants(job: Path, timed: Timed, threads: int, own: bool = False):
         return sitk.ReadImage(composed, sitk.sitkVectorFloat32)
 
 
-def greedy(job: Path, timed: Timed, threads: int, own: bool = False, metric: str = "NCC 2x2x2"):
-    """picsl-greedy as its quick start runs it: NCC of radius 2, 100x50x10 iterations (own: after its own affine)."""
+def greedy(
+    job: Path, timed: Timed, threads: int, own: bool = False, metric: str = "NCC 2x2x2", affine_only: bool = False
+):
+    """picsl-greedy as its quick start runs it: NCC of radius 2, 100x50x10 iterations (own: after its own affine).
+
+    Its affine starts from the images' centers; alone (``affine_only``) it tries 1500 random turns and shifts first.
+    """
     import SimpleITK as sitk
     from picsl_greedy import Greedy3D
 
@@ -124,13 +129,18 @@ def greedy(job: Path, timed: Timed, threads: int, own: bool = False, metric: str
         tool = Greedy3D()
 
         def register() -> None:
+            if affine_only:
+                search = "-search 1500 20 40"
+                tool.execute(f"{common} -a -dof 12 -ia-image-centers {search} -o {affine}", out=quiet, err=quiet)
+                return
             if own:
                 tool.execute(f"{common} -a -dof 12 -ia-image-centers -o {affine}", out=quiet, err=quiet)
             tool.execute(f"{common} {f'-it {affine}' if own else ''} -o {warp}", out=quiet, err=quiet)
 
         timed(register)
         if own:
-            reslice = f"-d 3 -rf {job}/fixed.nii.gz -r {warp} {affine} -rc {composed}"
+            chain = affine if affine_only else f"{warp} {affine}"
+            reslice = f"-d 3 -rf {job}/fixed.nii.gz -r {chain} -rc {composed}"
             Greedy3D().execute(reslice, out=quiet, err=quiet)
         return sitk.ReadImage(composed if own else warp, sitk.sitkVectorFloat32)
 
@@ -144,6 +154,7 @@ METHODS: dict[str, Callable] = {
     "elastix-own": lambda job, timed, threads: elastix(job, timed, threads, own=True),
     "ants-own": lambda job, timed, threads: ants(job, timed, threads, own=True),
     "greedy-own": lambda job, timed, threads: greedy(job, timed, threads, own=True),
+    "greedy-affine": lambda job, timed, threads: greedy(job, timed, threads, own=True, affine_only=True),
 }
 
 
@@ -189,7 +200,7 @@ def main() -> None:
     field = METHODS[arguments.method](arguments.job, timed, arguments.threads)
     import SimpleITK as sitk
 
-    package = PACKAGE[arguments.method.removesuffix("-own").removesuffix("-nmi")]
+    package = PACKAGE[arguments.method.split("-")[0]]
     record["version"] = f"{package} {version(package)}"
     sitk.WriteImage(field, str(arguments.output / "field.mha"))
     (arguments.output / "run.json").write_text(json.dumps(record))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 import torch
 from samconvex import read_volume
 from samconvex.embedding_cache import embed_cached
@@ -36,15 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite; returns the exit status."""
     parser = argparse.ArgumentParser(prog="samconvex benchmark --suite tracking", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=REPOSITORY / "benchmark-output")
-    parser.add_argument("--head-neck", type=int, default=12, help="head-neck patients (default: 12)")
+    parser.add_argument("--head-neck", type=int, default=8, help="head-neck patients (default: 8)")
     parser.add_argument("--trunk", type=int, default=4, help="trunk CTs (default: 4)")
-    parser.add_argument("--lesions", type=int, default=12, help="lesions per image (default: 12)")
+    parser.add_argument("--lesions", type=int, default=10, help="lesions per image (default: 10)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--calibration", action="store_true", help="use the images thresholds were chosen on")
     parser.add_argument("--weights", help="network weights (default: the shipped ones)")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(options.threads)
     model = load_sam(options.weights)
     options.output.mkdir(parents=True, exist_ok=True)
     name = "tracking-calibration" if options.calibration else "tracking"
