@@ -28,15 +28,16 @@ def common_grid(fixed: Volume) -> Grid:
 
 
 def common_start(case: Case, preset: str) -> Transform:
-    """Our own learning-free affine of the preset, which everybody starts from."""
-    settings = replace(get_settings(preset), affine="moments", levels=(), refine="none")
+    """What the preset does before it deforms, which everybody starts from: between CTs our SAM-affine."""
+    settings = replace(get_settings(preset), levels=(), refine="none")
     masks = {} if case.masks is None else {"fixed_mask": case.masks[0], "moving_mask": case.masks[1]}
     return register(case.fixed, case.moving, preset=settings, device="cpu", **masks).fixed_to_moving
 
 
-def prepare(case: Case, start: Transform, folder: Path) -> None:
-    """Write the job: fixed, moving (through the start), native images, masks and ``start.tfm``."""
+def prepare(case: Case, start: Transform, folder: Path, origin: str = "given") -> None:
+    """Write the job: fixed, moving (through the start), native images, masks, ``start.tfm`` and where it comes from."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "origin.txt").unlink(missing_ok=True)
     grid = common_grid(case.fixed)
     write_volume(_plain(resample(case.fixed, grid)), folder / "fixed.nii.gz")
     write_volume(_plain(start.warp_volume(_plain(case.moving), grid)), folder / "moving.nii.gz")
@@ -48,11 +49,13 @@ def prepare(case: Case, start: Transform, folder: Path) -> None:
         write_volume(case.masks[0], folder / "fixed_mask_native.nii.gz")
         write_volume(case.masks[1], folder / "moving_mask_native.nii.gz")
     start.save(folder / "start.tfm")
+    (folder / "origin.txt").write_text(origin)
 
 
-def is_prepared(folder: Path) -> bool:
-    """``start.tfm`` is written last."""
-    return (folder / "start.tfm").is_file()
+def is_prepared(folder: Path, origin: str = "given") -> bool:
+    """Whole, and from a start of that ``origin``, which is written last."""
+    file = folder / "origin.txt"
+    return file.is_file() and file.read_text() == origin
 
 
 def _plain(volume: Volume) -> Volume:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from samconvex import Grid, read_volume
-from samconvex.presets import PRESETS
+from samconvex.presets import PRESETS, get_settings
 from samconvex.transforms import Transform
 
 from .assess import assess
@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 PEERS_ENVIRONMENT = REPOSITORY / ".venv-peers"
 REQUIREMENTS = HERE / "requirements-peers.txt"
 # "samconvex" stands for the preset of the pair's kind.
-DEFAULT_METHODS = ("samconvex", "convexadam", "greedy", "ants", "elastix", "samconvex-own", "samconvex-fast-preview")
+DEFAULT_METHODS = ("samconvex", "samconvex-fast-preview", "convexadam", "greedy", "ants", "elastix")
 TIME_LIMIT_S = 3600
 TIMES = ("seconds", "cpu_seconds", "process_seconds", "stages")
 
@@ -40,7 +40,7 @@ Launch = Callable[[str, Pair, Path, Path], dict]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite; the exit status is 1 if a run failed."""
     parser = argparse.ArgumentParser(prog="samconvex benchmark --suite registration", description=__doc__)
-    parser.add_argument("--pairs", type=int, default=6, metavar="N", help="head-neck pairs (20 exist; default 6)")
+    parser.add_argument("--pairs", type=int, default=20, metavar="N", help="head-neck pairs (default: all 20)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only the pair TEXT, or all whose name contains it")
     parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="METHOD",
                         help=f"among samconvex, samconvex-own, samconvex-PRESET[-own], {', '.join(PEERS)}")
@@ -128,19 +128,23 @@ def run_all(
     records = []
     for pair in pairs:
         files = {method: output / "runs" / pair.name / f"{method}.json" for method in ("start", *methods)}
-        wanted = [method for method, file in files.items() if not (resume and is_finished(file))]
+        given = None if starts is None else starts / f"{pair.name}.tfm"
+        given = given if given is not None and given.exists() else None
+        origin = f"affine {get_settings(pair.preset).affine}" if given is None else "given"
+        wanted = [method for method, file in files.items() if not (resume and is_finished(file, origin))]
         if not wanted:
             records += [json.loads(file.read_text()) for file in files.values()]
             continue
         case = pair.load()
         job = output / "work" / pair.name
-        if not (resume and is_prepared(job)):
-            prepare(case, _start(pair, case, starts), job)
+        if not (resume and is_prepared(job, origin)):
+            start = common_start(case, pair.preset) if given is None else Transform.load(given)
+            prepare(case, start, job, origin)
         start = Transform.load(job / "start.tfm")
         grid = read_volume(job / "fixed.nii.gz").grid
         for method, file in files.items():
             if method in wanted:
-                record = _measure(method, pair, case, start, grid, job, launch)
+                record = _measure(method, pair, case, start, grid, job, launch) | {"start": origin}
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(json.dumps(record, indent=1))
                 print(_line(record), flush=True)
@@ -148,17 +152,13 @@ def run_all(
     return records
 
 
-def is_finished(file: Path) -> bool:
-    """A record that is whole and no failure."""
+def is_finished(file: Path, origin: str) -> bool:
+    """A record that is whole, no failure, and from a start of that ``origin``."""
     try:
-        return "failed" not in json.loads(file.read_text())
+        record = json.loads(file.read_text())
     except (OSError, ValueError):
         return False
-
-
-def _start(pair: Pair, case: Case, starts: Path | None) -> Transform:
-    given = None if starts is None else starts / f"{pair.name}.tfm"
-    return Transform.load(given) if given is not None and given.exists() else common_start(case, pair.preset)
+    return "failed" not in record and record.get("start") == origin
 
 
 def _measure(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -120,8 +122,42 @@ def test_a_stop_keeps_what_is_finished(tmp_path, starts):
 
 def test_a_half_written_record_is_not_finished(tmp_path):
     (tmp_path / "x.json").write_text('{"pair": ')
-    assert not registration.is_finished(tmp_path / "x.json")
-    assert not registration.is_finished(tmp_path / "absent.json")
+    assert not registration.is_finished(tmp_path / "x.json", "given")
+    assert not registration.is_finished(tmp_path / "absent.json", "given")
+
+
+def test_runs_from_another_start_are_repeated(tmp_path, starts, monkeypatch):
+    calls = []
+
+    def launch(method, *rest):
+        calls.append(method)
+        return other_half(method, *rest)
+
+    exact = Transform((AffineTransform(np.eye(3), SHIFT),))
+    monkeypatch.setattr(registration, "common_start", lambda case, preset: exact)
+    run(tmp_path, starts, launch, methods=("greedy",))
+    moved = registration.run_all([PAIR], ["greedy"], tmp_path / "out", launch, resume=True)
+    assert calls == ["greedy", "greedy"] and moved[0]["start"] == "affine sam"
+    assert moved[0]["tre_mm"]["mean"] < 1e-3
+    registration.run_all([PAIR], ["greedy"], tmp_path / "out", launch, resume=True)
+    assert len(calls) == 2
+
+
+def test_the_common_start_is_the_affine_of_the_preset(monkeypatch):
+    used = []
+
+    def register(fixed, moving, *, preset, **options):
+        used.append((preset, options))
+        return SimpleNamespace(fixed_to_moving=Transform())
+
+    monkeypatch.setattr(job, "register", register)
+    case = shifted_case()
+    job.common_start(case, "ct-inter-patient")
+    job.common_start(replace(case, masks=case.labels), "brain-mr")
+    assert [(settings.affine, settings.levels, settings.refine) for settings, _ in used] == [
+        ("sam", (), "none"), ("moments", (), "none")
+    ]
+    assert used[1][1]["moving_mask"] is case.labels[1]
 
 
 def test_results_hold_means_ratios_and_every_pair(tmp_path, starts):
