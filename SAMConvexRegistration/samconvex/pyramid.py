@@ -1,4 +1,4 @@
-"""Coarse to fine: warp the moving image by what is known, extract features, correlate, solve, compose.
+"""Coarse to fine: warp what is known, describe both images, correlate, solve, compose.
 
 SAMConvex (Li et al., MICCAI 2023), Fig. 2, for any feature descriptor. All grids have identity direction.
 """
@@ -14,11 +14,11 @@ import torch.nn.functional as F
 
 from .convex import coupled_convex
 from .correlation import LocalCorrelation
-from .features import FeatureExtractor, FeatureMap
+from .features import FeatureExtractor, FeatureMap, PairFeatures
 from .field import DisplacementField, smooth
 from .geometry import Grid
 from .progress import Progress, stage
-from .sampling import inside
+from .sampling import inside, slabs
 from .transforms import Transform
 from .volume import Volume, resample
 
@@ -31,13 +31,17 @@ class Level:
         spacing: control grid and displacement step, mm.
         radius: candidates reach ``radius * spacing`` mm along each axis.
         subdivision: feature voxels per control voxel along an axis; features are averaged over them.
-        features: descriptor names summed at this level, such as ("mind",) or ("sam", "mind").
+        features: descriptor names whose costs are summed at this level, such as ("mind",) or ("sam", "mind").
+        weights: factor on the cost of each; empty means 1 for all.
+        coupling: factor on the registration's coupling at this level.
     """
 
     spacing: float
     radius: int
     subdivision: int = 2
     features: tuple[str, ...] = ("mind",)
+    weights: tuple[float, ...] = ()
+    coupling: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,23 +95,69 @@ class Scene:
         return inside(self.moving.grid, self.moving.grid.normalized(points, reference))[None, None]
 
 
-Extractor = Callable[[str], FeatureExtractor]
+Extractor = Callable[[str], FeatureExtractor | PairFeatures]
 
 
-def extract(names: Sequence[str], extractor: Extractor, image: Volume, pool: int) -> FeatureMap:
-    """Concatenated features of ``image``, averaged over ``pool``^3 voxels.
+@dataclass(frozen=True)
+class View:
+    """One image of a scene, seen on grids of the fixed frame.
 
-    Each descriptor keeps its own scale, so that costs add.
+    Attributes:
+        side: "fixed", or "moving": pulled through the initial transform and ``field``.
     """
+
+    scene: Scene
+    side: str
+    field: DisplacementField | None = None
+
+    def image(self, grid: Grid) -> Volume:
+        return self.scene.fixed_on(grid) if self.side == "fixed" else self.scene.moving_on(grid, self.field)
+
+    def points(self, grid: Grid) -> tuple[torch.Tensor, np.ndarray]:
+        """Where the voxels of ``grid`` lie in the image's own frame: (d, h, w, 3) relative to the reference."""
+        points = grid.voxel_centers(reference=grid.center, device=self.scene.device)
+        if self.side == "fixed":
+            return points, grid.center
+        return self.scene.chain(self.field).map_relative(points, grid.center)
+
+
+def described(
+    view: View, extractor: Extractor, names: Sequence[str], weights: Sequence[float], grid: Grid, subdivision: int
+) -> FeatureMap:
+    """All named features side by side on ``grid``, scaled so that squared distances add with the given weights.
+
+    Args:
+        weights: of the descriptors' costs; empty means 1.
+        subdivision: image voxels per voxel of ``grid`` along an axis, for descriptors that look at the warped image.
+    """
+    image = None
     maps = []
-    for name in names:
+    for name, weight in zip(names, weights or (1.0,) * len(names), strict=True):
         descriptor = extractor(name)
-        if pool > 1 and hasattr(descriptor, "pooled"):  # without ever holding all voxels' descriptors
-            maps.append(descriptor.pooled(image, pool).tensor)
+        if isinstance(descriptor, PairFeatures):
+            tensor = _averaged(view, descriptor, grid)
         else:
-            tensor = descriptor(image).tensor
-            maps.append(F.avg_pool3d(tensor, pool) if pool > 1 else tensor)
-    return FeatureMap(torch.cat(maps, 1), image.grid.strided(pool))
+            if image is None:
+                image = view.image(grid.subdivided(subdivision))
+            if subdivision > 1 and hasattr(descriptor, "pooled"):  # without ever holding all voxels' descriptors
+                tensor = descriptor.pooled(image, subdivision).tensor
+            else:
+                tensor = descriptor(image).tensor
+                tensor = F.avg_pool3d(tensor, subdivision) if subdivision > 1 else tensor
+        maps.append(tensor if weight == 1.0 else tensor * weight**0.5)
+    return FeatureMap(maps[0] if len(maps) == 1 else torch.cat(maps, 1), grid)
+
+
+def _averaged(view: View, features: PairFeatures, grid: Grid) -> torch.Tensor:
+    """Features at the voxels of ``grid``, means over those of a finer grid where they are made more finely."""
+    parts = max(1, round(min(grid.spacing) / features.spacing_mm))
+    tensors = []
+    for z0, z1 in slabs(grid, max(1, 400_000 // parts**3)):
+        low, size = (0, 0, z0), (*grid.size[:2], z1 - z0)
+        points, reference = view.points(grid.cropped(low, size).subdivided(parts))
+        tensor = features.at(view.side, points, reference)
+        tensors.append(F.avg_pool3d(tensor, parts) if parts > 1 else tensor)
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, 2)
 
 
 def solve_level(
@@ -123,14 +173,13 @@ def solve_level(
 ) -> DisplacementField:
     """Improve ``field`` by one level; returns the composed field on the level's control grid."""
     control = Grid.covering(scene.box, level.spacing)
-    image_grid = control.subdivided(level.subdivision)
     reach = control.padded(level.radius)
-    fixed = extract(level.features, extractor, scene.fixed_on(image_grid), level.subdivision).tensor
+    chosen = (extractor, level.features, level.weights)
+    fixed = described(View(scene, "fixed"), *chosen, control, level.subdivision).tensor
     weight = scene.weight_on(control)
     report(0.1)
     previous = None if field is None else field.on_grid(reach, fill=None)
-    moving_image = scene.moving_on(reach.subdivided(level.subdivision), previous)
-    moving = extract(level.features, extractor, moving_image, level.subdivision).tensor
+    moving = described(View(scene, "moving", previous), *chosen, reach, level.subdivision).tensor
     valid = scene.valid_on(reach, previous)
     report(0.25)
 
@@ -141,7 +190,8 @@ def solve_level(
             memory_budget=scene.memory_budget, dtype=scene.dtype,
         )
         return coupled_convex(
-            correlation, control.spacing, coupling_per_mm2=coupling, box_passes=box_passes, weight=first_weight,
+            correlation, control.spacing, coupling_per_mm2=coupling * level.coupling, box_passes=box_passes,
+            weight=first_weight,
             report=lambda fraction: report(start + (end - start) * fraction),
         )
 

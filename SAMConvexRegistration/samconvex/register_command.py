@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Choices are repeated from choices.py, which needs torch: help must come at once.
 STRENGTHS, QUALITIES = ("gentle", "standard", "strong"), ("fast", "standard", "best")
-ALWAYS = ("transform.h5", "inverse.h5", "warped.nii.gz", "report.json", "report.png")
+ALWAYS = ("transform.h5", "inverse.h5", "warped.nii.gz", "valid.nii.gz", "report.json", "report.png")
 LABELS, POINTS = "labels.nii.gz", "points.csv"
 
 # Shares of the time, for the bar: seconds of the stages of a chest CT pair on two cores.
@@ -42,6 +42,7 @@ EXPLANATION = """
 Align MOVING with FIXED and write into OUTDIR, all at once at the end:
   transform.h5    ITK transform, maps fixed points to moving points (LPS mm); inverse.h5 the other direction
   warped.nii.gz   MOVING on the grid of FIXED, pixel type kept
+  valid.nii.gz    1 where MOVING really had data, 0 where warped.nii.gz is filled up
   labels.nii.gz   the moving labels on the grid of FIXED, if --moving-labels is given
   points.csv      the moving points carried to FIXED, if --moving-points is given
   report.json     settings, times, memory, quality;  report.png the same for the eye
@@ -294,7 +295,7 @@ def _use_threads(threads: int | None) -> None:
 def _expected_bytes(inputs: _Inputs) -> int:
     """Upper estimate of what the results take: uncompressed images, two fields of float64 at 3 mm, the picture."""
     voxels = inputs.fixed.grid.voxel_count
-    images = voxels * inputs.moving.tensor.element_size()
+    images = voxels * (inputs.moving.tensor.element_size() + 1)
     if inputs.moving_labels is not None:
         images += voxels * inputs.moving_labels.tensor.element_size()
     # A margin of 30 mm on every side, where fields fade out.
@@ -313,9 +314,10 @@ def _write(
     from .volume import write_volume
 
     transform = result.fixed_to_moving
-    warped = transform.warp_volume(inputs.moving, inputs.fixed, report=stage(progress, "warp"))
+    warped, valid = transform.warp_with_validity(inputs.moving, inputs.fixed, report=stage(progress, "warp"))
     progress("write", 0.0)
     write_volume(warped, folder / "warped.nii.gz")
+    write_volume(valid, folder / "valid.nii.gz")
     progress("write", 0.3)
     if inputs.moving_labels is not None:
         write_volume(transform.warp_labels(inputs.moving_labels, inputs.fixed), folder / LABELS)

@@ -14,24 +14,29 @@ import torch.nn.functional as F
 
 from . import __version__, metrics
 from .diffusion import descend
+from .embedding_cache import embed_cached
 from .errors import InputError, ResourceError
-from .features import FeatureExtractor
+from .features import FeatureExtractor, PairFeatures
 from .features.mind import Mind
+from .features.sam import SamPair, looks_like_ct
 from .field import DisplacementField, dilated, smooth
 from .geometry import Grid
 from .memory import peak_memory_mib
 from .presets import Settings, forecast, get_settings, with_overrides
 from .progress import Progress, null_progress, stage
-from .pyramid import Extractor, Scene, extract, run_pyramid
+from .pyramid import Extractor, Scene, View, described, run_pyramid
 from .refine import optimize
 from .report import build_report
 from .robust_affine import limited
 from .transforms import AffineTransform, Transform
 from .volume import Volume, average_to, body_mask, check_volume, normalized_intensity, resample
+from .weights import SamModel, load_sam
 
 # Around the body: the skin's neighborhood tells where the body ends.
 _MARGIN_MM = 8.0
 _FADE_MM = 40.0
+# Below this share of the body seen in both images the user is warned.
+_LITTLE_OVERLAP_PERCENT = 50.0
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,8 @@ def register(
     settings = with_overrides(get_settings(preset), affine=affine, refine=refine)
     if features is not None:
         names = tuple(features.split("+"))
-        settings = replace(settings, levels=tuple(replace(level, features=names) for level in settings.levels))
+        levels = tuple(replace(level, features=names, weights=()) for level in settings.levels)
+        settings = replace(settings, levels=levels)
     if initial_transform is not None and affine is None:
         settings = replace(settings, affine="none")
     if settings.refine not in ("none", "adam", "diffusion"):
@@ -153,7 +159,8 @@ def register(
         moving_mask=None if moving_mask is None else _to(_dilated(_mask_or_body(moving, moving_mask)), chosen),
         memory_budget=_budget(max_memory_gib),
     )
-    extractor = _extractors(weights, chosen)
+    settings = _describable(settings, fixed_work, moving_work, weights, warnings)
+    extractor = _extractors(fixed_work, moving_work, weights, chosen, progress)
     deformation: DisplacementField | None = None
     if settings.levels:
         with clock("convex"):
@@ -325,11 +332,9 @@ def _embedding_affine(
 ) -> tuple[AffineTransform | None, dict]:
     """SAM-affine and its details; None, with a warning, where the embeddings cannot be used or are not sure."""
     from .affine_sam import CONFIDENT, sam_affine
-    from .features.sam import looks_like_ct
-    from .weights import load_sam
 
     model = load_sam(weights)
-    other = next((v for v in (fixed, moving) if model.modality == "ct" and not looks_like_ct(v)), None)
+    other = _not_for(model, fixed, moving)
     if other is not None:
         reason = f"{other.name} is no CT in Hounsfield units"
     else:
@@ -359,18 +364,46 @@ def _check_overlap(fixed: Volume, moving: Volume, initial: Transform, body: Volu
         )
 
 
-def _extractors(weights: str | os.PathLike | None, device: torch.device) -> Extractor:
-    """Descriptors by name, made on first use."""
-    made: dict[str, FeatureExtractor] = {}
+def _describable(
+    settings: Settings, fixed: Volume, moving: Volume, weights: str | os.PathLike | None, warnings: list[str]
+) -> Settings:
+    """Settings without embeddings where the images are not of the network's modality, if other features remain."""
+    if not any(name.startswith("sam") for level in settings.levels for name in level.features):
+        return settings
+    other = _not_for(load_sam(weights), fixed, moving)
+    if other is None:
+        return settings
+    levels = []
+    for level in settings.levels:
+        shares = zip(level.features, level.weights or (1.0,) * len(level.features), strict=True)
+        left = [(name, weight) for name, weight in shares if not name.startswith("sam")]
+        if not left:
+            raise InputError(f"SAM features need CT in Hounsfield units, not {other.name}; use --features mind.")
+        names, factors = zip(*left, strict=True)
+        levels.append(replace(level, features=names, weights=factors))
+    warnings.append(f"The embeddings were not compared ({other.name} is no CT in Hounsfield units).")
+    return replace(settings, levels=tuple(levels))
 
-    def get(name: str) -> FeatureExtractor:
+
+def _not_for(model: SamModel, fixed: Volume, moving: Volume) -> Volume | None:
+    """The image that is not of the network's modality, if any."""
+    return next((v for v in (fixed, moving) if model.modality == "ct" and not looks_like_ct(v)), None)
+
+
+def _extractors(
+    fixed: Volume, moving: Volume, weights: str | os.PathLike | None, device: torch.device, progress: Progress
+) -> Extractor:
+    """Descriptors by name, made on first use."""
+    made: dict[str, FeatureExtractor | PairFeatures] = {}
+
+    def get(name: str) -> FeatureExtractor | PairFeatures:
         if name not in made:
             if name == "mind":
                 made[name] = Mind()
-            elif name in ("sam", "sam-fine"):
-                from .features.sam import SamExtractor
-
-                made[name] = SamExtractor(weights, parts="both" if name == "sam" else "fine", device=device)
+            elif name in ("sam", "sam-fine", "sam-coarse"):
+                model = load_sam(weights)
+                first, second = (embed_cached(v, model, device=device, progress=progress) for v in (fixed, moving))
+                made[name] = SamPair(first, second, {"sam": "both"}.get(name, name.removeprefix("sam-")))
             elif name == "featcnn":
                 from .features.featcnn import FeatCnnExtractor, load_featcnn
 
@@ -381,7 +414,8 @@ def _extractors(weights: str | os.PathLike | None, device: torch.device) -> Extr
                 made[name] = DnsExtractor(load_masr(weights), device)
             else:
                 raise InputError(
-                    f"There is no feature {name!r}; choose mind, dns, featcnn, sam, sam-fine or a sum such as sam+mind."
+                    f"There is no feature {name!r}; choose mind, dns, featcnn, sam, sam-fine, sam-coarse or a sum such "
+                    "as sam+mind."
                 )
         return made[name]
 
@@ -401,9 +435,9 @@ def _refine(
     dense = grid.subdivided(parts)
     # Displaced samples may leave the box by a few centimeters.
     wide = grid.padded(int(24.0 / spacing)).subdivided(parts)
-    names = settings.levels[-1].features
-    fixed = extract(names, extractor, scene.fixed_on(dense.subdivided(pool)), pool)
-    moving = extract(names, extractor, scene.moving_on(wide.subdivided(pool), None), pool)
+    chosen = (extractor, settings.levels[-1].features, settings.levels[-1].weights)
+    fixed = described(View(scene, "fixed"), *chosen, dense, pool)
+    moving = described(View(scene, "moving"), *chosen, wide, pool)
     weight = scene.weight_on(dense)
     if by_adam:
         return optimize(deformation, fixed, moving, weight, adam, grid=grid, report=report)
@@ -482,6 +516,14 @@ def cell_determinants(tensor: torch.Tensor, grid: Grid) -> torch.Tensor:
     return torch.stack(result)[None]
 
 
+def _overlap_percent(fixed: Volume, moving: Volume, forward: Transform, body: Volume) -> float:
+    """Share of the fixed image's body (or mask) where the moving image has data."""
+    points = body.grid.voxels_to_points(body.tensor[0, 0].nonzero().flip(1).numpy())
+    points = points[fixed.grid.contains(points)]
+    points = points[:: max(1, len(points) // 50_000)]
+    return 100.0 * float(forward.reaches(moving, points).mean()) if len(points) else 0.0
+
+
 def measure(
     fixed: Volume, moving: Volume, start: Transform, forward: Transform, backward: Transform, jacobian: Volume | None,
     body: Volume, fixed_labels: Volume | None, moving_labels: Volume | None, fixed_points: np.ndarray | None,
@@ -489,10 +531,15 @@ def measure(
 ) -> dict:
     """The report's figures of quality."""
     voxels = body.tensor[0, 0].nonzero().flip(1).numpy()
-    sampled = voxels[:: max(1, len(voxels) // 5000)]
-    measured: dict = {
-        "inverse_consistency_mm": metrics.inverse_consistency(forward, backward, body.grid.voxels_to_points(sampled))
-    }
+    sampled = body.grid.voxels_to_points(voxels[:: max(1, len(voxels) // 5000)])
+    measured: dict = {"inverse_consistency_mm": metrics.inverse_consistency(forward, backward, sampled)}
+    overlap = _overlap_percent(fixed, moving, forward, body)
+    measured["overlap_percent"] = overlap
+    if overlap < _LITTLE_OVERLAP_PERCENT:
+        warnings.append(
+            f"{moving.name} shows only {overlap:.0f} % of what {fixed.name} shows of the body; beyond the overlap the "
+            "warped image is background and the transform a smooth continuation."
+        )
     if jacobian is None:
         measured["regularity"] = {"folding_percent": 0.0, "sdlogj": 0.0, "sdlogj_learn2reg": 0.0}
     else:

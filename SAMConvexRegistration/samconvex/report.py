@@ -37,6 +37,7 @@ def build_report(
     peak_memory_mib: float | None = None,
     regularity: Mapping[str, float] | None = None,
     inverse_consistency_mm: Mapping[str, float] | None = None,
+    overlap_percent: float | None = None,
     dice_initial: Mapping[int, float] | None = None,
     dice_final: Mapping[int, float] | None = None,
     tre_initial_mm: np.ndarray | None = None,
@@ -49,6 +50,7 @@ def build_report(
     Args:
         settings: a (nested) dataclass or mapping; written out so that the run can be repeated.
         regularity: ``folding_percent``, ``sdlogj`` and ``sdlogj_learn2reg``.
+        overlap_percent: share of the fixed image's body where the moving image has data.
         dice_initial, dice_final: overlap by label before and after.
         tre_initial_mm, tre_final_mm: (N,) distances of corresponding points before and after.
         further: additional top-level fields.
@@ -66,6 +68,7 @@ def build_report(
     report["peak_memory_mib"] = peak_memory_mib
     report |= dict(regularity or {})
     report["inverse_consistency_mm"] = inverse_consistency_mm
+    report["overlap_percent"] = overlap_percent
     if dice_initial or dice_final:
         report["dice"] = _dice_record(dice_initial, dice_final)
     if tre_initial_mm is not None or tre_final_mm is not None:
@@ -147,7 +150,7 @@ def schema_errors(report: Mapping[str, Any]) -> list[str]:
     need(seconds or {}, "total", number, "seconds.")
     for stage in need(seconds or {}, "stages", dict, "seconds.") or {}:
         need(seconds["stages"], stage, number, "seconds.stages.")
-    for key in ("peak_memory_mib", "folding_percent", "sdlogj", "sdlogj_learn2reg"):
+    for key in ("peak_memory_mib", "folding_percent", "sdlogj", "sdlogj_learn2reg", "overlap_percent"):
         need(report, key, number)
     inverse = need(report, "inverse_consistency_mm", dict)
     for key in INVERSE_KEYS:

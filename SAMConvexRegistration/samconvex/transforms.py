@@ -18,7 +18,7 @@ import torch
 from .errors import InputError, ResourceError
 from .field import DisplacementField
 from .geometry import Grid
-from .sampling import sample, slabs
+from .sampling import inside, sample, slabs
 from .volume import Volume
 
 
@@ -127,6 +127,34 @@ class Transform:
         fill = moving.background if background is None else background
         return self._warp(moving, like, "linear", fill, report)
 
+    def warp_with_validity(
+        self, moving: Volume, like: Volume | Grid, *, report: Callable[[float], None] | None = None
+    ) -> tuple[Volume, Volume]:
+        """:meth:`warp_volume` and :meth:`validity` in one pass."""
+        grid = like if isinstance(like, Grid) else like.grid
+        valid = torch.empty(1, 1, *grid.shape, dtype=torch.uint8)
+        warped = self._warp(moving, grid, "linear", moving.background, report, valid)
+        return warped, Volume(valid, grid, sitk.sitkUInt8)
+
+    def reaches(self, moving: Volume, points: np.ndarray) -> np.ndarray:
+        """(N,) bool: whether the moving image has data where (N, 3) LPS mm are mapped to; as :meth:`validity`."""
+        mapped = torch.from_numpy(self.map_points(points) - moving.grid.center)[None, None]
+        return _has_data(moving, _padding(moving), mapped, moving.grid.center)[0, 0, 0, 0].numpy()
+
+    def validity(self, moving: Volume, like: Volume | Grid) -> Volume:
+        """uint8 on the grid of ``like``: 1 where the moving image has data, 0 where a warped image holds background.
+
+        Data ends at the buffer (ITK's rule), and in a CT where scanners pad: at a minimum below -1024 HU.
+        """
+        grid = like if isinstance(like, Grid) else like.grid
+        valid = torch.empty(1, 1, *grid.shape, dtype=torch.uint8)
+        padding = _padding(moving)
+        for z0, z1 in slabs(grid):
+            points = grid.voxel_centers(z0, z1, reference=grid.center)
+            moved, reference = self.map_relative(points, grid.center)
+            valid[:, :, z0:z1] = _has_data(moving, padding, moved, reference)
+        return Volume(valid, grid, sitk.sitkUInt8)
+
     def warp_labels(
         self, labels: Volume, like: Volume | Grid, *, report: Callable[[float], None] | None = None
     ) -> Volume:
@@ -140,15 +168,20 @@ class Transform:
         mode: str,
         fill: float,
         report: Callable[[float], None] | None,
+        valid: torch.Tensor | None = None,
     ) -> Volume:
+        """``valid`` (uint8, the shape of the result) receives the validity."""
         grid = like if isinstance(like, Grid) else like.grid
         values = moving.tensor.float()
+        padding = None if valid is None else _padding(moving)
         output = torch.empty(1, 1, *grid.shape, dtype=moving.tensor.dtype)
         for z0, z1 in slabs(grid):
             points = grid.voxel_centers(z0, z1, reference=grid.center)
             moved, reference = self.map_relative(points, grid.center)
             block = sample(values, moving.grid, moved, reference=reference, mode=mode, fill=fill)
             output[:, :, z0:z1] = block if output.is_floating_point() else block.round_()
+            if valid is not None:
+                valid[:, :, z0:z1] = _has_data(moving, padding, moved, reference)
             if report is not None:
                 report(z1 / grid.size[2])
         return moving.with_tensor(output, grid)
@@ -204,6 +237,24 @@ class Transform:
             return cls(tuple(_parts(transform, like)))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
+
+
+def _padding(moving: Volume) -> torch.Tensor | None:
+    """Float (1, 1, D, H, W): 1 where a scanner filled up a CT with a value below all Hounsfield units; None without."""
+    lowest = moving.background
+    if moving.modality != "ct" or lowest >= -1024:
+        return None
+    return (moving.tensor == lowest).float()
+
+
+def _has_data(
+    moving: Volume, padding: torch.Tensor | None, points: torch.Tensor, reference: np.ndarray
+) -> torch.Tensor:
+    """Bool (1, 1, d, h, w): points (d, h, w, 3), LPS mm from ``reference``, that lie on a voxel with data."""
+    found = inside(moving.grid, moving.grid.normalized(points, reference))[None, None]
+    if padding is not None:
+        found = found & (sample(padding, moving.grid, points, reference=reference, mode="nearest", fill=1.0) < 0.5)
+    return found
 
 
 def _parts(transform: sitk.Transform, like: Grid | None) -> list[Part]:

@@ -22,14 +22,12 @@ from ..geometry import Grid
 from ..progress import Progress, stage
 from ..sampling import sample, slabs
 from ..volume import Volume, body_mask, resample
-from ..weights import SamModel, load_sam
+from ..weights import SamModel, SemanticModel, load_sam
 from . import FeatureMap
 
 _AIR_HU = -1000.0
 # Consecutive rows of a search index that are first judged together.
 BLOCK_ROWS = 16
-# What normalized_intensity() maps to [0, 1].
-CT_WINDOW = (-1000.0, 1000.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +194,7 @@ def embed(
     if model.modality == "ct" and not is_ct:
         raise InputError(f"{volume.name} is no CT in Hounsfield units, but the weights {model.name} were made for CT.")
     body = mask if mask is not None else body_mask(volume)
-    grid, inside, near = _body_grid(volume, body, model)
+    grid, inside, near = body_grid(volume, body, model)
     report(0.05)
     values = resample(volume, grid).tensor
     air = _AIR_HU if is_ct else float(values.min())
@@ -228,7 +226,7 @@ def looks_like_ct(volume: Volume) -> bool:
     return volume.modality == "ct" or volume.background <= -100
 
 
-def _body_grid(volume: Volume, body: Volume, model: SamModel) -> tuple[Grid, torch.Tensor, torch.Tensor]:
+def body_grid(volume: Volume, body: Volume, model: SamModel | SemanticModel) -> tuple[Grid, torch.Tensor, torch.Tensor]:
     """Grid around the body at the network's spacing, sizes at its multiples; body and body plus skin (bool)."""
     where = torch.nonzero(body.tensor[0, 0]).flip(1).double().numpy()
     if not len(where):
@@ -281,7 +279,7 @@ def _forward(
     low_precision = torch.float16 if device.type == "cuda" else torch.bfloat16
     autocast = torch.autocast(device.type, low_precision, enabled=device.type == "cuda" or cpu_has_bfloat16())
     fine_parts, coarse_parts = [], []
-    for z0, z1, first, last in _tiles(values.shape[2:], model):
+    for z0, z1, first, last in tiles(values.shape[2:], model):
         part = values[:, :, first:last].to(device).contiguous(memory_format=torch.channels_last_3d)
         with autocast:
             maps = network(part)
@@ -299,7 +297,7 @@ def _rows(features: torch.Tensor, first: int, last: int, stride: int) -> torch.T
     return features[:, :, first // stride : last // stride].half().contiguous()
 
 
-def _tiles(shape: torch.Size, model: SamModel) -> list[tuple[int, int, int, int]]:
+def tiles(shape: torch.Size, model: SamModel | SemanticModel) -> list[tuple[int, int, int, int]]:
     """Slices (z0, z1) that a tile answers for and (first, last) that it sees; all at the network's multiple."""
     depth, plane = shape[0], shape[1] * shape[2]
     step = model.multiple[2]
@@ -312,51 +310,55 @@ def _tiles(shape: torch.Size, model: SamModel) -> list[tuple[int, int, int, int]
     ]
 
 
-def on_grid(embedding: SamEmbedding, grid: Grid, parts: str = "both") -> FeatureMap:
-    """Unit descriptors on another grid; zero vectors outside the embedded region.
+class SamPair:
+    """Embeddings of two volumes as features of the solvers, read where points come to lie.
+
+    The original extracts them again from the warped image at every level. Reading the embeddings made once for the
+    affine costs a fifth of that, and registers no worse (figures in Testing/benchmarks/README.md).
+
+    Attributes:
+        spacing_mm: see :class:`samconvex.features.PairFeatures`.
+        kept: share of the squared distances between descriptors that the reduced channels keep.
 
     Args:
         parts: "fine", "coarse" or "both" (joined; dot products are the mean of both cosines).
-    """
-    output = None
-    device = embedding.device
-    for z0, z1 in slabs(grid, 300_000):
-        points = grid.voxel_centers(z0, z1, reference=grid.center, device=device)
-        maps = [getattr(embedding, name) for name in (("fine", "coarse") if parts == "both" else (parts,))]
-        vectors = [F.normalize(_sample_map(part, points, grid.center), dim=1) for part in maps]
-        block = vectors[0] if len(vectors) == 1 else torch.cat(vectors, 1).mul_(0.5**0.5)
-        inside = sample(
-            embedding.body.float()[None, None], embedding.fine.grid, points,
-            reference=grid.center, mode="nearest", fill=0.0,
-        )
-        block *= (inside > 0).to(block)
-        if output is None:
-            output = torch.empty(1, block.shape[1], *grid.shape, device=device)
-        output[:, :, z0:z1] = block
-    assert output is not None
-    return FeatureMap(output, grid)
-
-
-@dataclass(frozen=True)
-class SamExtractor:
-    """SAM as a feature extractor of the solvers: a CT normalized to [0, 1] on a working grid -> unit descriptors on it.
-
-    Attributes:
-        model: loaded network, registry name or file; None is the shipped one.
-        parts: "fine", "coarse" or "both".
+        channels: descriptors are projected on this many principal directions of both volumes; 0 keeps all.
     """
 
-    model: SamModel | str | os.PathLike | None = None
-    parts: str = "both"
-    device: torch.device | str = "cpu"
+    spacing_mm = 6.0
 
-    def __call__(self, volume: Volume) -> FeatureMap:
-        """Embed ``volume`` and return (1, C, D, H, W) unit descriptors on its own grid, zero outside the body."""
-        return self.pooled(volume, 1)
+    def __init__(self, fixed: SamEmbedding, moving: SamEmbedding, parts: str = "both", channels: int = 32) -> None:
+        self._embeddings = {"fixed": fixed, "moving": moving}
+        self._parts = ("fine", "coarse") if parts == "both" else (parts,)
+        self._projection: torch.Tensor | None = None
+        self.kept = 1.0
+        if channels and channels < sum(getattr(fixed, part).tensor.shape[1] for part in self._parts):
+            self._projection, self.kept = self._principal(channels)
 
-    def pooled(self, volume: Volume, factor: int) -> FeatureMap:
-        """The descriptors at the centers of blocks of ``factor``^3 voxels, instead of their mean, to save memory."""
-        lower, upper = CT_WINDOW
-        hounsfield = volume.with_tensor(volume.tensor.float().cpu() * (upper - lower) + lower)
-        embedding = embed(hounsfield, self.model, device=self.device)
-        return on_grid(embedding, volume.grid.strided(factor), self.parts)
+    def at(self, side: str, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
+        """See :class:`samconvex.features.PairFeatures`; zero outside the body."""
+        embedding = self._embeddings[side]
+        vectors = self._vectors(embedding, points, reference)
+        if self._projection is not None:
+            shape = vectors.shape
+            vectors = (self._projection @ vectors.flatten(2)[0]).view(1, -1, *shape[2:])
+        inside = sample(embedding.body.float()[None, None], embedding.fine.grid, points, reference=reference, fill=0.0)
+        return vectors.mul_(inside > 0.5)
+
+    def _vectors(self, embedding: SamEmbedding, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
+        maps = [F.normalize(_sample_map(getattr(embedding, part), points, reference), dim=1) for part in self._parts]
+        return maps[0] if len(maps) == 1 else torch.cat(maps, 1).mul_(0.5**0.5)
+
+    def _principal(self, channels: int) -> tuple[torch.Tensor, float]:
+        """(channels, C) projection that keeps most of the scatter of both bodies' descriptors, and that share."""
+        drawn = []
+        for embedding in self._embeddings.values():
+            places = embedding.body.nonzero().flip(1)
+            places = places[:: max(1, len(places) // 4000)]
+            grid = embedding.fine.grid
+            points = grid.voxel_centers(reference=grid.center, device=embedding.device)
+            x, y, z = places.T
+            drawn.append(self._vectors(embedding, points[z, y, x][None, None], grid.center)[0, :, 0, 0])
+        vectors = torch.cat(drawn, 1)
+        energy, directions = torch.linalg.eigh(torch.cov(vectors))
+        return directions[:, -channels:].T.contiguous(), float(energy[-channels:].sum() / energy.sum())

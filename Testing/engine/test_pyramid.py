@@ -1,0 +1,133 @@
+"""Features of both images on the solver's grids: warped and described, or read where points come to lie."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from engine.sam_fixtures import GRID, random_model, textured_body
+from samconvex.features import FeatureMap
+from samconvex.features.sam import SamPair, embed
+from samconvex.geometry import Grid
+from samconvex.pyramid import Level, Scene, View, described, run_pyramid
+from samconvex.transforms import AffineTransform, Transform
+from samconvex.volume import Volume, normalized_intensity
+
+SHIFT = np.array([12.0, -8.0, 4.0])
+CONTROL = Grid.covering(GRID.center + np.array([[-50.0, -40.0, -50.0], [50.0, 40.0, 50.0]]), 8.0)
+
+
+@pytest.fixture(scope="module")
+def bodies() -> tuple[Volume, Volume]:
+    """A body, and the same one further along ``SHIFT``."""
+    body = textured_body(0)
+    return body, replace(body, grid=replace(GRID, origin=tuple(np.add(GRID.origin, SHIFT))))
+
+
+@pytest.fixture(scope="module")
+def embeddings(bodies):
+    return tuple(embed(volume, random_model()) for volume in bodies)
+
+
+def scene_of(bodies: tuple[Volume, Volume], initial: Transform | None = None) -> Scene:
+    images = (volume.with_tensor(normalized_intensity(volume)) for volume in bodies)
+    box = GRID.center + np.array([[-60.0, -50.0, -60.0], [60.0, 50.0, 60.0]])
+    return Scene(*images, initial or Transform(), box)
+
+
+def relative(points: np.ndarray, reference: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(points - reference, dtype=torch.float32)[None, None]
+
+
+def test_embeddings_are_read_in_each_images_own_frame(embeddings) -> None:
+    pair = SamPair(*embeddings, channels=0)
+    points = GRID.center + np.random.default_rng(0).uniform(-40, 40, (200, 3))
+    here = pair.at("fixed", relative(points, GRID.center), GRID.center)
+    there = pair.at("moving", relative(points + SHIFT, GRID.center), GRID.center)
+    elsewhere = pair.at("moving", relative(points, GRID.center), GRID.center)
+    assert float(here.square().sum(1).mean()) == pytest.approx(1.0, abs=0.01)
+    assert float((here * there).sum(1).mean()) > 0.98
+    assert float((here * elsewhere).sum(1).mean()) < 0.8
+
+
+def test_outside_the_body_a_descriptor_is_zero(embeddings) -> None:
+    pair = SamPair(*embeddings)
+    corner = relative(GRID.corners()[:1] + 4.0, GRID.center)
+    assert not pair.at("fixed", corner, GRID.center).any()
+    assert pair.at("fixed", relative(GRID.center[None], GRID.center), GRID.center).any()
+
+
+def test_fewer_channels_keep_the_share_of_the_distances_they_state(embeddings) -> None:
+    points = GRID.center + np.random.default_rng(1).uniform(-50, 50, (400, 3))
+    read = [
+        SamPair(*embeddings, channels=channels).at("fixed", relative(points, GRID.center), GRID.center)[0, :, 0, 0]
+        for channels in (0, 8)
+    ]
+    whole, reduced = (torch.pdist(vectors.T).square() for vectors in read)
+    pair = SamPair(*embeddings, channels=8)
+    assert read[1].shape[0] == 8
+    assert 0.3 < pair.kept < 0.999
+    assert float(reduced.sum() / whole.sum()) == pytest.approx(pair.kept, abs=0.05)
+    assert bool((reduced <= whole + 1e-4).all())
+
+
+class _Ramp:
+    """A descriptor of the image: its intensities, times a factor."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __call__(self, volume: Volume) -> FeatureMap:
+        return FeatureMap(volume.tensor * self.factor, volume.grid)
+
+
+def test_weights_multiply_the_costs_of_their_descriptors(bodies) -> None:
+    scene = scene_of(bodies)
+    descriptors = {"one": _Ramp(1.0), "three": _Ramp(3.0)}
+    distances = []
+    for weights in ((), (2.0, 0.5)):
+        fixed, moving = (
+            described(View(scene, side), descriptors.__getitem__, ("one", "three"), weights, CONTROL, 2).tensor
+            for side in ("fixed", "moving")
+        )
+        distances.append((fixed - moving).square())
+    torch.testing.assert_close(distances[1][:, 0], 2.0 * distances[0][:, 0])
+    torch.testing.assert_close(distances[1][:, 1], 0.5 * distances[0][:, 1])
+
+
+class _Checker:
+    """Features of both images: +1 and -1 in alternating blocks of 4 mm along x."""
+
+    spacing_mm = 4.0
+
+    def at(self, side: str, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
+        cell = torch.div(points[..., 0] + float(reference[0]) - CONTROL.origin[0] + 4.0, 4.0, rounding_mode="floor")
+        return (1.0 - 2.0 * (cell % 2))[None, None]
+
+
+def test_finer_features_are_averaged_on_a_coarse_grid(bodies) -> None:
+    view = View(scene_of(bodies), "fixed")
+    read = described(view, lambda _: _Checker(), ("checker",), (), CONTROL, 1).tensor
+    torch.testing.assert_close(read, torch.zeros_like(read))
+
+
+@pytest.mark.parametrize("names", [("sam",), ("sam-fine",)])
+def test_embeddings_alone_find_a_shift(bodies, embeddings, names: tuple[str, ...]) -> None:
+    pair = SamPair(*embeddings, "both" if names == ("sam",) else "fine")
+    levels = (Level(12.0, 2, features=names), Level(6.0, 2, features=names))
+    field = run_pyramid(scene_of(bodies), lambda _: pair, levels, coupling=0.01)
+    found = field.map_points(GRID.center[None] + np.array([[0, 0, 0], [20, 10, -10], [-20, -10, 15.0]]))
+    expected = GRID.center + np.array([[0, 0, 0], [20, 10, -10], [-20, -10, 15.0]]) + SHIFT
+    assert np.abs(found - expected).max() < 2.5
+
+
+def test_the_moving_points_go_through_the_initial_transform(bodies, embeddings) -> None:
+    start = Transform((AffineTransform(np.eye(3), SHIFT),))
+    pair = SamPair(*embeddings)
+    fixed, moving = (
+        described(View(scene_of(bodies, start), side), lambda _: pair, ("sam",), (), CONTROL, 1).tensor
+        for side in ("fixed", "moving")
+    )
+    assert float((fixed - moving).square().sum(1).mean()) < 0.02
