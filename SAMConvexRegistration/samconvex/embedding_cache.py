@@ -23,7 +23,7 @@ from .features.sam import SamEmbedding, embed
 from .geometry import Grid
 from .progress import Progress
 from .volume import Volume
-from .weights import SamModel, load_sam, user_folder
+from .weights import SamModel, SemanticModel, load_sam, user_folder
 
 LOGGER = logging.getLogger(__name__)
 _FORMAT = 1
@@ -81,7 +81,7 @@ def clear(disk: bool = False) -> None:
             path.unlink(missing_ok=True)
 
 
-def content_key(volume: Volume, model: SamModel, mask: Volume | None = None) -> str:
+def content_key(volume: Volume, model: SamModel | SemanticModel, mask: Volume | None = None) -> str:
     """Checksum, hexadecimal, of everything an embedding depends on."""
     digest = hashlib.sha256(f"{_FORMAT}|{model.sha256}".encode())
     for part in (volume, mask):

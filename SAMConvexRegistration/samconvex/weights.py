@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError, ResourceError
-from .networks import sam_compact, sam_official
+from .networks import sam_compact, sam_official, semantic
 
 DEFAULT_SAM = "sam-ct"
+DEFAULT_SEMANTIC = "semantic-ct"
 INDEX = "index.json"
 # Weights of 3D networks stay far below this; it keeps a wrong file from filling memory.
 LARGEST_FILE = 4 * 2**30
@@ -81,6 +82,19 @@ class SamModel:
     modality: str
     sha256: str
     calibration: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class SemanticModel:
+    """An organ network; attributes as those of :class:`SamModel`."""
+
+    name: str
+    network: semantic.SemanticNet
+    sha256: str
+    spacing_mm: float
+    multiple: tuple[int, int, int]
+    tile_voxels: int = 3_000_000
+    halo: int = 32
 
 
 def user_folder() -> Path:
@@ -273,6 +287,28 @@ def load_sam(name_or_path: str | os.PathLike | None = None) -> SamModel:
     if isinstance(found, WeightsEntry) and model.sha256 != found.sha256:
         raise InputError(f"{path} is not the file that was {found.origin} (checksum); install or import it again.")
     return model
+
+
+def load_semantic(name_or_path: str | os.PathLike | None = None) -> SemanticModel:
+    """Organ network by name or file; None is the shipped one.
+
+    Raises:
+        InputError: as :func:`load_content`.
+    """
+    wanted = name_or_path or DEFAULT_SEMANTIC
+    content = load_content(wanted, semantic.CHECKPOINT_FORMAT, semantic.CHECKPOINT_VERSION)
+    try:
+        network = semantic.SemanticNet(**content["config"])
+        network.load_state_dict(content["state_dict"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{wanted} holds damaged organ network weights; train or import them again.") from error
+    return semantic_model(network, Path(wanted).stem, file_sha256(path_of(wanted)))
+
+
+def semantic_model(network: semantic.SemanticNet, name: str, digest: str) -> SemanticModel:
+    """Wrap an organ network that is already in memory (training, tests)."""
+    network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return SemanticModel(name, network, digest, network.spacing_mm, (network.multiple,) * 3)
 
 
 @lru_cache(maxsize=3)

@@ -44,14 +44,14 @@ PREPROCESSING: dict[str, Any] = {
 }
 
 
-def _space_to_depth(x: Tensor) -> Tensor:
+def space_to_depth(x: Tensor) -> Tensor:
     """(B, 1, D, H, W) -> (B, 8, D/2, H/2, W/2)."""
     b, c, d, h, w = x.shape
     x = x.reshape(b, c, d // 2, 2, h // 2, 2, w // 2, 2)
     return x.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, c * 8, d // 2, h // 2, w // 2)
 
 
-class _ConvNorm(nn.Sequential):
+class ConvNorm(nn.Sequential):
     """Convolution, batch norm and optionally ReLU; batch norm so that crops and whole volumes are treated alike."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> None:
@@ -65,11 +65,11 @@ class _ConvNorm(nn.Sequential):
         super().__init__(*layers)
 
 
-class _ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = _ConvNorm(channels, channels)
-        self.second = _ConvNorm(channels, channels, relu=False)
+        self.first = ConvNorm(channels, channels)
+        self.second = ConvNorm(channels, channels, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(self.first(x)), inplace=True)
@@ -112,19 +112,19 @@ class SAMCompact(nn.Module):
             "coarse_stride": self.coarse_stride,
             "multiple": self.multiple,
         }
-        self.stem = _ConvNorm(8, widths[0])
+        self.stem = ConvNorm(8, widths[0])
         self.stages = nn.ModuleList()
         for level in range(4):
             stage: list[nn.Module] = []
             if level:
-                stage.append(_ConvNorm(widths[level - 1], widths[level], kernel=2, stride=2))
-            stage += [_ResidualBlock(widths[level]) for _ in range(blocks[level])]
+                stage.append(ConvNorm(widths[level - 1], widths[level], kernel=2, stride=2))
+            stage += [ResidualBlock(widths[level]) for _ in range(blocks[level])]
             self.stages.append(nn.Sequential(*stage))
         # Top-down path: a learned 2x2x2 deconvolution brings each level up to the next finer one, which it is added to.
         self.up = nn.ModuleList([nn.ConvTranspose3d(widths[k + 1], widths[k], 2, 2) for k in range(3)])
-        self.merge = nn.ModuleList([_ConvNorm(widths[k], widths[k]) for k in (1, 2)])
-        self.fine_head = nn.Sequential(_ConvNorm(widths[0], fine_channels), nn.Conv3d(fine_channels, fine_channels, 1))
-        self.coarse_head = nn.Sequential(_ConvNorm(widths[2], widths[2]), nn.Conv3d(widths[2], coarse_channels, 1))
+        self.merge = nn.ModuleList([ConvNorm(widths[k], widths[k]) for k in (1, 2)])
+        self.fine_head = nn.Sequential(ConvNorm(widths[0], fine_channels), nn.Conv3d(fine_channels, fine_channels, 1))
+        self.coarse_head = nn.Sequential(ConvNorm(widths[2], widths[2]), nn.Conv3d(widths[2], coarse_channels, 1))
 
     @staticmethod
     def feature_center_offset(stride: int) -> float:
@@ -137,7 +137,7 @@ class SAMCompact(nn.Module):
             raise ValueError(
                 f"input must be (B, 1, D, H, W) with sizes that are multiples of {self.multiple}, not {tuple(x.shape)}"
             )
-        x = self.stem(_space_to_depth(x).contiguous(memory_format=torch.channels_last_3d))
+        x = self.stem(space_to_depth(x).contiguous(memory_format=torch.channels_last_3d))
         levels = []
         for stage in self.stages:
             x = stage(x)

@@ -17,8 +17,9 @@ PHANTOM = "phantom"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument(
-        "network", choices=["sam", "masr", "featcnn", "suits"], help="what to train: sam, the anatomical embedding "
-        "of CT; masr, descriptors alike across modalities; featcnn, a replicator of MIND; suits, featcnn end to end",
+        "network", choices=["sam", "masr", "featcnn", "suits", "semantic"],
+        help="what to train: sam, the anatomical embedding of CT; masr, descriptors alike across modalities; featcnn, "
+        "a replicator of MIND; suits, featcnn end to end; semantic, organ probabilities from label maps",
     )  # fmt: skip
     parser.add_argument(
         "--data", required=True, metavar="DIR",
@@ -85,10 +86,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_small(args: argparse.Namespace, output: Path) -> int:
     """The recipes that share :mod:`samconvex.training.loop`."""
-    from . import masr, suits
+    from . import masr, semantic, suits
     from .loop import read_settings
 
-    kind = masr.MasrSettings if args.network == "masr" else suits.SuitsSettings
+    kinds = {"masr": masr.MasrSettings, "semantic": semantic.SemanticSettings}
+    kind = kinds.get(args.network, suits.SuitsSettings)
     settings: Any = read_settings(kind, Path(args.config) if args.config else None)
     if args.threads is not None:
         settings.threads = max(1, args.threads)
@@ -102,6 +104,8 @@ def _run_small(args: argparse.Namespace, output: Path) -> int:
     data = None if args.data == PHANTOM else Path(args.data)
     if isinstance(settings, masr.MasrSettings):
         result = masr.train(data, output, settings=settings, **options)
+    elif isinstance(settings, semantic.SemanticSettings):
+        result = semantic.train(data, output, settings=settings, **options)
     else:
         result = suits.train(data, output, end_to_end=args.network == "suits", settings=settings, **options)
     print(f"{output}: {result['step']} steps in {result['seconds'] / 60:.1f} minutes")

@@ -63,10 +63,12 @@ def run_loop(
     resume: bool,
     validate: Callable[[], dict[str, float]],
     progress: Callable[[str, float, str], None],
+    rate: Callable[[float], float] = lambda fraction: 1.0,
 ) -> dict[str, Any]:
     """Adam on ``step``'s loss until ``steps`` or ``minutes`` are used up; the weights lie in ``output`` afterwards.
 
     ``NAME.log.jsonl`` and ``NAME.resume.pt`` appear next to it. A ``step`` may return None where a draw was unusable.
+    ``rate`` scales the learning rate by the share of the run that is done.
 
     Returns:
         ``step``, ``seconds``, and ``validation`` with the figures before and after.
@@ -106,6 +108,8 @@ def run_loop(
     try:
         while number < steps and seconds < budget:
             drawn = step(generator)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * rate(max(number / steps, seconds / budget))
             if drawn is not None and bool(torch.isfinite(drawn[0])):
                 optimizer.zero_grad(set_to_none=True)
                 drawn[0].backward()

@@ -1,0 +1,298 @@
+"""Training of the organ network: ``samconvex train semantic``; needs CTs with label maps that may be incomplete.
+
+Weak supervision: an organ that a case does not label has no loss there, and neither has the rest of a tubular organ
+(spinal cord, esophagus) below its last contour, which ends where the planning ended, not where the organ does. Cases
+without labels can serve as negatives for organs that their region does not contain.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+from ..features.sam import cpu_has_bfloat16
+from ..networks.semantic import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, HU_RANGE, ORGANS, SemanticNet, prepare
+from .augmentation import augment_curve, augment_hu
+from .images import Image, load_images, phantom_images
+from .loop import run_loop
+from .views import random_view
+
+LOGGER = logging.getLogger(__name__)
+_AIR = HU_RANGE[0]
+_TISSUE = -300
+# Voxels of an organ in a batch below which its overlap says nothing.
+_LEAST_VOXELS = 20
+_PLACES = 400
+
+
+@dataclass
+class SemanticSettings:
+    """Recipe.
+
+    Attributes:
+        include, exclude: patterns of relative paths to take and of case names never to touch.
+        validation: case names held out; their Dice is measured before and after.
+        organs: names of the labels 1, 2, ...
+        tubular: labels whose lower end is arbitrary.
+        negatives: patterns of case names -> labels that cannot be there; the others are unknown in these cases.
+        negative_share: how often a crop is drawn from those.
+        organ_share: how often a crop is centered near a labeled organ instead of anywhere in the body.
+        shapes: crops in voxels (z, y, x), multiples of 16; one is drawn per step.
+        widths, blocks, detail: see networks/semantic.py.
+        scale, rotation_deg, elastic_voxels, cut_probability, intensity: augmentation; see views.py and augmentation.py.
+        cross_entropy: weight against the soft Dice loss.
+        learning_rate, warmup: peak, and the share of the run before it; a cosine leads down to a hundredth.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    organs: tuple[str, ...] = ORGANS
+    tubular: tuple[int, ...] = (2, 5)
+    negatives: dict[str, list[int]] = field(default_factory=dict)
+    negative_share: float = 0.1
+    organ_share: float = 0.75
+    spacing_mm: float = 3.0
+    shapes: tuple[tuple[int, int, int], ...] = ((64, 64, 64), (80, 64, 64), (64, 64, 80))
+    widths: tuple[int, ...] = (32, 64, 64, 96)
+    blocks: tuple[int, ...] = (1, 2, 2, 1)
+    detail: int = 16
+    batch: int = 2
+    scale: tuple[float, float] = (0.85, 1.18)
+    rotation_deg: float = 12.0
+    elastic_voxels: float = 1.5
+    cut_probability: float = 0.3
+    intensity: float = 1.0
+    cross_entropy: float = 5.0
+    learning_rate: float = 2e-3
+    warmup: float = 0.02
+    bfloat16: bool = True
+    threads: int = 2
+    seed: int = 0
+
+
+@dataclass
+class Example:
+    """An image with what is known about it.
+
+    Attributes:
+        hu: int16 (1, 1, D, H, W), identity direction.
+        labels: uint8 of the same shape, or None.
+        known: bool (organs, D): slices in which the labels tell where the organ is and where not.
+        places: (n, 3) voxels (z, y, x) of each labeled organ, and of the body under 0.
+    """
+
+    name: str
+    hu: Tensor
+    labels: Tensor | None
+    known: Tensor
+    places: dict[int, Tensor]
+
+
+def make_example(image: Image, settings: SemanticSettings) -> Example | None:
+    """What an image teaches; None where that is nothing."""
+    lower, upper = HU_RANGE
+    hu = (image.values.float() * (upper - lower) + lower).round().to(torch.int16)
+    known = torch.zeros(len(settings.organs), hu.shape[2], dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+
+    def spread(mask: Tensor) -> Tensor:
+        voxels = mask.nonzero()
+        return voxels[torch.randperm(len(voxels), generator=generator)[:_PLACES]]
+
+    places = {0: spread(hu[0, 0] > _TISSUE)}
+    # What is labeled in such a case is something else, a tumor for example.
+    absent = [numbers for pattern, numbers in settings.negatives.items() if fnmatch.fnmatch(image.name, pattern)]
+    labels = None if absent else image.labels
+    for numbers in absent:
+        known[[number - 1 for number in numbers]] = True
+    if labels is not None:
+        for label in range(1, len(settings.organs) + 1):
+            mask = labels[0, 0] == label
+            slices = mask.flatten(1).any(1).nonzero()[:, 0]
+            if len(slices):
+                known[label - 1, int(slices[0]) if label in settings.tubular else 0 :] = True
+                places[label] = spread(mask)
+    if not len(places[0]) or not bool(known.any()):
+        LOGGER.warning("left out: %s says nothing about any organ", image.name)
+        return None
+    return Example(image.name, hu, labels, known, places)
+
+
+def truth(example: Example) -> tuple[Tensor, Tensor]:
+    """Whether each voxel is in each organ, and whether that is known: uint8 (1, organs, D, H, W) both."""
+    count, shape = len(example.known), example.hu.shape[2:]
+    known = example.known[None, :, :, None, None].to(torch.uint8).expand(1, count, *shape)
+    if example.labels is None:
+        return torch.zeros_like(known), known
+    numbers = torch.arange(1, count + 1, dtype=torch.uint8).view(1, -1, 1, 1, 1)
+    return (example.labels == numbers).to(torch.uint8), known
+
+
+class Source:
+    """Draws augmented crops.
+
+    Args:
+        examples: at least one.
+    """
+
+    def __init__(self, examples: list[Example], settings: SemanticSettings) -> None:
+        self.settings = settings
+        self.labeled = [e for e in examples if e.labels is not None]
+        self.negatives = [e for e in examples if e.labels is None]
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Network input (B, 1, d, h, w), organ shares and known (B, organs, d, h, w), float32."""
+        shape = self.settings.shapes[self._index(len(self.settings.shapes), generator)]
+        crops = [self._crop((shape[0], shape[1], shape[2]), generator) for _ in range(self.settings.batch)]
+        images, targets, known = (torch.cat(part) for part in zip(*crops, strict=True))
+        return images, targets, known
+
+    def _crop(self, shape: tuple[int, int, int], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        s = self.settings
+        is_negative = not self.labeled or bool(self.negatives) and self._share(generator) < s.negative_share
+        members = self.negatives if is_negative else self.labeled
+        example = members[self._index(len(members), generator)]
+        labels = sorted(example.places)[1:]
+        chosen = labels[self._index(len(labels), generator)] if labels and self._share(generator) < s.organ_share else 0
+        places = example.places[chosen]
+        center = places[self._index(len(places), generator)].float()
+        center = center + (torch.rand(3, generator=generator) - 0.5) * 0.7 * torch.tensor(shape)
+        view = random_view(
+            center,
+            shape,
+            generator,
+            scale=s.scale,
+            rotation_deg=s.rotation_deg,
+            elastic_voxels=s.elastic_voxels,
+            cut_probability=s.cut_probability,
+        )
+        image = augment_hu(view.sample(example.hu, _AIR), generator, s.intensity)
+        image = augment_curve(prepare(image), generator, s.intensity)
+        # Outside of the image and in what was cut off, nothing is known.
+        sampled = view.sample(torch.cat(truth(example), 1), 0.0)
+        target, known = sampled.chunk(2, 1)
+        return image, target, (known > 0.99).float()
+
+    @staticmethod
+    def _index(count: int, generator: torch.Generator) -> int:
+        return int(torch.randint(count, (1,), generator=generator))
+
+    @staticmethod
+    def _share(generator: torch.Generator) -> float:
+        return float(torch.rand(1, generator=generator))
+
+
+def organ_loss(logits: Tensor, target: Tensor, known: Tensor, cross_entropy: float) -> tuple[Tensor, dict[str, float]]:
+    """Cross-entropy plus soft Dice per organ over the voxels where it is known.
+
+    Args:
+        logits, target, known: (B, organs, d, h, w); the target in [0, 1], known 0 or 1.
+    """
+    dims = (0, 2, 3, 4)
+    voxels = known.sum(dims)
+    entropy = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * known).sum(dims)
+    entropy = (entropy / voxels.clamp(min=1)).sum() / (voxels > 0).sum().clamp(min=1)
+    inside = torch.sigmoid(logits) * known
+    target = target * known
+    size = target.sum(dims)
+    dice = (2 * (inside * target).sum(dims) + 1) / (inside.sum(dims) + size + 1)
+    seen = size >= _LEAST_VOXELS
+    overlap = (dice * seen).sum() / seen.sum().clamp(min=1)
+    loss = cross_entropy * entropy
+    if bool(seen.any()):
+        loss = loss + 1 - overlap
+    return loss, {"entropy": float(entropy.detach())}
+
+
+@torch.no_grad()
+def held_out_dice(network: SemanticNet, examples: list[Example]) -> dict[str, float]:
+    """Dice of whole images at probability 0.5: per organ the mean over cases that label it, and the mean of those."""
+    was_training = network.training
+    network.eval()
+    found: dict[str, list[float]] = {}
+    for example in examples:
+        shape = example.hu.shape[2:]
+        padding = [(-n) % network.multiple for n in shape]
+        image = F.pad(prepare(example.hu.float()), (0, padding[2], 0, padding[1], 0, padding[0]))
+        logits = network(image)[:, :, : shape[0], : shape[1], : shape[2]]
+        target, known = truth(example)
+        inside = (logits > 0) & (known > 0)
+        target = (target > 0) & (known > 0)
+        both, sizes = ((x.sum((0, 2, 3, 4))) for x in (inside & target, target))
+        total = inside.sum((0, 2, 3, 4)) + sizes
+        for k, organ in enumerate(network.organs):
+            if int(sizes[k]):
+                found.setdefault(organ, []).append(2 * float(both[k]) / float(total[k]))
+    network.train(was_training)
+    means = {organ: round(sum(v) / len(v), 4) for organ, v in found.items()}
+    return {**means, "mean": round(sum(means.values()) / len(means), 4)} if means else {}
+
+
+def train(
+    data: Path | None,
+    output: Path,
+    *,
+    settings: SemanticSettings,
+    minutes: float | None = None,
+    steps: int | None = None,
+    resume: bool = False,
+    start_from: Path | None = None,
+    progress: Callable[[str, float, str], None] = lambda stage, fraction, message: None,
+) -> dict[str, Any]:
+    """Train on the labeled CTs of a folder; ``data`` None draws invented torsos.
+
+    Raises:
+        InputError: unusable data, settings or files.
+    """
+    if any(n % SemanticNet.multiple for shape in settings.shapes for n in shape):
+        raise InputError(f"the crops ('shapes') must be multiples of {SemanticNet.multiple} voxels along every axis.")
+    torch.manual_seed(settings.seed)
+    torch.set_num_threads(settings.threads)
+    if data is None:
+        images = phantom_images(4, settings.spacing_mm)
+        validation: tuple[str, ...] = settings.validation or (images[-1].name,)
+    else:
+        images = load_images(
+            data, spacing=settings.spacing_mm, include=list(settings.include), exclude=list(settings.exclude),
+            progress=lambda fraction, message: progress("data", fraction, message),
+        )  # fmt: skip
+        validation = settings.validation
+    made = (make_example(image, settings) for image in images if image.modality == "ct")
+    examples = [example for example in made if example is not None]
+    training = [e for e in examples if e.name not in validation]
+    held_out = [e for e in examples if e.name in validation]
+    if not any(e.labels is not None for e in training):
+        raise InputError("no labeled CT is left to train on; a label map is to lie next to NAME_ct as NAME_seg.")
+    network = SemanticNet(settings.widths, settings.blocks, settings.detail, settings.organs, settings.spacing_mm)
+    if start_from is not None:
+        from ..weights import load_semantic
+
+        network = load_semantic(start_from).network.requires_grad_(True)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    source = Source(training, settings)
+
+    def step(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        image, target, known = source.draw(generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16 and cpu_has_bfloat16()):
+            logits = network(image)
+        return organ_loss(logits, target, known, settings.cross_entropy)
+
+    def rate(fraction: float) -> float:
+        return min(1.0, 0.05 + fraction / settings.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fraction)))
+
+    return run_loop(
+        network, step, output, form=CHECKPOINT_FORMAT, version=CHECKPOINT_VERSION, settings=settings,
+        learning_rate=settings.learning_rate, minutes=minutes, steps=steps or 100_000, resume=resume,
+        validate=lambda: held_out_dice(network, held_out), progress=progress, rate=rate,
+    )  # fmt: skip
