@@ -328,37 +328,42 @@ class SamPair:
     spacing_mm = 6.0
 
     def __init__(self, fixed: SamEmbedding, moving: SamEmbedding, parts: str = "both", channels: int = 32) -> None:
-        self._embeddings = {"fixed": fixed, "moving": moving}
-        self._parts = ("fine", "coarse") if parts == "both" else (parts,)
-        self._projection: torch.Tensor | None = None
+        vectors = [_part_vectors(embedding, parts) for embedding in (fixed, moving)]
         self.kept = 1.0
-        if channels and channels < sum(getattr(fixed, part).tensor.shape[1] for part in self._parts):
-            self._projection, self.kept = self._principal(channels)
+        if channels and channels < vectors[0].shape[1]:
+            projection, self.kept = _principal(vectors, channels)
+            vectors = [each @ projection.to(each.dtype) for each in vectors]
+        self._maps = {
+            side: FeatureMap(_dense(embedding, each), embedding.fine.grid)
+            for side, embedding, each in zip(("fixed", "moving"), (fixed, moving), vectors, strict=True)
+        }
 
     def at(self, side: str, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
         """See :class:`samconvex.features.PairFeatures`; zero outside the body."""
-        embedding = self._embeddings[side]
-        vectors = self._vectors(embedding, points, reference)
-        if self._projection is not None:
-            shape = vectors.shape
-            vectors = (self._projection @ vectors.flatten(2)[0]).view(1, -1, *shape[2:])
-        inside = sample(embedding.body.float()[None, None], embedding.fine.grid, points, reference=reference, fill=0.0)
-        return vectors.mul_(inside > 0.5)
+        described = self._maps[side]
+        return sample(described.tensor, described.grid, points, reference=reference, fill=0.0)
 
-    def _vectors(self, embedding: SamEmbedding, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
-        maps = [F.normalize(_sample_map(getattr(embedding, part), points, reference), dim=1) for part in self._parts]
-        return maps[0] if len(maps) == 1 else torch.cat(maps, 1).mul_(0.5**0.5)
 
-    def _principal(self, channels: int) -> tuple[torch.Tensor, float]:
-        """(channels, C) projection that keeps most of the scatter of both bodies' descriptors, and that share."""
-        drawn = []
-        for embedding in self._embeddings.values():
-            places = embedding.body.nonzero().flip(1)
-            places = places[:: max(1, len(places) // 4000)]
-            grid = embedding.fine.grid
-            points = grid.voxel_centers(reference=grid.center, device=embedding.device)
-            x, y, z = places.T
-            drawn.append(self._vectors(embedding, points[z, y, x][None, None], grid.center)[0, :, 0, 0])
-        vectors = torch.cat(drawn, 1)
-        energy, directions = torch.linalg.eigh(torch.cov(vectors))
-        return directions[:, -channels:].T.contiguous(), float(energy[-channels:].sum() / energy.sum())
+def _part_vectors(embedding: SamEmbedding, parts: str) -> torch.Tensor:
+    """(V, C) unit descriptors of the body's voxels."""
+    vectors = embedding.search.vectors
+    fine = embedding.fine.tensor.shape[1]
+    if parts == "both":
+        return vectors
+    # Joined vectors hold either part at a length of sqrt(1/2).
+    return (vectors[:, :fine] if parts == "fine" else vectors[:, fine:]) * 2**0.5
+
+
+def _principal(vectors: list[torch.Tensor], channels: int) -> tuple[torch.Tensor, float]:
+    """(C, channels) projection that keeps most of the scatter of both bodies' descriptors, and that share."""
+    drawn = torch.cat([each[:: max(1, len(each) // 4000)] for each in vectors]).float()
+    energy, directions = torch.linalg.eigh(torch.cov(drawn.T))
+    return directions[:, -channels:].contiguous(), float(energy[-channels:].sum() / energy.sum())
+
+
+def _dense(embedding: SamEmbedding, vectors: torch.Tensor) -> torch.Tensor:
+    """(1, C, d, h, w) float32 on the fine grid, zero outside the body."""
+    grid = embedding.fine.grid
+    output = torch.zeros(grid.voxel_count, vectors.shape[1], device=vectors.device)
+    output[embedding.search.voxels] = vectors.float()
+    return output.T.contiguous().view(1, -1, *grid.shape)
