@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--suite registration|landmarks|tracking] ...``: further arguments go to the suite."""
+"""``python -m benchmarks [--suite NAME] ...``: further arguments go to the suite."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-SUITES = ("registration", "landmarks", "tracking", "multimodal")
+SUITES = ("registration", "landmarks", "tracking", "multimodal", "publish")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

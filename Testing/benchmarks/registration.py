@@ -24,7 +24,8 @@ from .assess import assess
 from .job import common_start, is_prepared, prepare
 from .pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
 from .peers import METHODS as PEERS
-from .tables import markdown, summarize, time_ratios
+from .publish import commands_of, publish, remember_command
+from .tables import compare, markdown, summarize, time_ratios
 
 HERE = Path(__file__).resolve().parent
 PEERS_ENVIRONMENT = REPOSITORY / ".venv-peers"
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2, help="for every method (default 2)")
     parser.add_argument("--untimed", action="store_true", help="record no times: the machine is busy with other work")
     parser.add_argument("--no-peers", action="store_true", help="only our own methods")
+    parser.add_argument("--publish", action="store_true", help="then write RESULTS.md here from what DIR holds")
     chosen = parser.parse_args(arguments)
     methods = [name for name in chosen.methods if not (chosen.no_peers and name in PEERS)]
     unknown = [name for name in methods if name not in PEERS and preset_of(name, "ct-inter-patient") is None]
@@ -70,11 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record = run_process(command_of(method, pair.preset, job, output, chosen.threads), output, chosen.threads)
         return {key: item for key, item in record.items() if not (chosen.untimed and key in TIMES)}
 
+    remember_command(chosen.output, "registration", sys.argv[1:] if arguments is None else arguments)
     records = run_all(pairs, methods, chosen.output, launch, resume=chosen.resume, starts=chosen.starts)
     document = write_results(chosen.output)
-    if PEERS_ENVIRONMENT.exists():
-        draw(chosen.output)
+    draw(chosen.output / "registration.json")
     print(markdown(document))
+    if chosen.publish:
+        publish(chosen.output)
     return int(any("failed" in record for record in records))
 
 
@@ -90,8 +94,7 @@ def preset_of(method: str, default: str) -> str | None:
 def command_of(method: str, default_preset: str, job: Path, output: Path, threads: int) -> list[str]:
     """The process of one run."""
     if method in PEERS:
-        python = PEERS_ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-        return [str(python), str(HERE / "peers.py"), method, str(job), str(output), "--threads", str(threads)]
+        return [str(peers_python()), str(HERE / "peers.py"), method, str(job), str(output), "--threads", str(threads)]
     preset = preset_of(method, default_preset)
     if preset is None:
         raise ValueError(f"unknown method {method!r}")
@@ -204,7 +207,9 @@ def write_results(output: Path) -> dict:
     ))
     document = {
         "machine": describe_machine(),
+        "commands": commands_of(output),
         "summary": summarize(records),
+        "comparisons": compare(records),
         "time_ratios": time_ratios(records),
         "records": records,
     }
@@ -213,11 +218,16 @@ def write_results(output: Path) -> dict:
     return document
 
 
-def draw(output: Path) -> None:
-    """registration.png, by matplotlib in the peers' environment."""
-    python = PEERS_ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    words = [str(HERE / "plot.py"), str(output / "registration.json"), str(output / "registration.png")]
-    subprocess.run([str(python), *words], check=False)
+def draw(document: Path) -> None:
+    """The picture of a suite's document beside it, by matplotlib in the peers' environment; none without that."""
+    if PEERS_ENVIRONMENT.exists():
+        words = [str(HERE / "plot.py"), str(document), str(document.with_suffix(".png"))]
+        subprocess.run([str(peers_python()), *words], check=False)
+
+
+def peers_python() -> Path:
+    """The interpreter of the peers' environment."""
+    return PEERS_ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def describe_machine() -> str:
@@ -246,9 +256,8 @@ def create_peers_environment() -> None:
         return
     print("Installing the peers into .venv-peers (about 3 GB, minutes) ...", flush=True)
     subprocess.run([sys.executable, "-m", "venv", str(PEERS_ENVIRONMENT)], check=True)
-    python = PEERS_ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(REQUIREMENTS)]
-    subprocess.run(install, check=True)
+    install = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(REQUIREMENTS)]
+    subprocess.run([str(peers_python()), *install], check=True)
     stamp.write_text(wanted)
 
 

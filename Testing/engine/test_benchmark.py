@@ -184,7 +184,7 @@ def test_means_leave_out_failed_pairs_and_count_them():
 
 def test_every_table_line_has_the_same_number_of_cells():
     rows = [{"method": "a", "Dice": 0.5}, {"method": "b", "TRE mm mean": 1.0}]
-    lines = tables._table(rows, ("method",))
+    lines = tables.table(rows, ("method",))
     assert {line.count("|") for line in lines} == {4}
 
 
