@@ -18,7 +18,7 @@ from .features import FeatureExtractor, FeatureMap, PairFeatures
 from .field import DisplacementField, smooth
 from .geometry import Grid
 from .progress import Progress, stage
-from .sampling import inside, slabs
+from .sampling import inside, interpolate, slabs
 from .transforms import Transform
 from .volume import Volume, resample
 
@@ -66,14 +66,6 @@ class Scene:
     memory_budget: int = 1 << 30
     dtype: torch.dtype = torch.float32
 
-    def fixed_on(self, grid: Grid) -> Volume:
-        """Fixed image on a working grid."""
-        return resample(self.fixed, grid, fill=0.0)
-
-    def moving_on(self, grid: Grid, field: DisplacementField | None) -> Volume:
-        """Moving image pulled through the initial transform and ``field``."""
-        return self.chain(field).warp_volume(self.moving, grid, background=0.0)
-
     def chain(self, field: DisplacementField | None) -> Transform:
         return Transform((() if field is None else (field,)) + self.initial.parts)
 
@@ -110,8 +102,28 @@ class View:
     side: str
     field: DisplacementField | None = None
 
-    def image(self, grid: Grid) -> Volume:
-        return self.scene.fixed_on(grid) if self.side == "fixed" else self.scene.moving_on(grid, self.field)
+    def image(self, grid: Grid, parts: int) -> Volume:
+        """Linear interpolation on ``grid`` subdivided into ``parts`` along each axis, 0 outside the image.
+
+        Places are computed on ``grid`` and interpolated between: both maps are linear there but for the field's kinks.
+        """
+        source = self.scene.fixed if self.side == "fixed" else self.scene.moving
+        dense = grid.subdivided(parts)
+        output = torch.empty(1, 1, *dense.shape, device=self.scene.device)
+        for z0, z1 in slabs(grid, max(1, 2_000_000 // parts**3)):
+            # One more slice on either side to interpolate between.
+            low, high = (max(z0 - 1, 0), min(z1 + 1, grid.size[2])) if parts > 1 else (z0, z1)
+            points, reference = self.points(grid.cropped((0, 0, low), (*grid.size[:2], high - low)))
+            places = source.grid.normalized(points, reference)
+            if parts > 1:
+                spread = _continued(places.permute(3, 0, 1, 2)[None])
+                spread = F.interpolate(spread, scale_factor=parts, mode="trilinear")[0].permute(1, 2, 3, 0)
+                first = (z0 - low + 1) * parts
+                places = spread[first : first + (z1 - z0) * parts, parts:-parts, parts:-parts]
+            block = interpolate(source.tensor, places)
+            block.masked_fill_(~inside(source.grid, places)[None, None], 0.0)
+            output[:, :, z0 * parts : z1 * parts] = block
+        return source.with_tensor(output, dense)
 
     def points(self, grid: Grid) -> tuple[torch.Tensor, np.ndarray]:
         """Where the voxels of ``grid`` lie in the image's own frame: (d, h, w, 3) relative to the reference."""
@@ -119,6 +131,16 @@ class View:
         if self.side == "fixed":
             return points, grid.center
         return self.scene.chain(self.field).map_relative(points, grid.center)
+
+
+def _continued(places: torch.Tensor) -> torch.Tensor:
+    """(1, C, D, H, W) with one more voxel on every side, continued linearly."""
+    for axis in (2, 3, 4):
+        first, last = places.narrow(axis, 0, 1), places.narrow(axis, -1, 1)
+        if places.shape[axis] > 1:
+            first, last = 2 * first - places.narrow(axis, 1, 1), 2 * last - places.narrow(axis, -2, 1)
+        places = torch.cat([first, places, last], axis)
+    return places
 
 
 def described(
@@ -138,7 +160,7 @@ def described(
             tensor = _averaged(view, descriptor, grid)
         else:
             if image is None:
-                image = view.image(grid.subdivided(subdivision))
+                image = view.image(grid, subdivision)
             if subdivision > 1 and hasattr(descriptor, "pooled"):  # without ever holding all voxels' descriptors
                 tensor = descriptor.pooled(image, subdivision).tensor
             else:

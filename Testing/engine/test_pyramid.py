@@ -10,6 +10,7 @@ import torch
 from engine.sam_fixtures import GRID, random_model, textured_body
 from samconvex.features import FeatureMap
 from samconvex.features.sam import SamPair, embed
+from samconvex.field import DisplacementField
 from samconvex.geometry import Grid
 from samconvex.pyramid import Level, Scene, View, described, run_pyramid
 from samconvex.transforms import AffineTransform, Transform
@@ -96,6 +97,23 @@ def test_weights_multiply_the_costs_of_their_descriptors(bodies) -> None:
         distances.append((fixed - moving).square())
     torch.testing.assert_close(distances[1][:, 0], 2.0 * distances[0][:, 0])
     torch.testing.assert_close(distances[1][:, 1], 0.5 * distances[0][:, 1])
+
+
+def test_an_image_on_a_subdivided_grid_is_the_one_sampled_there(bodies) -> None:
+    turn = np.array([[0.98, -0.2, 0.0], [0.2, 0.97, 0.05], [0.0, -0.05, 1.02]])
+    scene = scene_of(bodies, Transform((AffineTransform(turn, GRID.center - turn @ GRID.center + SHIFT),)))
+    wave = torch.sin(torch.arange(CONTROL.voxel_count * 3.0)).view(1, 3, *CONTROL.shape)
+    bend = DisplacementField(2.0 * wave, CONTROL)
+    for view, chain, source in (
+        (View(scene, "fixed"), Transform(), scene.fixed),
+        (View(scene, "moving"), scene.initial, scene.moving),
+        (View(scene, "moving", bend), scene.chain(bend), scene.moving),
+    ):
+        direct = chain.warp_volume(source, CONTROL.subdivided(2), background=0.0).tensor
+        quick = view.image(CONTROL, 2).tensor
+        # Beyond the field's own samples its values end and the shortcut continues them.
+        inner = (..., *(slice(2, -2),) * 3)
+        torch.testing.assert_close(quick[inner], direct[inner], atol=2e-3, rtol=0)
 
 
 class _Checker:
