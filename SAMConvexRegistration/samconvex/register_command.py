@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .volume import Volume
 
 # Choices are repeated from choices.py, which needs torch: help must come at once.
+PROTECTIONS = ("rigid", "volume")
 STRENGTHS, QUALITIES = ("gentle", "standard", "strong"), ("fast", "standard", "best")
 ALWAYS = ("transform.h5", "inverse.h5", "warped.nii.gz", "valid.nii.gz", "report.json", "report.png")
 LABELS, POINTS = "labels.nii.gz", "points.csv"
@@ -74,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--initial-transform", metavar="F", help="ITK transform to start from, fixed to moving")
     method.add_argument("--fixed-mask", metavar="F", help="only this region of FIXED counts")
     method.add_argument("--moving-mask", metavar="F", help="only this region of MOVING counts")
+    method.add_argument(
+        "--protect", metavar="F", help="label map on FIXED: bodies that must not be deformed, such as bone, lesions"
+    )
+    method.add_argument(
+        "--protect-mode", choices=PROTECTIONS, default="rigid", help="bodies stay rigid, or only keep their volume"
+    )
     method.add_argument("--weights", metavar="NAME|FILE", help="network weights (default: the shipped ones)")
 
     carried = parser.add_argument_group("labels and points")
@@ -140,6 +147,7 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
         args.initial_transform,
         args.fixed_mask,
         args.moving_mask,
+        args.protect,
     ]
     check_output_folder(args.output, names=names, overwrite=args.overwrite, inputs=sources)
     from .choices import adjusted
@@ -164,6 +172,8 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
         initial_transform=inputs.initial_transform,
         fixed_mask=inputs.fixed_mask,
         moving_mask=inputs.moving_mask,
+        protect_mask=inputs.protect_mask,
+        protect_mode=args.protect_mode,
         fixed_labels=inputs.fixed_labels,
         moving_labels=inputs.moving_labels,
         fixed_points=inputs.paired_fixed,
@@ -219,6 +229,7 @@ class _Inputs:
     initial_transform: Any
     fixed_mask: Volume | None
     moving_mask: Volume | None
+    protect_mask: Volume | None
     fixed_labels: Volume | None
     moving_labels: Volume | None
     fixed_points: PointSet | None
@@ -249,6 +260,7 @@ class _Inputs:
                 volume = reader(path) if path else None
                 maps[f"{side}_{kind}"] = volume
                 notes.append(grid_note(volume, images[side]) if volume else None)
+        protected = read_labels(args.protect) if args.protect else None
         for side, listed in points.items():
             if listed is not None:
                 known = listed.positions[listed.defined]
@@ -268,6 +280,7 @@ class _Inputs:
             start,
             maps["fixed_mask"],
             maps["moving_mask"],
+            protected,
             maps["fixed_labels"],
             maps["moving_labels"],
             points["fixed"],

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from . import __version__, metrics
 from .diffusion import descend
@@ -19,11 +18,13 @@ from .errors import InputError, ResourceError
 from .features import FeatureExtractor, PairFeatures
 from .features.mind import Mind
 from .features.sam import SamPair, looks_like_ct
-from .field import DisplacementField, dilated, smooth
+from .field import DisplacementField, dilated
+from .folding import without_folds
 from .geometry import Grid
 from .memory import peak_memory_mib
 from .presets import Settings, forecast, get_settings, with_overrides
 from .progress import Progress, null_progress, stage
+from .protect import MODES, RESIDUAL_MM, protect
 from .pyramid import Extractor, Scene, View, described, run_pyramid
 from .refine import optimize
 from .report import build_report
@@ -82,6 +83,8 @@ def register(
     initial_transform: Transform | None = None,
     fixed_mask: Volume | None = None,
     moving_mask: Volume | None = None,
+    protect_mask: Volume | None = None,
+    protect_mode: str = "rigid",
     fixed_labels: Volume | None = None,
     moving_labels: Volume | None = None,
     fixed_points: np.ndarray | None = None,
@@ -101,6 +104,9 @@ def register(
             "sam+mind").
         initial_transform: maps fixed points to moving points; the affine stage then runs only if ``affine`` is given.
         fixed_mask, moving_mask: only nonzero voxels count; on any grid.
+        protect_mask: bodies of the fixed image that must not be deformed, such as bone or a lesion; every connected
+            part of every label is one, see :func:`samconvex.protect.protect`.
+        protect_mode: "rigid" or "volume" (shape may change, volume not).
         fixed_labels, moving_labels: label maps on any grid; their overlap goes into the report.
         fixed_points, moving_points: corresponding (N, 3) LPS mm; their distances go into the report.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -125,6 +131,8 @@ def register(
         settings = replace(settings, affine="none")
     if settings.refine not in ("none", "adam", "diffusion"):
         raise InputError(f"There is no refinement {settings.refine!r}; choose none, adam or diffusion.")
+    if protect_mode not in MODES:
+        raise InputError(f"There is no protection {protect_mode!r}; choose one of: {', '.join(MODES)}.")
     check_volume(fixed)
     check_volume(moving)
     chosen = _device(device)
@@ -172,8 +180,16 @@ def register(
         with clock("refine"):
             deformation = _refine(scene, extractor, settings, deformation, stage(progress, "refine"))
     with clock("finish"):
-        result, jacobian = _finish(fixed, initial, deformation, settings, fixed_body, stage(progress, "finish"))
-    forward, backward = result
+        deformation = _final_field(fixed, initial, deformation, settings, protect_mask is not None)
+        progress("finish", 0.3)
+        protected: list[dict] = []
+        if deformation is not None and protect_mask is not None:
+            deformation, protected = protect(
+                deformation, initial, protect_mask, protect_mode, stage(progress, "finish", 0.3, 0.5)
+            )
+            warnings += _protection_warnings(protected)
+        forward, backward = _both_ways(initial, deformation, stage(progress, "finish", 0.5))
+        jacobian = None if deformation is None else Volume(deformation.jacobian_determinant(), deformation.grid)
 
     with clock("measure"):
         measured = measure(
@@ -192,7 +208,10 @@ def register(
         stage_seconds=clock.seconds,
         peak_memory_mib=peak_memory_mib(),
         warnings=warnings,
-        further={"affine": affine_details} if affine_details else None,
+        further={
+            **({"affine": affine_details} if affine_details else {}),
+            **({"protected": {"mode": protect_mode, "bodies": protected}} if protected else {}),
+        },
         **measured,
     )
     progress("done", 1.0)
@@ -446,74 +465,42 @@ def _refine(
     return descend(deformation, fixed, moving, weight, diffusion, grid=grid, report=report)
 
 
-def _finish(
-    fixed: Volume, initial: Transform, deformation: DisplacementField | None, settings: Settings, body: Volume,
-    report: Callable[[float], None],
-) -> tuple[tuple[Transform, Transform], Volume | None]:
-    """The field on its final grid, free of folds, and the inverse."""
-    if deformation is None:
-        return (initial, initial.inverse()), None
-    deformation = DisplacementField(deformation.tensor.cpu(), deformation.grid)
-    corners = np.concatenate([fixed.grid.corners(), deformation.grid.corners()])
+def _final_field(
+    fixed: Volume, initial: Transform, deformation: DisplacementField | None, settings: Settings, needed: bool
+) -> DisplacementField | None:
+    """The field on its final grid, free of folds; without a deformation None, or zeros if it is ``needed``."""
+    if deformation is None and not needed:
+        return None
+    corners = fixed.grid.corners()
+    if deformation is not None:
+        deformation = DisplacementField(deformation.tensor.cpu(), deformation.grid)
+        corners = np.concatenate([corners, deformation.grid.corners()])
     grid = Grid.covering(corners, settings.field_spacing, margin_mm=2 * settings.field_spacing)
+    if deformation is None:
+        return DisplacementField.zeros(grid)
     deformation = deformation.embedded(grid, _FADE_MM)
-    report(0.2)
-    if settings.fold_free:
-        deformation = without_folds(deformation)
-    report(0.4)
-    inverse = deformation.inverse(report=lambda fraction: report(0.4 + 0.6 * fraction))
-    jacobian = Volume(deformation.jacobian_determinant(), grid)
-    forward = Transform((deformation, *initial.parts))
-    return (forward, Transform((*initial.inverse().parts, inverse))), jacobian
+    return without_folds(deformation) if settings.fold_free else deformation
 
 
-def without_folds(deformation: DisplacementField, least: float = 0.05, rounds: int = 30) -> DisplacementField:
-    """Smooth a field wherever its local volume ratio is below ``least``, until that holds nowhere.
-
-    Every corner of every cell is tested, so the trilinear map between the samples does not fold either. Smoothing
-    widens each round; should it not suffice, the displacement shrinks as a whole.
-    """
-    tensor, grid = deformation.tensor.clone(), deformation.grid
-    for number in range(rounds):
-        bad = cell_determinants(tensor, grid).amin(1, keepdim=True) < least
-        where = bad[0, 0].nonzero()
-        if not len(where):
-            return DisplacementField(tensor, grid)
-        reach, passes = 1 + number // 4, 1 + number // 6
-        # Work on the part of the field that changes only.
-        margin = reach + passes + 3
-        low = (where.amin(0) - margin).clamp(min=0).tolist()
-        high = (where.amax(0) + margin + 1).tolist()
-        z, y, x = (slice(int(first), int(last)) for first, last in zip(low, high, strict=True))
-        part = (..., z, y, x)
-        weight = smooth(dilated(bad[part], reach).float(), 2)
-        tensor[part] += weight * (smooth(tensor[part], passes) - tensor[part])
-    while bool((cell_determinants(tensor, grid) < least).any()):
-        tensor = tensor * 0.9
-    return DisplacementField(tensor, grid)
+def _both_ways(
+    initial: Transform, deformation: DisplacementField | None, report: Callable[[float], None]
+) -> tuple[Transform, Transform]:
+    """The map and its inverse."""
+    if deformation is None:
+        return initial, initial.inverse()
+    inverse = deformation.inverse(report=report)
+    return Transform((deformation, *initial.parts)), Transform((*initial.inverse().parts, inverse))
 
 
-def cell_determinants(tensor: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """(1, 8, D, H, W) Jacobian determinants from the one-sided differences of the eight cells around each sample.
-
-    ``grid`` must have identity direction.
-    """
-    differences = []
-    for axis, dim in ((0, 4), (1, 3), (2, 2)):
-        step = tensor.diff(dim=dim) / grid.spacing[axis]
-        edge = [0, 0, 0, 0, 0, 0]
-        forward_pad, backward_pad = list(edge), list(edge)
-        forward_pad[2 * axis + 1] = 1
-        backward_pad[2 * axis] = 1
-        differences.append((F.pad(step, forward_pad), F.pad(step, backward_pad)))
-    result = []
-    for corner in range(8):
-        gx, gy, gz = (differences[a][(corner >> a) & 1][0] for a in range(3))
-        a, b, c = gx[0] + 1, gx[1], gx[2]
-        d, e, f = gy[0], gy[1] + 1, gy[2]
-        g, h, i = gz[0], gz[1], gz[2] + 1
-        result.append(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
-    return torch.stack(result)[None]
+def _protection_warnings(bodies: list[dict]) -> list[str]:
+    loose = sorted({body["label"] for body in bodies if body["residual_mm"] > RESIDUAL_MM})
+    if not loose:
+        return []
+    worst = max(body["residual_mm"] for body in bodies)
+    return [
+        f"Protected label {', '.join(map(str, loose))} could not be kept exactly (up to {worst:.1f} mm off): bodies "
+        "lie too close together or would fold the tissue between them; protect fewer, or outline them apart."
+    ]
 
 
 def _overlap_percent(fixed: Volume, moving: Volume, forward: Transform, body: Volume) -> float:

@@ -90,6 +90,7 @@ def test_register_writes_all_results_and_reports_progress(registered: tuple[Path
         "report.json",
         "report.png",
         "transform.h5",
+        "valid.nii.gz",
         "warped.nii.gz",
     ]
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
@@ -123,6 +124,22 @@ def test_plain_simpleitk_reproduces_the_warped_image(
     difference = sitk.GetArrayFromImage(expected) - sitk.GetArrayFromImage(warped)
     # One rounding to whole HU, plus float32 at steep edges; single voxels at the very border may fall on either side.
     assert np.quantile(np.abs(difference), 0.999) <= 1.0
+
+
+def test_the_validity_mask_marks_where_simpleitk_finds_the_moving_image(
+    pair: Path, registered: tuple[Path, subprocess.CompletedProcess]
+) -> None:
+    fixed, moving = (sitk.ReadImage(str(pair / f"{name}.nii.gz")) for name in ("fixed", "moving"))
+    valid = sitk.ReadImage(str(registered[0] / "valid.nii.gz"))
+    assert valid.GetPixelID() == sitk.sitkUInt8 and valid.GetSize() == fixed.GetSize()
+    ones = sitk.Image(moving.GetSize(), sitk.sitkUInt8) + 1
+    ones.CopyInformation(moving)
+    transform = sitk.ReadTransform(str(registered[0] / "transform.h5"))
+    expected = sitk.GetArrayFromImage(sitk.Resample(ones, fixed, transform, sitk.sitkNearestNeighbor, 0.0))
+    assert 0.2 < expected.mean() < 0.95
+    assert (sitk.GetArrayFromImage(valid) != expected).mean() < 1e-3
+    report = json.loads((registered[0] / "report.json").read_text())
+    assert 50.0 < report["overlap_percent"] < 100.0
 
 
 def test_points_go_through_the_inverse_transform(
@@ -184,7 +201,8 @@ def test_evaluate_gives_the_figures_of_the_report(
     assert main(words) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())
     report = json.loads((registered[0] / "report.json").read_text())
-    for key in ("dice", "tre_mm", "folding_percent", "sdlogj", "sdlogj_learn2reg", "inverse_consistency_mm"):
+    scalars = ("folding_percent", "sdlogj", "sdlogj_learn2reg", "overlap_percent")
+    for key in ("dice", "tre_mm", "inverse_consistency_mm", *scalars):
         expected = report[key] if isinstance(report[key], dict) else {key: report[key]}
         found = figures[key] if isinstance(figures[key], dict) else {key: figures[key]}
         for name, value in expected.items():
@@ -211,6 +229,7 @@ def test_overwrite_replaces_results_and_drops_those_that_no_longer_apply(
         "report.png",
         "theirs.txt",
         "transform.h5",
+        "valid.nii.gz",
         "warped.nii.gz",
     ]
 

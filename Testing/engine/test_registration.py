@@ -13,13 +13,14 @@ from samconvex import metrics, registration
 from samconvex.errors import Cancelled, InputError, ResourceError
 from samconvex.features.mind import Mind
 from samconvex.field import DisplacementField, smooth
+from samconvex.folding import cell_determinants, without_folds
 from samconvex.geometry import Grid
 from samconvex.known_warps import breathing_warp
 from samconvex.phantom import Phantom, make_phantom
 from samconvex.presets import PRESETS, forecast, get_settings
+from samconvex.protect import rigid_fit
 from samconvex.pyramid import Level, Scene, run_pyramid
 from samconvex.refine import AdamSettings
-from samconvex.registration import cell_determinants, without_folds
 from samconvex.report import schema_errors
 from samconvex.transforms import AffineTransform, Transform
 from samconvex.volume import Volume, body_mask, resample
@@ -185,6 +186,39 @@ def test_tissue_at_the_edge_of_the_moving_mask_still_counts(phantom: Phantom, br
     assert (beyond[:, :2] > 5.0).all() and (beyond < 15.0).all()
 
 
+def test_a_protected_organ_stays_rigid_and_the_report_says_how_well(phantom: Phantom, breath) -> None:
+    liver = phantom.labels.with_tensor((phantom.labels.tensor == 6).to(torch.uint8))
+    result = sc.register(phantom.ct, breath[0], preset=QUICK, protect_mask=liver)
+    points = liver.grid.voxels_to_points(liver.tensor[0, 0].nonzero().flip(1).numpy())
+    moved = result.fixed_to_moving.map_points(points)
+    assert np.linalg.norm(moved - rigid_fit(points, moved).map_points(points), axis=1).max() < 0.1
+    (body,) = result.report["protected"]["bodies"]
+    assert body["residual_mm"] < 0.1 < body["deformation_removed_mm"]
+    assert result.report["folding_percent"] == 0.0
+    back = result.moving_to_fixed.map_points(moved)
+    assert np.linalg.norm(back - points, axis=1).mean() < 0.05
+
+
+def test_a_partial_field_of_view_is_measured_said_and_not_pulled_at_its_edge(
+    phantom: Phantom, breath, inside: np.ndarray
+) -> None:
+    moving, truth = breath
+    depth = moving.grid.size[2] // 3
+    start = moving.grid.voxels_to_points(np.array([[0, 0, moving.grid.size[2] - depth]]))[0]
+    grid = replace(moving.grid, size=(*moving.grid.size[:2], depth), origin=tuple(start))
+    upper = Volume(moving.tensor[:, :, -depth:], grid, moving.pixel_id, "upper third")
+    settings = replace(QUICK, refine="adam", adam=AdamSettings(spacing=8.0, iterations=15))
+    result = sc.register(phantom.ct, upper, preset=settings)
+    assert 20.0 < result.report["overlap_percent"] < 45.0
+    assert any("upper third shows only" in warning for warning in result.report["warnings"])
+    seen = upper.grid.contains(truth.map_points(inside))
+    whole = sc.register(phantom.ct, moving, preset=settings)
+    assert whole.report["overlap_percent"] > 90.0 and not whole.report["warnings"]
+    assert error(result.fixed_to_moving, truth, inside[seen]) < 1.2 * error(
+        whole.fixed_to_moving, truth, inside[seen]
+    )
+
+
 def test_labels_on_another_grid_are_resampled_by_position_and_said(phantom: Phantom, breath) -> None:
     other = resample(phantom.labels, phantom.ct.grid.with_spacing(4.0), mode="nearest")
     result = sc.register(
@@ -247,6 +281,7 @@ def test_a_memory_limit_below_need_is_refused_before_work_starts(phantom: Phanto
         ({"affine": "magic"}, "no affine stage 'magic'"),
         ({"features": "magic"}, "no feature 'magic'"),
         ({"device": "abacus"}, "no device 'abacus'"),
+        ({"protect_mode": "soft"}, "no protection 'soft'"),
     ],
 )
 def test_unknown_names_are_refused_with_the_choices(phantom: Phantom, arguments: dict, message: str) -> None:

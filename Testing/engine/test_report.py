@@ -50,6 +50,7 @@ def _full(volume: Volume) -> dict:
         peak_memory_mib=peak_memory_mib(),
         regularity={"folding_percent": 0.0, "sdlogj": 0.1, "sdlogj_learn2reg": 0.05},
         inverse_consistency_mm={"mean": 0.1, "p95": 0.2, "max": 0.3},
+        overlap_percent=98.5,
         dice_initial={1: 0.25, 2: 0.75},
         dice_final={1: 0.5, 2: 1.0},
         tre_initial_mm=np.array([3.0, 4.0, 8.0]),
@@ -76,7 +77,8 @@ def test_fields_without_data_are_absent(volume: Volume) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["version", "settings", "inputs", "seconds", "sdlogj", "inverse_consistency_mm", "warnings"]
+    "key",
+    ["version", "settings", "inputs", "seconds", "sdlogj", "inverse_consistency_mm", "overlap_percent", "warnings"],
 )
 def test_a_missing_or_wrong_field_is_found(volume: Volume, key: str) -> None:
     report = _full(volume)

@@ -84,6 +84,30 @@ def test_outside_the_moving_image_lies_the_background(chain: Transform) -> None:
     assert (chain.warp_volume(moving, far).tensor == -1024).all()
 
 
+def test_validity_is_where_the_warp_did_not_fill_up(chain: Transform) -> None:
+    near = Grid((30, 28, 24), MOVING.spacing, MOVING.voxels_to_points(np.array([[20, 16, 18]]))[0], MOVING.direction)
+    moving = Volume(torch.full((1, 1, *near.shape), 40, dtype=torch.int16), near, sitk.sitkInt16)
+    shown = chain.warp_volume(moving, FIXED, background=-1.0).tensor == 40
+    assert 0.1 < float(shown.float().mean()) < 0.9
+    warped, valid = chain.warp_with_validity(moving, FIXED)
+    assert torch.equal(valid.tensor.bool(), shown) and torch.equal(chain.validity(moving, FIXED).tensor, valid.tensor)
+    assert torch.equal(warped.tensor, chain.warp_volume(moving, FIXED).tensor)
+    voxels = np.random.default_rng(4).integers(0, 22, (200, 3))
+    points = FIXED.voxels_to_points(voxels)
+    expected = shown[0, 0].numpy()[voxels[:, 2], voxels[:, 1], voxels[:, 0]]
+    np.testing.assert_array_equal(chain.reaches(moving, points), expected)
+
+
+@pytest.mark.parametrize(("fill", "is_padding"), [(-2000, True), (-1024, False)])
+def test_what_a_scanner_padded_is_no_data(fill: int, is_padding: bool) -> None:
+    tensor = torch.full((1, 1, *FIXED.shape), -1000, dtype=torch.int16)
+    tensor[..., :7] = fill
+    tensor[0, 0, 10, 10, 20] = 400
+    valid = Transform().validity(Volume(tensor, FIXED, sitk.sitkInt16), FIXED).tensor
+    assert bool(valid[..., 7:].all())
+    assert bool((valid[..., :7] == 0).all()) is is_padding
+
+
 def test_fields_compose_in_the_order_of_maps(points: np.ndarray) -> None:
     first = smooth_field(Grid.covering(FIXED.corners(), 5.0, 10.0), seed=3)
     second = smooth_field(Grid.covering(FIXED.corners(), 7.0, 20.0), seed=4)
