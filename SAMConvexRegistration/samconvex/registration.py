@@ -16,12 +16,17 @@ from .diffusion import descend
 from .embedding_cache import embed_cached
 from .errors import InputError, ResourceError
 from .features import FeatureExtractor, PairFeatures
+from .features.dns import DnsExtractor
+from .features.featcnn import FeatCnnExtractor
 from .features.mind import Mind
 from .features.sam import SamPair, looks_like_ct
+from .features.semantic import SemanticPair, organ_probabilities
 from .field import DisplacementField, dilated
 from .folding import without_folds
 from .geometry import Grid
 from .memory import peak_memory_mib
+from .networks.featcnn import FeatCNN
+from .networks.masr import MASRNet
 from .presets import Settings, forecast, get_settings, with_overrides
 from .progress import Progress, null_progress, stage
 from .protect import MODES, RESIDUAL_MM, protect
@@ -31,7 +36,7 @@ from .report import build_report
 from .robust_affine import limited
 from .transforms import AffineTransform, Transform
 from .volume import Volume, average_to, body_mask, check_volume, normalized_intensity, resample
-from .weights import SamModel, load_sam
+from .weights import SamModel, family_of, load_network, load_sam, load_semantic, weights_for
 
 # Around the body: the skin's neighborhood tells where the body ends.
 _MARGIN_MM = 8.0
@@ -113,7 +118,7 @@ def register(
         threads: CPU threads; None leaves torch's setting.
         max_memory_gib: refuse to start where the forecast is larger.
         seed: of everything random.
-        weights: network for SAM stages.
+        weights: of one network, by name or file, instead of the shipped ones; the other networks keep theirs.
         progress: see :mod:`samconvex.progress`.
 
     Raises:
@@ -140,7 +145,7 @@ def register(
     if threads is not None:
         torch.set_num_threads(max(1, threads))
     torch.manual_seed(seed)
-    warnings = [*fixed.notes, *moving.notes]
+    warnings = [*fixed.notes, *moving.notes, *_unused(weights, settings)]
     clock = _Clock()
 
     progress("prepare", 0.0)
@@ -262,6 +267,18 @@ def _check_memory(settings: Settings, fixed: Volume, moving: Volume, limit_gib: 
         )
 
 
+def _unused(weights: str | os.PathLike | None, settings: Settings) -> list[str]:
+    """A warning if the given weights are of a network that has no part in this registration."""
+    if weights is None:
+        return []
+    network_of = {"dns": "masr"}
+    used = {network_of.get(name, name.partition("-")[0]) for level in settings.levels for name in level.features}
+    if settings.affine == "sam":
+        used.add("sam")
+    family = family_of(weights)
+    return [] if family in used else [f"The {family} weights {weights} were not used: nothing here runs that network."]
+
+
 def _budget(limit_gib: float | None) -> int:
     """Bytes that a level's costs may occupy."""
     return int(min(1.0, 0.35 * (limit_gib or 4.0)) * 2**30)
@@ -352,7 +369,7 @@ def _embedding_affine(
     """SAM-affine and its details; None, with a warning, where the embeddings cannot be used or are not sure."""
     from .affine_sam import CONFIDENT, sam_affine
 
-    model = load_sam(weights)
+    model = load_sam(weights_for("sam", weights))
     other = _not_for(model, fixed, moving)
     if other is not None:
         reason = f"{other.name} is no CT in Hounsfield units"
@@ -387,26 +404,30 @@ def _describable(
     settings: Settings, fixed: Volume, moving: Volume, weights: str | os.PathLike | None, warnings: list[str]
 ) -> Settings:
     """Settings without embeddings where the images are not of the network's modality, if other features remain."""
-    if not any(name.startswith("sam") for level in settings.levels for name in level.features):
+    of_ct = {name for level in settings.levels for name in level.features if name.startswith(("sam", "semantic"))}
+    if not of_ct:
         return settings
-    other = _not_for(load_sam(weights), fixed, moving)
+    other = _not_for(load_sam(weights_for("sam", weights)) if of_ct != {"semantic"} else None, fixed, moving)
     if other is None:
         return settings
     levels = []
     for level in settings.levels:
         shares = zip(level.features, level.weights or (1.0,) * len(level.features), strict=True)
-        left = [(name, weight) for name, weight in shares if not name.startswith("sam")]
+        left = [(name, weight) for name, weight in shares if name not in of_ct]
         if not left:
-            raise InputError(f"SAM features need CT in Hounsfield units, not {other.name}; use --features mind.")
+            raise InputError(
+                f"SAM and semantic features need CT in Hounsfield units, not {other.name}; use --features mind."
+            )
         names, factors = zip(*left, strict=True)
         levels.append(replace(level, features=names, weights=factors))
     warnings.append(f"The embeddings were not compared ({other.name} is no CT in Hounsfield units).")
     return replace(settings, levels=tuple(levels))
 
 
-def _not_for(model: SamModel, fixed: Volume, moving: Volume) -> Volume | None:
-    """The image that is not of the network's modality, if any."""
-    return next((v for v in (fixed, moving) if model.modality == "ct" and not looks_like_ct(v)), None)
+def _not_for(model: SamModel | None, fixed: Volume, moving: Volume) -> Volume | None:
+    """The image that is not of the network's modality, if any; None stands for a network of CT."""
+    is_of_ct = model is None or model.modality == "ct"
+    return next((v for v in (fixed, moving) if is_of_ct and not looks_like_ct(v)), None)
 
 
 def _extractors(
@@ -420,21 +441,21 @@ def _extractors(
             if name == "mind":
                 made[name] = Mind()
             elif name in ("sam", "sam-fine", "sam-coarse"):
-                model = load_sam(weights)
+                model = load_sam(weights_for("sam", weights))
                 first, second = (embed_cached(v, model, device=device, progress=progress) for v in (fixed, moving))
                 made[name] = SamPair(first, second, {"sam": "both"}.get(name, name.removeprefix("sam-")))
+            elif name == "semantic":
+                organs = load_semantic(weights_for("semantic", weights))
+                maps = (organ_probabilities(v, organs, device=device, progress=progress) for v in (fixed, moving))
+                made[name] = SemanticPair(*maps)
             elif name == "featcnn":
-                from .features.featcnn import FeatCnnExtractor, load_featcnn
-
-                made[name] = FeatCnnExtractor(load_featcnn(weights), device)
+                made[name] = FeatCnnExtractor(load_network(FeatCNN, weights_for("featcnn", weights)), device)
             elif name == "dns":
-                from .features.dns import DnsExtractor, load_masr
-
-                made[name] = DnsExtractor(load_masr(weights), device)
+                made[name] = DnsExtractor(load_network(MASRNet, weights_for("masr", weights)), device)
             else:
                 raise InputError(
-                    f"There is no feature {name!r}; choose mind, dns, featcnn, sam, sam-fine, sam-coarse or a sum such "
-                    "as sam+mind."
+                    f"There is no feature {name!r}; choose mind, dns, featcnn, sam, sam-fine, sam-coarse, semantic or "
+                    "a sum such as sam+mind."
                 )
         return made[name]
 

@@ -16,19 +16,49 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .errors import InputError, ResourceError
-from .networks import sam_compact, sam_official, semantic
+from .networks import featcnn, masr, sam_compact, sam_official, semantic
 
 DEFAULT_SAM = "sam-ct"
 DEFAULT_SEMANTIC = "semantic-ct"
 INDEX = "index.json"
 # Weights of 3D networks stay far below this; it keeps a wrong file from filling memory.
 LARGEST_FILE = 4 * 2**30
+# Family of the embedding networks, compact and official.
+SAM = "sam"
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Networks of one class of this package.
+
+    Attributes:
+        name: what the registry calls them.
+        kind: the class, made from a checkpoint's ``config``.
+        form, version: of their checkpoints.
+        default: name of the shipped weights.
+    """
+
+    name: str
+    kind: type[nn.Module]
+    form: str
+    version: int
+    default: str
+
+
+FAMILIES = (
+    Family("masr", masr.MASRNet, masr.CHECKPOINT_FORMAT, masr.CHECKPOINT_VERSION, "masr"),
+    Family("featcnn", featcnn.FeatCNN, featcnn.CHECKPOINT_FORMAT, featcnn.CHECKPOINT_VERSION, "featcnn"),
+    Family(
+        "semantic", semantic.SemanticNet, semantic.CHECKPOINT_FORMAT, semantic.CHECKPOINT_VERSION, DEFAULT_SEMANTIC
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +67,7 @@ class WeightsEntry:
 
     Attributes:
         origin: "shipped" or "imported".
-        network: architecture, such as "sam-compact", "sam" or "uae".
+        network: "sam-compact", "sam", "uae" or the name of one of :data:`FAMILIES`.
         modality: "ct", "mr" or "any".
         sha256: what the index says the file's checksum is.
         card: the model card's file, if one is there.
@@ -189,19 +219,19 @@ def import_weights(path: str | os.PathLike, name: str | None = None) -> WeightsE
     """Check a weights file and copy it into the user's folder.
 
     Args:
-        path: a compact checkpoint of this project, or an official SAM or UAE file.
+        path: a checkpoint of this project, or an official SAM or UAE file.
         name: how to call it; default the file's name without ending.
 
     Raises:
         InputError: unreadable, foreign or damaged file, or a name in use. ResourceError: the disk refused.
     """
     source = Path(path)
-    model = load_sam_file(source)
+    digest, network, modality = _examined(source)
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", source.stem).strip("-.").lower()
     if not name or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise InputError(f"{name!r} is not a usable name; use letters, digits, dot, dash and underscore.")
     for entry in known_weights():
-        if entry.name == name and (entry.sha256 != model.sha256 or entry.origin == "shipped"):
+        if entry.name == name and (entry.sha256 != digest or entry.origin == "shipped"):
             raise InputError(f"The name {name} is taken by {entry.origin} weights; choose another with --name.")
     folder = imported_folder()
     target = folder / f"{name}.pt"
@@ -210,7 +240,7 @@ def import_weights(path: str | os.PathLike, name: str | None = None) -> WeightsE
         _copy(source, target)
         index = _read_index(folder)
         index[name] = {
-            "file": target.name, "sha256": model.sha256, "network": model.kind, "modality": model.modality,
+            "file": target.name, "sha256": digest, "network": network, "modality": modality,
             "bytes": target.stat().st_size,
         }
         _write_index(folder, index)
@@ -219,6 +249,18 @@ def import_weights(path: str | os.PathLike, name: str | None = None) -> WeightsE
             f"{folder} cannot be written ({error.strerror}); set SAMCONVEX_HOME to a folder that can."
         ) from error
     return next(entry for entry in _entries(folder, "imported") if entry.name == name)
+
+
+def _examined(path: Path) -> tuple[str, str, str]:
+    """Checksum, network and modality of a file that holds complete weights."""
+    content = _checkpoint(path)
+    form = content.get("format") if isinstance(content, dict) else None
+    family = next((f for f in FAMILIES if f.form == form), None)
+    if family is None:
+        model = load_sam_file(path)
+        return model.sha256, model.kind, model.modality
+    load_network(family.kind, path)
+    return file_sha256(path), family.name, "ct" if family.kind is semantic.SemanticNet else "any"
 
 
 def remove(name: str) -> Path:
@@ -243,31 +285,59 @@ def remove(name: str) -> Path:
     raise InputError(f"{name} is not a known weights name; see `samconvex weights list`.")
 
 
-def load_content(name_or_path: str | os.PathLike, expected: str, version: int) -> dict[str, Any]:
-    """The checkpoint of another network of this package: ``config``, ``state_dict`` (float32) and ``meta``.
+def load_network(kind: type[Network], name_or_path: str | os.PathLike | None = None) -> Network:
+    """One of this package's networks by weights name or file, in evaluation mode; None is the shipped one.
+
+    Args:
+        kind: its class, one of :data:`FAMILIES`.
 
     Raises:
-        InputError: unknown name; unreadable, altered or foreign file, or of another version.
+        InputError: unknown name; unreadable, altered, foreign or damaged file, or of another version.
     """
-    found = find(name_or_path)
-    path = found.path if isinstance(found, WeightsEntry) else found
-    if not path.is_file():
-        raise InputError(f"The weights file {path} is missing; reinstall, or run `samconvex weights verify`.")
-    if isinstance(found, WeightsEntry) and file_sha256(path) != found.sha256:
-        raise InputError(f"{path} is not the file that was {found.origin} (checksum); install or import it again.")
+    family = next(f for f in FAMILIES if f.kind is kind)
+    entry, path = _existing(name_or_path or family.default)
+    if entry is not None:
+        _check_unchanged(entry, file_sha256(path))
+    content = _checkpoint(path)
+    if not isinstance(content, dict) or content.get("format") != family.form:
+        raise InputError(f"{path} holds other weights than {family.form}; give those of the network that is to run.")
+    if content.get("version") != family.version:
+        raise InputError(f"{path} has format version {content.get('version')}, this version reads {family.version}.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(
-            f"{path} could not be read as weights; it is damaged, truncated or not a PyTorch weights file."
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != expected or not content.get("state_dict"):
-        raise InputError(f"{path} holds other weights than {expected}; give those of the network that is to run.")
-    if content.get("version") != version:
-        raise InputError(f"{path} has format version {content.get('version')}, this version reads {version}.")
-    state = content["state_dict"]
-    content["state_dict"] = {key: v.float() if v.is_floating_point() else v for key, v in state.items()}
-    return content
+        network = kind(**content["config"])
+        network.load_state_dict(_as_float(content["state_dict"]))
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise InputError(f"{path} holds damaged {family.form} weights; train or import them again.") from error
+    return network.eval().requires_grad_(False)
+
+
+def family_of(name_or_path: str | os.PathLike) -> str:
+    """Which network a name or file holds weights of: "sam" or a name of :data:`FAMILIES`.
+
+    Raises:
+        InputError: unknown name or unreadable file.
+    """
+    entry, path = _existing(name_or_path)
+    if entry is not None:
+        return entry.network if any(f.name == entry.network for f in FAMILIES) else SAM
+    stamp = path.stat()
+    return _family_of_file(str(path.resolve()), stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=16)
+def _family_of_file(path: str, _modified: int, _size: int) -> str:
+    content = _checkpoint(Path(path))
+    form = content.get("format") if isinstance(content, dict) else None
+    return next((f.name for f in FAMILIES if f.form == form), SAM)
+
+
+def weights_for(family: str, name_or_path: str | os.PathLike | None) -> str | os.PathLike | None:
+    """The given weights if they are of this family of networks; None, its shipped ones, if not.
+
+    Raises:
+        InputError: see :func:`family_of`.
+    """
+    return name_or_path if name_or_path is not None and family_of(name_or_path) == family else None
 
 
 def load_sam(name_or_path: str | os.PathLike | None = None) -> SamModel:
@@ -278,14 +348,11 @@ def load_sam(name_or_path: str | os.PathLike | None = None) -> SamModel:
     Raises:
         InputError: unknown name; unreadable, truncated, altered or foreign file.
     """
-    found = find(name_or_path)
-    path = found.path if isinstance(found, WeightsEntry) else found
-    if not path.is_file():
-        raise InputError(f"The weights file {path} is missing; reinstall, or run `samconvex weights verify`.")
+    entry, path = _existing(name_or_path)
     stamp = path.stat()
     model = _load_cached(str(path.resolve()), stamp.st_mtime_ns, stamp.st_size)
-    if isinstance(found, WeightsEntry) and model.sha256 != found.sha256:
-        raise InputError(f"{path} is not the file that was {found.origin} (checksum); install or import it again.")
+    if entry is not None:
+        _check_unchanged(entry, model.sha256)
     return model
 
 
@@ -293,16 +360,10 @@ def load_semantic(name_or_path: str | os.PathLike | None = None) -> SemanticMode
     """Organ network by name or file; None is the shipped one.
 
     Raises:
-        InputError: as :func:`load_content`.
+        InputError: as :func:`load_network`.
     """
     wanted = name_or_path or DEFAULT_SEMANTIC
-    content = load_content(wanted, semantic.CHECKPOINT_FORMAT, semantic.CHECKPOINT_VERSION)
-    try:
-        network = semantic.SemanticNet(**content["config"])
-        network.load_state_dict(content["state_dict"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{wanted} holds damaged organ network weights; train or import them again.") from error
-    return semantic_model(network, Path(wanted).stem, file_sha256(path_of(wanted)))
+    return semantic_model(load_network(semantic.SemanticNet, wanted), Path(wanted).stem, file_sha256(path_of(wanted)))
 
 
 def semantic_model(network: semantic.SemanticNet, name: str, digest: str) -> SemanticModel:
@@ -323,17 +384,7 @@ def load_sam_file(path: str | os.PathLike) -> SamModel:
         InputError: missing, unreadable, truncated or foreign file; the sentence says which.
     """
     location = Path(path)
-    if not location.is_file():
-        raise InputError(f"{path} does not exist; check the path of the weights file.")
-    if location.stat().st_size > LARGEST_FILE:
-        raise InputError(f"{path} is too large for a SAM weights file; check that it is the right one.")
-    try:
-        # weights_only refuses anything but tensors and plain containers; mmap would keep the file busy on Windows.
-        content = torch.load(location, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(
-            f"{path} could not be read as weights; it is damaged, truncated or not a PyTorch weights file."
-        ) from error
+    content = _checkpoint(location)
     name, digest = location.stem, file_sha256(location)
     try:
         if isinstance(content, dict) and content.get("format") == sam_compact.CHECKPOINT_FORMAT:
@@ -352,8 +403,7 @@ def _compact(content: dict[str, Any], name: str, digest: str) -> SamModel:
     if version != sam_compact.CHECKPOINT_VERSION:
         raise ValueError(f"format version {version}, this version reads {sam_compact.CHECKPOINT_VERSION}")
     network = sam_compact.SAMCompact(**content["config"])
-    state = {key: value.float() if value.is_floating_point() else value for key, value in content["state_dict"].items()}
-    network.load_state_dict(state)
+    network.load_state_dict(_as_float(content["state_dict"]))
     meta = content.get("meta") or {}
     return compact_model(network, name, digest, str(meta.get("modality", "ct")), dict(meta.get("calibration") or {}))
 
@@ -378,6 +428,42 @@ def _official(network: sam_official.SAMOfficial, name: str, digest: str) -> SamM
         network.fine_stride, network.coarse_stride, network.multiple, network.spacing_mm,
         tile_voxels=2_500_000, halo=16, modality="any", sha256=digest, calibration={},
     )
+
+
+def _existing(name_or_path: str | os.PathLike | None) -> tuple[WeightsEntry | None, Path]:
+    """The registry's entry, if it is one, and the file, which exists."""
+    found = find(name_or_path)
+    entry, path = (found, found.path) if isinstance(found, WeightsEntry) else (None, found)
+    if not path.is_file():
+        raise InputError(f"The weights file {path} is missing; reinstall, or run `samconvex weights verify`.")
+    return entry, path
+
+
+def _check_unchanged(entry: WeightsEntry, digest: str) -> None:
+    if digest != entry.sha256:
+        raise InputError(
+            f"{entry.path} is not the file that was {entry.origin} (checksum); install or import it again."
+        )
+
+
+def _checkpoint(path: Path) -> Any:
+    """What a weights file holds."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; check the path of the weights file.")
+    if path.stat().st_size > LARGEST_FILE:
+        raise InputError(f"{path} is too large for a weights file; check that it is the right one.")
+    try:
+        # weights_only refuses anything but tensors and plain containers; mmap would keep the file busy on Windows.
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"{path} could not be read as weights; it is damaged, truncated or not a PyTorch weights file."
+        ) from error
+
+
+def _as_float(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as they compute; files hold half precision."""
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def file_sha256(path: Path) -> str:

@@ -6,11 +6,12 @@ import pytest
 import samconvex
 import torch
 from samconvex.errors import InputError
-from samconvex.features.featcnn import FeatCnnExtractor, load_featcnn
+from samconvex.features.featcnn import FeatCnnExtractor
 from samconvex.geometry import Grid
 from samconvex.networks.featcnn import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, FeatCNN
 from samconvex.training.loop import save_checkpoint
 from samconvex.volume import Volume
+from samconvex.weights import load_network
 
 
 @pytest.mark.parametrize(("reductions", "parameters", "stride"), [(1, 97_484, 2), (2, 152_844, 4)])
@@ -71,15 +72,15 @@ def test_weights_survive_saving_and_foreign_files_are_refused(tmp_path):
     network = FeatCNN(2)
     path = tmp_path / "mine.pt"
     save_checkpoint(path, network, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, {})
-    loaded = load_featcnn(path)
+    loaded = load_network(FeatCNN, path)
     image = torch.rand(1, 1, 8, 8, 8)
     torch.testing.assert_close(loaded(image, "ct"), network.eval()(image, "ct"), atol=1e-2, rtol=1e-2)
     save_checkpoint(path, network, "samconvex-other", CHECKPOINT_VERSION, {})
     with pytest.raises(InputError, match="other weights"):
-        load_featcnn(path)
+        load_network(FeatCNN, path)
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="could not be read"):
-        load_featcnn(path)
+        load_network(FeatCNN, path)
 
 
 def test_registration_runs_on_featcnn_and_diffusion(tmp_path):

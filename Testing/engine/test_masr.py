@@ -6,11 +6,12 @@ import pytest
 import torch
 from samconvex.errors import InputError
 from samconvex.features import dns
-from samconvex.features.dns import DnsExtractor, load_masr
+from samconvex.features.dns import DnsExtractor
 from samconvex.geometry import Grid
 from samconvex.networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, LAYOUTS, PAIRS, MASRNet, _BlurPool, gaussian
 from samconvex.training.loop import save_checkpoint
 from samconvex.volume import Volume
+from samconvex.weights import load_network
 
 
 def network(**options) -> MASRNet:
@@ -90,8 +91,8 @@ def test_weights_survive_saving_and_foreign_files_are_refused(tmp_path):
     net, path = network(), tmp_path / "masr.pt"
     save_checkpoint(path, net, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, {})
     image = torch.rand(1, 1, 8, 8, 8)
-    cosine = (load_masr(path)(image) * net(image)).sum(1)
+    cosine = (load_network(MASRNet, path)(image) * net(image)).sum(1)
     assert float(cosine.min()) > 0.99
     save_checkpoint(path, net, CHECKPOINT_FORMAT, CHECKPOINT_VERSION + 1, {})
     with pytest.raises(InputError, match="format version"):
-        load_masr(path)
+        load_network(MASRNet, path)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from samconvex import cli
 from samconvex.errors import InputError
-from samconvex.features.dns import load_masr
 from samconvex.networks.masr import MASRNet
 from samconvex.training.loop import read_settings
 from samconvex.training.masr import MasrSettings, contrastive_loss, crop_loss
+from samconvex.weights import load_network
 
 
 def test_the_loss_is_small_where_places_agree_and_nothing_else_does():
@@ -46,7 +46,7 @@ def test_the_command_trains_and_writes_loadable_weights(tmp_path):
     config.write_text(json.dumps(small))
     words = ["train", "masr", "--data", "phantom", "-o", str(output), "--steps", "2", "--config", str(config)]
     assert cli.main([*words, "--progress", "none", "--threads", "1"]) == 0
-    assert load_masr(output).config["channels"] == 6
+    assert load_network(MASRNet, output).config["channels"] == 6
     assert cli.main([*words, "--progress", "none"]) == 2
 
 

@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 from samconvex.errors import Cancelled, InputError
-from samconvex.features.featcnn import load_featcnn
 from samconvex.networks.featcnn import FeatCNN
 from samconvex.training import suits
 from samconvex.training.contrast import bezier_table, random_contrast
 from samconvex.training.images import cropped
 from samconvex.training.suits import SuitsSettings, pair_loss, replicator_loss, train
+from samconvex.weights import load_network
 
 SMALL = SuitsSettings(spacing_mm=12.0, shape=(16, 16, 16), iterations=2, batch=1, threads=1)
 
@@ -85,7 +85,7 @@ def test_training_end_to_end_writes_weights_log_and_can_go_on(tmp_path):
     assert went_on["step"] == 3 and went_on["validation"]["before"] == result["validation"]["before"]
     events = [json.loads(line).get("event") for line in (tmp_path / "suits.log.jsonl").read_text().splitlines()]
     assert events.count("before") == 1 and events.count("after") == 2
-    assert isinstance(load_featcnn(second), FeatCNN)
+    assert isinstance(load_network(FeatCNN, second), FeatCNN)
 
 
 def test_a_canceled_training_keeps_its_weights(tmp_path):
@@ -96,7 +96,7 @@ def test_a_canceled_training_keeps_its_weights(tmp_path):
 
     with pytest.raises(Cancelled, match="--resume"):
         train(None, output, end_to_end=False, settings=SMALL, steps=5, progress=stop)
-    assert isinstance(load_featcnn(output), FeatCNN)
+    assert isinstance(load_network(FeatCNN, output), FeatCNN)
 
 
 def test_end_to_end_needs_a_replicator(tmp_path):

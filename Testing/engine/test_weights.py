@@ -9,7 +9,11 @@ import pytest
 import torch
 from samconvex import weights, weights_command
 from samconvex.errors import InputError
+from samconvex.networks import masr as masr_module
+from samconvex.networks.featcnn import FeatCNN
+from samconvex.networks.masr import MASRNet
 from samconvex.networks.sam_compact import CHECKPOINT_FORMAT, SAMCompact
+from samconvex.training.loop import save_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +28,9 @@ def checkpoint(tmp_path):
     network = SAMCompact((8, 8, 8, 8), (1, 1, 1, 1), 8, 8)
     path = tmp_path / "My network.pt"
     content = {
-        "format": CHECKPOINT_FORMAT, "version": 1, "config": network.config,
+        "format": CHECKPOINT_FORMAT,
+        "version": 1,
+        "config": network.config,
         "state_dict": {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()},
         "meta": {"modality": "ct", "calibration": {"minimum_score": 0.4}},
     }
@@ -140,3 +146,34 @@ def test_index_cannot_point_out_of_its_folder(home):
     (home / "weights" / "index.json").write_text('{"x": {"file": "../../secret", "sha256": "0"}}')
     with pytest.raises(InputError, match="damaged"):
         weights.known_weights()
+
+
+@pytest.fixture
+def masr(tmp_path):
+    network = MASRNet((4, 4, 4, 4), 2, 6)
+    path = tmp_path / "masr.pt"
+    save_checkpoint(path, network, masr_module.CHECKPOINT_FORMAT, masr_module.CHECKPOINT_VERSION, {})
+    return path
+
+
+def test_weights_go_to_the_network_they_were_made_for(checkpoint, masr):
+    assert weights.family_of(checkpoint) == "sam" == weights.family_of(weights.DEFAULT_SAM)
+    assert weights.weights_for("masr", masr) == masr and weights.weights_for("sam", masr) is None
+    assert weights.weights_for("masr", checkpoint) is None and weights.weights_for("sam", None) is None
+    with pytest.raises(InputError, match="other weights than samconvex-featcnn"):
+        weights.load_network(FeatCNN, masr)
+
+
+def test_descriptor_networks_are_imported_and_checked_too(masr, tmp_path):
+    entry = weights.import_weights(masr, "mine")
+    assert (entry.network, entry.modality) == ("masr", "any") and weights.family_of("mine") == "masr"
+    assert weights.load_network(MASRNet, "mine").config["channels"] == 6
+    content = torch.load(masr, weights_only=True)
+    del content["state_dict"]["squeeze"]
+    damaged = tmp_path / "damaged.pt"
+    torch.save(content, damaged)
+    with pytest.raises(InputError, match="damaged samconvex-masr"):
+        weights.import_weights(damaged, "other")
+    entry.path.write_bytes(damaged.read_bytes())
+    with pytest.raises(InputError, match="checksum"):
+        weights.load_network(MASRNet, "mine")

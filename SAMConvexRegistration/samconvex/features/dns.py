@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 import torch.nn.functional as F
 
-from ..errors import InputError
-from ..networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, HALO, MASRNet
+from ..networks.masr import HALO, MASRNet
 from ..volume import Volume
-from ..weights import load_content
 from . import FeatureMap
 
-DEFAULT = "masr"
 # Descriptors are made slab by slab; a slab's 24 maps and the convolutions on them stay within about 200 MB.
 _SLAB_VOXELS = 500_000
-
-
-def load_masr(weights: str | os.PathLike | None = None) -> MASRNet:
-    """The network by weights name or file; None is the shipped one.
-
-    Raises:
-        InputError: unknown name, unreadable or foreign file.
-    """
-    content = load_content(weights or DEFAULT, CHECKPOINT_FORMAT, CHECKPOINT_VERSION)
-    try:
-        network = MASRNet(**content["config"])
-        network.load_state_dict(content["state_dict"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{weights or DEFAULT} holds damaged MASR weights; train or import them again.") from error
-    return network.eval().requires_grad_(False)
 
 
 class DnsExtractor:

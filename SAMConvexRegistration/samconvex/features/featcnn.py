@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 import torch.nn.functional as F
 
-from ..errors import InputError
-from ..networks.featcnn import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, FeatCNN
+from ..networks.featcnn import FeatCNN
 from ..volume import Volume
-from ..weights import load_content
 from . import FeatureMap
-
-DEFAULT = "featcnn"
-
-
-def load_featcnn(weights: str | os.PathLike | None = None) -> FeatCNN:
-    """The network by weights name or file; None is the shipped one.
-
-    Raises:
-        InputError: unknown name, unreadable or foreign file.
-    """
-    content = load_content(weights or DEFAULT, CHECKPOINT_FORMAT, CHECKPOINT_VERSION)
-    try:
-        network = FeatCNN(**content["config"])
-        network.load_state_dict(content["state_dict"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{weights or DEFAULT} holds damaged FeatCNN weights; train or import them again.") from error
-    return network.eval().requires_grad_(False)
 
 
 class FeatCnnExtractor:

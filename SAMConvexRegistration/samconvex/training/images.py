@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,44 @@ def phantom_images(count: int, spacing: float) -> list[Image]:
     """Invented torsos with their organs, to try a recipe without any patient's image."""
     phantoms = (make_phantom(seed, max(spacing, 6.0)) for seed in range(count))
     return [make_image(p.ct, p.labels, f"phantom{seed:02d}", spacing) for seed, p in enumerate(phantoms)]
+
+
+def split_images(
+    data: Path | None,
+    *,
+    spacing: float,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    validation: Sequence[str],
+    progress: Callable[[str, float, str], None],
+    phantoms: int = 5,
+    phantoms_held_out: int = 2,
+) -> tuple[list[Image], list[Image]]:
+    """The images to train on and those held out by name; ``data`` None draws invented torsos.
+
+    Raises:
+        InputError: nothing usable, or nothing left to train on.
+    """
+    if data is None:
+        images = phantom_images(phantoms, spacing)
+        validation = validation or [image.name for image in images[-phantoms_held_out:]]
+    else:
+        images = load_images(
+            data, spacing=spacing, include=list(include), exclude=list(exclude),
+            progress=lambda fraction, message: progress("data", fraction, message),
+        )  # fmt: skip
+    training = [image for image in images if image.name not in validation]
+    if not training:
+        raise InputError("every image is held out for validation; nothing is left to train on.")
+    return training, [image for image in images if image.name in validation]
+
+
+def random_corner(size: Sequence[int], shape: Sequence[int], generator: torch.Generator) -> list[int]:
+    """Where a random box of ``shape`` voxels starts in an image of ``size``; negative where the image is smaller."""
+    return [
+        int(torch.randint(min(0, n - m), max(0, n - m) + 1, (1,), generator=generator))
+        for n, m in zip(size, shape, strict=True)
+    ]
 
 
 def cropped(tensor: Tensor, low: list[int], shape: tuple[int, int, int]) -> Tensor:

@@ -19,16 +19,18 @@ from torch import Tensor
 from ..diffusion import Linearization, increment
 from ..errors import InputError
 from ..features import FeatureMap
-from ..features.featcnn import load_featcnn
 from ..features.mind import mind_ssc
 from ..field import smooth
 from ..geometry import Grid
 from ..networks.featcnn import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, FeatCNN
 from ..sampling import interpolate
+from ..weights import load_network
 from .contrast import random_contrast
-from .images import Image, cropped, load_images, phantom_images
+from .images import Image, cropped, random_corner, split_images
 from .loop import run_loop
 
+# A crop with a smaller standard deviation shows nothing to describe.
+_FLAT = 0.01
 # Keeps the logarithm of a warped label finite.
 _FLOOR = 1e-4
 
@@ -40,7 +42,8 @@ class SuitsSettings:
     Attributes:
         include, exclude: patterns of relative paths to take and of case names never to touch.
         validation: case names held out; registered to the next one in turn before and after training.
-        spacing_mm, shape: voxel size and box (z, y, x), multiples of 4, that images are brought to, center on center.
+        spacing_mm, shape: voxel size and box (z, y, x), multiples of 4: end to end images are brought to it, center on
+            center; the replicator sees a random part of that size.
         reductions: stride 2 (1) or 4 (2), see networks/featcnn.py.
         contrast: how often the second image gets a random contrast and takes the other modality's branch.
         batch, learning_rate, pretraining_rate: pairs of a step; Adam's rates end to end and for the replicator.
@@ -122,6 +125,16 @@ def pair_loss(
     return F.nll_loss(probability.log(), fixed[1][0])
 
 
+def held_out_figures(network: FeatCNN, images: list[Image], settings: SuitsSettings) -> dict[str, float]:
+    """Distance to MIND of held-out images in their own branch, and Dice where they have labels."""
+    network.eval()
+    with torch.no_grad():
+        losses = [float(replicator_loss(network, centered(i, settings.shape)[0], i.modality)) for i in images]
+    network.train()
+    figures = {"l1_to_mind": round(sum(losses) / len(losses), 4)} if losses else {}
+    return figures | held_out_dice(network, images, settings)
+
+
 def held_out_dice(network: FeatCNN, images: list[Image], settings: SuitsSettings) -> dict[str, float]:
     """Mean Dice of each held-out image registered to the next, same contrast and random contrast."""
     network.eval()
@@ -178,43 +191,47 @@ def train(
         raise InputError("the box ('shape') must be a multiple of 4 voxels along every axis.")
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
-    if data is None:
-        images = phantom_images(5, settings.spacing_mm)
-        validation: tuple[str, ...] = settings.validation or tuple(image.name for image in images[3:])
-    else:
-        images = load_images(
-            data, spacing=settings.spacing_mm, include=list(settings.include), exclude=list(settings.exclude),
-            progress=lambda fraction, message: progress("data", fraction, message),
-        )  # fmt: skip
-        validation = settings.validation
-    held_out = [image for image in images if image.name in validation]
-    training = [image for image in images if image.name not in validation]
+    training, held_out = split_images(
+        data, spacing=settings.spacing_mm, include=settings.include, exclude=settings.exclude,
+        validation=settings.validation, progress=progress,
+    )  # fmt: skip
     if end_to_end:
         training = [image for image in training if image.labels is not None]
-    if len(training) < 2:
-        raise InputError("at least two images (with labels, end to end) must remain for training.")
+        if len(training) < 2:
+            raise InputError("training end to end needs at least two images with label maps that are not held out.")
     network = FeatCNN(settings.reductions)
     if start_from is not None:
-        network = load_featcnn(start_from).requires_grad_(True)
+        network = load_network(FeatCNN, start_from).requires_grad_(True)
 
-    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor | None, str]:
-        image = training[int(torch.randint(len(training), (1,), generator=generator))]
-        values, labels = centered(image, settings.shape)
+    def recolored(values: Tensor, modality: str, generator: torch.Generator) -> tuple[Tensor, str]:
         if float(torch.rand(1, generator=generator)) < settings.contrast:
-            return random_contrast(values, generator), labels, _other(image.modality)
-        return values, labels, image.modality
+            return random_contrast(values, generator), _other(modality)
+        return values, modality
 
-    def replicate(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        values, _, branch = draw(generator)
-        return replicator_loss(network, values, branch), {}
+    def chosen(generator: torch.Generator) -> Image:
+        return training[int(torch.randint(len(training), (1,), generator=generator))]
+
+    def replicate(generator: torch.Generator) -> tuple[Tensor, dict[str, float]] | None:
+        image = chosen(generator)
+        low = random_corner(image.values.shape[2:], settings.shape, generator)
+        values = cropped(image.values, low, settings.shape).float()
+        if float(values.std()) < _FLAT:
+            return None
+        return replicator_loss(network, *recolored(values, image.modality, generator)), {}
+
+    def whole(generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
+        image = chosen(generator)
+        values, labels = centered(image, settings.shape)
+        assert labels is not None
+        values, branch = recolored(values, image.modality, generator)
+        return values, labels, branch
 
     def register(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         losses = []
         for _ in range(settings.batch):
-            (a, x, p), (b, y, q) = draw(generator), draw(generator)
-            assert x is not None and y is not None
+            fixed, moving = whole(generator), whole(generator)
             k_back = int(torch.randint(settings.iterations + 1, (1,), generator=generator))
-            losses.append(pair_loss(network, (a, x, p), (b, y, q), k_back, settings))
+            losses.append(pair_loss(network, fixed, moving, k_back, settings))
         return torch.stack(losses).mean(), {}
 
     return run_loop(
@@ -222,5 +239,5 @@ def train(
         form=CHECKPOINT_FORMAT, version=CHECKPOINT_VERSION, settings=settings,
         learning_rate=settings.learning_rate if end_to_end else settings.pretraining_rate,
         minutes=minutes, steps=steps or (250 if end_to_end else 5000), resume=resume,
-        validate=lambda: held_out_dice(network, held_out, settings), progress=progress,
+        validate=lambda: held_out_figures(network, held_out, settings), progress=progress,
     )  # fmt: skip
