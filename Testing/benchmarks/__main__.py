@@ -7,7 +7,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-SUITES = ("registration", "landmarks", "tracking", "multimodal", "publish")
+SUITES = (
+    "registration", "landmarks", "tracking", "multimodal", "ablation", "robustness", "scaling", "landscapes", "publish",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

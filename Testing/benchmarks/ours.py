@@ -1,4 +1,4 @@
-"""Run one of our presets on one prepared pair: ``python -m benchmarks.ours PRESET JOB OUTPUT [--own]``.
+"""Run one of our presets on one prepared pair: ``python -m benchmarks.ours PRESET JOB OUTPUT [--own [--from-start]]``.
 
 Same job, same process boundaries and the same clock as :mod:`benchmarks.peers`.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import samconvex
 import torch
+from samconvex.presets import get_settings
 from samconvex.transforms import Transform
 from samconvex.volume import read_mask
 
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--own", action="store_true", help="native images and our own affine instead of the start")
+    parser.add_argument("--from-start", action="store_true", help="with --own: the affine starts from the start")
     parser.add_argument("--features", help="replace the preset's features")
     parser.add_argument("--refine", help="replace the preset's refinement")
     parser.add_argument("--weights", help="network weights instead of the shipped ones")
@@ -35,6 +37,11 @@ def main() -> None:
         samconvex.read_volume(arguments.job / f"{side}{suffix}.nii.gz") for side in ("fixed", "moving")
     )
     options: dict = {} if arguments.own else {"initial_transform": Transform()}
+    if arguments.from_start:
+        options = {
+            "initial_transform": Transform.load(arguments.job / "start.tfm"),
+            "affine": get_settings(arguments.preset).affine,
+        }
     for name in ("features", "refine", "weights"):
         if getattr(arguments, name):
             options[name] = getattr(arguments, name)

@@ -1,4 +1,4 @@
-"""Draw accuracy against time from ``registration.json``: ``python plot.py registration.json registration.png``.
+"""Draw a suite's document: ``python plot.py SUITE.json TARGET.png``.
 
 Needs matplotlib, so it runs in the peers' environment; imports nothing of samconvex.
 """
@@ -24,6 +24,14 @@ def main(source: str, target: str) -> None:
 
     with open(source) as file:
         document = json.load(file)
+    kind = next(kind for kind in DRAWINGS if source.endswith(f"{kind}.json"))
+    figure = DRAWINGS[kind](document, pyplot)
+    figure.tight_layout()
+    figure.savefig(target, dpi=110)
+
+
+def registration(document: dict, pyplot):
+    """Accuracy against time, a panel per group."""
     rows = document["summary"]
     panels = [panel for panel in PANELS if any(row["group"] == panel[0] and panel[1] in row for row in rows)]
     figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 4.2), squeeze=False)
@@ -45,8 +53,79 @@ def main(source: str, target: str) -> None:
         axis.set_ylabel(label)
         axis.margins(x=0.25)
         axis.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(target, dpi=110)
+    return figure
+
+
+def robustness(document: dict, pyplot):
+    """Share of runs that keep their result against the size of the disturbance."""
+    rows = document["summary"]
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    figure, axis = pyplot.subplots(figsize=(6, 4.2))
+    for method in dict.fromkeys(row["method"] for row in rows):
+        members = [row for row in rows if row["method"] == method]
+        places = [groups.index(row["group"]) for row in members]
+        axis.plot(places, [100 * row["kept"] for row in members], marker="o", label=method, **_style(method))
+    axis.set_xticks(range(len(groups)), groups)
+    axis.set_xlabel("disturbance of the start")
+    axis.set_ylabel("within 2 Dice points of undisturbed, %")
+    axis.set_ylim(-4, 104)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def scaling(document: dict, pyplot):
+    """Seconds and memory against voxels, for both series."""
+    records = [record for record in document["records"] if "failed" not in record]
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2))
+    for (group, line), (axis, key, scale, label) in (
+        (series, panel)
+        for series in zip(sorted({record["group"] for record in records}), ("-", "--"), strict=False)
+        for panel in ((axes[0], "seconds", 1, "seconds"), (axes[1], "peak_memory_mib", 1024, "peak memory, GiB"))
+    ):
+        for method in dict.fromkeys(record["method"] for record in records):
+            members = [record for record in records if record["method"] == method and record["group"] == group]
+            members = sorted((record["voxels"] / 1e6, record[key] / scale) for record in members)
+            axis.plot(*zip(*members, strict=True), marker="o", linestyle=line, label=f"{method}, {group}",
+                      **_style(method))
+        axis.set_xlabel("voxels of the fixed image, millions")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=7)
+    return figure
+
+
+def landscapes(document: dict, pyplot):
+    """Each feature's loss as a share of its largest value, under shifts and turns."""
+    records = document["landscapes"]
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2))
+    for axis, kind, label in ((axes[0], "shift", "shift, mm"), (axes[1], "turn", "turn, degrees")):
+        members = [record for record in records if record["kind"] == kind]
+        amounts = sorted({record["amount"] for record in members})
+        for feature in members[0]["loss"] if members else ():
+            means = [_mean([r["loss"][feature] for r in members if r["amount"] == amount]) for amount in amounts]
+            top = max(means) or 1.0
+            axis.plot([0, *amounts], [0, *(value / top for value in means)], marker=".", label=feature)
+        axis.set_xlabel(label)
+        axis.set_ylabel("loss, share of its largest value")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    return figure
+
+
+def _mean(numbers: list) -> float:
+    return sum(numbers) / len(numbers)
+
+
+def _style(method: str) -> dict:
+    shades = {"samconvex": "tab:red", "samconvex-own": "tab:orange", "samconvex-fast-preview": "tab:pink",
+              "convexadam": "tab:blue"}
+    return {"color": shades[method]} if method in shades else {}
+
+
+DRAWINGS = {
+    "registration": registration, "robustness": robustness, "scaling": scaling, "landscapes": landscapes,
+}
 
 
 if __name__ == "__main__":

@@ -88,7 +88,16 @@ def commands_of(folder: Path) -> list[str]:
 
 
 def _suites() -> dict[str, Callable[[dict], list[str]]]:
-    return {"registration": registration_lines, "multimodal": multimodal_lines}
+    from . import ablation, landscapes, robustness, scaling
+
+    return {
+        "registration": registration_lines,
+        "robustness": lambda document: ["## Robustness", "", *robustness.page_lines(document)],
+        "ablation": lambda document: ["## What each ingredient contributes", "", *ablation.page_lines(document)],
+        "scaling": lambda document: ["## Time and memory against size", "", *scaling.page_lines(document)],
+        "landscapes": lambda document: ["## Loss landscapes", "", *landscapes.page_lines(document)],
+        "multimodal": multimodal_lines,
+    }
 
 
 def registration_lines(document: dict) -> list[str]:

@@ -107,7 +107,8 @@ def run_process(command: list[str], output: Path, threads: int) -> dict:
     """Run; the record holds ``seconds``, ``process_seconds``, ``peak_memory_mib`` and ``version``, or ``failed``."""
     paths = [str(HERE.parent), str(REPOSITORY / "SAMConvexRegistration"), os.environ.get("PYTHONPATH", "")]
     counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
-    environment = {**os.environ, **dict.fromkeys(counts, str(threads))}
+    # An embedding kept from an earlier run would make the next one look faster than it is.
+    environment = {**os.environ, **dict.fromkeys(counts, str(threads)), "SAMCONVEX_NO_DISK_CACHE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     for stale in output.glob("*"):
         stale.unlink()
@@ -167,7 +168,7 @@ def is_finished(file: Path, origin: str) -> bool:
 def _measure(
     method: str, pair: Pair, case: Case, start: Transform, grid: Grid, job: Path, launch: Launch
 ) -> dict:
-    record: dict = {"pair": pair.name, "group": pair.group, "method": method}
+    record: dict = {"pair": pair.name, "group": pair.group, "method": method, "voxels": grid.voxel_count}
     if method == "start":
         return record | assess(case, start, grid)
     output = job / method

@@ -217,9 +217,15 @@ def test_a_known_breath_is_judged_where_both_images_show_the_body():
 
 
 def test_process_records_and_failures(tmp_path):
-    good = f"import pathlib; pathlib.Path({str(tmp_path / 'run.json')!r}).write_text('{{\"seconds\": 1.5}}')"
+    good = f"""
+import json, os, pathlib
+words = {{"seconds": 1.5, "threads seen": os.environ["OMP_NUM_THREADS"],
+         "disk cache off": os.environ.get("SAMCONVEX_NO_DISK_CACHE")}}
+pathlib.Path({str(tmp_path / "run.json")!r}).write_text(json.dumps(words))
+"""
     record = registration.run_process([sys.executable, "-c", good], tmp_path, 1)
     assert record["seconds"] == 1.5 and record["process_seconds"] > 0
+    assert record["threads seen"] == "1" and record["disk cache off"] == "1"
     bad = registration.run_process([sys.executable, "-c", "raise SystemExit('no such thing')"], tmp_path, 1)
     assert bad == {"failed": "exit status 1: no such thing"}
 
