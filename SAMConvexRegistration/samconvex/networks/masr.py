@@ -66,6 +66,7 @@ class MASRNet(nn.Module):
         layouts: neighborhood radii; (1, 2) is the paper's dual layout, (1,) its single one.
         learned: compare the image itself instead of feature maps if False (ablation: MIND-like, no encoder-decoder).
         smoothed: Gaussian over the descriptors.
+        similarity: descriptors from the feature maps themselves if False (ablation: no self-similarity).
     """
 
     multiple = 8
@@ -78,6 +79,7 @@ class MASRNet(nn.Module):
         layouts: tuple[int, ...] | list[int] = LAYOUTS,
         learned: bool = True,
         smoothed: bool = True,
+        similarity: bool = True,
     ) -> None:
         super().__init__()
         if len(widths) != 4:
@@ -87,9 +89,11 @@ class MASRNet(nn.Module):
         self.config: dict[str, Any] = {
             "widths": [int(w) for w in widths], "maps": int(maps), "channels": int(channels),
             "layouts": [int(radius) for radius in layouts], "learned": bool(learned), "smoothed": bool(smoothed),
+            "similarity": bool(similarity),
         }  # fmt: skip
         self.layouts, self.smoothed = tuple(int(radius) for radius in layouts), smoothed
-        similarities = len(PAIRS) * len(self.layouts)
+        maps = maps if learned else 1
+        similarities = len(PAIRS) * len(self.layouts) if similarity else maps
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         if learned:
             for k, width in enumerate(widths):
@@ -99,7 +103,7 @@ class MASRNet(nn.Module):
             self.out = nn.Conv3d(widths[0], maps, 3, padding=1)
         self.down = _BlurPool()
         # One linear map over the C_h feature maps for each pair of neighbors.
-        self.squeeze = nn.Parameter(torch.randn(similarities, maps if learned else 1) / (maps if learned else 1) ** 0.5)
+        self.squeeze = nn.Parameter(torch.randn(similarities, maps) / maps**0.5) if similarity else None
         self.head = nn.Sequential(
             nn.Conv3d(similarities, channels, 3, padding=1), nn.LeakyReLU(SLOPE, inplace=True),
             nn.Conv3d(channels, channels, 3, padding=1),
@@ -143,13 +147,14 @@ class MASRNet(nn.Module):
             precision = 1 / (variance / len(PAIRS) + 1e-6)
             for pair, (first, second) in enumerate(PAIRS):
                 distance = (shifted(first, radius) - shifted(second, radius)).square()
+                assert self.squeeze is not None
                 weight = self.squeeze[number * len(PAIRS) + pair].to(maps.dtype)
                 squeezed.append(torch.einsum("bcdhw,c->bdhw", torch.exp(-distance * precision), weight))
         return torch.stack(squeezed, 1)
 
     def describe(self, maps: Tensor) -> Tensor:
         """Unit descriptors (B, C_d, D, H, W) of feature maps; a slab needs :data:`HALO` voxels around it."""
-        values = self.head(self.similarities(maps))
+        values = self.head(maps if self.squeeze is None else self.similarities(maps))
         if self.smoothed:
             values = gaussian(values)
         return F.normalize(values.float(), dim=1)

@@ -34,7 +34,7 @@ class MasrSettings:
         include, exclude: patterns of relative paths to take and of case names never to touch.
         validation: case names held out; how often their places are found again in another contrast.
         spacing_mm, shape: voxel size and crop (z, y, x), multiples of 8.
-        widths, maps, channels, layouts, learned, smoothed: see networks/masr.py.
+        widths, maps, channels, layouts, learned, smoothed, similarity: see networks/masr.py.
         samples: foreground positions of a step (8196 in the paper).
         temperature: of the contrastive loss.
         foreground: normalized intensity above which a voxel is no air.
@@ -53,6 +53,7 @@ class MasrSettings:
     layouts: tuple[int, ...] = (1, 2)
     learned: bool = True
     smoothed: bool = True
+    similarity: bool = True
     samples: int = 2048
     temperature: float = 0.07
     foreground: float = 0.1
@@ -142,17 +143,17 @@ def found_again(network: MASRNet, images: list[Image], settings: MasrSettings) -
     """
     generator = torch.Generator().manual_seed(1)
     shares: dict[str, list[float]] = {}
-    held_out = drawable(images)
     network.eval()
     with torch.no_grad():
-        for _ in range(8 if images else 0):
-            drawn = draw_crop(held_out, settings, generator)
-            if drawn is not None:
-                crop, other, places = drawn
-                shares.setdefault("found", []).append(crop_loss(network, crop, places, settings, generator)[1])
-                if other is not None:
-                    paired = crop_loss(network, crop, places, settings, generator, other)[1]
-                    shares.setdefault("paired", []).append(paired)
+        for place in drawable(images):
+            drawn = draw_crop([place], settings, generator)
+            if drawn is None:
+                continue
+            crop, other, positions = drawn
+            shares.setdefault("found", []).append(crop_loss(network, crop, positions, settings, generator)[1])
+            if other is not None:
+                share = crop_loss(network, crop, positions, settings, generator, other)[1]
+                shares.setdefault("paired", []).append(share)
     network.train()
     return {key: round(sum(values) / len(values), 4) for key, values in shares.items()}
 
@@ -183,7 +184,8 @@ def train(
     )  # fmt: skip
     places = drawable(training)
     network = MASRNet(
-        settings.widths, settings.maps, settings.channels, settings.layouts, settings.learned, settings.smoothed
+        settings.widths, settings.maps, settings.channels, settings.layouts, settings.learned, settings.smoothed,
+        settings.similarity,
     )
     if start_from is not None:
         network = load_network(MASRNet, start_from).requires_grad_(True)
