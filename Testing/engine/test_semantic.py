@@ -1,0 +1,219 @@
+"""Organ probabilities lie where the organs are, and their training blames nobody for what was not labeled."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from engine.sam_fixtures import GRID, textured_body, turned
+from samconvex import cli
+from samconvex.errors import InputError
+from samconvex.features import semantic
+from samconvex.features.semantic import SemanticPair, organ_probabilities
+from samconvex.networks.sam_compact import preprocess
+from samconvex.networks.semantic import ORGANS, SemanticNet, prepare
+from samconvex.training.images import Image
+from samconvex.training.semantic import SemanticSettings, Source, make_example, organ_loss, truth
+from samconvex.volume import Volume
+from samconvex.weights import SemanticModel, load_semantic
+
+CENTER = GRID.center + np.array([20.0, -16.0, 30.0])
+
+
+class DenseFinder(torch.nn.Module):
+    """Stands for a network: sure of its only organ where the mean over 5^3 voxels is dense bone."""
+
+    multiple, spacing_mm, organs = 16, 3.0, ("ball",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return (F.avg_pool3d(image, 5, 1, 2) - 1.7) * 200
+
+
+@pytest.fixture
+def model() -> SemanticModel:
+    semantic._memory.clear()
+    return SemanticModel("finder", DenseFinder(), "0" * 64, 3.0, (16, 16, 16), halo=16)
+
+
+@pytest.fixture(scope="module")
+def body() -> Volume:
+    """A body with one dense ball of 24 mm radius in it."""
+    volume = textured_body()
+    distance = (GRID.voxel_centers(reference=CENTER)).norm(dim=-1)
+    return volume.with_tensor(volume.tensor.clamp(max=200).masked_fill(distance[None, None] < 24, 1000))
+
+
+def middle_of(part) -> np.ndarray:
+    inside = (part.tensor[0, 0] > 0.5).nonzero().flip(1).numpy()
+    return part.grid.voxels_to_points(inside).mean(0)
+
+
+def test_an_organ_is_found_where_it_is_in_any_geometry(body, model):
+    straight = organ_probabilities(body, model)
+    oblique = organ_probabilities(turned(body, 30, (3.0, 4.0, 5.0), flip=True), model)
+    assert straight.tensor.shape[2:] == straight.grid.shape and straight.grid.spacing == (3.0, 3.0, 3.0)
+    for found in (straight, oblique):
+        assert found.grid.is_axis_aligned and np.linalg.norm(middle_of(found) - CENTER) < 1.0
+
+
+def test_probabilities_are_zero_outside_the_body(body, model):
+    outside = body.with_tensor(body.tensor.clone())
+    outside.tensor[..., :6, :6, :12] = 1000  # a couch
+    found = organ_probabilities(outside, model)
+    assert np.linalg.norm(middle_of(found) - CENTER) < 1.0
+    everything = torch.ones_like(found.tensor)
+    pair = SemanticPair(found, type(found)(everything, found.grid))
+    points = torch.tensor([[[[0.0, 0, 0], [500.0, 0, 0]]]])
+    assert float(pair.at("fixed", points, CENTER)[0, 0, 0, 0, 0]) > 0.99
+    assert pair.at("moving", points, CENTER)[0, 0, 0, 0].tolist() == [1.0, 0.0]
+
+
+def test_slabs_equal_the_whole(body, model):
+    whole = organ_probabilities(body, model)
+    plane = whole.grid.size[0] * whole.grid.size[1]
+    semantic._memory.clear()
+    small = SemanticModel("finder", DenseFinder(), "0" * 64, 3.0, (16, 16, 16), tile_voxels=48 * plane, halo=16)
+    slabs = organ_probabilities(body, small)
+    assert small.network.calls > 1
+    torch.testing.assert_close(slabs.tensor, whole.tensor, atol=0.02, rtol=0)
+
+
+def test_the_same_volume_is_computed_once(body, model):
+    first = organ_probabilities(body, model)
+    assert organ_probabilities(body, model) is first and model.network.calls == 1
+    organ_probabilities(body.with_tensor(body.tensor + 1), model)
+    assert model.network.calls == 2
+
+
+def test_other_modalities_are_refused_in_one_sentence(body, model):
+    with pytest.raises(InputError, match="no CT in Hounsfield units"):
+        organ_probabilities(body.with_tensor(body.tensor.float() + 1000), model)
+
+
+def test_the_network_gives_a_logit_per_organ_and_voxel():
+    network = SemanticNet((8, 8, 8, 8), (1, 1, 1, 1), 4).eval()
+    assert network(torch.zeros(2, 1, 16, 32, 48)).shape == (2, len(ORGANS), 16, 32, 48)
+    with pytest.raises(ValueError, match="multiples of 16"):
+        network(torch.zeros(1, 1, 20, 32, 32))
+
+
+def test_training_images_and_application_see_the_same_bone():
+    assert float(prepare(torch.tensor(1400.0))) == float(prepare(torch.tensor(1000.0)))
+    assert float(prepare(torch.tensor(40.0))) == float(preprocess(torch.tensor(40.0))) == 1.0
+
+
+def case(labels: torch.Tensor | None, name: str = "case") -> Image:
+    grid = GRID.cropped((0, 0, 0), (32, 32, 32))
+    values = torch.full((1, 1, 32, 32, 32), 0.52).half()
+    values[..., :4] = 0
+    return Image(name, "ct", values, labels, grid)
+
+
+def labeled(**boxes: slice) -> torch.Tensor:
+    labels = torch.zeros(1, 1, 32, 32, 32, dtype=torch.uint8)
+    for number, box in boxes.items():
+        labels[0, 0, box, 10:16, 10:16] = int(number[1:])
+    return labels
+
+
+def test_what_is_not_labeled_is_unknown_not_absent():
+    example = make_example(case(labeled(l1=slice(20, 30), l2=slice(8, 18))), SemanticSettings())
+    assert example is not None
+    assert example.known[0].all() and not example.known[2:].any()
+    # Below its last contour the spinal cord goes on.
+    assert not example.known[1, :8].any() and example.known[1, 8:].all()
+    target, known = truth(example)
+    assert target.sum((2, 3, 4)).tolist() == [[360, 360, 0, 0, 0, 0, 0]]
+    assert torch.equal(known[0, :, :, 5, 5].bool(), example.known)
+
+
+def test_a_negative_case_knows_what_is_absent_whatever_else_is_labeled():
+    settings = SemanticSettings(negatives={"leg*": [1, 3]})
+    example = make_example(case(labeled(l1=slice(4, 9)), "leg7"), settings)
+    assert example is not None and example.labels is None
+    assert [bool(row.all()) for row in example.known] == [True, False, True, False, False, False, False]
+    assert truth(example)[0].sum() == 0
+    assert make_example(case(None), settings) is None
+
+
+def test_unknown_voxels_and_organs_have_no_loss():
+    torch.manual_seed(0)
+    logits, known = torch.randn(1, 3, 8, 8, 8), torch.ones(1, 3, 8, 8, 8)
+    target = (torch.rand(1, 3, 8, 8, 8) > 0.5).float()
+    known[:, 1], known[:, 2, :4] = 0, 0
+    logits.requires_grad_()
+    organ_loss(logits, target, known, 5.0)[0].backward()
+    assert logits.grad is not None
+    touched = logits.grad != 0
+    assert torch.equal(touched, known > 0)
+    perfect = (target * 2 - 1) * 20
+    assert float(organ_loss(perfect, target, known, 5.0)[0]) < 0.01 < float(organ_loss(-perfect, target, known, 5.0)[0])
+
+
+def test_crops_show_labels_where_the_image_shows_organs():
+    image = case(labeled(l7=slice(8, 24)))
+    image.values[...] = 0.52
+    image.values[image.labels == 7] = 0.9
+    example = make_example(image, SemanticSettings())
+    assert example is not None
+    settings = SemanticSettings(shapes=((32, 32, 32),), intensity=0.0, organ_share=1.0, cut_probability=1.0)
+    images, target, known = Source([example], settings).draw(torch.Generator().manual_seed(0))
+    bone, organ = images[:, 0] > 1.6, target[:, 6] > 0.5
+    assert organ.sum() > 200 and (bone & organ).sum() > 0.85 * (bone | organ).sum()
+    # Air only stands for what lies outside the image or was cut off: nobody knows what is there.
+    air = images[:, 0] == 0
+    assert air.any() and known[:, 6][air].sum() == 0 and known[:, 6][organ].mean() > 0.9
+    assert known[:, :6].sum() == 0
+
+
+def test_a_few_steps_learn_a_bright_organ():
+    torch.manual_seed(0)
+    image = case(labeled(l7=slice(8, 24)))
+    image.values[image.labels == 7] = 0.9
+    settings = SemanticSettings(shapes=((32, 32, 32),), batch=1, negatives={"leg": [7]})
+    examples = [e for e in (make_example(image, settings), make_example(case(None, "leg"), settings)) if e is not None]
+    source, generator = Source(examples, settings), torch.Generator().manual_seed(0)
+    network = SemanticNet((8, 8, 8, 8), (1, 1, 1, 1), 8)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(30):
+        crop, target, known = source.draw(generator)
+        loss, _ = organ_loss(network(crop), target, known, 5.0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-6:]) < 0.7 * sum(losses[:6])
+
+
+def test_the_command_trains_and_writes_loadable_weights(tmp_path, body):
+    config, output = tmp_path / "config.json", tmp_path / "organs.pt"
+    small = {
+        "spacing_mm": 12.0, "shapes": [[16, 16, 16]], "widths": [4, 4, 4, 4], "blocks": [1, 1, 1, 1], "detail": 4,
+        "organs": ["first", "second"], "tubular": [],
+    }  # fmt: skip
+    config.write_text(json.dumps(small))
+    words = ["train", "semantic", "--data", "phantom", "-o", str(output), "--config", str(config), "--threads", "1"]
+    assert cli.main([*words, "--steps", "2", "--progress", "none"]) == 0
+    assert cli.main([*words, "--steps", "3", "--resume", "--progress", "none"]) == 0
+    loaded = load_semantic(output)
+    assert loaded.network.organs == ("first", "second") and loaded.spacing_mm == 12.0
+    assert organ_probabilities(body, loaded).tensor.shape[1] == 2
+    config.write_text(json.dumps({**small, "shapes": [[20, 16, 16]]}))
+    assert cli.main([*words, "--overwrite", "--progress", "none"]) == 2
+
+
+def test_evaluation_patients_are_never_trained_on(repository):
+    configs = repository / "SAMConvexRegistration" / "samconvex" / "training" / "configs"
+    ours, sam = (json.loads((configs / f"{name}.json").read_text()) for name in ("semantic_ct", "sam_ct"))
+    assert len(sam["exclude"]) == 44 and set(sam["exclude"]) <= set(ours["exclude"])
+    assert ours["validation"] == sam["validation"]
+    assert SemanticSettings(**ours).organs == ORGANS
