@@ -78,15 +78,15 @@ def scaling(document: dict, pyplot):
     """Seconds and memory against voxels, for both series."""
     records = [record for record in document["records"] if "failed" not in record]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2))
-    for (group, line), (axis, key, scale, label) in (
+    for (group, (line, marker)), (axis, key, scale, label) in (
         (series, panel)
-        for series in zip(sorted({record["group"] for record in records}), ("-", "--"), strict=False)
+        for series in zip(sorted({record["group"] for record in records}), (("-", "o"), ("--", "s")), strict=False)
         for panel in ((axes[0], "seconds", 1, "seconds"), (axes[1], "peak_memory_mib", 1024, "peak memory, GiB"))
     ):
         for method in dict.fromkeys(record["method"] for record in records):
             members = [record for record in records if record["method"] == method and record["group"] == group]
             members = sorted((record["voxels"] / 1e6, record[key] / scale) for record in members)
-            axis.plot(*zip(*members, strict=True), marker="o", linestyle=line, label=f"{method}, {group}",
+            axis.plot(*zip(*members, strict=True), marker=marker, linestyle=line, label=f"{method}, {group}",
                       **_style(method))
         axis.set_xlabel("voxels of the fixed image, millions")
         axis.set_ylabel(label)
