@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from .errors import InputError
 from .presets import Settings
 
-STRENGTHS = ("gentle", "standard", "strong")
+STRENGTHS = ("stiff", "normal", "flexible")
 QUALITIES = ("fast", "standard", "best")
 
-# Factor on everything that holds neighboring tissue together.
-_STIFFNESS = {"gentle": 3.0, "standard": 1.0, "strong": 1.0 / 3.0}
+# Factor on everything that holds neighboring tissue together, and box filters more or less after each coupled pass.
+_STIFFNESS = {"stiff": (4.0, 1), "normal": (1.0, 0), "flexible": (0.25, -1)}
 
 
-def adjusted(settings: Settings, strength: str = "standard", quality: str = "standard") -> Settings:
-    """Settings for a chosen strength and quality; "standard" leaves the preset as it is.
+def adjusted(settings: Settings, strength: str = "normal", quality: str = "standard") -> Settings:
+    """Settings for a chosen strength and quality; "normal" and "standard" leave the preset as it is.
 
     Args:
-        strength: "gentle" deforms smoothest, "strong" follows detail.
+        strength: "stiff" multiplies the coupling and the refinement's regularization by 4 and filters each coupled
+            pass once more: smoothest. "flexible" divides by 4 and filters once less (never without): follows detail.
         quality: "fast" halves the refinement, "best" doubles it and solves both directions.
 
     Raises:
@@ -28,7 +30,7 @@ def adjusted(settings: Settings, strength: str = "standard", quality: str = "sta
         raise InputError(f"There is no strength {strength!r}; choose one of: {', '.join(STRENGTHS)}.")
     if quality not in QUALITIES:
         raise InputError(f"There is no quality {quality!r}; choose one of: {', '.join(QUALITIES)}.")
-    factor = _STIFFNESS[strength]
+    factor, passes = _STIFFNESS[strength]
     adam = replace(settings.adam, regularization=settings.adam.regularization * factor)
     diffusion = replace(settings.diffusion, regularization=settings.diffusion.regularization * factor)
     if quality == "fast":
@@ -40,7 +42,16 @@ def adjusted(settings: Settings, strength: str = "standard", quality: str = "sta
     return replace(
         settings,
         coupling=settings.coupling * factor,
+        box_passes=max(1, settings.box_passes + passes),
         adam=adam,
         diffusion=diffusion,
         symmetric=settings.symmetric or quality == "best",
     )
+
+
+def stiffness_numbers(settings: Settings) -> dict[str, Any]:
+    """What a strength acts on: ``coupling``, ``box_passes`` and, where a refinement follows, ``regularization``."""
+    numbers: dict[str, Any] = {"coupling": settings.coupling, "box_passes": settings.box_passes}
+    if settings.refine != "none":
+        numbers["regularization"] = getattr(settings, settings.refine).regularization
+    return numbers

@@ -58,14 +58,18 @@ class DisplacementField:
         return DisplacementField(first.tensor + second, grid)
 
     def inverse(
-        self, iterations: int = 40, tolerance_mm: float = 1e-3, report: Callable[[float], None] | None = None
+        self,
+        iterations: int = 40,
+        tolerance_mm: float = 1e-3,
+        report: Callable[[float], None] | None = None,
+        grid: Grid | None = None,
     ) -> DisplacementField:
-        """The inverse map on the same grid, by damped fixed-point iteration v <- -u(p + v).
+        """The inverse map on the same or another grid, by damped fixed-point iteration v <- -u(p + v).
 
-        Exact (residual below ``tolerance_mm``) wherever the map is invertible; where it folds, the iteration stops
-        at a nearby preimage.
+        Exact (residual below ``tolerance_mm``) at the samples wherever the map is invertible; where it folds, the
+        iteration stops at a nearby preimage. Between the samples the error falls with the square of their spacing.
         """
-        grid, u = self.grid, self.tensor
+        grid, u = grid or self.grid, self.tensor
         points = grid.voxel_centers(reference=grid.center, device=u.device).view(-1, 3)
         v = torch.zeros_like(points)
         damping = torch.ones_like(points[:, :1])
@@ -73,7 +77,7 @@ class DisplacementField:
         active = torch.arange(len(points), device=u.device)
         for iteration in range(iterations):
             near = v[active]
-            moved = sample(u, grid, (points[active] + near)[None, None], reference=grid.center, fill=0.0)
+            moved = sample(u, self.grid, (points[active] + near)[None, None], reference=grid.center, fill=0.0)
             residual = near + moved[0, :, 0, 0].T
             size = residual.norm(dim=1, keepdim=True)
             # Full steps diverge where |grad u| > 1: halve the step of voxels that got worse.
@@ -85,7 +89,7 @@ class DisplacementField:
                 report((iteration + 1) / iterations)
             if not len(active):
                 break
-        return DisplacementField(v.T.reshape(u.shape).contiguous(), grid)
+        return DisplacementField(v.T.reshape(1, 3, *grid.shape).contiguous(), grid)
 
     def jacobian_determinant(self) -> torch.Tensor:
         """(1, 1, D, H, W) determinant of the map's Jacobian, central differences (one-sided at the border)."""

@@ -17,7 +17,7 @@ def current_memory_mib() -> float:
 
 def machine_memory_gib() -> float:
     """Memory that this process may use at most: the machine's, or its container's; GiB."""
-    total = _windows_total() if sys.platform == "win32" else _posix_total()
+    total = _windows_memory_status(0) if sys.platform == "win32" else _posix_total()
     try:
         with open("/sys/fs/cgroup/memory.max", encoding="ascii") as stream:
             total = min(total, int(stream.read()))
@@ -27,13 +27,69 @@ def machine_memory_gib() -> float:
     return total / 2**30
 
 
+def available_memory_gib() -> float:
+    """Memory that could be taken now without swapping, GiB: as the system and the container say, else the machine's."""
+    free = machine_memory_gib() * 2**30
+    if sys.platform == "win32":
+        free = min(free, _windows_memory_status(1))
+    elif sys.platform == "darwin":
+        free = min(free, _mac_available() or free)
+    else:
+        free = min(free, _linux_available() or free)
+    return min(free, _container_available() or free) / 2**30
+
+
+def _linux_available() -> int | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as stream:
+            line = next(line for line in stream if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+
+
+def _container_available() -> int | None:
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as stream:
+            limit = int(stream.read())
+        with open("/sys/fs/cgroup/memory.current", encoding="ascii") as stream:
+            used = int(stream.read())
+        with open("/sys/fs/cgroup/memory.stat", encoding="ascii") as stream:
+            # File pages that the kernel gives back when asked.
+            cached = next(int(line.split()[1]) for line in stream if line.startswith("inactive_file "))
+        return max(0, limit - used + cached)
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+
+
+def _mac_available() -> int | None:
+    import re
+    import subprocess
+
+    try:
+        text = subprocess.run(["vm_stat"], capture_output=True, text=True, timeout=5, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return pages_of_vm_stat(text) if re.search(r"page size of \d+", text) else None
+
+
+def pages_of_vm_stat(text: str) -> int:
+    """Bytes that macOS's ``vm_stat`` counts as free or at once to be freed."""
+    import re
+
+    size = int(re.search(r"page size of (\d+)", text).group(1))  # type: ignore[union-attr]
+    counts = re.findall(r"^Pages (?:free|inactive|speculative|purgeable):\s+(\d+)", text, re.M)
+    return size * sum(map(int, counts))
+
+
 def _posix_total() -> int:
     import os
 
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _windows_total() -> int:
+def _windows_memory_status(number: int) -> int:
+    """The ``number``-th 64-bit field: 0 the total physical memory, 1 the available one."""
     import ctypes
 
     class Status(ctypes.Structure):
@@ -46,8 +102,7 @@ def _windows_total() -> int:
     status = Status()
     status.dwLength = ctypes.sizeof(status)
     ctypes.WinDLL("kernel32").GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
-    # The first of the 64-bit fields is the total physical memory.
-    return int(status.field0)
+    return int(getattr(status, f"field{number}"))
 
 
 def _linux_status(field: str) -> float | None:

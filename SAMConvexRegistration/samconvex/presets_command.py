@@ -6,8 +6,11 @@ import argparse
 import json
 import textwrap
 
+from .register_command import add_strength
+
 EXPLANATION = """
-List the presets with the expected time (on two CPU cores) and memory of registering two volumes of the given size.
+List the presets with the expected time (on two CPU cores) and memory of registering two volumes of the given size, and
+the numbers that the chosen strength makes of each: coupling / box filters / regularization of the refinement.
 """
 
 
@@ -31,11 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="millimeters per voxel (default: 0.8 0.8 1.0)",
     )
     parser.add_argument("--image", metavar="F", help="take size and spacing from this image")
+    add_strength(parser, "show the numbers of this strength (default: normal)")
     parser.add_argument("--json", action="store_true", help="print one JSON object with all settings")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
+    from .choices import STRENGTHS, adjusted, stiffness_numbers
     from .errors import InputError
     from .geometry import Grid
     from .inputs import read_grid
@@ -47,16 +52,23 @@ def run(args: argparse.Namespace) -> int:
     grid = read_grid(args.image) if args.image else Grid(tuple(args.size), tuple(args.spacing))
     costs = {name: forecast(settings, grid, grid) for name, settings in PRESETS.items()}
     if args.json:
-        print(
-            json.dumps({n: {"settings": plain(s), "forecast": plain(costs[n])} for n, s in PRESETS.items()}, indent=2)
-        )
+        listing = {
+            name: {
+                "settings": plain(adjusted(settings, args.strength)),
+                "forecast": plain(costs[name]),
+                "strengths": {word: stiffness_numbers(adjusted(settings, word)) for word in STRENGTHS},
+            }
+            for name, settings in PRESETS.items()
+        }
+        print(json.dumps(listing, indent=2))
         return 0
     size, spacing = "x".join(map(str, grid.size)), " x ".join(f"{s:g}" for s in grid.spacing)
     print(f"Expected for a pair of {size} voxels of {spacing} mm on two cores:\n")
-    print(f"{'preset':<20}{'seconds':>8}{'GiB':>7}  use")
+    print(f"{'preset':<20}{'seconds':>8}{'GiB':>7}  {args.strength:<16}use")
     for name, settings in PRESETS.items():
-        lines = textwrap.wrap(settings.description, 80)
-        print(f"{name:<20}{costs[name].seconds:>8.0f}{costs[name].memory_gib:>7.1f}  {lines[0]}")
+        lines = textwrap.wrap(settings.description, 66)
+        numbers = " / ".join(f"{value:g}" for value in stiffness_numbers(adjusted(settings, args.strength)).values())
+        print(f"{name:<20}{costs[name].seconds:>8.0f}{costs[name].memory_gib:>7.1f}  {numbers:<16}{lines[0]}")
         for line in lines[1:]:
-            print(" " * 37 + line)
+            print(" " * 53 + line)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 # Choices are repeated from choices.py, which needs torch: help must come at once.
 PROTECTIONS = ("rigid", "volume")
-STRENGTHS, QUALITIES = ("gentle", "standard", "strong"), ("fast", "standard", "best")
+STRENGTHS, QUALITIES = ("stiff", "normal", "flexible"), ("fast", "standard", "best")
+EARLIER_STRENGTHS = {"gentle": "stiff", "standard": "normal", "strong": "flexible"}
 ALWAYS = ("transform.h5", "inverse.h5", "warped.nii.gz", "valid.nii.gz", "report.json", "report.png")
 LABELS, POINTS = "labels.nii.gz", "points.csv"
 
@@ -65,13 +67,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="ct-inter-patient (default), fast-preview, ...; 'samconvex presets' lists them",
     )
-    method.add_argument("--strength", choices=STRENGTHS, default="standard", help="how freely neighbors may move apart")
+    add_strength(method, "how freely neighbors may move apart: coupling and regularization times 4, 1 or 1/4")
     method.add_argument("--quality", choices=QUALITIES, default="standard", help="time against accuracy")
     method.add_argument(
         "--features", metavar="NAME", help="descriptor, such as mind or sam+mind (default: the preset's)"
     )
     method.add_argument("--affine", choices=("none", "moments", "sam"), help="first alignment (default: the preset's)")
     method.add_argument("--refine", choices=("none", "adam", "diffusion"), help="last step (default: the preset's)")
+    method.add_argument(
+        "--symmetric",
+        action="store_true",
+        default=None,
+        help="solve both directions: exchanging the images gives the inverse transform (twice the time)",
+    )
     method.add_argument("--initial-transform", metavar="F", help="ITK transform to start from, fixed to moving")
     method.add_argument("--fixed-mask", metavar="F", help="only this region of FIXED counts")
     method.add_argument("--moving-mask", metavar="F", help="only this region of MOVING counts")
@@ -96,13 +104,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
     machine.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
-    machine.add_argument("--max-memory", type=positive_float, metavar="GIB", help="refuse what would need more memory")
+    machine.add_argument(
+        "--max-memory",
+        type=positive_float,
+        metavar="GIB",
+        help="what may be held (default: what is free); smaller settings are taken where more is needed",
+    )
     machine.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default: 0)")
     machine.add_argument(
         "--progress",
         choices=("bar", "json", "none"),
         default="bar",
         help="a bar, one JSON object per line on stdout, or nothing",
+    )
+
+
+def add_strength(parser: argparse._ActionsContainer, text: str) -> None:
+    """The option --strength; its earlier names are still understood."""
+    parser.add_argument(
+        "--strength",
+        type=lambda word: EARLIER_STRENGTHS.get(word, word),
+        choices=STRENGTHS,
+        default="normal",
+        help=text,
     )
 
 
@@ -133,8 +157,6 @@ def positive_float(text: str) -> float:
 
 def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | None = None) -> int:
     """Register as ``args`` say; ``register`` replaces the engine's in tests."""
-    from .memory import machine_memory_gib
-
     clock = _Clock()
     names = [*ALWAYS, *([LABELS] if args.moving_labels else []), *([POINTS] if args.moving_points else [])]
     sources = [
@@ -165,7 +187,9 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
     result = (register or _engine())(
         inputs.fixed,
         inputs.moving,
-        preset=adjusted(get_settings(args.preset), args.strength, args.quality),
+        preset=adjusted(get_settings(args.preset), quality=args.quality),
+        strength=args.strength,
+        symmetric=args.symmetric,
         affine=args.affine,
         refine=args.refine,
         features=args.features,
@@ -180,12 +204,15 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
         moving_points=inputs.paired_moving,
         device=args.device,
         threads=args.threads,
-        max_memory_gib=args.max_memory or machine_memory_gib(),
+        max_memory_gib=args.max_memory,
         seed=args.seed,
         progress=progress,
         weights=args.weights,
     )
     clock.lap(None)
+    if result.report.get("tier", "full") != "full":
+        # On stderr too, for scripts that read no report.
+        sys.stderr.write(next(w for w in result.report["warnings"] if f"tier '{result.report['tier']}'" in w) + "\n")
     with output_folder(args.output, overwrite=args.overwrite, stale=_earlier_results(args.output, sources)) as folder:
         report = _write(folder, inputs, result, progress, clock)
     progress.finish(str(args.output))

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from . import __version__, metrics
+from .choices import adjusted
 from .diffusion import descend
 from .embedding_cache import embed_cached
 from .errors import InputError, ResourceError
@@ -27,13 +29,15 @@ from .geometry import Grid
 from .memory import peak_memory_mib
 from .networks.featcnn import FeatCNN
 from .networks.masr import MASRNet
-from .presets import Settings, forecast, get_settings, with_overrides
+from .presets import Settings, get_settings, with_overrides
 from .progress import Progress, null_progress, stage
 from .protect import MODES, RESIDUAL_MM, protect
 from .pyramid import Extractor, Scene, View, described, run_pyramid
 from .refine import optimize
 from .report import build_report
 from .robust_affine import limited
+from .symmetric import disagreement_mm, inverse_consistent, mean_affine
+from .tiers import fitting
 from .transforms import AffineTransform, Transform
 from .volume import Volume, average_to, body_mask, check_volume, normalized_intensity, resample
 from .weights import SamModel, family_of, load_network, load_sam, load_semantic, weights_for
@@ -43,6 +47,8 @@ _MARGIN_MM = 8.0
 _FADE_MM = 40.0
 # Below this share of the body seen in both images the user is warned.
 _LITTLE_OVERLAP_PERCENT = 50.0
+# Affine alignments of the two directions that end this near their start, at the corners of the image, are averaged.
+_AGREEING_MM = 60.0
 
 
 @dataclass(frozen=True)
@@ -82,9 +88,11 @@ def register(
     moving: Volume,
     *,
     preset: str | Settings = "ct-inter-patient",
+    strength: str = "normal",
     affine: str | None = None,
     refine: str | None = None,
     features: str | None = None,
+    symmetric: bool | None = None,
     initial_transform: Transform | None = None,
     fixed_mask: Volume | None = None,
     moving_mask: Volume | None = None,
@@ -105,8 +113,12 @@ def register(
 
     Args:
         preset: a name of ``samconvex presets`` or your own Settings.
+        strength: "stiff", "normal" or "flexible": factors on the preset's numbers, see
+            :func:`samconvex.choices.adjusted`.
         affine, refine, features: override the preset ("none", "moments", "sam"; "none", "adam", "diffusion"; "mind",
             "sam+mind").
+        symmetric: solve both directions and let them meet halfway: exchanging the images gives the inverse transform.
+            Takes twice the time.
         initial_transform: maps fixed points to moving points; the affine stage then runs only if ``affine`` is given.
         fixed_mask, moving_mask: only nonzero voxels count; on any grid.
         protect_mask: bodies of the fixed image that must not be deformed, such as bone or a lesion; every connected
@@ -116,7 +128,8 @@ def register(
         fixed_points, moving_points: corresponding (N, 3) LPS mm; their distances go into the report.
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None leaves torch's setting.
-        max_memory_gib: refuse to start where the forecast is larger.
+        max_memory_gib: what the process may hold; None is what is free. Where the forecast is larger, smaller settings
+            are chosen and a warning says so, see :mod:`samconvex.tiers`.
         seed: of everything random.
         weights: of one network, by name or file, instead of the shipped ones; the other networks keep theirs.
         progress: see :mod:`samconvex.progress`.
@@ -127,7 +140,8 @@ def register(
     """
     start = time.perf_counter()
     progress = progress or null_progress
-    settings = with_overrides(get_settings(preset), affine=affine, refine=refine)
+    settings = with_overrides(get_settings(preset), affine=affine, refine=refine, symmetric=symmetric)
+    settings = adjusted(settings, strength)
     if features is not None:
         names = tuple(features.split("+"))
         levels = tuple(replace(level, features=names, weights=()) for level in settings.levels)
@@ -141,51 +155,81 @@ def register(
     check_volume(fixed)
     check_volume(moving)
     chosen = _device(device)
-    _check_memory(settings, fixed, moving, max_memory_gib)
+    settings, taken, shortage = fitting(settings, fixed, moving, max_memory_gib)
     if threads is not None:
         torch.set_num_threads(max(1, threads))
     torch.manual_seed(seed)
-    warnings = [*fixed.notes, *moving.notes, *_unused(weights, settings)]
+    warnings = [*fixed.notes, *moving.notes, *_unused(weights, settings), *([shortage] if shortage else [])]
     clock = _Clock()
 
-    progress("prepare", 0.0)
+    progress("prepare", 0.0, shortage or "")
     with clock("prepare"):
         fixed_body = _mask_or_body(fixed, fixed_mask)
         progress("prepare", 0.4)
         fixed_work = average_to(fixed, settings.working_spacing)
         moving_work = average_to(moving, settings.working_spacing)
-    initial = initial_transform or Transform()
-    affine_details: dict = {}
     with clock("affine"):
-        initial, affine_details = _affine(
-            settings, fixed_work, moving_work, initial, fixed_mask, moving_mask, chosen, seed, weights, progress,
+        (initial, affine_details), chosen = _or_on_cpu(
+            lambda device: _both_affines(
+                settings, fixed_work, moving_work, initial_transform or Transform(), fixed_mask, moving_mask, device,
+                seed, weights, progress, warnings,
+            ),
+            chosen,
             warnings,
         )
     _check_overlap(fixed, moving, initial, fixed_body)
 
-    scene = Scene(
-        fixed=_to(_normalized(fixed_work), chosen),
-        moving=_to(_normalized(moving_work), chosen),
-        initial=initial,
-        box=_box(fixed_body),
-        fixed_mask=_to(_dilated(fixed_body), chosen),
-        moving_mask=None if moving_mask is None else _to(_dilated(_mask_or_body(moving, moving_mask)), chosen),
-        memory_budget=_budget(max_memory_gib),
-    )
     settings = _describable(settings, fixed_work, moving_work, weights, warnings)
-    extractor = _extractors(fixed_work, moving_work, weights, chosen, progress)
-    deformation: DisplacementField | None = None
-    if settings.levels:
-        with clock("convex"):
-            deformation = run_pyramid(
-                scene, extractor, settings.levels, coupling=settings.coupling, box_passes=settings.box_passes,
-                symmetric=settings.symmetric, progress=progress,
+    moving_body = None
+    if moving_mask is not None or settings.symmetric:
+        moving_body = _mask_or_body(moving, moving_mask)
+    bodies = (_dilated(fixed_body), None if moving_body is None else _dilated(moving_body))
+
+    def solve(device: torch.device) -> list[DisplacementField]:
+        """The field, and in a symmetric registration that of the exchanged images."""
+        sides = [_to(_normalized(work), device) for work in (fixed_work, moving_work)]
+        masks = [None if body is None else _to(body, device) for body in bodies]
+        scene = Scene(
+            fixed=sides[0],
+            moving=sides[1],
+            initial=initial,
+            box=_box(fixed_body),
+            fixed_mask=masks[0],
+            moving_mask=masks[1] if moving_mask is not None else None,
+            memory_budget=_budget(max_memory_gib),
+        )
+        ways = [(scene, (fixed_work, moving_work))]
+        if settings.symmetric and moving_body is not None:
+            exchanged = Scene(
+                fixed=sides[1],
+                moving=sides[0],
+                initial=initial.inverse(),
+                box=_box(moving_body),
+                fixed_mask=masks[1],
+                moving_mask=masks[0] if fixed_mask is not None else None,
+                memory_budget=scene.memory_budget,
             )
-    if deformation is not None and settings.refine != "none":
-        with clock("refine"):
-            deformation = _refine(scene, extractor, settings, deformation, stage(progress, "refine"))
+            ways.append((exchanged, (moving_work, fixed_work)))
+        found = []
+        for number, (way, works) in enumerate(ways):
+            share = _share_of(progress, number, len(ways))
+            extractor = _extractors(*works, weights, device, share)
+            with clock("convex"):
+                field = run_pyramid(
+                    way, extractor, settings.levels, coupling=settings.coupling, box_passes=settings.box_passes,
+                    progress=share,
+                )
+            if settings.refine != "none":
+                with clock("refine"):
+                    field = _refine(way, extractor, settings, field, stage(share, "refine"))
+            found.append(DisplacementField(field.tensor.cpu(), field.grid))
+        return found
+
+    solved: list[DisplacementField] = []
+    if settings.levels:
+        solved, chosen = _or_on_cpu(solve, chosen, warnings)
     with clock("finish"):
-        deformation = _final_field(fixed, initial, deformation, settings, protect_mask is not None)
+        deformation = _final_field(fixed, moving, initial, solved, settings, protect_mask is not None)
         progress("finish", 0.3)
         protected: list[dict] = []
         if deformation is not None and protect_mask is not None:
@@ -193,7 +237,7 @@ def register(
                 deformation, initial, protect_mask, protect_mode, stage(progress, "finish", 0.3, 0.5)
             )
             warnings += _protection_warnings(protected)
-        forward, backward = _both_ways(initial, deformation, stage(progress, "finish", 0.5))
+        forward, backward = _both_ways(initial, deformation, settings, stage(progress, "finish", 0.5))
         jacobian = None if deformation is None else Volume(deformation.jacobian_determinant(), deformation.grid)
 
     with clock("measure"):
@@ -214,6 +258,8 @@ def register(
         peak_memory_mib=peak_memory_mib(),
         warnings=warnings,
         further={
+            "strength": strength,
+            "tier": taken,
             **({"affine": affine_details} if affine_details else {}),
             **({"protected": {"mode": protect_mode, "bodies": protected}} if protected else {}),
         },
@@ -250,21 +296,32 @@ def _normalized(volume: Volume) -> Volume:
     return replace(volume, tensor=normalized_intensity(volume), known_modality=volume.modality)
 
 
-def _check_memory(settings: Settings, fixed: Volume, moving: Volume, limit_gib: float | None) -> None:
-    if limit_gib is None:
-        return
-    need = forecast(settings, fixed.grid, moving.grid).memory_gib
-    if need > limit_gib:
-        smaller = forecast(get_settings("fast-preview"), fixed.grid, moving.grid).memory_gib
-        way_out = (
-            f"the preset fast-preview needs about {smaller:.1f} GiB"
-            if smaller <= limit_gib < need and settings.name != "fast-preview"
-            else f"allow {need:.1f} GiB or crop the images"
-        )
-        raise ResourceError(
-            f"Registering {fixed.name} and {moving.name} with {settings.name} needs about {need:.1f} GiB, more than "
-            f"the limit of {limit_gib:g} GiB; {way_out}."
-        )
+T = TypeVar("T")
+
+
+def _or_on_cpu(
+    work: Callable[[torch.device], T], device: torch.device, warnings: list[str]
+) -> tuple[T, torch.device]:
+    """What ``work`` gives, done again on the CPU where the memory of the GPU does not suffice; and the device of it."""
+    try:
+        return work(device), device
+    except RuntimeError as error:
+        ran_out = isinstance(error, torch.cuda.OutOfMemoryError) or "CUDA out of memory" in str(error)
+        if device.type != "cuda" or not ran_out:
+            raise
+    # Outside the except clause: the error holds the frames, and they hold the tensors.
+    torch.cuda.empty_cache()
+    warnings.append("The memory of the GPU did not suffice; the CPU was used instead.")
+    return work(torch.device("cpu")), torch.device("cpu")
+
+
+def _share_of(progress: Progress, number: int, count: int) -> Progress:
+    """Progress of one of ``count`` runs through the same stages."""
+
+    def report(name: str, fraction: float, message: str = "") -> None:
+        progress(name, (number + fraction) / count, message)
+
+    return report
 
 
 def _unused(weights: str | os.PathLike | None, settings: Settings) -> list[str]:
@@ -354,6 +411,40 @@ def _affine(
     return initial.after(Transform((found.transform,))), {
         "method": "moments", "confidence": found.confidence, **found.details
     }
+
+
+def _both_affines(
+    settings: Settings,
+    fixed: Volume,
+    moving: Volume,
+    initial: Transform,
+    fixed_mask: Volume | None,
+    moving_mask: Volume | None,
+    device: torch.device,
+    seed: int,
+    weights: str | os.PathLike | None,
+    progress: Progress,
+    warnings: list[str],
+) -> tuple[Transform, dict]:
+    """The linear part; in a symmetric registration the mean of both directions, or the surer one if they disagree."""
+    further = (device, seed, weights)
+    there, details = _affine(
+        settings, fixed, moving, initial, fixed_mask, moving_mask, *further, progress, warnings
+    )
+    # An initial transform prefers its own direction.
+    if not settings.symmetric or initial.parts or not there.parts:
+        return there, details
+    back, others = _affine(settings, moving, fixed, initial, moving_mask, fixed_mask, *further, progress, warnings)
+    first, second = there.parts[0], back.parts[0]
+    assert isinstance(first, AffineTransform) and isinstance(second, AffineTransform)
+    apart = disagreement_mm(first, second, fixed.grid.corners())
+    details = {**details, "there_and_back_mm": apart}
+    if apart <= _AGREEING_MM:
+        return Transform((mean_affine(first, second),)), details
+    warnings.append(f"The affine alignments of the two directions disagree ({apart:.0f} mm); the surer one was taken.")
+    if others.get("confidence", 0.0) > details.get("confidence", 0.0):
+        return Transform((second.inverse(),)), {**others, "there_and_back_mm": apart}
+    return there, details
 
 
 def _embedding_affine(
@@ -478,38 +569,45 @@ def _refine(
     chosen = (extractor, settings.levels[-1].features, settings.levels[-1].weights)
     fixed = described(View(scene, "fixed"), *chosen, dense, pool)
     moving = described(View(scene, "moving"), *chosen, wide, pool)
-    weight = scene.weight_on(dense)
+    # The edge of the moving image is no feature.
+    weight = scene.weight_on(dense) * scene.valid_on(dense, deformation)
     if by_adam:
         return optimize(deformation, fixed, moving, weight, adam, grid=grid, report=report)
-    # Gauss-Newton takes steps that cross the image; the edge of the moving one is no feature.
-    weight = weight * scene.valid_on(grid, deformation)
     return descend(deformation, fixed, moving, weight, diffusion, grid=grid, report=report)
 
 
 def _final_field(
-    fixed: Volume, initial: Transform, deformation: DisplacementField | None, settings: Settings, needed: bool
+    fixed: Volume, moving: Volume, initial: Transform, solved: list[DisplacementField], settings: Settings, needed: bool
 ) -> DisplacementField | None:
-    """The field on its final grid, free of folds; without a deformation None, or zeros if it is ``needed``."""
-    if deformation is None and not needed:
-        return None
-    corners = fixed.grid.corners()
-    if deformation is not None:
-        deformation = DisplacementField(deformation.tensor.cpu(), deformation.grid)
-        corners = np.concatenate([corners, deformation.grid.corners()])
-    grid = Grid.covering(corners, settings.field_spacing, margin_mm=2 * settings.field_spacing)
-    if deformation is None:
-        return DisplacementField.zeros(grid)
-    deformation = deformation.embedded(grid, _FADE_MM)
+    """The field on its final grid, free of folds; without a deformation None, or zeros if it is ``needed``.
+
+    Args:
+        solved: the field, and that of the exchanged images where there is one.
+    """
+    if not solved:
+        grid = Grid.covering(fixed.grid.corners(), settings.field_spacing, margin_mm=2 * settings.field_spacing)
+        return DisplacementField.zeros(grid) if needed else None
+    deformation = _embedded(solved[0], fixed, settings)
+    if len(solved) == 2:
+        deformation = inverse_consistent(deformation, _embedded(solved[1], moving, settings), initial)
     return without_folds(deformation) if settings.fold_free else deformation
 
 
+def _embedded(field: DisplacementField, image: Volume, settings: Settings) -> DisplacementField:
+    """On a grid that covers the image too, fading out to zero at the border."""
+    corners = np.concatenate([image.grid.corners(), field.grid.corners()])
+    grid = Grid.covering(corners, settings.field_spacing, margin_mm=2 * settings.field_spacing)
+    return field.embedded(grid, _FADE_MM)
+
+
 def _both_ways(
-    initial: Transform, deformation: DisplacementField | None, report: Callable[[float], None]
+    initial: Transform, deformation: DisplacementField | None, settings: Settings, report: Callable[[float], None]
 ) -> tuple[Transform, Transform]:
-    """The map and its inverse."""
+    """The map and its inverse; in a symmetric registration the inverse has half the field's spacing."""
     if deformation is None:
         return initial, initial.inverse()
-    inverse = deformation.inverse(report=report)
+    grid = deformation.grid.subdivided(2) if settings.symmetric else None
+    inverse = deformation.inverse(grid=grid, report=report)
     return Transform((deformation, *initial.parts)), Transform((*initial.inverse().parts, inverse))
 
 

@@ -106,8 +106,8 @@ def test_the_field_around_stays_as_it_was_far_away_and_folds_nowhere(
     assert change.max() > 1.0
     places = GRID.voxel_centers(reference=np.zeros(3)).reshape(-1, 3).numpy()
     marked = np.concatenate(parts(mask))
-    nearest = np.min([np.linalg.norm(places - point, axis=1) for point in marked[::7]], 0).reshape(change.shape)
-    assert change[nearest > 40 + 16].max() == 0.0
+    nearest = np.min([np.linalg.norm(places - point, axis=1) for point in marked[::60]], 0).reshape(change.shape)
+    assert change[nearest > 40 + 24].max() == 0.0
     # Continuous: no step between neighbors that the field or the bodies' motions do not have themselves.
     steps = max(float(np.abs(np.diff(change, axis=axis)).max()) for axis in range(3))
     assert steps < 4.0
