@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -106,6 +107,19 @@ def sam_affine(
     return transform, details
 
 
+# SAM-affine of a pair costs about a second; the second question about the same pair must not.
+_Known = WeakKeyDictionary[SamEmbedding, tuple[AffineTransform, dict[str, Any]]]
+_known_pairs: WeakKeyDictionary[SamEmbedding, _Known] = WeakKeyDictionary()
+
+
+def pair_affine(template: SamEmbedding, query: SamEmbedding) -> tuple[AffineTransform, dict[str, Any]]:
+    """:func:`sam_affine` of two whole embeddings, computed once for as long as both live."""
+    known = _known_pairs.setdefault(template, WeakKeyDictionary())
+    if query not in known:
+        known[query] = sam_affine(template, query)
+    return known[query]
+
+
 def _details(pairs: PointPairs, tried: int, inlier: np.ndarray, residual: float, reason: str) -> dict[str, Any]:
     """Confidence from how many pairs agree, absolutely and in proportion, and how widely they are spread."""
     count = int(inlier.sum())
@@ -132,7 +146,7 @@ def body_points(
     grid, body = embedding.fine.grid, embedding.body
     volume = float(body.sum()) * float(np.prod(grid.spacing))
     spacing_mm = max(spacing_mm, (volume / limit) ** (1 / 3))
-    step = np.maximum(np.round(spacing_mm / np.asarray(grid.spacing)), 1).astype(int)
+    step = np.clip(np.round(spacing_mm / np.asarray(grid.spacing)), 1, grid.size).astype(int)
     start = step // 2
     thinned = body[start[2] :: step[2], start[1] :: step[1], start[0] :: step[0]]
     index = torch.nonzero(thinned).cpu().numpy()[:, ::-1] * step + start

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
-from .affine_sam import sam_affine
+from .affine_sam import pair_affine
 from .embedding_cache import embed_cached
 from .embedding_search import CUBE, nearest
 from .errors import InputError
@@ -174,17 +173,10 @@ class _Search:
         return beyond > REACH_MM
 
 
-# SAM-affine of a pair costs about a second; the second question about the same pair must not.
-_guides: WeakKeyDictionary[SamEmbedding, WeakKeyDictionary[SamEmbedding, AffineTransform | None]] = WeakKeyDictionary()
-
-
 def _guide(template: SamEmbedding, query: SamEmbedding) -> AffineTransform | None:
     """SAM-affine from template to query; None where it is not sure of itself."""
-    known = _guides.setdefault(template, WeakKeyDictionary())
-    if query not in known:
-        affine, details = sam_affine(template, query)
-        known[query] = affine if details["confidence"] >= GUIDING else None
-    return known[query]
+    affine, details = pair_affine(template, query)
+    return affine if details["confidence"] >= GUIDING else None
 
 
 def _stable_points(

@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from .affine_sam import CONFIDENT, PointPairs, matched_pairs, reweighted_affine, sam_affine
+from .affine_sam import CONFIDENT, PointPairs, matched_pairs, pair_affine, reweighted_affine
 from .embedding_cache import embed_cached
 from .errors import InputError
 from .features.mind import Mind
@@ -250,7 +250,7 @@ def _track(
     number: int, limit: float, report: Callable[[float], None],
 ) -> list[Finding]:
     """All lesions in one follow-up."""
-    guide, details = sam_affine(template, query)
+    guide, details = pair_affine(template, query)
     sure = details["confidence"] >= CONFIDENT
     report(0.15)
     pairs = matched_pairs(template, query, near=guide)[0] if sure else None
@@ -266,7 +266,7 @@ def _track(
         place = start.map_points(entry.lesion.point[None])[0]
         name = entry.lesion.name
         cycle = float(matches.cycle_mm[row])
-        if not _in_view(place, query, follow_up) and sure:
+        if sure and not follow_up.grid.contains(place[None])[0]:
             nowhere = np.full(3, np.nan)
             text = f"{name} lies outside what {follow_up.name} shows."
             findings.append(Finding(name, number, NOT_IN_VIEW, nowhere, 0.0, cycle, reason=text))
@@ -285,10 +285,6 @@ def _local_guide(guide: AffineTransform, pairs: PointPairs | None, point: np.nda
     width = max(35.0, float(np.sort(distance)[min(24, len(distance) - 1)]))
     weighted = PointPairs(pairs.fixed, pairs.moving, pairs.score * np.exp(-((distance / width) ** 2)))
     return reweighted_affine(weighted, guide, stiffness_mm=60.0)
-
-
-def _in_view(place: np.ndarray, query: SamEmbedding, follow_up: Volume) -> bool:
-    return bool(follow_up.grid.contains(place[None])[0])
 
 
 def _register_neighborhood(

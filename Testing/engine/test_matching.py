@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pytest
 from engine.sam_fixtures import body_points, random_model, textured_body, turned
-from samconvex import embedding_search, match_command, matching
+from samconvex import affine_sam, embedding_search, match_command, matching
 from samconvex.errors import Cancelled, InputError
 from samconvex.features.sam import embed
 from samconvex.local_maps import robust_local_maps
@@ -114,8 +114,8 @@ def guided(monkeypatch, affine, confidence=0.9):
         calls.append((template, query))
         return affine, {"confidence": confidence}
 
-    monkeypatch.setattr(matching, "sam_affine", sam_affine)
-    monkeypatch.setattr(matching, "_guides", WeakKeyDictionary())
+    monkeypatch.setattr(affine_sam, "sam_affine", sam_affine)
+    monkeypatch.setattr(affine_sam, "_known_pairs", WeakKeyDictionary())
     return calls
 
 
