@@ -20,6 +20,7 @@ PICTURES = REPOSITORY / "Resources" / "Screenshots"
 LARGEST_PICTURE = 300_000
 # Other suites' own pages, taken over as they are.
 PAGES = ("landmarks.md", "tracking.md")
+MULTIMODAL = "RESULTS-multimodal.md"
 OPTIONS_LEFT_OUT = ("--resume", "--publish")
 
 
@@ -50,6 +51,9 @@ def publish(output: Path, page: Path = PAGE, pictures: Path = PICTURES) -> bool:
     for name in PAGES:
         if (output / name).is_file():
             parts += [_demoted((output / name).read_text()), ""]
+    # The multimodal suite publishes a page of its own.
+    if parts and (page.parent / MULTIMODAL).is_file():
+        parts += ["## Across modalities", "", f"See [{MULTIMODAL}]({MULTIMODAL}).", ""]
     if not parts:
         print(f"{output} holds no results; run a suite first.")
         return False
@@ -96,7 +100,6 @@ def _suites() -> dict[str, Callable[[dict], list[str]]]:
         "ablation": lambda document: ["## What each ingredient contributes", "", *ablation.page_lines(document)],
         "scaling": lambda document: ["## Time and memory against size", "", *scaling.page_lines(document)],
         "landscapes": lambda document: ["## Loss landscapes", "", *landscapes.page_lines(document)],
-        "multimodal": multimodal_lines,
     }
 
 

@@ -96,6 +96,7 @@ def results(folder) -> None:
 def test_the_page_is_made_from_the_records_alone(tmp_path):
     results(tmp_path)
     page = tmp_path / "RESULTS.md"
+    (tmp_path / "RESULTS-multimodal.md").write_text("")
     assert publish.publish(tmp_path, page, tmp_path / "pictures")
     text = page.read_text()
     assert "Machine: one." in text and "samconvex: ours 1, ours 2" in text
@@ -105,6 +106,7 @@ def test_the_page_is_made_from_the_records_alone(tmp_path):
     assert "| Dice | start | samconvex | greedy | convexadam |" in text and "| c | 0.500 | 0.600 |  | 0.550 |" in text
     assert "- c, greedy: crashed" in text and "## Landmarks" in text and "### lung" in text
     assert (tmp_path / "pictures" / "benchmark-registration.png").read_bytes() == b"picture"
+    assert "](RESULTS-multimodal.md)" in text
     publish.publish(tmp_path, page, tmp_path / "pictures")
     assert page.read_text() == text and str(tmp_path) not in text
 

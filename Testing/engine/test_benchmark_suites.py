@@ -194,16 +194,20 @@ def test_scaling_tells_seconds_per_million_voxels():
 
 def test_landscapes_move_the_image_by_what_they_say(tmp_path):
     image = shifted_case().fixed
+    seen: list[torch.Tensor] = []
 
     def describe(volume: Volume) -> dict[str, torch.Tensor]:
         weights = volume.tensor[0, 0].flatten()
         centers = volume.grid.voxel_centers(reference=GRID.center).view(-1, 3)
-        return {name: ((weights[:, None] * centers).sum(0) / weights.sum())[None] for name in landscapes.FEATURES}
+        seen.append(((weights[:, None] * centers).sum(0) / weights.sum())[None])
+        return {name: seen[-1] for name in landscapes.FEATURES}
 
     landscapes.measure(image, GRID, "x", tmp_path, describe, resume=False)
     document = landscapes.write_results(tmp_path, "image")
     shifts = {record["amount"]: record["loss"]["SAM"] for record in document["landscapes"] if record["kind"] == "shift"}
     assert shifts[4.0] == pytest.approx(0.5 * 4.0**2, rel=0.02)
+    # The image itself, then 2 mm in both senses along x.
+    assert torch.allclose((seen[1] - seen[2]).abs(), torch.tensor([[4.0, 0.0, 0.0]]), atol=0.1)
     before = (tmp_path / "landscapes.json").read_text()
     landscapes.measure(image, GRID, "x", tmp_path, lambda volume: pytest.fail("measured again"), resume=True)
     assert before == json.dumps(landscapes.write_results(tmp_path, "image"), indent=1)
