@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,9 @@ from samconvex.networks import masr as masr_module
 from samconvex.networks.featcnn import FeatCNN
 from samconvex.networks.masr import MASRNet
 from samconvex.networks.sam_compact import CHECKPOINT_FORMAT, SAMCompact
+from samconvex.presets import PRESETS
+from samconvex.pyramid import Level
+from samconvex.registration import _unused
 from samconvex.training.loop import save_checkpoint
 
 
@@ -162,6 +166,12 @@ def test_weights_go_to_the_network_they_were_made_for(checkpoint, masr):
     assert weights.weights_for("masr", checkpoint) is None and weights.weights_for("sam", None) is None
     with pytest.raises(InputError, match="other weights than samconvex-featcnn"):
         weights.load_network(FeatCNN, masr)
+
+
+def test_weights_that_nothing_reads_are_reported(masr):
+    by_dns = replace(PRESETS["mr-ct"], levels=(Level(8.0, 2, features=("dns",)),))
+    assert _unused(masr, by_dns) == [] == _unused(None, PRESETS["mr-ct"])
+    assert "not used" in _unused(masr, PRESETS["mr-ct"])[0]
 
 
 def test_descriptor_networks_are_imported_and_checked_too(masr, tmp_path):
