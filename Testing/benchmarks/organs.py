@@ -66,7 +66,7 @@ def main() -> int:
         return 2
     with open(data / "headneck_pairs.csv", newline="") as file:
         evaluation = sorted({case for row in csv.DictReader(file) for case in row.values()})
-    groups = {"held out": json.loads(CONFIG.read_text())["validation"], "evaluation": evaluation}
+    groups = {"evaluation": evaluation, "held out": json.loads(CONFIG.read_text())["validation"]}
     model = load_semantic(chosen.weights)
     figures: dict = {"threads": torch.get_num_threads(), "weights": model.sha256, "organs": {}}
     every: list[float] = []
