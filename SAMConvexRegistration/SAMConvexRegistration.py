@@ -26,9 +26,18 @@ from SAMConvexRegistrationLib.forecast import Forecaster
 from SAMConvexRegistrationLib.job import EngineJob, JobState, engineCommand
 from SAMConvexRegistrationLib.polling import pollWithTimer
 from SAMConvexRegistrationLib.presetmenu import PresetMenu
-from SAMConvexRegistrationLib.presets import Affine, Device, Quality, Refinement, RegistrationSettings, Strength
+from SAMConvexRegistrationLib.presets import (
+    Affine,
+    Device,
+    Protection,
+    Quality,
+    Refinement,
+    RegistrationSettings,
+    Strength,
+)
 from SAMConvexRegistrationLib.previewpanel import PreviewPanel
 from slicer import (
+    vtkMRMLLabelMapVolumeNode,
     vtkMRMLMarkupsFiducialNode,
     vtkMRMLScalarVolumeNode,
     vtkMRMLSegmentationNode,
@@ -88,11 +97,12 @@ class SAMConvexRegistrationParameterNode:
     fixedMarkups: Optional[vtkMRMLMarkupsFiducialNode]
     fixedMask: Optional[vtkMRMLSegmentationNode]
     movingMask: Optional[vtkMRMLSegmentationNode]
+    protectMask: Optional[vtkMRMLSegmentationNode]
     initialTransform: Optional[vtkMRMLTransformNode]
 
     chosenPreset: str = presets.BUILT_IN + presets.DEFAULT_PRESET
     preset: str = presets.DEFAULT_PRESET
-    strength: Strength = Strength.STANDARD
+    strength: Strength = Strength.NORMAL
     quality: Quality = Quality.STANDARD
     device: Device = Device.AUTO
     affine: Affine = Affine.PRESET
@@ -100,6 +110,8 @@ class SAMConvexRegistrationParameterNode:
     threads: Annotated[int, WithinRange(0, 256)] = 0
     maximumMemoryGib: Annotated[float, WithinRange(0, 1024)] = 0.0
     seed: Annotated[int, WithinRange(0, 999999)] = 0
+    protection: Protection = Protection.RIGID
+    symmetric: bool = False
 
     wantTransform: bool = True
     wantInverse: bool = False
@@ -107,6 +119,7 @@ class SAMConvexRegistrationParameterNode:
     wantSegmentation: bool = True
     wantMarkups: bool = True
     wantJacobian: bool = False
+    wantValidity: bool = False
     wantTable: bool = True
     outputTransform: Optional[vtkMRMLTransformNode]
     outputInverse: Optional[vtkMRMLTransformNode]
@@ -114,6 +127,7 @@ class SAMConvexRegistrationParameterNode:
     outputSegmentation: Optional[vtkMRMLSegmentationNode]
     outputMarkups: Optional[vtkMRMLMarkupsFiducialNode]
     outputJacobian: Optional[vtkMRMLScalarVolumeNode]
+    outputValidity: Optional[vtkMRMLLabelMapVolumeNode]
     outputTable: Optional[vtkMRMLTableNode]
 
     def settings(self):
@@ -133,6 +147,7 @@ class SAMConvexRegistrationParameterNode:
             settings=self.settings(),
             fixedMask=self.fixedMask,
             movingMask=self.movingMask,
+            protectMask=self.protectMask,
             fixedSegmentation=self.fixedSegmentation,
             movingSegmentation=self.movingSegmentation,
             fixedMarkups=self.fixedMarkups,
@@ -177,8 +192,9 @@ class SAMConvexRegistrationLogic(ScriptedLoadableModuleLogic):
             movingSegmentation: carried along into outputSegmentation (created when None).
             movingMarkups: carried along into a new (or ``outputMarkups=``) node.
             progressCallback: called as ``progressCallback(stage, fraction, message)``; returning False cancels.
-            more: fields of RegistrationRequest (fixedMask, fixedSegmentation, initialTransform, ...), of OutputNodes as
-                output... (outputInverse, outputJacobian, outputTable, outputMarkups), or ``settings``.
+            more: fields of RegistrationRequest (fixedMask, protectMask, fixedSegmentation, initialTransform, ...), of
+                OutputNodes as output... (outputInverse, outputJacobian, outputValidity, outputTable, outputMarkups), or
+                ``settings``.
         Returns:
             outputs.RegistrationResult: ``transformNode``, ``outputs`` and the engine's ``report``.
         Raises:
@@ -467,6 +483,11 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         self.ui.forecastLabel.text = (
             "" if sentence else self.forecaster.sentence(parameters.fixedVolume, parameters.preset)
         )
+        self.ui.strengthNumbersLabel.text = (
+            ""
+            if sentence
+            else self.forecaster.numbers(parameters.fixedVolume, parameters.preset, parameters.strength.value)
+        )
 
     def wanted(self):
         """Names of the OutputNodes fields that are checked and possible with the inputs."""
@@ -478,6 +499,7 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
             "segmentation": parameters.wantSegmentation and parameters.movingSegmentation is not None,
             "markups": parameters.wantMarkups and parameters.movingMarkups is not None,
             "jacobian": parameters.wantJacobian,
+            "validity": parameters.wantValidity,
             "table": parameters.wantTable,
         }
         return [name for name, chosen in names.items() if chosen]

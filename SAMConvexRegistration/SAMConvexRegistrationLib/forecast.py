@@ -33,8 +33,13 @@ class Forecaster:
         if key not in self._answers:
             self._ask(key)
             return ""
-        cost = self._answers[key].get(preset)
-        return costSentence(cost, availableMemoryGib()) if cost else ""
+        answer = self._answers[key].get(preset)
+        return costSentence(answer["forecast"], availableMemoryGib()) if answer else ""
+
+    def numbers(self, volumeNode, preset, strength):
+        """What a strength makes of a preset, for the panel; "" until it is known (asked for by ``sentence``)."""
+        answer = self._answers.get(self._key(volumeNode), {}).get(preset, {})
+        return strengthSentence(answer.get("strengths", {}).get(strength, {}))
 
     def kill(self):
         if self._job is not None:
@@ -65,12 +70,22 @@ class Forecaster:
 
 
 def readAnswer(text):
-    """{preset: {"seconds": s, "memory_gib": g}} of what ``samconvex presets --json`` printed."""
+    """{preset: {"forecast": {"seconds": s, "memory_gib": g}, ...}} of what ``samconvex presets --json`` printed."""
     try:
         listing = json.loads(text[text.index("{") : text.rindex("}") + 1])
-        return {name: entry["forecast"] for name, entry in listing.items()}
+        return {name: entry for name, entry in listing.items() if entry["forecast"]}
     except (ValueError, KeyError, TypeError):
         return {}
+
+
+def strengthSentence(numbers):
+    """The numbers behind a strength, as ``samconvex presets --json`` lists them, or ""."""
+    if not numbers:
+        return ""
+    text = _("coupling {coupling:.3g}, smoothing passes {box_passes}").format(**numbers)
+    if "regularization" in numbers:
+        text = _("{text}, regularization {regularization:.3g}").format(text=text, **numbers)
+    return text
 
 
 def costSentence(cost, available):
@@ -83,8 +98,8 @@ def costSentence(cost, available):
     values = {"time": duration(cost["seconds"]), "memory": cost["memory_gib"]}
     if available is not None and cost["memory_gib"] > available:
         return _(
-            "Needs about {memory:.1f} GiB of memory but only {available:.1f} GiB are free: choose the preset Fast "
-            "preview, crop the volumes or close other programs."
+            "Needs about {memory:.1f} GiB of memory but only {available:.1f} GiB are free: coarser settings will be "
+            "taken; crop the volumes or close other programs to avoid that."
         ).format(available=available, **values)
     return _("Expected: about {time} on two processor cores and {memory:.1f} GiB of memory.").format(**values)
 

@@ -26,6 +26,7 @@ class OutputNodes:
     segmentation: object = None
     markups: object = None
     jacobian: object = None
+    validity: object = None
     table: object = None
 
     def nodes(self):
@@ -42,6 +43,7 @@ MORE_OUTPUTS = {
     "outputInverse": "inverse",
     "outputMarkups": "markups",
     "outputJacobian": "jacobian",
+    "outputValidity": "validity",
     "outputTable": "table",
 }
 
@@ -65,7 +67,7 @@ class EngineFiles:
     Attributes:
         grid, inverseGrid: (vectors (k, j, i, 3) RAS mm, lattice-to-RAS matrix) between world points.
         determinant: (k, j, i) Jacobian determinants on the grid.
-        warped: (k, j, i) voxels on the fixed grid.
+        warped, validity: (k, j, i) voxels on the fixed grid.
         labels: warped label images, one for each of the run's layers.
     """
 
@@ -74,6 +76,7 @@ class EngineFiles:
     inverseGrid: tuple | None = None
     determinant: object = None
     warped: object = None
+    validity: object = None
     labels: list = field(default_factory=list)
 
 
@@ -94,6 +97,7 @@ def create(request, targets, names):
         "segmentation": ("vtkMRMLSegmentationNode", _("{source} registered"), request.movingSegmentation),
         "markups": ("vtkMRMLMarkupsFiducialNode", _("{source} registered"), request.movingMarkups),
         "jacobian": ("vtkMRMLScalarVolumeNode", _("{moving} to {fixed} volume change"), None),
+        "validity": ("vtkMRMLLabelMapVolumeNode", _("{moving} to {fixed} overlap"), None),
         "table": ("vtkMRMLTableNode", _("{moving} to {fixed} quality"), None),
     }
     for name in names:
@@ -122,6 +126,8 @@ def readFiles(run, wanted):
         files.inverseGrid = nodes.gridFromSitk(inverse, run.moving, run.fixed)
     if "volume" in wanted:
         files.warped = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "warped.nii.gz")))
+    if "validity" in wanted:
+        files.validity = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "valid.nii.gz")))
     if "segmentation" in wanted:
         for layer in run.layers:
             labels = segments.resample(layer, run.fixed, transform, run.moving)
@@ -161,6 +167,10 @@ def fill(request, run, files, outputs):
             fillJacobian(outputs.jacobian, files.determinant, lattice)
             addProvenance(outputs.jacobian, request, report)
             placeBeside(outputs.jacobian, request.fixedVolume)
+        if outputs.validity is not None:
+            nodes.fillVolumeLike(outputs.validity, files.validity, request.fixedVolume)
+            addProvenance(outputs.validity, request, report)
+            placeBeside(outputs.validity, request.fixedVolume)
         if outputs.table is not None:
             fillTable(outputs.table, report)
             addProvenance(outputs.table, request, report)
@@ -182,7 +192,14 @@ def namedReport(report, run, request):
             report["dice"][moment] = {
                 run.labelNames.get(int(label), str(label)): value for label, value in values.items()
             }
-    return report
+    for body in report.get("protected", {}).get("bodies", []):
+        body["label"] = run.protectedNames.get(body["label"], str(body["label"]))
+    warnings = []
+    for warning in report.get("warnings", []):
+        for path, name in run.names.items():
+            warning = warning.replace(str(path), f"'{name}'")
+        warnings.append(warning)
+    return report | {"warnings": warnings}
 
 
 def addProvenance(node, request, report, inverse=False):
@@ -269,6 +286,17 @@ def tableRows(report):
             rows.append((label, error.get("initial", {}).get(key), error["final"][key], "mm"))
     if "folding_percent" in report:
         rows.append((_("Folded volume"), None, report["folding_percent"], "%"))
+    if "overlap_percent" in report:
+        rows.append((_("Body seen in both images"), None, report["overlap_percent"], "%"))
+    bodies = report.get("protected", {}).get("bodies", [])
+    for body in bodies:
+        title = _("Protected {structure}, deformation taken out").format(structure=body["label"])
+        rows.append((title, None, body["deformation_removed_mm"], "mm"))
+    if bodies and report["protected"]["mode"] == "rigid":
+        rows.append((_("Protected, largest remaining"), None, max(body["residual_mm"] for body in bodies), "mm"))
+    elif bodies:
+        change = max((body["volume_change_percent"] for body in bodies), key=abs)
+        rows.append((_("Protected, largest volume change"), None, change, "%"))
     if "sdlogj" in report:
         rows.append((_("Unevenness of the deformation (SDlogJ)"), None, report["sdlogj"], ""))
     consistency = report.get("inverse_consistency_mm", {})

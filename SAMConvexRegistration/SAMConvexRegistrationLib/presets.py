@@ -18,15 +18,23 @@ BUILT_IN, USER, SCENE = "built-in:", "user:", "scene:"
 class Strength(Enum):
     """How far neighboring tissue may deform differently."""
 
-    GENTLE = "gentle"
-    STANDARD = "standard"
-    STRONG = "strong"
+    STIFF = "stiff"
+    NORMAL = "normal"
+    FLEXIBLE = "flexible"
+    # Aliases: scenes and presets saved earlier hold these names.
+    GENTLE = "stiff"
+    STANDARD = "normal"
+    STRONG = "flexible"
+
+    @classmethod
+    def _missing_(cls, value):
+        return {"gentle": cls.STIFF, "standard": cls.NORMAL, "strong": cls.FLEXIBLE}.get(value)
 
     def label(self):
         return {
-            Strength.GENTLE: _("Gentle (smoothest)"),
-            Strength.STANDARD: _("Standard"),
-            Strength.STRONG: _("Strong (follows detail)"),
+            Strength.STIFF: _("Stiff (smoothest)"),
+            Strength.NORMAL: _("Normal"),
+            Strength.FLEXIBLE: _("Flexible (follows detail)"),
         }[self]
 
 
@@ -84,12 +92,22 @@ class Refinement(Enum):
         }[self]
 
 
+class Protection(Enum):
+    """What protected segments keep."""
+
+    RIGID = "rigid"
+    VOLUME = "volume"
+
+    def label(self):
+        return {Protection.RIGID: _("Shape (rigid)"), Protection.VOLUME: _("Volume only")}[self]
+
+
 @dataclass(frozen=True)
 class RegistrationSettings:
     """Everything a preset can hold. Empty or zero means: as the engine's preset says."""
 
     preset: str = DEFAULT_PRESET
-    strength: Strength = Strength.STANDARD
+    strength: Strength = Strength.NORMAL
     quality: Quality = Quality.STANDARD
     device: Device = Device.AUTO
     affine: Affine = Affine.PRESET
@@ -97,6 +115,8 @@ class RegistrationSettings:
     threads: int = 0
     maximumMemoryGib: float = 0.0
     seed: int = 0
+    protection: Protection = Protection.RIGID
+    symmetric: bool = False
 
     @classmethod
     def names(cls):
@@ -106,7 +126,7 @@ class RegistrationSettings:
     def engineArguments(self):
         """Command-line arguments of the engine."""
         arguments = ["--preset", self.preset, "--device", self.device.value, "--seed", str(self.seed)]
-        if self.strength is not Strength.STANDARD:
+        if self.strength is not Strength.NORMAL:
             arguments += ["--strength", self.strength.value]
         if self.quality is not Quality.STANDARD:
             arguments += ["--quality", self.quality.value]
@@ -118,6 +138,10 @@ class RegistrationSettings:
             arguments += ["--threads", str(self.threads)]
         if self.maximumMemoryGib > 0:
             arguments += ["--max-memory", f"{self.maximumMemoryGib:g}"]
+        if self.protection is not Protection.RIGID:
+            arguments += ["--protect-mode", self.protection.value]
+        if self.symmetric:
+            arguments += ["--symmetric"]
         return arguments
 
     def toDictionary(self):

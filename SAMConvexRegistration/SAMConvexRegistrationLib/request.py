@@ -23,6 +23,7 @@ class RegistrationRequest:
     settings: object = None
     fixedMask: object = None
     movingMask: object = None
+    protectMask: object = None
     fixedSegmentation: object = None
     movingSegmentation: object = None
     fixedMarkups: object = None
@@ -36,6 +37,7 @@ class RegistrationRequest:
             self.movingVolume,
             self.fixedMask,
             self.movingMask,
+            self.protectMask,
             self.fixedSegmentation,
             self.movingSegmentation,
             self.fixedMarkups,
@@ -56,6 +58,7 @@ class PreparedRun:
     arguments: list
     names: dict
     labelNames: dict = field(default_factory=dict)
+    protectedNames: dict = field(default_factory=dict)
     writes: list = field(default_factory=list)
     segments: list = field(default_factory=list)
     layers: list = field(default_factory=list)
@@ -117,6 +120,7 @@ def prepare(request):
         run.segments = segments.metadata(request.movingSegmentation)
         run.layers = segments.labelLayers(request.movingSegmentation)
     _addMasks(request, run)
+    _addProtection(request, run)
     _addLabels(request, run)
     _addPoints(request, run)
     if request.initialTransform is not None:
@@ -143,6 +147,24 @@ def _addMasks(request, run):
                 )
             )
         _addImage(run, f"--{side}-mask", f"{side}-mask.mha", mask, frame, node.GetName())
+
+
+def _addProtection(request, run):
+    """Every segment is a label of its own: touching bones stay two bodies."""
+    if request.protectMask is None:
+        return
+    labels = segments.separateLabels(request.protectMask, run.fixed)
+    if not labels.any():
+        raise nodes.NodeError(
+            _("The segmentation '{mask}' to protect does not cover any voxel of '{volume}'.").format(
+                mask=request.protectMask.GetName(), volume=request.fixedVolume.GetName()
+            )
+        )
+    run.protectedNames = {
+        n: request.protectMask.GetSegmentation().GetSegment(segmentId).GetName()
+        for n, segmentId in enumerate(segments.segmentIds(request.protectMask), start=1)
+    }
+    _addImage(run, "--protect", "protect.mha", labels, run.fixed, request.protectMask.GetName())
 
 
 def _addLabels(request, run):

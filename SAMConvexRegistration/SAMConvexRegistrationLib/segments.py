@@ -162,9 +162,20 @@ def namedLabels(segmentationNode, names, reference):
     """
     segmentation = segmentationNode.GetSegmentation()
     valueOf = {name: index + 1 for index, name in enumerate(names)}
+    ids = segmentIds(segmentationNode)
+    return _labelMap(segmentationNode, {i: valueOf.get(segmentation.GetSegment(i).GetName()) for i in ids}, reference)
+
+
+def separateLabels(segmentationNode, reference):
+    """(k, j, i) int16 label map on a reference grid: value n + 1 where the n-th segment is; the later one wins."""
+    values = {segmentId: n + 1 for n, segmentId in enumerate(segmentIds(segmentationNode))}
+    return _labelMap(segmentationNode, values, reference)
+
+
+def _labelMap(segmentationNode, valueOf, reference):
     result = np.zeros(tuple(reversed(reference.image.GetSize())), np.int16)
     for layer in labelLayers(segmentationNode):
-        wanted = {i: valueOf.get(segmentation.GetSegment(i).GetName()) for i in layer.values}
+        wanted = {segmentId: valueOf[segmentId] for segmentId in layer.values}
         if any(wanted.values()):
             labels = resample(layer, reference)
             for segmentId, value in wanted.items():

@@ -58,7 +58,8 @@ def sentence(job):
     if job.state is JobState.IMPORTING:
         return _("Loading the results...")
     if job.state is JobState.DONE:
-        return _("Finished in {time}.").format(time=duration(job.seconds))
+        report = getattr(job.result, "report", None) or {}
+        return " ".join([_("Finished in {time}.").format(time=duration(job.seconds)), *report.get("warnings", [])])
     if job.state in (JobState.CANCELLED, JobState.FAILED):
         return job.message
     progress = job.progress

@@ -56,7 +56,7 @@ def registered(widget, pair, build):
 
 
 CONTROLS = {
-    "strength": ("strengthComboBox", "currentText", "Gentle (smoothest)", "GENTLE"),
+    "strength": ("strengthComboBox", "currentText", "Stiff (smoothest)", "STIFF"),
     "quality": ("qualityComboBox", "currentText", "Best", "BEST"),
     "device": ("deviceComboBox", "currentText", "CPU", "CPU"),
     "affine": ("affineComboBox", "currentText", "Body shape", "MOMENTS"),
@@ -64,6 +64,8 @@ CONTROLS = {
     "threads": ("threadsSpinBox", "value", 3, 3),
     "maximumMemoryGib": ("memorySpinBox", "value", 2.5, 2.5),
     "seed": ("seedSpinBox", "value", 11, 11),
+    "protection": ("protectionComboBox", "currentText", "Volume only", "VOLUME"),
+    "symmetric": ("symmetricCheckBox", "checked", True, True),
     "wantInverse": ("inverseCheckBox", "checked", True, True),
     "wantTable": ("tableCheckBox", "checked", False, False),
 }
@@ -86,7 +88,7 @@ def test_a_control_and_its_parameter_agree_both_ways(widget, name):
 def test_parameters_are_saved_and_loaded_with_the_scene(widget, pair, scene, tmp_path):
     import slicer
 
-    widget.ui.strengthComboBox.setCurrentText("Gentle (smoothest)")
+    widget.ui.strengthComboBox.setCurrentText("Stiff (smoothest)")
     widget.ui.threadsSpinBox.value = 3
     widget.ui.jacobianCheckBox.checked = True
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
@@ -103,7 +105,7 @@ def test_parameters_are_saved_and_loaded_with_the_scene(widget, pair, scene, tmp
     ]
     widget.ui.parameterSetSelector.setCurrentNode(loaded[-1])
     assert widget.ui.fixedSelector.currentNode().GetName() == "Fixed"
-    assert widget.ui.strengthComboBox.currentText == "Gentle (smoothest)"
+    assert widget.ui.strengthComboBox.currentText == "Stiff (smoothest)"
     assert widget.ui.threadsSpinBox.value == 3 and widget.ui.jacobianCheckBox.checked
     assert widget.ui.applyButton.enabled
 
@@ -139,17 +141,17 @@ def test_a_preset_is_chosen_saved_and_deleted(widget, answers, tmp_path, monkeyp
     choose_preset(widget, "MR and CT")
     assert widget.parameters().preset == "mr-ct"
     assert "MR and a CT" in widget.ui.presetDescriptionLabel.text
-    widget.ui.strengthComboBox.setCurrentText("Strong (follows detail)")
+    widget.ui.strengthComboBox.setCurrentText("Flexible (follows detail)")
     answers.expect("QInputDialog.getText", "Legs")
     widget.presetMenu.saveForUserAction.trigger()
     answers.expect("QInputDialog.getText", "Study 7")
     widget.presetMenu.saveInSceneAction.trigger()
     choose_preset(widget, "MR, brain")
-    assert widget.ui.strengthComboBox.currentText == "Standard"
+    assert widget.ui.strengthComboBox.currentText == "Normal"
     for name in ("Legs (mine)", "Study 7 (in the scene)"):
         choose_preset(widget, name)
         assert widget.parameters().preset == "mr-ct"
-        assert widget.ui.strengthComboBox.currentText == "Strong (follows detail)"
+        assert widget.ui.strengthComboBox.currentText == "Flexible (follows detail)"
         choose_preset(widget, "MR, brain")
     choose_preset(widget, "Legs (mine)")
     widget.presetMenu.deleteAction.trigger()

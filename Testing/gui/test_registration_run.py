@@ -101,6 +101,8 @@ def test_a_second_run_fills_the_same_nodes(widget, pair):
 
 
 def test_everything_that_was_asked_for_is_carried_along(widget, pair, build):
+    import slicer
+
     fixed, moving = pair
     mask = np.zeros((40, 44, 48), bool)
     mask[10:28, 12:30, 12:30] = True
@@ -112,14 +114,20 @@ def test_everything_that_was_asked_for_is_carried_along(widget, pair, build):
     widget.ui.movingMarkupsSelector.setCurrentNode(points)
     widget.ui.inverseCheckBox.checked = True
     widget.ui.jacobianCheckBox.checked = True
+    widget.ui.validityCheckBox.checked = True
+    bones = build.segmentation("Bones", fixed, [("b", "Rib", (1, 1, 1), mask)])
+    widget.ui.protectMaskSelector.setCurrentNode(bones)
     widget.ui.applyButton.click()
     finish(widget)
     parameters = widget.parameters()
     assert parameters.outputSegmentation.GetSegmentation().GetSegment("a").GetName() == "Liver"
     assert parameters.outputMarkups.GetNumberOfControlPoints() == 1
     assert parameters.outputInverse is not None and parameters.outputJacobian is not None
+    assert parameters.outputValidity.IsA("vtkMRMLLabelMapVolumeNode")
+    assert np.unique(slicer.util.arrayFromVolume(parameters.outputValidity)).tolist() == [0, 1]
+    assert "Protected Rib could not be kept" in widget.ui.statusLabel.text
     texts = [widget.ui.qualityTable.item(row, 0).text() for row in range(widget.ui.qualityTable.rowCount)]
-    assert "Dice, Liver" in texts
+    assert "Dice, Liver" in texts and "Protected Rib, deformation taken out" in texts
     # There and back again.
     from SAMConvexRegistrationLib import nodes
 
@@ -135,13 +143,15 @@ def test_settings_reach_the_engine(widget, pair):
     ui = widget.ui
     ui.presetComboBox.setCurrentIndex(ui.presetComboBox.findText("CT, follow-up"))
     ui.presetComboBox.activated.emit(ui.presetComboBox.currentIndex)
-    ui.strengthComboBox.setCurrentText("Gentle (smoothest)")
+    ui.strengthComboBox.setCurrentText("Stiff (smoothest)")
+    ui.protectionComboBox.setCurrentText("Volume only")
+    ui.symmetricCheckBox.checked = True
     ui.deviceComboBox.setCurrentText("CPU")
     ui.threadsSpinBox.value = 2
     ui.applyButton.click()
     finish(widget)
     arguments = " ".join(outputs.reportOf(widget.parameters().outputTransform)["arguments"])
-    for words in ("--preset ct-follow-up", "--strength gentle", "--device cpu", "--threads 2"):
+    for words in ("--preset ct-follow-up", "--strength stiff", "--protect-mode volume", "--symmetric", "--device cpu"):
         assert words in arguments
 
 
@@ -222,6 +232,14 @@ def test_the_user_interface_stays_alive_during_a_run(widget, pair):
 def test_the_forecast_is_shown_before_the_run(widget, pair):
     wait_until(lambda: widget.ui.forecastLabel.text != "", 120)
     assert "75 s" in widget.ui.forecastLabel.text and "2.5 GiB" in widget.ui.forecastLabel.text
+
+
+def test_the_numbers_behind_a_strength_are_shown_beside_it(widget, pair):
+    label = widget.ui.strengthNumbersLabel
+    wait_until(lambda: label.text != "", 120)
+    assert label.text == "coupling 0.04, smoothing passes 2"
+    widget.ui.strengthComboBox.setCurrentText("Stiff (smoothest)")
+    assert label.text == "coupling 0.16, smoothing passes 3, regularization 4"
 
 
 def test_a_forecast_beyond_the_free_memory_warns():

@@ -81,6 +81,8 @@ def register(arguments, behavior):
     lowest = float(sitk.GetArrayViewFromImage(moving).min())
     warped = sitk.Resample(moving, fixed, forward, sitk.sitkLinear, lowest)
     sitk.WriteImage(warped, str(folder / "warped.nii.gz"))
+    valid = sitk.Resample(moving * 0 + 1, fixed, forward, sitk.sitkNearestNeighbor, 0.0, sitk.sitkUInt8)
+    sitk.WriteImage(valid, str(folder / "valid.nii.gz"))
     values = {
         "version": "0.1.0",
         "preset": "ct-inter-patient",
@@ -92,6 +94,10 @@ def register(arguments, behavior):
     }
     if "--moving-labels" in arguments:
         values["dice"] = {"initial": {"1": 0.4}, "final": {"1": 0.8}, "initial_mean": 0.4, "final_mean": 0.8}
+    if "--protect" in arguments:
+        body = {"label": 1, "deformation_removed_mm": 1.5, "residual_mm": 0.4, "volume_change_percent": 0.1}
+        values["protected"] = {"mode": "rigid", "bodies": [body]}
+        values["warnings"] = ["Protected Rib could not be kept exactly."]
     (folder / "report.json").write_text(json.dumps(values))
     report("write", 99)
     return 0
@@ -102,7 +108,17 @@ def main():
     if command == "presets":
         print(
             json.dumps(
-                {"ct-inter-patient": {"settings": {}, "forecast": {"seconds": 75.0, "memory_gib": 2.5}}}, indent=2
+                {
+                    "ct-inter-patient": {
+                        "settings": {},
+                        "forecast": {"seconds": 75.0, "memory_gib": 2.5},
+                        "strengths": {
+                            "normal": {"coupling": 0.04, "box_passes": 2},
+                            "stiff": {"coupling": 0.16, "box_passes": 3, "regularization": 4.0},
+                        },
+                    }
+                },
+                indent=2,
             )
         )
         return 0

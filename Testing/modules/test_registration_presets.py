@@ -24,7 +24,7 @@ def presets(scene):
 @pytest.fixture
 def custom(presets):
     return presets.RegistrationSettings(
-        preset="mr-ct", strength=presets.Strength.GENTLE, quality=presets.Quality.BEST, threads=3, maximumMemoryGib=4.5
+        preset="mr-ct", strength=presets.Strength.STIFF, quality=presets.Quality.BEST, threads=3, maximumMemoryGib=4.5
     )
 
 
@@ -47,7 +47,17 @@ def test_every_choice_is_one_the_engine_accepts(presets):
                 for refinement in presets.Refinement:
                     for device in presets.Device:
                         settings = presets.RegistrationSettings(
-                            "fast-preview", strength, quality, device, affine, refinement, 2, 3.5, 7
+                            "fast-preview",
+                            strength,
+                            quality,
+                            device,
+                            affine,
+                            refinement,
+                            2,
+                            3.5,
+                            7,
+                            presets.Protection.VOLUME,
+                            True,
                         )
                         parser.parse_args(["f", "m", "-o", "out", *settings.engineArguments()])
 
@@ -58,7 +68,10 @@ def test_strength_and_quality_change_the_engines_settings():
 
     plain = PRESETS["ct-inter-patient"]
     assert adjusted(plain) == plain
-    assert adjusted(plain, "gentle").coupling > plain.coupling > adjusted(plain, "strong").coupling
+    stiff, flexible = adjusted(plain, "stiff"), adjusted(plain, "flexible")
+    assert stiff.coupling > plain.coupling > flexible.coupling
+    assert stiff.box_passes > plain.box_passes > flexible.box_passes >= 1
+    assert stiff.adam.regularization > plain.adam.regularization > flexible.adam.regularization
     assert adjusted(plain, quality="fast").adam.iterations < plain.adam.iterations
     assert adjusted(plain, quality="best").adam.iterations > plain.adam.iterations
 
@@ -81,6 +94,11 @@ def test_a_preset_in_the_scene_travels_with_its_file(presets, custom, tmp_path):
     assert presets.scenePresets(slicer.mrmlScene) == {"Study A": custom}
     presets.deleteScenePreset("Study A", slicer.mrmlScene)
     assert presets.scenePresets(slicer.mrmlScene) == {}
+
+
+def test_strengths_saved_by_their_earlier_names_are_understood(presets):
+    stored = presets.RegistrationSettings.fromDictionary({"strength": "gentle"})
+    assert stored.strength is presets.Strength.STIFF and presets.Strength["STRONG"] is presets.Strength.FLEXIBLE
 
 
 def test_a_preset_of_an_unknown_version_is_skipped(presets):

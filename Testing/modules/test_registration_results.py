@@ -12,6 +12,7 @@ import vtk
 from modules import scene_builders as build
 
 SHIFT = build.translation(9, -6, 4)
+VALID = (np.indices((40, 44, 48)).sum(0) > 40).astype(np.uint8)
 REPORT = {
     "version": "0.1.0",
     "preset": "ct-inter-patient",
@@ -66,6 +67,9 @@ def filled(lib, request, transform, **wanted):
     warped = sitk.Resample(run.moving.image, run.fixed.image, transform, sitk.sitkLinear, 3.0)
     run.resultFolder.mkdir()
     sitk.WriteTransform(transform, str(run.resultFolder / "transform.h5"))
+    valid = sitk.GetImageFromArray(VALID)
+    valid.CopyInformation(run.fixed.image)
+    sitk.WriteImage(valid, str(run.resultFolder / "valid.nii.gz"))
     sitk.WriteImage(warped, str(run.resultFolder / "warped.nii.gz"))
     (run.resultFolder / "report.json").write_text(json.dumps(REPORT))
     files = lib.outputs.readFiles(run, create)
@@ -294,6 +298,48 @@ def test_masks_and_labels_reach_the_engine_on_the_volumes_grid(lib):
     assert np.array_equal(sitk.GetArrayFromImage(mask) > 0, pieces[0][3] | pieces[1][3])
     assert np.allclose(mask.GetOrigin(), run.fixed.image.GetOrigin())
     assert "--fixed-mask" in run.arguments
+
+
+def test_protected_segments_reach_the_engine_as_separate_labels(lib):
+    fixed, moving = pair()
+    touching = [(segment_id, name, color, mask) for segment_id, name, color, mask in overlapping_segments(fixed)]
+    seg = build.segmentation("Bones", fixed, touching)
+    run = lib.request.prepare(lib.request.RegistrationRequest(fixed, moving, protectMask=seg))
+    run.write()
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(run.folder / "protect.mha")))
+    assert np.array_equal(labels == 2, touching[1][3])
+    assert np.array_equal(labels == 1, touching[0][3] & ~touching[1][3])
+    assert run.arguments[run.arguments.index("--protect") + 1] == run.folder / "protect.mha"
+    assert run.protectedNames == {1: "Liver", 2: "Tumor"}
+    empty = build.segmentation("Empty", fixed, [("a", "A", (1, 0, 0), np.zeros((40, 44, 48), bool))])
+    with pytest.raises(lib.nodes.NodeError, match="'Empty' to protect"):
+        lib.request.prepare(lib.request.RegistrationRequest(fixed, moving, protectMask=empty))
+
+
+def test_warnings_name_nodes_instead_of_temporary_files(lib):
+    fixed, moving = pair()
+    request = lib.request.RegistrationRequest(fixed, moving)
+    run = lib.request.prepare(request)
+    path = next(path for path, name in run.names.items() if name == "Moving")
+    sentence = "The settings need about 3.0 GiB: the tier 'half' was taken."
+    report = lib.outputs.namedReport({"warnings": [f"{path} shows only 12 %.", sentence]}, run, request)
+    assert report["warnings"] == ["'Moving' shows only 12 %.", sentence]
+    from types import SimpleNamespace
+
+    from SAMConvexRegistrationLib import job, status
+
+    done = SimpleNamespace(state=job.JobState.DONE, seconds=5.0, result=SimpleNamespace(report=report))
+    assert status.sentence(done) == f"Finished in 5 s. {' '.join(report['warnings'])}"
+
+
+def test_the_overlap_mask_lies_on_the_fixed_grid(lib):
+    fixed, moving = pair(parents=True)
+    request = lib.request.RegistrationRequest(fixed, moving)
+    result = filled(lib, request, displacement(lib.nodes, fixed), create=["validity"]).outputs.validity
+    assert result.IsA("vtkMRMLLabelMapVolumeNode")
+    assert np.array_equal(slicer.util.arrayFromVolume(result), VALID)
+    assert np.allclose(lib.nodes.ijkToRas(result), lib.nodes.ijkToRas(fixed))
+    assert result.GetTransformNodeID() == fixed.GetTransformNodeID()
 
 
 def test_points_are_paired_by_label_and_otherwise_by_order(lib):
