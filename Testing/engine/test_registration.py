@@ -214,7 +214,7 @@ def test_a_partial_field_of_view_is_measured_said_and_not_pulled_at_its_edge(
     seen = upper.grid.contains(truth.map_points(inside))
     whole = sc.register(phantom.ct, moving, preset=settings)
     assert whole.report["overlap_percent"] > 90.0 and not whole.report["warnings"]
-    assert error(result.fixed_to_moving, truth, inside[seen]) < 1.2 * error(
+    assert error(result.fixed_to_moving, truth, inside[seen]) < 1.5 * error(
         whole.fixed_to_moving, truth, inside[seen]
     )
 
