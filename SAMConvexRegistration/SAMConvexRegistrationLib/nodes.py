@@ -102,8 +102,8 @@ def exportFrame(volumeNode):
 # --- volumes --------------------------------------------------------------------------------------------------------
 
 
-def checkVolume(volumeNode):
-    """Raise NodeError unless the node is a scalar 3D volume with voxels."""
+def checkVolume(volumeNode, slices=False):
+    """Raise NodeError unless the node is a scalar 3D volume (or, with ``slices``, a 2D image) with voxels."""
     name = volumeNode.GetName()
     if not volumeNode.IsA("vtkMRMLScalarVolumeNode") or volumeNode.GetImageData() is None:
         raise NodeError(_("'{node}' holds no image; load or choose another volume.").format(node=name))
@@ -114,17 +114,17 @@ def checkVolume(volumeNode):
                 node=name, count=image.GetNumberOfScalarComponents()
             )
         )
-    if min(image.GetDimensions()) < 2:
+    if sorted(image.GetDimensions())[1 if slices else 0] < 2:
         raise NodeError(_("'{node}' is a single slice; choose a 3D volume.").format(node=name))
 
 
-def imageFromVolume(volumeNode):
+def imageFromVolume(volumeNode, slices=False):
     """The volume as a SimpleITK image (voxels copied) in its export frame.
 
     Raises:
         NodeError: as checkVolume and exportFrame.
     """
-    checkVolume(volumeNode)
+    checkVolume(volumeNode, slices)
     voxelToFrame, worldFromFrame = exportFrame(volumeNode)
     image = sitk.GetImageFromArray(slicer.util.arrayFromVolume(volumeNode))
     return ImageInFrame(setImageGeometry(image, voxelToFrame), worldFromFrame)

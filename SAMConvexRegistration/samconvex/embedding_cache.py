@@ -23,7 +23,7 @@ from .features.sam import SamEmbedding, embed
 from .geometry import Grid
 from .progress import Progress
 from .volume import Volume
-from .weights import SamModel, SemanticModel, load_sam, user_folder
+from .weights import SamModel, SemanticModel, load_sam, suited_to, user_folder
 
 LOGGER = logging.getLogger(__name__)
 _FORMAT = 1
@@ -51,6 +51,7 @@ def embed_cached(
         disk: also look on disk and keep the result there; SAMCONVEX_NO_DISK_CACHE=1 switches it off everywhere.
     """
     model = model if isinstance(model, SamModel) else load_sam(model)
+    model = suited_to(model, volume)
     key = content_key(volume, model, mask)
     kind = torch.device(device).type
     found = _memory.get(f"{key}-{kind}")

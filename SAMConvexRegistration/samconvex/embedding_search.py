@@ -94,9 +94,11 @@ def _best_rows(vectors: torch.Tensor, descriptors: torch.Tensor) -> torch.Tensor
 def _best_near(index: SearchIndex, descriptors: torch.Tensor, center: torch.Tensor, reach_mm: float) -> torch.Tensor:
     """The same among the voxels within ``reach_mm`` of ``center`` (N, 3); among all where there are none."""
     low, high = index.boxes
-    # Rows run along z.
-    first = int(torch.searchsorted(high[:, 2].contiguous(), center[:, 2].min() - reach_mm))
-    last = int(torch.searchsorted(low[:, 2].contiguous(), center[:, 2].max() + reach_mm, right=True))
+    # Rows run along z, except in a slice, which may stand upright.
+    first, last = 0, len(low)
+    if index.dense.shape[0] > 1:
+        first = int(torch.searchsorted(high[:, 2].contiguous(), center[:, 2].min() - reach_mm))
+        last = int(torch.searchsorted(low[:, 2].contiguous(), center[:, 2].max() + reach_mm, right=True))
     if first >= last:
         return _best_rows(index.vectors, descriptors)
     vectors, places = (part[first * BLOCK_ROWS : last * BLOCK_ROWS] for part in (index.vectors, index.places))
@@ -178,6 +180,8 @@ def _peak(
         rows = climbed
     vectors = index.vectors[near.clamp(min=0)].float()
     offset, peak = _between_voxels(scores, vectors, valid)
+    # Across a single slice nothing distinguishes one offset from another.
+    offset *= shape > 1
     points = grid.voxels_to_points((place.double() + offset).flip(1).cpu().numpy())
     return points, peak.clamp(max=1).cpu().double().numpy()
 

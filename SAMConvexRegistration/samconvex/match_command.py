@@ -109,7 +109,7 @@ def run_match(args: argparse.Namespace) -> int:
     results: list[tuple[PointSet, Vote]] = []
     options = {"weights": model, "mode": args.mode, "min_score": args.min_score, "device": device}
     for number, query in enumerate(args.queries):
-        image = read_volume(query)
+        image = read_volume(query, slices=True)
         votes = _match(templates, rows, image, options, progress, number, steps)
         results.append((PointSet(votes.matches.positions, labels, source=str(query)), votes))
     with output_folder(folder, overwrite=True) as staging:

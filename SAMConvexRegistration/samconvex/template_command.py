@@ -61,7 +61,7 @@ def run_template(args: argparse.Namespace) -> int:
     progress = ConsoleProgress(args.progress, (("read", 1.0), ("embedding", 8.0), ("write", 1.0)), args.cancelled)
     progress("read", 0.0)
     model = load_sam(args.weights)
-    image = read_volume(args.image)
+    image = read_volume(args.image, slices=True)
     points = read_points(args.points, image.grid)
     embedding = embed_cached(image, model, device=device, progress=progress)
     progress("write", 0.0)

@@ -179,16 +179,17 @@ def template_embedding(
         InputError: as load_template and read_volume; or another network's embedding without its image.
     """
     if not is_template(source):
-        return read_volume(source)
+        return read_volume(source, slices=True)
     template = load_template(source, device)
-    if template.embedding.network == model.sha256:
+    # X-ray images have a network of their own; matching checks that the query's is the same.
+    if template.embedding.network == model.sha256 or template.embedding.grid.size[2] == 1:
         return template.embedding
     if template.image is None or not template.image.is_file():
         raise InputError(
             f"{source} was embedded by another network and its image is not at hand; make the template again, or "
             "match with the weights it was made with (--weights)."
         )
-    return embed_cached(read_volume(template.image), model, device=device, progress=progress)
+    return embed_cached(read_volume(template.image, slices=True), model, device=device, progress=progress)
 
 
 def _read_description(path: Path) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from .nifti_check import check_nifti
 from .sampling import sample, slabs
 
 MINIMUM_VOXELS_PER_AXIS = 8
+# Hounsfield units that normalized intensities span.
+CT_RANGE = (-1000.0, 1000.0)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ class Volume:
         return self.source or "the volume"
 
     @property
+    def is_slice(self) -> bool:
+        """True for a 2D image."""
+        return self.grid.size[2] == 1
+
+    @property
     def background(self) -> float:
         """Value outside the image: its minimum (air in CT)."""
         return float(self.tensor.min())
@@ -84,15 +91,18 @@ class Volume:
         return replace(self, tensor=tensor, grid=grid or self.grid)
 
 
-def read_volume(path: str | os.PathLike) -> Volume:
+def read_volume(path: str | os.PathLike, *, slices: bool = False) -> Volume:
     """Read a scalar 3D image file, or the largest series of a DICOM folder.
+
+    Args:
+        slices: 2D images are welcome too, as volumes of one slice.
 
     Raises:
         InputError: missing, unreadable, not 3D, multi-component, non-finite, constant or too small.
     """
-    image, notes = _read(path)
+    image, notes = _read(path, slices)
     volume = Volume.from_sitk(image, str(path), notes)
-    check_volume(volume)
+    check_volume(volume, slices=slices)
     return volume
 
 
@@ -120,10 +130,10 @@ def read_mask(path: str | os.PathLike) -> Volume:
     return replace(volume, tensor=(volume.tensor != 0).to(torch.uint8), pixel_id=sitk.sitkUInt8)
 
 
-def check_volume(volume: Volume) -> None:
-    """Raise InputError where a volume cannot be registered or matched."""
+def check_volume(volume: Volume, *, slices: bool = False) -> None:
+    """Raise InputError where a volume (or, with ``slices``, a 2D image) cannot be registered or matched."""
     name, tensor = volume.name, volume.tensor
-    if min(volume.grid.size) < MINIMUM_VOXELS_PER_AXIS:
+    if min(volume.grid.size[: 2 if slices and volume.is_slice else 3]) < MINIMUM_VOXELS_PER_AXIS:
         size = "x".join(map(str, volume.grid.size))
         raise InputError(f"{name} has {size} voxels; at least {MINIMUM_VOXELS_PER_AXIS} along every axis are needed.")
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -151,7 +161,7 @@ def write_image(image: sitk.Image, path: str | os.PathLike) -> None:
         raise ResourceError(f"{path} could not be written; check free space and permissions.") from error
 
 
-def _read(path: str | os.PathLike) -> tuple[sitk.Image, tuple[str, ...]]:
+def _read(path: str | os.PathLike, slices: bool = False) -> tuple[sitk.Image, tuple[str, ...]]:
     location = Path(path)
     if not location.exists():
         raise InputError(f"{path} does not exist; check the path.")
@@ -172,6 +182,11 @@ def _read(path: str | os.PathLike) -> tuple[sitk.Image, tuple[str, ...]]:
         raise InputError(f"{path} has {count} components per voxel; extract one scalar image first.")
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[:, :, :, 0]
+    if slices and image.GetDimension() == 2:
+        image = sitk.JoinSeries(image)
+    if slices and image.GetDimension() == 3 and image.GetSize().count(1) == 1:
+        flat = image.GetSize().index(1)
+        return sitk.PermuteAxes(image, [axis for axis in range(3) if axis != flat] + [flat]), notes
     if image.GetDimension() != 3 or 1 in image.GetSize():
         flat = image.GetDimension() if image.GetDimension() != 3 else 2
         raise InputError(f"{path} is {flat}D; give one 3D volume.")
@@ -244,7 +259,7 @@ def _block_mean(volume: Volume, factors: np.ndarray) -> Volume:
     return volume.with_tensor(torch.cat(pieces, 2), volume.grid.strided((fx, fy, fz)))
 
 
-def ct_window(tensor: torch.Tensor, lower: float = -1000.0, upper: float = 1000.0) -> torch.Tensor:
+def ct_window(tensor: torch.Tensor, lower: float = CT_RANGE[0], upper: float = CT_RANGE[1]) -> torch.Tensor:
     """Clip Hounsfield units and scale to [0, 1]."""
     return ((tensor.float() - lower) / (upper - lower)).clamp_(0, 1)
 

@@ -16,15 +16,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .errors import InputError, ResourceError
-from .networks import featcnn, masr, sam_compact, sam_official, semantic
+from .networks import featcnn, masr, sam_2d, sam_compact, sam_official, semantic
+
+if TYPE_CHECKING:
+    from .volume import Volume
 
 DEFAULT_SAM = "sam-ct"
+DEFAULT_XRAY = "sam-xray"
 DEFAULT_SEMANTIC = "semantic-ct"
 INDEX = "index.json"
 # Weights of 3D networks stay far below this; it keeps a wrong file from filling memory.
@@ -112,6 +116,11 @@ class SamModel:
     modality: str
     sha256: str
     calibration: dict[str, float]
+
+    @property
+    def planar(self) -> bool:
+        """True for a network of single slices."""
+        return self.multiple[2] == 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,6 +365,25 @@ def load_sam(name_or_path: str | os.PathLike | None = None) -> SamModel:
     return model
 
 
+def suited_to(model: SamModel, volume: Volume) -> SamModel:
+    """The network for an image: where the default one of CT meets a single slice, the shipped one of X-ray images.
+
+    Raises:
+        InputError: a network of the other dimension was asked for, or no X-ray network is shipped.
+    """
+    if volume.is_slice == model.planar:
+        return model
+    if not volume.is_slice:
+        raise InputError(f"{volume.name} is no 2D image, but the weights {model.name} were made for X-ray images.")
+    names = {entry.name: entry for entry in known_weights()}
+    if DEFAULT_XRAY not in names or DEFAULT_SAM not in names or names[DEFAULT_SAM].sha256 != model.sha256:
+        raise InputError(
+            f"{volume.name} is a single slice, but the weights {model.name} were made for volumes; choose weights of a "
+            "2D network (made by `samconvex train sam --dimension 2`)."
+        )
+    return load_sam(DEFAULT_XRAY)
+
+
 def load_semantic(name_or_path: str | os.PathLike | None = None) -> SemanticModel:
     """Organ network by name or file; None is the shipped one.
 
@@ -387,8 +415,11 @@ def load_sam_file(path: str | os.PathLike) -> SamModel:
     content = _checkpoint(location)
     name, digest = location.stem, file_sha256(location)
     try:
-        if isinstance(content, dict) and content.get("format") == sam_compact.CHECKPOINT_FORMAT:
-            return _compact(content, name, digest)
+        form = content.get("format") if isinstance(content, dict) else None
+        if form == sam_compact.CHECKPOINT_FORMAT:
+            return _compact(content, sam_compact.SAMCompact, sam_compact.CHECKPOINT_VERSION, name, digest)
+        if form == sam_2d.CHECKPOINT_FORMAT:
+            return _compact(content, sam_2d.SAM2D, sam_2d.CHECKPOINT_VERSION, name, digest)
         state = sam_official.checkpoint_state(content)
         if state is None:
             raise ValueError("not a dictionary of tensors")
@@ -398,11 +429,13 @@ def load_sam_file(path: str | os.PathLike) -> SamModel:
         raise InputError(f"{path} does not hold SAM weights that this version can use ({reason}).") from error
 
 
-def _compact(content: dict[str, Any], name: str, digest: str) -> SamModel:
+def _compact(
+    content: dict[str, Any], kind: type[sam_compact.SAMCompact], readable: int, name: str, digest: str
+) -> SamModel:
     version = content.get("version")
-    if version != sam_compact.CHECKPOINT_VERSION:
-        raise ValueError(f"format version {version}, this version reads {sam_compact.CHECKPOINT_VERSION}")
-    network = sam_compact.SAMCompact(**content["config"])
+    if version != readable:
+        raise ValueError(f"format version {version}, this version reads {readable}")
+    network = kind(**content["config"])
     network.load_state_dict(_as_float(content["state_dict"]))
     meta = content.get("meta") or {}
     return compact_model(network, name, digest, str(meta.get("modality", "ct")), dict(meta.get("calibration") or {}))
@@ -412,10 +445,15 @@ def compact_model(
     network: sam_compact.SAMCompact, name: str, digest: str, modality: str = "ct", calibration: dict | None = None
 ) -> SamModel:
     """Wrap a compact network that is already in memory (training, tests)."""
+    planar = network.dimension == 2
+
+    def per_axis(value: int) -> tuple[int, int, int]:
+        return value, value, 1 if planar else value
+
     return SamModel(
-        name, "sam-compact", network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d),  # type: ignore[call-overload]
-        sam_compact.preprocess,
-        (network.fine_stride,) * 3, (network.coarse_stride,) * 3, (network.multiple,) * 3, network.spacing_mm,
+        name, "sam-2d" if planar else "sam-compact", network.eval().requires_grad_(False).channels_last(),
+        network.preprocess,
+        per_axis(network.fine_stride), per_axis(network.coarse_stride), per_axis(network.multiple), network.spacing_mm,
         tile_voxels=14_000_000, halo=48, modality=modality, sha256=digest, calibration=calibration or {},
     )
 

@@ -175,7 +175,7 @@ def prepareSaving(directory, name, volume, markups, description="", reference=Fa
         raise LibraryError(
             _("'{name}' has no point with a position; place at least one.").format(name=markups.GetName())
         )
-    frame = nodes.imageFromVolume(volume)
+    frame = nodes.imageFromVolume(volume, slices=True)
     folder = temporaryFolder()
     imagePath, pointsPath = folder / "image.mha", folder / "points.csv"
     arguments = ["template", imagePath, pointsPath, "-o", target, "--name", name, "--description", description]

@@ -50,8 +50,8 @@ class LiveMatching:
     """
 
     def __init__(self, first, second, worker=None):
-        nodes.checkVolume(first)
-        nodes.checkVolume(second)
+        nodes.checkVolume(first, slices=True)
+        nodes.checkVolume(second, slices=True)
         if first is second:
             raise nodes.NodeError(_("Choose two different volumes."))
         self._volumes = (first, second)
@@ -84,7 +84,7 @@ class LiveMatching:
         Raises:
             nodes.NodeError: a volume that cannot be used.
         """
-        self._frames = {volume.GetID(): nodes.imageFromVolume(volume) for volume in self._volumes}
+        self._frames = {volume.GetID(): nodes.imageFromVolume(volume, slices=True) for volume in self._volumes}
         self._stamps = {volume.GetID(): _stamp(volume) for volume in self._volumes}
         self._folder = temporaryFolder()
         paths = {key: self._folder / f"volume{number}.mha" for number, key in enumerate(self._frames)}

@@ -120,7 +120,7 @@ def checkRequest(request):
     try:
         for volume in [template.volume for template in request.templates] + list(request.queryVolumes):
             if volume is not None:
-                nodes.checkVolume(volume)
+                nodes.checkVolume(volume, slices=True)
                 nodes.exportFrame(volume)
     except nodes.NodeError as error:
         return str(error)
@@ -146,7 +146,7 @@ def prepare(request):
 
     def imageOf(volume):
         if volume.GetID() not in images:
-            frame = nodes.imageFromVolume(volume)
+            frame = nodes.imageFromVolume(volume, slices=True)
             path = folder / f"image{len(images)}.mha"
             run.writes.append((writeImage, frame.image, path))
             run.names[path] = volume.GetName()

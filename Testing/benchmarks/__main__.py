@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 SUITES = (
-    "registration", "landmarks", "tracking", "multimodal", "ablation", "robustness", "scaling", "landscapes", "publish",
+    "registration", "landmarks", "tracking", "xray", "multimodal", "ablation", "robustness", "scaling", "landscapes",
+    "publish",
 )  # fmt: skip
 
 

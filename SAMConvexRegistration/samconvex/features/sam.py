@@ -22,10 +22,12 @@ from ..geometry import Grid
 from ..progress import Progress, stage
 from ..sampling import sample, slabs
 from ..volume import Volume, body_mask, resample
-from ..weights import SamModel, SemanticModel, load_sam
+from ..weights import SamModel, SemanticModel, load_sam, suited_to
 from . import FeatureMap
 
 _AIR_HU = -1000.0
+# Of an X-ray image prepared for its network, 0 to about 1.
+_DARK = 0.02
 # Consecutive rows of a search index that are first judged together.
 BLOCK_ROWS = 16
 
@@ -177,7 +179,7 @@ def embed(
     mask: Volume | None = None,
     progress: Progress | None = None,
 ) -> SamEmbedding:
-    """Embed a volume of any geometry.
+    """Embed a volume of any geometry, or an X-ray image (a volume of one slice).
 
     Args:
         model: a loaded network, a weights name or file; None is the shipped one.
@@ -188,21 +190,10 @@ def embed(
         Cancelled: by ``progress``.
     """
     model = model if isinstance(model, SamModel) else load_sam(model)
+    model = suited_to(model, volume)
     report = stage(progress, "embedding")
     report(0.0)
-    is_ct = looks_like_ct(volume)
-    if model.modality == "ct" and not is_ct:
-        raise InputError(f"{volume.name} is no CT in Hounsfield units, but the weights {model.name} were made for CT.")
-    body = mask if mask is not None else body_mask(volume)
-    grid, inside, near = body_grid(volume, body, model)
-    report(0.05)
-    values = resample(volume, grid).tensor
-    air = _AIR_HU if is_ct else float(values.min())
-    values = values.masked_fill(~near, air)
-    if is_ct:
-        values = model.prepare(values)
-    else:
-        values = _prepare_mr(values, inside)
+    grid, inside, values = _prepare_slice(volume, mask, model) if model.planar else _prepare(volume, mask, model)
     report(0.15)
     try:
         fine, coarse = _forward(model, values, torch.device(device), stage(progress, "embedding", 0.15, 1.0))
@@ -219,6 +210,31 @@ def embed(
         FeatureMap(fine, fine_grid), FeatureMap(coarse, grid.strided(model.coarse_stride)),
         (share >= 0.5).to(fine.device), model.sha256, volume.grid, model.calibration,
     )
+
+
+def _prepare(volume: Volume, mask: Volume | None, model: SamModel) -> tuple[Grid, torch.Tensor, torch.Tensor]:
+    """Grid around the body, the body on it (bool), and the network's input."""
+    is_ct = looks_like_ct(volume)
+    if model.modality == "ct" and not is_ct:
+        raise InputError(f"{volume.name} is no CT in Hounsfield units, but the weights {model.name} were made for CT.")
+    grid, inside, near = body_grid(volume, mask if mask is not None else body_mask(volume), model)
+    values = resample(volume, grid).tensor
+    air = _AIR_HU if is_ct else float(values.min())
+    values = values.masked_fill(~near, air)
+    return grid, inside, model.prepare(values) if is_ct else _prepare_mr(values, inside)
+
+
+def _prepare_slice(volume: Volume, mask: Volume | None, model: SamModel) -> tuple[Grid, torch.Tensor, torch.Tensor]:
+    """The same of an X-ray image, whose own plane is the grid; what is as dark as the background is not body."""
+    grid = volume.grid.with_spacing((model.spacing_mm, model.spacing_mm, volume.grid.spacing[2]))
+    size = -(-np.asarray(grid.size) // np.asarray(model.multiple)) * np.asarray(model.multiple)
+    grid = grid.cropped((0, 0, 0), tuple(int(s) for s in size))
+    values = model.prepare(resample(volume, grid).tensor)
+    inside = _inside_image(volume.grid, grid)
+    inside &= resample(mask, grid, mode="nearest").tensor > 0 if mask is not None else values > _DARK
+    if not bool(inside.any()):
+        raise InputError(f"{volume.name} shows nothing but background; check that dense tissue is bright in it.")
+    return grid, inside, values
 
 
 def looks_like_ct(volume: Volume) -> bool:

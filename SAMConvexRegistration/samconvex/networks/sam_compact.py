@@ -24,13 +24,13 @@ HU_AIR, HU_CENTER, HU_SCALE, HU_MAX = -1000.0, 40.0, 150.0, 1500.0
 _AIR_ASINH = math.asinh((HU_CENTER - HU_AIR) / HU_SCALE)
 
 
-def preprocess(hu: Tensor) -> Tensor:
+def preprocess(image: Tensor) -> Tensor:
     """Hounsfield units -> network input of the same shape: 0 for air, 1 for soft tissue (40 HU), 2 for dense bone.
 
     A hyperbolic arcsine keeps soft tissue contrast wide and compresses lung and bone. Air being zero makes the zero
     padding of the convolutions, and of an image padded to a multiple, look like air.
     """
-    clipped = hu.float().clamp(HU_AIR, HU_MAX)
+    clipped = image.float().clamp(HU_AIR, HU_MAX)
     return 1.0 + torch.asinh((clipped - HU_CENTER) / HU_SCALE) / _AIR_ASINH
 
 
@@ -44,8 +44,16 @@ PREPROCESSING: dict[str, Any] = {
 }
 
 
+_CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+_DECONVOLUTION: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_NORM: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_MEMORY = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
 def space_to_depth(x: Tensor) -> Tensor:
-    """(B, 1, D, H, W) -> (B, 8, D/2, H/2, W/2)."""
+    """(B, 1, D, H, W) -> (B, 8, D/2, H/2, W/2), or (B, 1, H, W) -> (B, 4, H/2, W/2)."""
+    if x.ndim == 4:
+        return F.pixel_unshuffle(x, 2)
     b, c, d, h, w = x.shape
     x = x.reshape(b, c, d // 2, 2, h // 2, 2, w // 2, 2)
     return x.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, c * 8, d // 2, h // 2, w // 2)
@@ -54,11 +62,13 @@ def space_to_depth(x: Tensor) -> Tensor:
 class ConvNorm(nn.Sequential):
     """Convolution, batch norm and optionally ReLU; batch norm so that crops and whole volumes are treated alike."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True, dimension: int = 3
+    ) -> None:
         padding = kernel // 2 if stride == 1 else 0
         layers: list[nn.Module] = [
-            nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False),
-            nn.BatchNorm3d(outputs),
+            _CONVOLUTION[dimension](inputs, outputs, kernel, stride, padding, bias=False),
+            _NORM[dimension](outputs),
         ]
         if relu:
             layers.append(nn.ReLU(inplace=True))
@@ -66,10 +76,10 @@ class ConvNorm(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, dimension: int = 3) -> None:
         super().__init__()
-        self.first = ConvNorm(channels, channels)
-        self.second = ConvNorm(channels, channels, relu=False)
+        self.first = ConvNorm(channels, channels, dimension=dimension)
+        self.second = ConvNorm(channels, channels, relu=False, dimension=dimension)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(self.first(x)), inplace=True)
@@ -85,9 +95,11 @@ class SAMCompact(nn.Module):
         spacing_mm: isotropic voxel size the network was trained at.
     """
 
+    dimension = 3
     fine_stride = 2
     coarse_stride = 8
     multiple = 16
+    preprocess = staticmethod(preprocess)
 
     def __init__(
         self,
@@ -112,19 +124,36 @@ class SAMCompact(nn.Module):
             "coarse_stride": self.coarse_stride,
             "multiple": self.multiple,
         }
-        self.stem = ConvNorm(8, widths[0])
+        dimension = self.dimension
+        convolution = _CONVOLUTION[dimension]
+        self.stem = ConvNorm(2**dimension, widths[0], dimension=dimension)
         self.stages = nn.ModuleList()
         for level in range(4):
             stage: list[nn.Module] = []
             if level:
-                stage.append(ConvNorm(widths[level - 1], widths[level], kernel=2, stride=2))
-            stage += [ResidualBlock(widths[level]) for _ in range(blocks[level])]
+                stage.append(ConvNorm(widths[level - 1], widths[level], kernel=2, stride=2, dimension=dimension))
+            stage += [ResidualBlock(widths[level], dimension) for _ in range(blocks[level])]
             self.stages.append(nn.Sequential(*stage))
         # Top-down path: a learned 2x2x2 deconvolution brings each level up to the next finer one, which it is added to.
-        self.up = nn.ModuleList([nn.ConvTranspose3d(widths[k + 1], widths[k], 2, 2) for k in range(3)])
-        self.merge = nn.ModuleList([ConvNorm(widths[k], widths[k]) for k in (1, 2)])
-        self.fine_head = nn.Sequential(ConvNorm(widths[0], fine_channels), nn.Conv3d(fine_channels, fine_channels, 1))
-        self.coarse_head = nn.Sequential(ConvNorm(widths[2], widths[2]), nn.Conv3d(widths[2], coarse_channels, 1))
+        deconvolution = _DECONVOLUTION[dimension]
+        self.up = nn.ModuleList([deconvolution(widths[k + 1], widths[k], 2, 2) for k in range(3)])
+        self.merge = nn.ModuleList([ConvNorm(widths[k], widths[k], dimension=dimension) for k in (1, 2)])
+        self.fine_head = nn.Sequential(
+            ConvNorm(widths[0], fine_channels, dimension=dimension), convolution(fine_channels, fine_channels, 1)
+        )
+        self.coarse_head = nn.Sequential(
+            ConvNorm(widths[2], widths[2], dimension=dimension), convolution(widths[2], coarse_channels, 1)
+        )
+
+    @property
+    def multiples(self) -> tuple[int, ...]:
+        """What input sizes (z, y, x) must be multiples of."""
+        return (1,) * (3 - self.dimension) + (self.multiple,) * self.dimension
+
+    def channels_last(self) -> SAMCompact:
+        """This network in the memory layout that it runs fastest in."""
+        self.to(memory_format=_MEMORY[self.dimension])  # type: ignore[call-overload]
+        return self
 
     @staticmethod
     def feature_center_offset(stride: int) -> float:
@@ -137,7 +166,11 @@ class SAMCompact(nn.Module):
             raise ValueError(
                 f"input must be (B, 1, D, H, W) with sizes that are multiples of {self.multiple}, not {tuple(x.shape)}"
             )
-        x = self.stem(space_to_depth(x).contiguous(memory_format=torch.channels_last_3d))
+        return self.pyramid(x)
+
+    def pyramid(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps of an input of this network's dimension, (B, 1, D, H, W) or (B, 1, H, W)."""
+        x = self.stem(space_to_depth(x).contiguous(memory_format=_MEMORY[self.dimension]))
         levels = []
         for stage in self.stages:
             x = stage(x)

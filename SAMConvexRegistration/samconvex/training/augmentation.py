@@ -1,6 +1,8 @@
-"""Random changes of a CT's appearance: calibration, noise, blur, thick slices, contrast curve."""
+"""Random changes of an image's appearance: calibration, noise, blur, thick slices, contrast curve."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -48,3 +50,23 @@ def augment_curve(value: Tensor, generator: torch.Generator, strength: float = 1
         return value
     exponent = 2 ** (_uniform(-0.35, 0.35, generator) * strength)
     return value.clamp_min(0) ** exponent * (1 + _uniform(-0.08, 0.08, generator) * strength)
+
+
+def augment_radiograph(image: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
+    """(1, 1, 1, H, W) line integrals -> an X-ray image of another exposure and display, 0 where nothing attenuates."""
+    if strength <= 0:
+        return image
+    value = image / image.max().clamp(min=1e-6)
+    if _chance(0.5, generator):  # between the logarithm of the detected dose and the dose itself
+        contrast = _uniform(0.5, 4.0, generator) * strength
+        value = (1 - torch.exp(-contrast * value)) / (1 - math.exp(-contrast))
+    value = value ** (2 ** (_uniform(-0.7, 0.7, generator) * strength))
+    shape = value.shape[2:]
+    if _chance(0.4, generator):  # local contrast as the device's software sets it, or blur
+        small = F.avg_pool3d(F.pad(value, (8, 8, 8, 8, 0, 0), mode="replicate"), (1, 17, 17), 1)
+        value = (value + _uniform(-0.3, 1.0, generator) * strength * (value - small)).clamp(min=0)
+    if _chance(0.4, generator):  # heel effect, scatter
+        shade = 1 + 0.15 * strength * torch.randn(1, 1, 1, 2, 2, generator=generator)
+        value = value * F.interpolate(shade, size=shape, mode="trilinear", align_corners=True).clamp(min=0.3)
+    sigma = _uniform(0, 0.03, generator) * strength
+    return value + torch.randn(value.shape, generator=generator) * sigma

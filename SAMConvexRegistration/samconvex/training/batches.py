@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..networks.sam_compact import preprocess
-from .augmentation import augment_curve, augment_hu
+from ..networks import sam_2d, sam_compact
+from .augmentation import augment_curve, augment_hu, augment_radiograph
 from .dataset import AIR, Case
-from .landmarks import alignment, correspondences
+from .landmarks import Correspondences, alignment, correspondences
 from .settings import SamSettings
 from .views import View, random_view
 
@@ -54,6 +54,10 @@ class Batch:
     mapped: list[Tensor] | None
 
 
+def _same_patient(first: Case, second: Case) -> bool:
+    return first is not second and (first.group, first.patient) == (second.group, second.patient)
+
+
 class BatchSource:
     """Draws batches from cases; the same seed gives the same sequence."""
 
@@ -75,11 +79,19 @@ class BatchSource:
             ):
                 self.labeled.setdefault(case.group, []).append(case)
         self.labeled = {g: members for g, members in self.labeled.items() if len(members) >= 2}
+        self.views: dict[str, list[Case]] = {}
+        for case in cases:
+            self.views.setdefault(f"{case.group} {case.patient}", []).append(case)
+        self.views = {key: members for key, members in self.views.items() if len(members) >= 2}
 
     def _uniform(self, low: float, high: float, count: int) -> Tensor:
         return torch.rand(count, generator=self.generator) * (high - low) + low
 
     def _choose(self) -> tuple[Case, Case, bool]:
+        if self.views and self.rng.random() < self.settings.same_share:
+            members = self.views[list(self.views)[int(self.rng.integers(len(self.views)))]]
+            one, other = self.rng.choice(len(members), 2, replace=False)
+            return members[one], members[other], True
         if self.labeled and self.rng.random() < self.settings.label_share:
             group = list(self.labeled)[int(self.rng.integers(len(self.labeled)))]
             first, second = self.rng.choice(len(self.labeled[group]), 2, replace=False)
@@ -94,14 +106,14 @@ class BatchSource:
         size = torch.tensor(shape, dtype=torch.float32)
         middle = case.points.mean(0)
         anchor = case.points[int(self.rng.integers(len(case.points)))]
-        if labeled:
-            keys = [k for k, shape_ in case.labels.items() if shape_.whole]
+        keys = [k for k, shape_ in case.labels.items() if shape_.whole]
+        if labeled and keys:
             key = keys[int(self.rng.integers(len(keys)))]
             anchor = torch.from_numpy(case.labels[key].centroid).float()
         center = anchor + (middle - anchor) * self._uniform(0.1, 0.7, 1)
         views = []
         for _ in range(2):
-            shift = self._uniform(-0.5, 0.5, 3) * size * s.view_shift
+            shift = self._uniform(-0.5, 0.5, 3) * size * (size > 1) * s.view_shift
             views.append(
                 random_view(
                     center + shift,
@@ -116,15 +128,20 @@ class BatchSource:
         return views
 
     def _image(self, case: Case, view: View) -> Tensor:
+        if case.planar:
+            image = view.sample(case.hu, 0.0)
+            return sam_2d.preprocess(augment_radiograph(image, self.generator, self.settings.intensity))
         masked = float(self._uniform(0, 1, 1)) < self.settings.mask_probability
         image = view.sample(case.masked if masked else case.hu, float(AIR))
         image = augment_hu(image, self.generator, self.settings.intensity)
-        return augment_curve(preprocess(image), self.generator, self.settings.intensity)
+        return augment_curve(sam_compact.preprocess(image), self.generator, self.settings.intensity)
 
     def _near(self, points: Tensor, copies: int, case: Case) -> Tensor:
         """Points 4 to 10 voxels from the given ones, inside the body: the negatives that sharpen the peak."""
         repeated = points.repeat_interleave(copies, 0)
         direction = torch.randn(len(repeated), 3, generator=self.generator)
+        if case.planar:
+            direction[:, 0] = 0.0
         direction = direction / direction.norm(dim=1, keepdim=True).clamp_min(1e-6)
         moved = repeated + direction * self._uniform(3.0, 10.0, len(repeated))[:, None]
         index = moved.round().long()
@@ -132,6 +149,15 @@ class BatchSource:
         inside = ((index >= 0) & (index < size)).all(1)
         moved, index = moved[inside], index[inside]
         return moved[case.body[index[:, 0], index[:, 1], index[:, 2]] > 0]
+
+    def _match(self, first: Case, second: Case) -> Correspondences:
+        """Matching points: the same ones in two radiographs of a patient, those of shared labels in two patients."""
+        spacing = first.grid.spacing[0]
+        if not _same_patient(first, second):
+            return correspondences(first.labels, second.labels, self.rng, spacing)
+        rows = self.rng.integers(0, len(first.points), 2 * self.settings.label_points)
+        one, other = first.points[rows].numpy(), second.points[rows].numpy()
+        return Correspondences(one, other, np.full(len(rows), self.settings.ignore_mm / spacing))
 
     def draw(self) -> Batch:
         """The next batch."""
@@ -143,7 +169,7 @@ class BatchSource:
         images = torch.cat([self._image(case, view) for case, pair in zip(cases, views, strict=True) for view in pair])
         labeled, tolerance = None, torch.zeros(0)
         if use_labels:
-            match = correspondences(first.labels, second.labels, self.rng, first.grid.spacing[0])
+            match = self._match(first, second)
             if len(match.first):
                 keep = self.rng.permutation(len(match.first))[: s.label_points]
                 labeled = [
@@ -167,7 +193,10 @@ class BatchSource:
             queries.append(torch.arange(len(query)))
         mapped = None
         rough = alignment(first.labels, second.labels) if use_labels else None
-        if rough is not None:
+        if _same_patient(first, second):
+            # Both look from about the same side.
+            mapped = [points.points for points in candidates]
+        elif rough is not None:
             scale, c1, c2 = rough[0], torch.from_numpy(rough[1]).float(), torch.from_numpy(rough[2]).float()
             mapped = [c2 + scale * (candidates[0].points - c1), c1 + (candidates[1].points - c2) / scale]
         return Batch((first.name, second.name), images, candidates, queries, labeled, tolerance, mapped)

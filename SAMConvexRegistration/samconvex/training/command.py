@@ -31,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="stop after this many steps instead")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run into WEIGHTS stopped")
     parser.add_argument("--start-from", metavar="FILE", help="begin with these weights instead of random ones")
+    parser.add_argument(
+        "--dimension", type=int, choices=[2, 3],
+        help="sam: 3 embeds CT (default), 2 X-ray images, computed from the CTs; see configs/sam_xray.json",
+    )  # fmt: skip
     parser.add_argument("--config", metavar="FILE", help="JSON file of settings; see training/configs")
     parser.add_argument("--cache", metavar="DIR", help="keep preprocessed volumes in this folder")
     parser.add_argument("--threads", type=int, help="threads that compute (default: the configuration's)")
@@ -60,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     from .settings import SamSettings
 
     settings = SamSettings.from_file(Path(args.config)) if args.config else SamSettings()
+    if args.dimension is not None:
+        settings = SamSettings.from_dict({**settings.to_dict(), "dimension": args.dimension})
     if args.threads is not None:
         if args.threads < 1:
             raise InputError("--threads must be at least 1.")

@@ -40,6 +40,9 @@ class Case:
         points: (n, 3) float voxel coordinates (z, y, x) spread over the body.
         group: the folder; labels of one group mean the same.
         labels: shapes by label value.
+
+    A case of one slice is a radiograph (see radiographs.py): ``hu`` and ``masked`` are then its float pixels, and
+    ``points`` and ``labels`` the projections of those of its CT, row by row the same in all radiographs of a patient.
     """
 
     name: str
@@ -50,6 +53,15 @@ class Case:
     points: Tensor
     grid: Grid
     labels: dict[int, LabelShape] = field(default_factory=dict)
+
+    @property
+    def planar(self) -> bool:
+        return self.body.shape[0] == 1
+
+    @property
+    def patient(self) -> str:
+        """The name without the number of the radiograph."""
+        return self.name.split("#")[0]
 
 
 def case_name(path: Path) -> str:

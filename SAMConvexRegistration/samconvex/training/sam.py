@@ -23,10 +23,13 @@ import torch
 from torch import Tensor
 
 from ..errors import Cancelled, InputError
-from ..networks.sam_compact import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, PREPROCESSING, SAMCompact
+from ..networks import sam_2d, sam_compact
+from ..networks.sam_2d import SAM2D
+from ..networks.sam_compact import SAMCompact
 from .batches import Batch, BatchSource
 from .dataset import Case, load_cases
 from .losses import LossSettings, Vectors, contrastive_loss, sample_rows
+from .radiographs import make_radiographs, view_errors
 from .settings import SamSettings
 from .validation import landmark_errors, summarize, warp_errors
 
@@ -47,11 +50,11 @@ class State:
 
 def build_network(settings: SamSettings) -> SAMCompact:
     """A network with random weights."""
-    network = SAMCompact(
+    kind = SAM2D if settings.dimension == 2 else SAMCompact
+    network = kind(
         settings.widths, settings.blocks, settings.fine_channels, settings.coarse_channels, settings.spacing_mm
     )
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return network
+    return network.channels_last()
 
 
 def batch_loss(network: SAMCompact, batch: Batch, settings: SamSettings) -> tuple[Tensor, dict[str, float]]:
@@ -160,12 +163,13 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 def save_weights(path: Path, network: SAMCompact, meta: dict[str, Any]) -> None:
     """Write a checkpoint of plain tensors and JSON values (half precision), atomically."""
     tensors = {k: (v.half() if v.dtype.is_floating_point else v).contiguous() for k, v in network.state_dict().items()}
+    module, modality = (sam_2d, "xray") if isinstance(network, SAM2D) else (sam_compact, "ct")
     content = {
-        "format": CHECKPOINT_FORMAT,
-        "version": CHECKPOINT_VERSION,
+        "format": module.CHECKPOINT_FORMAT,
+        "version": module.CHECKPOINT_VERSION,
         "config": network.config,
         "state_dict": tensors,
-        "meta": {"preprocessing": PREPROCESSING, "modality": "ct", **meta},
+        "meta": {"preprocessing": module.PREPROCESSING, "modality": modality, **meta},
     }
     _write(path, content)
 
@@ -203,7 +207,13 @@ def _load_state(output: Path, state: State) -> None:
 
 
 def validate(network: SAMCompact, cases: list[Case]) -> dict[str, object]:
-    """Landmark error between held-out patients where labels allow, and under known warps."""
+    """Landmark error between held-out patients where labels allow, and under known warps or between two views."""
+    if isinstance(network, SAM2D):
+        first = {view: [c for c in cases if c.name.endswith(f"#0 {view}")] for view in ("front", "side")}
+        return {
+            **{f"landmarks_{view}": summarize(landmark_errors(network, chosen)) for view, chosen in first.items()},
+            "views": summarize(view_errors(network, cases)),
+        }
     return {
         "landmarks": summarize(landmark_errors(network, cases)),
         "warps": summarize(warp_errors(network, cases[:4])),
@@ -222,7 +232,7 @@ def train(
     cache: str | os.PathLike | None = None,
     progress: Callable[[str, float, str], None] | None = None,
 ) -> dict[str, Any]:
-    """Train the compact network on the CTs of a folder and write its averaged weights.
+    """Train the compact network on the CTs of a folder, or on radiographs of them, and write its averaged weights.
 
     Args:
         data: folder of CTs, optionally with label maps next to them; or cases that are already in memory.
@@ -259,8 +269,10 @@ def train(
             cache=Path(cache) if cache else None,
             progress=lambda fraction, message: report("data", fraction, message),
         )
-    held_out = [c for c in cases if c.name in settings.validation]
-    training = [c for c in cases if c.name not in settings.validation]
+    if settings.dimension == 2:
+        cases = make_radiographs(cases, settings, lambda fraction: report("data", fraction, "projections"))
+    held_out = [c for c in cases if c.patient in settings.validation]
+    training = [c for c in cases if c.patient not in settings.validation]
     if not training:
         raise InputError("every case is held out for validation; nothing is left to train on.")
     network = build_network(settings)

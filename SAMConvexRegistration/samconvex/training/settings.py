@@ -15,6 +15,7 @@ class SamSettings:
     """Recipe of the compact anatomical embedding.
 
     Attributes:
+        dimension: 3 for CT, 2 for X-ray images, which are computed from the CTs (see radiographs.py).
         include, exclude: patterns of relative paths to take and of case names never to touch.
         validation: case names held out; each is matched into the next during training.
         group_shares: share of unlabeled steps per folder; empty weighs all cases alike.
@@ -24,6 +25,7 @@ class SamSettings:
         shapes: view sizes in voxels (z, y, x), multiples of 16.
         view_shift: how far, in view sizes, the two views of a case move apart.
         scale, rotation_deg, elastic_voxels, cut_probability, intensity: augmentation; see views.py and augmentation.py.
+        radiographs: per CT, each from the front and from the side. same_share: share of steps that compare two of them.
         mask_probability: how often everything outside the body becomes air.
         candidates, queries, label_points: points per case, positives per case, labeled positives.
         ignore_mm: neighbors of a positive closer than this are no negatives.
@@ -32,6 +34,7 @@ class SamSettings:
         ahead: batches prepared in advance by a thread; 0 prepares them between steps.
     """
 
+    dimension: int = 3
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
     validation: list[str] = field(default_factory=list)
@@ -39,6 +42,8 @@ class SamSettings:
     label_groups: list[str] = field(default_factory=list)
     tubular: list[int] = field(default_factory=list)
     label_share: float = 0.6
+    radiographs: int = 3
+    same_share: float = 0.4
     spacing_mm: float = 2.0
     widths: list[int] = field(default_factory=lambda: [32, 64, 96, 96])
     blocks: list[int] = field(default_factory=lambda: [1, 2, 2, 2])
@@ -89,7 +94,11 @@ class SamSettings:
         settings = cls(**values)
         settings.shapes = [(int(d), int(h), int(w)) for d, h, w in settings.shapes]
         settings.scale = (float(settings.scale[0]), float(settings.scale[1]))
-        if any(n % 16 for shape in settings.shapes for n in shape):
+        if settings.dimension not in (2, 3):
+            raise InputError("'dimension' must be 2 (X-ray) or 3 (CT).")
+        if settings.dimension == 2:
+            settings.shapes = [(1, h, w) for _, h, w in settings.shapes]
+        if any(n % 16 for shape in settings.shapes for n in shape if n != 1):
             raise InputError("view sizes ('shapes') must be multiples of 16.")
         return settings
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..networks.sam_compact import SAMCompact, preprocess
+from ..networks.sam_compact import SAMCompact
 from .dataset import AIR, Case
 from .losses import sample_rows
 from .views import random_view
@@ -16,8 +16,8 @@ from .views import random_view
 @torch.inference_mode()
 def embed(network: SAMCompact, case: Case, bfloat16: bool = True) -> tuple[Tensor, Tensor]:
     """Fine and coarse unit maps of a whole case, body only, padded with air at the far ends."""
-    value = preprocess(case.masked)
-    padding = [(-n) % network.multiple for n in value.shape[2:]]
+    value = network.preprocess(case.masked)
+    padding = [(-n) % multiple for n, multiple in zip(value.shape[2:], network.multiples, strict=True)]
     value = F.pad(value, (0, padding[2], 0, padding[1], 0, padding[0]))
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         maps = network(value)
@@ -52,8 +52,8 @@ def match(
         weight = torch.softmax(part.flatten() / 0.02, 0)
         axes = torch.meshgrid(*(torch.arange(n) + low[k] for k, n in enumerate(part.shape)), indexing="ij")
         result.append(torch.stack([(a.flatten().float() * weight).sum() for a in axes]))
-    offset = SAMCompact.feature_center_offset(network.fine_stride)
-    return torch.stack(result) * network.fine_stride + offset
+    stride = torch.tensor([1 if n == 1 else network.fine_stride for n in size])
+    return torch.stack(result) * stride + (stride - 1) / 2
 
 
 def landmark_errors(network: SAMCompact, cases: list[Case]) -> dict[int, list[float]]:

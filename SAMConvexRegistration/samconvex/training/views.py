@@ -40,7 +40,7 @@ class View:
         return (torch.tensor(self.shape, dtype=torch.float32) - 1) / 2
 
     def _displacement(self, coordinates: Tensor) -> Tensor:
-        scale = 2 / (torch.tensor(self.shape, dtype=torch.float32) - 1)
+        scale = 2 / (torch.tensor(self.shape, dtype=torch.float32) - 1).clamp(min=1)
         grid = (coordinates * scale - 1).flip(-1).reshape(1, -1, 1, 1, 3)
         return F.grid_sample(self.field, grid, align_corners=True, padding_mode="border")[0, :, :, 0, 0].T
 
@@ -114,6 +114,8 @@ def random_view(
 ) -> View:
     """A view about ``center`` (3,) with random scale (log-uniform), rotation, deformation and field-of-view cut.
 
+    A shape of one slice stays in its plane.
+
     One view in ten turns up to twice as far as ``rotation_deg``. ``elastic_voxels`` is the standard deviation of nodes
     about a third of the box apart.
     """
@@ -121,17 +123,24 @@ def random_view(
     def uniform(low: float, high: float, count: int = 1) -> Tensor:
         return torch.rand(count, generator=generator) * (high - low) + low
 
+    planar = shape[0] == 1
     log_scale = uniform(math.log(scale[0]), math.log(scale[1])) + uniform(-0.06, 0.06, 3) * (scale[1] > scale[0])
     limit = rotation_deg * (2.0 if float(uniform(0, 1)) < 0.1 else 1.0)
-    rotation = rotation_matrix(uniform(-limit, limit, 3) * math.pi / 180)
+    angles = uniform(-limit, limit, 3) * math.pi / 180
+    if planar:
+        log_scale[0], angles[1:] = 0.0, 0.0
+    rotation = rotation_matrix(angles)
     matrix = rotation @ torch.diag(torch.exp(log_scale))
     coarse = torch.randn(1, 3, 4, 5, 5, generator=generator) * elastic_voxels * float(uniform(0, 1))
     nodes = tuple(max(3, n // _FIELD_STEP + 1) for n in shape)
     field = F.interpolate(coarse, size=nodes, mode="trilinear", align_corners=True)
     field = F.avg_pool3d(F.pad(field, (1, 1, 1, 1, 1, 1), mode="replicate"), 3, 1)
+    if planar:
+        field[:, 0] = 0.0
     low, high = torch.zeros(3), torch.tensor(shape, dtype=torch.float32) - 1
     if float(uniform(0, 1)) < cut_probability:
-        weights = torch.tensor([0.6, 0.2, 0.2])  # scans end along the body far more often than they cut its sides
+        # Scans end along the body far more often than they cut its sides.
+        weights = torch.tensor([0.0, 0.6, 0.4] if planar else [0.6, 0.2, 0.2])
         axis = int(torch.multinomial(weights, 1, generator=generator))
         amount = float(uniform(0.05, 0.4)) * (shape[axis] - 1)
         if float(uniform(0, 1)) < 0.5:
