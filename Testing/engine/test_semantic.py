@@ -105,6 +105,11 @@ def test_the_network_gives_a_logit_per_organ_and_voxel():
         network(torch.zeros(1, 1, 20, 32, 32))
 
 
+def test_the_shipped_network_knows_the_organs_at_3_mm():
+    shipped = load_semantic()
+    assert shipped.network.organs == ORGANS and shipped.spacing_mm == 3.0 and not shipped.network.training
+
+
 def test_training_images_and_application_see_the_same_bone():
     assert float(prepare(torch.tensor(1400.0))) == float(prepare(torch.tensor(1000.0)))
     assert float(prepare(torch.tensor(40.0))) == float(preprocess(torch.tensor(40.0))) == 1.0
