@@ -20,6 +20,8 @@ from .sampling import sample
 from .volume import Volume, resample
 
 SHELL_MM = 3.0
+# Within this of the border, voxels and reconstruction mix a lesion with its surroundings.
+BORDER_MM = 2.0
 SCALES = tuple(float(s) for s in np.geomspace(0.4, 2.2, 12))
 # Smaller differences of level drown in the noise of a CT.
 LEAST_CONTRAST = 25.0
@@ -76,10 +78,14 @@ def neighborhood(contour: Volume, reach_mm: float) -> Grid:
 
 
 def measured_levels(image: Volume, soft: torch.Tensor, shell: torch.Tensor) -> Levels:
-    """Medians of the image in a contour's core and in the shell around it."""
+    """Medians of the image in a contour's core and in the shell around it, the blurred border between them left out."""
     values = image.tensor[0, 0]
-    core = soft >= min(0.9, float(soft.max()))
+    distance = _signed_distance(soft >= min(0.5, float(soft.max())), image.grid.spacing[0])
+    # Small lesions have no voxel that deep: half of their depth is their core.
+    core = distance <= max(-BORDER_MM, 0.5 * float(distance.min()))
     ring = shell > 0.5 if bool((shell > 0.5).any()) else shell >= shell.max()
+    clear = ring & (distance >= BORDER_MM)
+    ring = clear if bool(clear.any()) else ring
     return Levels(float(values[core].median()), float(values[ring].median()))
 
 
