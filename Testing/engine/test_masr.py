@@ -8,6 +8,7 @@ from samconvex.errors import InputError
 from samconvex.features import dns
 from samconvex.features.dns import DnsExtractor
 from samconvex.geometry import Grid
+from samconvex.networks import masr
 from samconvex.networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, LAYOUTS, PAIRS, MASRNet, _BlurPool, gaussian
 from samconvex.training.loop import save_checkpoint
 from samconvex.volume import Volume
@@ -78,7 +79,8 @@ def test_slabs_leave_no_seams(monkeypatch):
     volume = Volume(torch.rand(1, 1, *grid.shape), grid)
     extractor = DnsExtractor(network())
     whole = extractor(volume).tensor
-    monkeypatch.setattr(dns, "_SLAB_VOXELS", 4 * 90)
+    for module in (dns, masr):
+        monkeypatch.setattr(module, "SLAB_VOXELS", 4 * 90)
     torch.testing.assert_close(extractor(volume).tensor, whole, atol=1e-5, rtol=1e-4)
     even = Volume(volume.tensor[..., :8, :], Grid((10, 8, 26), (2.0, 2.0, 2.0)))
     pooled = extractor.pooled(even, 2)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from ..networks.masr import HALO, MASRNet
+from ..networks.masr import HALO, SLAB_VOXELS, MASRNet
 from ..volume import Volume
 from . import FeatureMap
-
-# Descriptors are made slab by slab; a slab's 24 maps and the convolutions on them stay within about 200 MB.
-_SLAB_VOXELS = 500_000
 
 
 class DnsExtractor:
@@ -29,7 +26,7 @@ class DnsExtractor:
         """Descriptors on the volume's own grid."""
         return self.pooled(volume, 1)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def pooled(self, volume: Volume, factor: int) -> FeatureMap:
         """Means over blocks of ``factor``^3 voxels, so that the descriptors of all voxels never exist together."""
         image = volume.as_float().to(self.device)
@@ -38,12 +35,14 @@ class DnsExtractor:
         padding = [(-n) % multiple for n in (depth, height, width)]
         maps = self.network.maps(F.pad(image, (0, padding[2], 0, padding[1], 0, padding[0]), mode="replicate"))
         maps = maps[..., :depth, :height, :width]
-        step = max(1, _SLAB_VOXELS // (height * width) // factor) * factor
+        step = max(1, SLAB_VOXELS // (height * width) // factor) * factor
         # Blocks at the far end that are not whole are left out, as average pooling does.
-        parts = []
+        channels = self.network.config["channels"]
+        result = maps.new_empty(1, channels, depth // factor, height // factor, width // factor)
         for first in range(0, depth // factor * factor, step):
             last = min(first + step, depth // factor * factor)
             lower, upper = max(first - HALO, 0), min(last + HALO, depth)
             described = self.network.describe(maps[:, :, lower:upper])[:, :, first - lower : last - lower]
-            parts.append(F.avg_pool3d(described, factor) if factor > 1 else described)
-        return FeatureMap(torch.cat(parts, 2).clone(), volume.grid.strided(factor))
+            described = F.avg_pool3d(described, factor) if factor > 1 else described
+            result[:, :, first // factor : last // factor] = described
+        return FeatureMap(result, volume.grid.strided(factor))

@@ -29,6 +29,8 @@ LAYOUTS = (1, 2)
 SLOPE = 0.2
 # Gaussian over the descriptors.
 SIGMA, GAUSS_RADIUS = 1.0, 2
+# What is wide at full resolution is made in slabs, whose 24 maps and convolutions stay within about 200 MB.
+SLAB_VOXELS = 500_000
 # Voxels around a slab that its descriptors depend on: layout, two convolutions, Gaussian.
 HALO = max(LAYOUTS) + 2 + GAUSS_RADIUS
 
@@ -118,12 +120,31 @@ class MASRNet(nn.Module):
         levels = []
         x = image
         for number, block in enumerate(self.encoder):
-            x = block(x if number == 0 else self.down(x))
+            x = self._first(x) if number == 0 else block(self.down(x))
             levels.append(x)
-        for k in (2, 1, 0):
+        for k in (2, 1):
             x = F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=False)
             x = self.decoder[k](torch.cat([x, levels[k]], 1))
-        return self.out(x)
+        return self._last(x, levels[0])
+
+    def _first(self, image: Tensor) -> Tensor:
+        """The encoder's block at full resolution, slab by slab: two convolutions reach two voxels."""
+        parts = []
+        for first, last, low, high in _slabs(image, 2):
+            parts.append(self.encoder[0](image[:, :, low:high])[:, :, first - low : last - low])
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+    def _last(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """The decoder's block at full resolution and the output, slab by slab.
+
+        Interpolation reaches one voxel of ``fine`` and three convolutions three, less than three of ``coarse``.
+        """
+        parts = []
+        for first, last, low, high in _slabs(coarse, 3, factor=2):
+            x = F.interpolate(coarse[:, :, low:high], scale_factor=2, mode="trilinear", align_corners=False)
+            x = self.out(self.decoder[0](torch.cat([x, fine[:, :, 2 * low : 2 * high]], 1)))
+            parts.append(x[:, :, 2 * (first - low) : 2 * (last - low)])
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
     def similarities(self, maps: Tensor) -> Tensor:
         """Squeezed self-similarities, (B, 24, D, H, W) of maps (B, C_h, D, H, W).
@@ -162,6 +183,17 @@ class MASRNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, D, H, W) in [0, 1] -> (B, C_d, D, H, W) unit vectors."""
         return self.describe(self.maps(image))
+
+
+def _slabs(values: Tensor, halo: int, factor: int = 1) -> list[tuple[int, int, int, int]]:
+    """(first, last, low, high) along z: slabs of SLAB_VOXELS, once made ``factor`` times finer, and with a halo."""
+    depth, height, width = values.shape[2:]
+    step = max(1, SLAB_VOXELS // (height * width * factor**3))
+    slabs = []
+    for first in range(0, depth, step):
+        last = min(first + step, depth)
+        slabs.append((first, last, max(first - halo, 0), min(last + halo, depth)))
+    return slabs
 
 
 def gaussian(values: Tensor) -> Tensor:
