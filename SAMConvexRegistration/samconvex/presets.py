@@ -24,7 +24,9 @@ class Settings:
         levels: the pyramid, coarse to fine; empty stops after the affine.
         coupling: strength of the coupling, cost per squared millimeter; larger follows the data less freely.
         box_passes: 3^3 box filters after every coupled pass; more is stiffer.
-        symmetric: solve both directions and make them each other's inverse.
+        consistent: solve every level in both directions and make its maps each other's inverse (ConvexAdam's inverse
+            consistency, Siebert et al., 2021): steadier, and the convex part takes twice as long.
+        symmetric: register both ways from the affine on and let the results meet halfway.
         refine: "adam", "diffusion" (Gauss-Newton) or "none".
         adam, diffusion: settings of the refinements.
         working_spacing: images are averaged to about this spacing first, mm.
@@ -41,6 +43,7 @@ class Settings:
     levels: tuple[Level, ...] = (Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(3.0, 1))
     coupling: float = 0.04
     box_passes: int = 2
+    consistent: bool = False
     symmetric: bool = False
     refine: str = "none"
     adam: AdamSettings = AdamSettings()
@@ -173,7 +176,7 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
         refinement_work = settings.adam.iterations * voxels
     elif settings.refine == "diffusion":
         refinement_work = settings.diffusion.iterations * 20 * volume_mm3 / settings.diffusion.spacing**3
-    convex = work * 4e-8 * (2 if settings.symmetric else 1)
+    convex = work * 4e-8 * (2 if settings.consistent else 1) * (2 if settings.symmetric else 1)
     seconds = 3.0 + embedding_seconds + native * 8e-8 + convex + refinement_work * 2e-7
     return Forecast(seconds, peak / 2**30)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from .convex import coupled_convex
 from .correlation import LocalCorrelation
 from .features import FeatureExtractor, FeatureMap, PairFeatures
-from .field import DisplacementField, smooth
+from .field import DisplacementField, dilated, smooth
 from .geometry import Grid
 from .progress import Progress, stage
 from .sampling import inside, interpolate, slabs
@@ -190,7 +190,7 @@ def solve_level(
     *,
     coupling: float,
     box_passes: int,
-    symmetric: bool,
+    consistent: bool,
     report: Callable[[float], None],
 ) -> DisplacementField:
     """Improve ``field`` by one level; returns the composed field on the level's control grid."""
@@ -218,18 +218,27 @@ def solve_level(
         )
 
     r = level.radius
-    forward = solve(fixed, moving, valid, weight, 0.25, 0.6 if symmetric else 0.95)
-    if symmetric:
-        crop = (slice(None), slice(None), *(slice(r, -r),) * 3)
+    crop = (slice(None), slice(None), *(slice(r, -r),) * 3)
+    # What lies beyond the moving image, or may, follows its neighbors instead of the nearest place that exists.
+    weight = weight * _edge(valid, r)[crop]
+    forward = solve(fixed, moving, valid, weight, 0.25, 0.6 if consistent else 0.95)
+    if consistent:
         pad = (r,) * 6
         padded_fixed = F.pad(fixed, pad, mode="replicate")
         in_box = F.pad(torch.ones_like(weight), pad) > 0.5
-        backward = solve(moving[crop], padded_fixed, in_box, valid[crop].float(), 0.6, 0.95)
+        # Only near what counts: the field of the air is never used.
+        near = dilated(weight > 0, r) & valid[crop]
+        backward = solve(moving[crop], padded_fixed, in_box, near.float(), 0.6, 0.95)
         forward = symmetrized(DisplacementField(forward, control), DisplacementField(backward, control)).tensor
     step = DisplacementField(smooth(forward, 1), control)
     result = step if previous is None else previous.after(step)
     report(1.0)
     return result
+
+
+def _edge(valid: torch.Tensor, reach: int) -> torch.Tensor:
+    """Weight (1, 1, D, H, W) in [0, 1] that falls off where candidates within ``reach`` voxels lie beyond the data."""
+    return valid * smooth(valid.float(), 1, radius=reach) ** 4
 
 
 def symmetrized(forward: DisplacementField, backward: DisplacementField, iterations: int = 5) -> DisplacementField:
@@ -257,7 +266,7 @@ def run_pyramid(
     *,
     coupling: float,
     box_passes: int = 2,
-    symmetric: bool = False,
+    consistent: bool = False,
     progress: Progress | None = None,
 ) -> DisplacementField:
     """Solve all levels, coarse to fine; returns the field (before ``scene.initial``) on the last control grid."""
@@ -267,7 +276,8 @@ def run_pyramid(
     for number, level in enumerate(levels):
         report = stage(progress, "convex", float(ends[number - 1]) if number else 0.0, float(ends[number]))
         field = solve_level(
-            scene, extractor, level, field, coupling=coupling, box_passes=box_passes, symmetric=symmetric, report=report
+            scene, extractor, level, field, coupling=coupling, box_passes=box_passes, consistent=consistent,
+            report=report,
         )
     if field is None:
         raise ValueError("levels is empty; give at least one Level")

@@ -20,8 +20,9 @@ from .errors import InputError, ResourceError
 from .features import FeatureExtractor, PairFeatures
 from .features.dns import DnsExtractor
 from .features.featcnn import FeatCnnExtractor
+from .features.hounsfield import Hounsfield
 from .features.mind import Mind
-from .features.sam import SamPair, looks_like_ct
+from .features.sam import SamPair, cpu_has_bfloat16, looks_like_ct
 from .features.semantic import SemanticPair, organ_probabilities
 from .field import DisplacementField, dilated
 from .folding import without_folds
@@ -45,6 +46,8 @@ from .weights import SamModel, family_of, load_network, load_sam, load_semantic,
 # Around the body: the skin's neighborhood tells where the body ends.
 _MARGIN_MM = 8.0
 _FADE_MM = 40.0
+# Beginnings of the names of features that only CT has.
+_OF_CT = ("sam", "semantic", "hu")
 # Below this share of the body seen in both images the user is warned.
 _LITTLE_OVERLAP_PERCENT = 50.0
 # Affine alignments of the two directions that end this near their start, at the corners of the image, are averaged.
@@ -197,6 +200,7 @@ def register(
             fixed_mask=masks[0],
             moving_mask=masks[1] if moving_mask is not None else None,
             memory_budget=_budget(max_memory_gib),
+            dtype=torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32,
         )
         ways = [(scene, (fixed_work, moving_work))]
         if settings.symmetric and moving_body is not None:
@@ -208,6 +212,7 @@ def register(
                 fixed_mask=masks[1],
                 moving_mask=masks[0] if fixed_mask is not None else None,
                 memory_budget=scene.memory_budget,
+                dtype=scene.dtype,
             )
             ways.append((exchanged, (moving_work, fixed_work)))
         found = []
@@ -217,7 +222,7 @@ def register(
             with clock("convex"):
                 field = run_pyramid(
                     way, extractor, settings.levels, coupling=settings.coupling, box_passes=settings.box_passes,
-                    progress=share,
+                    consistent=settings.consistent, progress=share,
                 )
             if settings.refine != "none":
                 with clock("refine"):
@@ -318,8 +323,8 @@ def _or_on_cpu(
 def _share_of(progress: Progress, number: int, count: int) -> Progress:
     """Progress of one of ``count`` runs through the same stages."""
 
-    def report(name: str, fraction: float, message: str = "") -> None:
-        progress(name, (number + fraction) / count, message)
+    def report(stage: str, fraction: float, message: str = "") -> None:
+        progress(stage, (number + fraction) / count, message)
 
     return report
 
@@ -495,10 +500,11 @@ def _describable(
     settings: Settings, fixed: Volume, moving: Volume, weights: str | os.PathLike | None, warnings: list[str]
 ) -> Settings:
     """Settings without embeddings where the images are not of the network's modality, if other features remain."""
-    of_ct = {name for level in settings.levels for name in level.features if name.startswith(("sam", "semantic"))}
+    of_ct = {name for level in settings.levels for name in level.features if name.startswith(_OF_CT)}
     if not of_ct:
         return settings
-    other = _not_for(load_sam(weights_for("sam", weights)) if of_ct != {"semantic"} else None, fixed, moving)
+    embedded = any(name.startswith("sam") for name in of_ct)
+    other = _not_for(load_sam(weights_for("sam", weights)) if embedded else None, fixed, moving)
     if other is None:
         return settings
     levels = []
@@ -507,11 +513,11 @@ def _describable(
         left = [(name, weight) for name, weight in shares if name not in of_ct]
         if not left:
             raise InputError(
-                f"SAM and semantic features need CT in Hounsfield units, not {other.name}; use --features mind."
+                f"The features {', '.join(sorted(of_ct))} need CT in Hounsfield units, not {other.name}; use mind."
             )
         names, factors = zip(*left, strict=True)
         levels.append(replace(level, features=names, weights=factors))
-    warnings.append(f"The embeddings were not compared ({other.name} is no CT in Hounsfield units).")
+    warnings.append(f"Features of CT were not compared ({other.name} is no CT in Hounsfield units).")
     return replace(settings, levels=tuple(levels))
 
 
@@ -531,6 +537,8 @@ def _extractors(
         if name not in made:
             if name == "mind":
                 made[name] = Mind()
+            elif name == "hu":
+                made[name] = Hounsfield()
             elif name in ("sam", "sam-fine", "sam-coarse"):
                 model = load_sam(weights_for("sam", weights))
                 first, second = (embed_cached(v, model, device=device, progress=progress) for v in (fixed, moving))
@@ -545,8 +553,8 @@ def _extractors(
                 made[name] = DnsExtractor(load_network(MASRNet, weights_for("masr", weights)), device)
             else:
                 raise InputError(
-                    f"There is no feature {name!r}; choose mind, dns, featcnn, sam, sam-fine, sam-coarse, semantic or "
-                    "a sum such as sam+mind."
+                    f"There is no feature {name!r}; choose mind, hu, dns, featcnn, sam, sam-fine, sam-coarse, "
+                    "semantic or a sum such as sam+mind."
                 )
         return made[name]
 
@@ -569,7 +577,7 @@ def _refine(
     chosen = (extractor, settings.levels[-1].features, settings.levels[-1].weights)
     fixed = described(View(scene, "fixed"), *chosen, dense, pool)
     moving = described(View(scene, "moving"), *chosen, wide, pool)
-    # The edge of the moving image is no feature.
+    # The edge of the moving image is no feature: what lies beyond pulls at nothing.
     weight = scene.weight_on(dense) * scene.valid_on(dense, deformation)
     if by_adam:
         return optimize(deformation, fixed, moving, weight, adam, grid=grid, report=report)

@@ -199,6 +199,27 @@ def test_a_protected_organ_stays_rigid_and_the_report_says_how_well(phantom: Pha
     assert np.linalg.norm(back - points, axis=1).mean() < 0.05
 
 
+def test_a_partial_field_of_view_is_measured_said_and_disturbs_only_near_its_edge(
+    phantom: Phantom, breath, inside: np.ndarray
+) -> None:
+    moving, truth = breath
+    depth = moving.grid.size[2] // 3
+    start = moving.grid.voxels_to_points(np.array([[0, 0, moving.grid.size[2] - depth]]))[0]
+    grid = replace(moving.grid, size=(*moving.grid.size[:2], depth), origin=tuple(start))
+    upper = Volume(moving.tensor[:, :, -depth:], grid, moving.pixel_id, "upper third")
+    settings = replace(QUICK, refine="adam", adam=AdamSettings(spacing=8.0, iterations=15))
+    result = sc.register(phantom.ct, upper, preset=settings)
+    assert 20.0 < result.report["overlap_percent"] < 45.0
+    assert any("upper third shows only" in warning for warning in result.report["warnings"])
+    # Within the reach of the coarse levels the cut disturbs; beyond it nothing does.
+    seen = upper.grid.contains(truth.map_points(inside) - [0.0, 0.0, 56.0])
+    whole = sc.register(phantom.ct, moving, preset=settings)
+    assert whole.report["overlap_percent"] > 90.0 and not whole.report["warnings"]
+    assert error(result.fixed_to_moving, truth, inside[seen]) < 1.5 * error(
+        whole.fixed_to_moving, truth, inside[seen]
+    )
+
+
 def test_labels_on_another_grid_are_resampled_by_position_and_said(phantom: Phantom, breath) -> None:
     other = resample(phantom.labels, phantom.ct.grid.with_spacing(4.0), mode="nearest")
     result = sc.register(
