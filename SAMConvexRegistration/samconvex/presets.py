@@ -24,8 +24,6 @@ class Settings:
         levels: the pyramid, coarse to fine; empty stops after the affine.
         coupling: strength of the coupling, cost per squared millimeter; larger follows the data less freely.
         box_passes: 3^3 box filters after every coupled pass; more is stiffer.
-        consistent: solve every level in both directions and make its maps each other's inverse (ConvexAdam's inverse
-            consistency, Siebert et al., 2021): steadier, and the convex part takes twice as long.
         symmetric: register both ways from the affine on and let the results meet halfway.
         refine: "adam", "diffusion" (Gauss-Newton) or "none".
         adam, diffusion: settings of the refinements.
@@ -43,7 +41,6 @@ class Settings:
     levels: tuple[Level, ...] = (Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(3.0, 1))
     coupling: float = 0.04
     box_passes: int = 2
-    consistent: bool = False
     symmetric: bool = False
     refine: str = "none"
     adam: AdamSettings = AdamSettings()
@@ -55,6 +52,9 @@ class Settings:
     polish_affine: bool = False
 
 
+# Embeddings for the capture range, organs where the network knows them, MIND for what no network was taught.
+_ANATOMY = ("sam", "mind", "semantic")
+
 PRESETS: dict[str, Settings] = {
     settings.name: settings
     for settings in (
@@ -62,6 +62,11 @@ PRESETS: dict[str, Settings] = {
             "ct-inter-patient",
             "CT of different patients: large differences in shape and field of view.",
             affine="sam",
+            levels=(
+                Level(12.0, 3, 2, _ANATOMY, (1.0, 1.0, 2.0), consistent=True),
+                Level(6.0, 3, 2, _ANATOMY, (1.0, 1.0, 2.0), consistent=True),
+                Level(3.0, 2, 1, ("mind", "semantic", "hu"), (1.0, 2.0, 4.0)),
+            ),
         ),
         Settings(
             "ct-lung-breathing",
@@ -169,19 +174,28 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
         embedding = max(voxels_2mm) * 90 + min(voxels_2mm) * 40
         embedding_seconds = 3.0 + sum(voxels_2mm) * 0.5e-6
     peak = 0.45e9 + 4 * native + working + max([*levels, refinement, embedding, float(output)])
-    work = sum((2 * level.radius + 1) ** 3 * volume_mm3 / level.spacing**3 for level in settings.levels)
+    work = sum(
+        (2 * level.radius + 1) ** 3 * volume_mm3 / level.spacing**3 * (2 if level.consistent else 1)
+        for level in settings.levels
+    )
     refinement_work = 0.0
     if settings.refine == "adam":
         voxels = volume_mm3 / (settings.adam.spacing / settings.adam.subdivision) ** 3
         refinement_work = settings.adam.iterations * voxels
     elif settings.refine == "diffusion":
         refinement_work = settings.diffusion.iterations * 20 * volume_mm3 / settings.diffusion.spacing**3
-    convex = work * 4e-8 * (2 if settings.consistent else 1) * (2 if settings.symmetric else 1)
+    convex = work * 4e-8 * (2 if settings.symmetric else 1)
     seconds = 3.0 + embedding_seconds + native * 8e-8 + convex + refinement_work * 2e-7
     return Forecast(seconds, peak / 2**30)
 
 
+# Channels of the descriptors; those read where points come to lie never exist on a finer grid than the level's.
+_CHANNELS = {"mind": 12, "hu": 3, "dns": 24, "featcnn": 12}
+_CHANNELS_READ = {"sam": 32, "sam-fine": 32, "sam-coarse": 32, "semantic": 7}
+
+
 def _level_bytes(level: Level, volume_mm3: float) -> float:
     voxels = volume_mm3 / level.spacing**3
-    features = 4 * 12 * 3 * voxels * level.subdivision**3
-    return features + min(voxels * 4.0 * (2 * level.radius + 1) ** 3, 1.5e9)
+    described = max([_CHANNELS.get(name, 0) for name in level.features]) * level.subdivision**3
+    kept = sum(_CHANNELS.get(name, _CHANNELS_READ.get(name, 0)) for name in level.features)
+    return 4 * 3 * voxels * max(described, kept) + min(voxels * 4.0 * (2 * level.radius + 1) ** 3, 1.5e9)

@@ -34,6 +34,8 @@ class Level:
         features: descriptor names whose costs are summed at this level, such as ("mind",) or ("sam", "mind").
         weights: factor on the cost of each; empty means 1 for all.
         coupling: factor on the registration's coupling at this level.
+        consistent: solve in both directions and make the maps each other's inverse (ConvexAdam's inverse consistency,
+            Siebert et al., 2021): steadier where patients differ much, less exact where they do not.
     """
 
     spacing: float
@@ -42,6 +44,7 @@ class Level:
     features: tuple[str, ...] = ("mind",)
     weights: tuple[float, ...] = ()
     coupling: float = 1.0
+    consistent: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,6 @@ def solve_level(
     *,
     coupling: float,
     box_passes: int,
-    consistent: bool,
     report: Callable[[float], None],
 ) -> DisplacementField:
     """Improve ``field`` by one level; returns the composed field on the level's control grid."""
@@ -221,8 +223,8 @@ def solve_level(
     crop = (slice(None), slice(None), *(slice(r, -r),) * 3)
     # What lies beyond the moving image, or may, follows its neighbors instead of the nearest place that exists.
     weight = weight * _edge(valid, r)[crop]
-    forward = solve(fixed, moving, valid, weight, 0.25, 0.6 if consistent else 0.95)
-    if consistent:
+    forward = solve(fixed, moving, valid, weight, 0.25, 0.6 if level.consistent else 0.95)
+    if level.consistent:
         pad = (r,) * 6
         padded_fixed = F.pad(fixed, pad, mode="replicate")
         in_box = F.pad(torch.ones_like(weight), pad) > 0.5
@@ -266,7 +268,6 @@ def run_pyramid(
     *,
     coupling: float,
     box_passes: int = 2,
-    consistent: bool = False,
     progress: Progress | None = None,
 ) -> DisplacementField:
     """Solve all levels, coarse to fine; returns the field (before ``scene.initial``) on the last control grid."""
@@ -276,8 +277,8 @@ def run_pyramid(
     for number, level in enumerate(levels):
         report = stage(progress, "convex", float(ends[number - 1]) if number else 0.0, float(ends[number]))
         field = solve_level(
-            scene, extractor, level, field, coupling=coupling, box_passes=box_passes, consistent=consistent,
-            report=report,
+            scene, extractor, level, field, coupling=coupling, box_passes=box_passes, report=report
+
         )
     if field is None:
         raise ValueError("levels is empty; give at least one Level")

@@ -222,7 +222,7 @@ def register(
             with clock("convex"):
                 field = run_pyramid(
                     way, extractor, settings.levels, coupling=settings.coupling, box_passes=settings.box_passes,
-                    consistent=settings.consistent, progress=share,
+                    progress=share,
                 )
             if settings.refine != "none":
                 with clock("refine"):

@@ -132,10 +132,10 @@ def test_finer_features_are_averaged_on_a_coarse_grid(bodies) -> None:
     torch.testing.assert_close(read, torch.zeros_like(read))
 
 
-@pytest.mark.parametrize("names", [("sam",), ("sam-fine",)])
-def test_embeddings_alone_find_a_shift(bodies, embeddings, names: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("names", "consistent"), [(("sam",), False), (("sam-fine",), False), (("sam",), True)])
+def test_embeddings_alone_find_a_shift(bodies, embeddings, names: tuple[str, ...], consistent: bool) -> None:
     pair = SamPair(*embeddings, "both" if names == ("sam",) else "fine")
-    levels = (Level(12.0, 2, features=names), Level(6.0, 2, features=names))
+    levels = tuple(Level(spacing, 2, features=names, consistent=consistent) for spacing in (12.0, 6.0))
     field = run_pyramid(scene_of(bodies), lambda _: pair, levels, coupling=0.01)
     found = field.map_points(GRID.center[None] + np.array([[0, 0, 0], [20, 10, -10], [-20, -10, 15.0]]))
     expected = GRID.center + np.array([[0, 0, 0], [20, 10, -10], [-20, -10, 15.0]]) + SHIFT
