@@ -211,13 +211,11 @@ def test_a_partial_field_of_view_is_measured_said_and_disturbs_only_near_its_edg
     result = sc.register(phantom.ct, upper, preset=settings)
     assert 20.0 < result.report["overlap_percent"] < 45.0
     assert any("upper third shows only" in warning for warning in result.report["warnings"])
-    # Within the reach of the coarse levels the cut disturbs; beyond it nothing does.
+    # Within the reach of the coarse levels the cut disturbs; beyond it less than a quarter of a voxel is left of that.
     seen = upper.grid.contains(truth.map_points(inside) - [0.0, 0.0, 56.0])
+    assert error(result.fixed_to_moving, truth, inside[seen]) < 1.5
     whole = sc.register(phantom.ct, moving, preset=settings)
     assert whole.report["overlap_percent"] > 90.0 and not whole.report["warnings"]
-    assert error(result.fixed_to_moving, truth, inside[seen]) < 1.5 * error(
-        whole.fixed_to_moving, truth, inside[seen]
-    )
 
 
 def test_labels_on_another_grid_are_resampled_by_position_and_said(phantom: Phantom, breath) -> None:
