@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..features.sam import cpu_has_bfloat16
 from ..networks.semantic import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, HU_RANGE, ORGANS, SemanticNet, prepare
 from .augmentation import augment_curve, augment_hu
-from .images import Image, load_images, phantom_images
+from .images import Image, split_images
 from .loop import run_loop
 from .views import random_view
 
@@ -259,19 +259,16 @@ def train(
         raise InputError(f"the crops ('shapes') must be multiples of {SemanticNet.multiple} voxels along every axis.")
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
-    if data is None:
-        images = phantom_images(4, settings.spacing_mm)
-        validation: tuple[str, ...] = settings.validation or (images[-1].name,)
-    else:
-        images = load_images(
-            data, spacing=settings.spacing_mm, include=list(settings.include), exclude=list(settings.exclude),
-            progress=lambda fraction, message: progress("data", fraction, message),
-        )  # fmt: skip
-        validation = settings.validation
-    made = (make_example(image, settings) for image in images if image.modality == "ct")
-    examples = [example for example in made if example is not None]
-    training = [e for e in examples if e.name not in validation]
-    held_out = [e for e in examples if e.name in validation]
+    taken, left_out = split_images(
+        data, spacing=settings.spacing_mm, include=settings.include, exclude=settings.exclude,
+        validation=settings.validation, progress=progress, phantoms=4, phantoms_held_out=1,
+    )  # fmt: skip
+
+    def examples_of(images: list[Image]) -> list[Example]:
+        made = (make_example(image, settings) for image in images if image.modality == "ct")
+        return [example for example in made if example is not None]
+
+    training, held_out = examples_of(taken), examples_of(left_out)
     if not any(e.labels is not None for e in training):
         raise InputError("no labeled CT is left to train on; a label map is to lie next to NAME_ct as NAME_seg.")
     network = SemanticNet(settings.widths, settings.blocks, settings.detail, settings.organs, settings.spacing_mm)
