@@ -65,9 +65,12 @@ class Scene:
     box: np.ndarray
     fixed_mask: Volume | None = None
     moving_mask: Volume | None = None
-    device: torch.device = torch.device("cpu")
     memory_budget: int = 1 << 30
     dtype: torch.dtype = torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return self.fixed.tensor.device
 
     def chain(self, field: DisplacementField | None) -> Transform:
         return Transform((() if field is None else (field,)) + self.initial.parts)

@@ -204,15 +204,14 @@ def register(
         )
         ways = [(scene, (fixed_work, moving_work))]
         if settings.symmetric and moving_body is not None:
-            exchanged = Scene(
+            exchanged = replace(
+                scene,
                 fixed=sides[1],
                 moving=sides[0],
                 initial=initial.inverse(),
                 box=_box(moving_body),
                 fixed_mask=masks[1],
                 moving_mask=masks[0] if fixed_mask is not None else None,
-                memory_budget=scene.memory_budget,
-                dtype=scene.dtype,
             )
             ways.append((exchanged, (moving_work, fixed_work)))
         found = []
