@@ -12,7 +12,7 @@ from samconvex.presets import PRESETS, Settings
 from samconvex.pyramid import Level
 
 # The families of features: a name's part before the hyphen.
-FAMILIES = ("sam", "mind", "semantic")
+FAMILIES = ("sam", "mind", "semantic", "hu")
 PAPER = "paper"
 
 
@@ -40,6 +40,7 @@ def variants(base: Settings) -> list[tuple[str, Settings]]:
         ("without Adam", replace(base, refine="none")),
         ("with Adam", replace(base, refine="adam")),
         ("both directions" if not base.symmetric else "one direction", replace(base, symmetric=not base.symmetric)),
+        ("levels in one direction", _levels(base, lambda level: replace(level, consistent=False))),
         ("folds left", replace(base, fold_free=False)),
         ("learning-free affine", replace(base, affine="moments")),
     ]
