@@ -242,8 +242,8 @@ def solve_level(
 
 
 def _edge(valid: torch.Tensor, reach: int) -> torch.Tensor:
-    """Weight (1, 1, D, H, W) in [0, 1] that falls off where candidates within ``reach`` voxels lie beyond the data."""
-    return valid * smooth(valid.float(), 1, radius=reach) ** 4
+    """Weight (1, 1, D, H, W) in [0, 1] that falls off towards the end of the data, from half of ``reach`` voxels on."""
+    return valid * smooth(valid.float(), 1, radius=max(1, reach // 2)) ** 4
 
 
 def symmetrized(forward: DisplacementField, backward: DisplacementField, iterations: int = 5) -> DisplacementField:

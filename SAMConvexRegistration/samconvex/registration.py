@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -28,6 +28,7 @@ from .field import DisplacementField, dilated
 from .folding import without_folds
 from .geometry import Grid
 from .memory import peak_memory_mib
+from .missing import missing_part
 from .networks.featcnn import FeatCNN
 from .networks.masr import MASRNet
 from .presets import Settings, get_settings, with_overrides
@@ -167,10 +168,10 @@ def register(
 
     progress("prepare", 0.0, shortage or "")
     with clock("prepare"):
-        fixed_body = _mask_or_body(fixed, fixed_mask)
-        progress("prepare", 0.4)
         fixed_work = average_to(fixed, settings.working_spacing)
         moving_work = average_to(moving, settings.working_spacing)
+        progress("prepare", 0.4)
+        fixed_body = _mask_or_body(fixed_work, fixed_mask)
     with clock("affine"):
         (initial, affine_details), chosen = _or_on_cpu(
             lambda device: _both_affines(
@@ -183,35 +184,38 @@ def register(
     _check_overlap(fixed, moving, initial, fixed_body)
 
     settings = _describable(settings, fixed_work, moving_work, weights, warnings)
-    moving_body = None
-    if moving_mask is not None or settings.symmetric:
-        moving_body = _mask_or_body(moving, moving_mask)
-    bodies = (_dilated(fixed_body), None if moving_body is None else _dilated(moving_body))
+    with clock("prepare"):
+        moving_body = _mask_or_body(moving_work, moving_mask)
+        regions = _regions(
+            (fixed_work, moving_work), (fixed_body, moving_body), (fixed_mask, moving_mask), initial, warnings
+        )
 
     def solve(device: torch.device) -> list[DisplacementField]:
         """The field, and in a symmetric registration that of the exchanged images."""
         sides = [_to(_normalized(work), device) for work in (fixed_work, moving_work)]
-        masks = [None if body is None else _to(body, device) for body in bodies]
+        weights_of, data_of = (
+            [None if mask is None else _to(mask, device) for mask in masks] for masks in zip(*regions, strict=True)
+        )
         scene = Scene(
             fixed=sides[0],
             moving=sides[1],
             initial=initial,
             box=_box(fixed_body),
-            fixed_mask=masks[0],
-            moving_mask=masks[1] if moving_mask is not None else None,
+            fixed_mask=weights_of[0],
+            moving_mask=data_of[1],
             memory_budget=_budget(max_memory_gib),
             dtype=torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32,
         )
         ways = [(scene, (fixed_work, moving_work))]
-        if settings.symmetric and moving_body is not None:
+        if settings.symmetric:
             exchanged = replace(
                 scene,
                 fixed=sides[1],
                 moving=sides[0],
                 initial=initial.inverse(),
                 box=_box(moving_body),
-                fixed_mask=masks[1],
-                moving_mask=masks[0] if fixed_mask is not None else None,
+                fixed_mask=weights_of[1],
+                moving_mask=data_of[0],
             )
             ways.append((exchanged, (moving_work, fixed_work)))
         found = []
@@ -361,6 +365,40 @@ def _mask_or_body(volume: Volume, mask: Volume | None) -> Volume:
 def _dilated(mask: Volume) -> Volume:
     reach = int(_MARGIN_MM / mask.grid.spacing[0])
     return mask.with_tensor(dilated(mask.tensor > 0, reach).float())
+
+
+def _regions(
+    images: Sequence[Volume], bodies: Sequence[Volume], masks: Sequence[Volume | None], initial: Transform,
+    warnings: list[str],
+) -> list[tuple[Volume, Volume | None]]:
+    """For each image what of it is to be matched, and where it has data (None: everywhere).
+
+    A mask says both. Without one, what was blanked out of an image is no data, and its edge is not matched.
+    """
+    regions: list[tuple[Volume, Volume | None]] = []
+    ways = (initial.inverse(), initial)  # from the other image's points to this one's
+    for number, (image, body, mask) in enumerate(zip(images, bodies, masks, strict=True)):
+        matched = _dilated(body)
+        if mask is not None:
+            regions.append((matched, matched))
+            continue
+        other, to_image = bodies[1 - number], ways[number]
+        missing = missing_part(image, body, other, to_image)
+        if missing is None:
+            regions.append((matched, None))
+            continue
+        volume = float(missing.tensor.sum()) * float(np.prod(missing.grid.spacing)) / 1e3
+        warnings.append(
+            f"{image.name} is blank over {volume:.0f} ml of what {images[1 - number].name} shows of the body; nothing "
+            "was matched there."
+        )
+        back = ways[1 - number]
+        edge = dilated(back.warp_labels(missing, matched.grid).tensor > 0, 1)
+        blank = back.warp_labels(missing, image.grid.canonical(body.grid.spacing))
+        regions.append(
+            (matched.with_tensor(matched.tensor * ~edge), blank.with_tensor((blank.tensor == 0).float()))
+        )
+    return regions
 
 
 def _box(mask: Volume) -> np.ndarray:

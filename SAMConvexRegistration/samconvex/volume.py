@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -284,6 +285,25 @@ def body_mask(volume: Volume, spacing: float = 4.0) -> Volume:
     Raises:
         InputError: nothing that looks like a body.
     """
+    # A registration asks several times: the matched region, the embedding, the organs.
+    voxels = volume.tensor.flatten()
+    thinned = voxels[:: max(1, len(voxels) // 20_000)].double()
+    state = (float(thinned.sum()), float(thinned.square().sum()))  # arrays may be shared with a caller who edits them
+    kept = _bodies.get(key := (id(volume.tensor), volume.grid, spacing, volume.known_modality))
+    if kept is not None and kept[0]() is volume.tensor and kept[1] == state:
+        return replace(kept[2], source=volume.source)
+    mask = _body_mask(volume, spacing)
+    _bodies[key] = (weakref.ref(volume.tensor), state, mask)
+    while len(_bodies) > _BODIES_KEPT:
+        _bodies.pop(next(iter(_bodies)))
+    return mask
+
+
+_BODIES_KEPT = 4
+_bodies: dict[tuple, tuple[weakref.ref, tuple[float, float], Volume]] = {}
+
+
+def _body_mask(volume: Volume, spacing: float) -> Volume:
     grid = volume.grid.canonical(spacing)
     coarse = resample(volume, grid)
     values = coarse.tensor[0, 0].cpu().numpy()

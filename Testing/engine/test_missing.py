@@ -1,0 +1,74 @@
+"""What was blanked out of an image neither pulls nor is stretched over what the other image shows there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import samconvex as sc
+import torch
+from samconvex import registration
+from samconvex.known_warps import breathing_warp
+from samconvex.missing import missing_part
+from samconvex.phantom import Phantom, make_phantom
+from samconvex.transforms import Transform
+from samconvex.volume import Volume, body_mask
+
+from .test_registration import QUICK, error
+
+AIR_HU = -1000.0
+
+
+@pytest.fixture(scope="module")
+def phantom() -> Phantom:
+    return make_phantom(seed=1, spacing=6.0, couch=False)
+
+
+def masked(volume: Volume) -> Volume:
+    """Everything around the body set to one value, as planning systems do."""
+    body = Transform().warp_labels(body_mask(volume), volume.grid).tensor > 0
+    return volume.with_tensor(volume.as_float().masked_fill(~body, AIR_HU))
+
+
+def without_side(volume: Volume) -> tuple[Volume, float]:
+    """The image blanked beyond a sagittal plane through the body's side, and the plane's x in mm."""
+    mask = body_mask(volume)
+    x = mask.grid.voxels_to_points(mask.tensor[0, 0].nonzero().flip(1).numpy())[:, 0]
+    plane = float(np.quantile(x, 0.7))
+    places = volume.grid.voxel_centers(reference=volume.grid.center)[..., 0] + volume.grid.center[0]
+    return volume.with_tensor(volume.as_float().masked_fill((places > plane)[None, None], AIR_HU)), plane
+
+
+def test_the_missing_part_is_what_was_blanked(phantom: Phantom) -> None:
+    whole = masked(phantom.ct)
+    cut, plane = without_side(whole)
+    body = body_mask(whole)
+    missing = missing_part(cut, body_mask(cut), body, Transform())
+    assert missing is not None
+    points = body.grid.voxels_to_points(body.tensor[0, 0].nonzero().flip(1).numpy())
+    found = missing.tensor[body.tensor > 0].bool().numpy()
+    assert found[points[:, 0] > plane + 12].mean() > 0.9
+    assert not found[points[:, 0] < plane - 12].any()
+    assert missing_part(whole, body, body, Transform()) is None
+
+
+def test_the_air_around_a_patient_in_a_scanner_is_no_missing_part(phantom: Phantom) -> None:
+    whole = masked(phantom.ct)
+    cut, _ = without_side(whole)
+    noise = torch.rand(cut.tensor.shape, generator=torch.Generator().manual_seed(0)) * 20
+    assert missing_part(cut.with_tensor(cut.tensor + noise), body_mask(cut), body_mask(whole), Transform()) is None
+
+
+@pytest.mark.slow
+def test_tissue_is_not_stretched_over_a_blanked_side(phantom: Phantom, monkeypatch) -> None:
+    whole = masked(phantom.ct)
+    moving, truth = breathing_warp(whole, 20.0)
+    cut, plane = without_side(moving)
+    mask = body_mask(whole)
+    points = mask.grid.voxels_to_points(mask.tensor[0, 0].nonzero().flip(1).numpy())[::31]
+    near = points[(points[:, 0] < plane) & (points[:, 0] > plane - 60)]
+    result = sc.register(whole, cut, preset=QUICK)
+    assert any("is blank over" in warning for warning in result.report["warnings"])
+    monkeypatch.setattr(registration, "missing_part", lambda *_: None)
+    unaware = sc.register(whole, cut, preset=QUICK)
+    assert not any("is blank over" in warning for warning in unaware.report["warnings"])
+    assert error(result.fixed_to_moving, truth, near) < 0.8 * error(unaware.fixed_to_moving, truth, near)
