@@ -219,9 +219,9 @@ class SAMLandmarkLogic(ScriptedLoadableModuleLogic):
             return tracking.fill(request, run, content, table)
 
         guards = [*request.inputNodes(), outputTable]
-        return self._start(run, [], guards, finish, command=self.trackingCommand(run.command))
+        return self._start(run, run.arguments, guards, finish)
 
-    def _start(self, run, arguments, guards, finish, command=None):
+    def _start(self, run, arguments, guards, finish):
         job = EngineJob(
             arguments,
             prepare=run.write,
@@ -230,7 +230,7 @@ class SAMLandmarkLogic(ScriptedLoadableModuleLogic):
             guards=guards,
             folder=run.folder,
             names=run.names,
-            command=command or self.engineCommand(arguments),
+            command=self.engineCommand(arguments),
         )
         job.start()
         return job
@@ -242,10 +242,6 @@ class SAMLandmarkLogic(ScriptedLoadableModuleLogic):
     def engineCommand(self, arguments):
         """Command line that runs the engine; tests put another program here."""
         return engineCommand(arguments)
-
-    def trackingCommand(self, command):
-        """Command line that tracks lesions; tests put another program here."""
-        return command
 
 
 def _callback(progressCallback):

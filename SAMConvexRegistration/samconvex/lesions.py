@@ -1,4 +1,4 @@
-"""Lesions of a baseline image and the files they come in: label maps, points, boxes (ROI) and measured lines."""
+"""Lesions of a baseline image and the files they come in: label maps, points, boxes (ROI), measured lines, lists."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .volume import Volume, read_labels
 
 POINT_FILES = (".csv", ".fcsv")
 MARKUPS_FILE = ".mrk.json"
+LIST_FILE = ".json"
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,12 @@ class Lesion:
 
 
 def read_lesions(path: str | os.PathLike) -> list[Lesion]:
-    """Read lesions from a label map, a point list or Slicer markups.
+    """Read lesions from a label map, a point list, Slicer markups or a list of lesions of any kind.
 
     A label map with several labels holds one lesion per label, one with a single label one per connected part (the
     names of a Slicer segmentation are kept). In .csv and .fcsv every point is a lesion; in .mrk.json every point of a
-    point list, every ROI and every line.
+    point list, every ROI and every line. A .json holds a list of objects with a ``name`` and one of ``point``, ``box``
+    (opposite corners), ``line`` (end points), all LPS mm, or ``mask`` (image file, relative to the list's folder).
 
     Raises:
         InputError: missing, unreadable, empty, or markups of another kind.
@@ -93,6 +95,8 @@ def read_lesions(path: str | os.PathLike) -> list[Lesion]:
     name = location.name.lower()
     if name.endswith(MARKUPS_FILE):
         lesions = _from_markups(location)
+    elif name.endswith(LIST_FILE):
+        lesions = _from_list(location)
     elif name.endswith(POINT_FILES):
         lesions = _from_points(read_points(path), "lesion")
     else:
@@ -107,6 +111,33 @@ def _from_points(points: PointSet, stem: str) -> list[Lesion]:
         for number, (position, label, defined) in enumerate(named, start=1)
         if defined
     ]
+
+
+def _from_list(path: Path) -> list[Lesion]:
+    try:
+        entries = [dict(entry) for entry in json.loads(path.read_text(encoding="utf-8-sig"))]
+        lesions = [_from_entry(entry, f"lesion {number}", path) for number, entry in enumerate(entries, start=1)]
+    except InputError:
+        raise
+    except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is no list of lesions; see `samconvex track --help`.") from error
+    if not lesions:
+        raise InputError(f"{path} holds no lesion; list at least one.")
+    return lesions
+
+
+def _from_entry(entry: dict, stem: str, path: Path) -> Lesion:
+    name = str(entry.get("name") or stem)
+    if "mask" in entry:
+        return Lesion.from_mask(name, read_labels(path.parent / str(entry["mask"])))
+    places = {key: np.array(entry[key], dtype=float) for key in ("box", "line", "point") if key in entry}
+    if "box" in places:
+        return Lesion.from_box(name, places["box"])
+    if "line" in places:
+        return Lesion.from_diameters(name, places["line"])
+    if "point" in places:
+        return Lesion(name, places["point"].reshape(3))
+    raise InputError(f"{path}: {name} has no place; give a point, box, line or mask.")
 
 
 def _from_labels(path: Path) -> list[Lesion]:

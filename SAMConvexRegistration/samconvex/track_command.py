@@ -23,9 +23,10 @@ COLUMNS = (
 
 EXPLANATION = """
 Find the lesions of BASELINE in each FOLLOWUP, in the order given. LESIONS is a label map (one lesion per label, or per
-connected part where there is one label), points (.csv, .fcsv) or Slicer markups (.mrk.json: points, lines, ROIs). OUT
-ends in .json, or is a folder for tracking.json, tracking.csv and, where LESIONS has contours, the suggested contours
-of each follow-up (contours_1.nii.gz, ...; label n is the n-th lesion). Support for a reading, not a diagnosis.
+connected part where there is one label), points (.csv, .fcsv), Slicer markups (.mrk.json: points, lines, ROIs) or a
+.json list of {"name": ..., and "point", "box", "line" or "mask": ...}, LPS mm. OUT ends in .json, or is a folder for
+tracking.json, tracking.csv and, where LESIONS has contours, the suggested contours of each follow-up
+(contours_1.nii.gz, ...; label n is the n-th lesion). Support for a reading, not a diagnosis.
 """
 
 
@@ -35,10 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.description = EXPLANATION.strip()
     parser.add_argument("baseline", metavar="BASELINE", help="image that the lesions were marked in")
-    parser.add_argument("lesions", metavar="LESIONS", help="its lesions: label map, .csv, .fcsv or .mrk.json")
+    parser.add_argument("lesions", metavar="LESIONS", help="its lesions: label map, .csv, .fcsv, .mrk.json or .json")
     parser.add_argument("follow_ups", metavar="FOLLOWUP", nargs="+", help="later images of the patient, oldest first")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="folder, or a file ending in .json")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
+    parser.add_argument("--each-contour", action="store_true",
+                        help="write the carried and the suggested contour of every lesion, in files that tracking.json "
+                             "names, instead of one label map per follow-up (OUT is a folder)")
     parser.add_argument("--min-score", type=_share, metavar="S",
                         help="found from this score on, 0 to 1 (default: calibrated)")
     parser.add_argument("--weights", metavar="NAME|FILE", help="network weights (default: the shipped ones)")
@@ -65,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     folder = output.parent if single else output
     sources = [args.baseline, args.lesions, *args.follow_ups]
     contours = [f"contours_{number}.nii.gz" for number in range(1, len(args.follow_ups) + 1)]
+    if single and args.each_contour:
+        raise InputError(f"{output} is one file; give a folder for --each-contour.")
     if single:
         check_output_file(output, inputs=sources)
         if output.exists() and not args.overwrite:
@@ -96,9 +102,11 @@ def run(args: argparse.Namespace) -> int:
         baseline, lesions, follow_ups, minimum_score=args.min_score, weights=model, device=device, progress=progress
     )
     with output_folder(folder, overwrite=args.overwrite or single, stale=() if single else contours) as staging:
-        _write_json(result, staging / (output.name if single else "tracking.json"))
+        named = _write_each_contour(result, staging) if args.each_contour else {}
+        _write_json(result, staging / (output.name if single else "tracking.json"), named)
         if not single:
             _write_table(result, staging / "tracking.csv")
+        if not (single or args.each_contour):
             _write_contours(result, follow_ups, [staging / name for name in contours])
     progress.finish(str(args.output))
     if args.progress != "json":
@@ -108,11 +116,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_json(result: TrackingResult, path: Path) -> None:
+def _write_json(result: TrackingResult, path: Path, contours: dict[tuple[int, int, str], str]) -> None:
+    """``contours``: file by lesion, follow-up (both from 0) and kind."""
     from . import __version__
     from .response import NOTICE
 
     document = {"version": __version__, "notice": NOTICE, **result.to_dict()}
+    for (lesion, follow_up, kind), name in contours.items():
+        document["lesions"][lesion]["timepoints"][follow_up][kind] = name
     path.write_text(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -126,6 +137,21 @@ def _write_table(result: TrackingResult, path: Path) -> None:
             for point in (start, *({**point, **_sizes(point)} for point in lesion["timepoints"])):
                 place = dict(zip("xyz", point.get("position", ("", "", "")), strict=True))
                 writer.writerow({**point, **place, "lesion": lesion["name"], "follow_up": point["follow_up"] + 1})
+
+
+def _write_each_contour(result: TrackingResult, folder: Path) -> dict[tuple[int, int, str], str]:
+    """Every contour on its own grid; returns the file names."""
+    from .volume import write_volume
+
+    names = {}
+    for row, lesion in enumerate(result.lesions):
+        for finding in result.of(lesion.name):
+            for kind, contour in (("carried", finding.carried), ("suggested", finding.suggested)):
+                if contour is not None:
+                    name = f"{kind}-{row + 1}-{finding.follow_up + 1}.mha"
+                    write_volume(contour, folder / name)
+                    names[row, finding.follow_up, kind] = name
+    return names
 
 
 def _sizes(record: dict) -> dict:

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import slicer
 import vtk
 from SAMConvexRegistrationLib import nodes, segments
-from SAMConvexRegistrationLib.job import pythonExecutable, temporaryFolder
+from SAMConvexRegistrationLib.job import temporaryFolder
 from SAMConvexRegistrationLib.outputs import formatted, placeBeside
 from SAMConvexRegistrationLib.request import writeImage
 from slicer.i18n import tr as _
@@ -58,27 +58,22 @@ class TrackingRequest:
 
 @dataclass
 class PreparedTracking:
-    """A request as files to write."""
+    """A request as files to write and engine arguments."""
 
     folder: Path
-    request: dict
+    arguments: list
     frames: list
     names: dict
     writes: list = field(default_factory=list)
-
-    @property
-    def command(self):
-        return [pythonExecutable(), "-m", "samconvex.tracking_job", str(self.folder / "request.json")]
 
     def write(self):
         """Write all files (safe in a worker thread: no node is touched)."""
         for writer, content, path in self.writes:
             writer(content, str(path))
-        (self.folder / "request.json").write_text(json.dumps(self.request), encoding="utf-8")
 
     def read(self):
         """(findings, {contour file: image}) (safe in a worker thread)."""
-        folder = Path(self.request["output"])
+        folder = self.folder / "result"
         found = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
         contours = {}
         for lesion in found["lesions"]:
@@ -147,7 +142,7 @@ def _parentOf(hierarchy, item):
 
 
 def lesionsOf(lesionNodes, frame, baselineVolume, folder):
-    """([lesion dictionaries of the engine's request], [files to write]) of all lesion nodes.
+    """([entries of the engine's list of lesions], [files to write]) of all lesion nodes.
 
     Raises:
         nodes.NodeError: a node of another kind, or none with a lesion.
@@ -170,7 +165,7 @@ def lesionsOf(lesionNodes, frame, baselineVolume, folder):
                     path = folder / f"lesion{len(lesions)}.mha"
                     writes.append((writeImage, image, path))
                     name = node.GetSegmentation().GetSegment(segmentId).GetName()
-                    lesions.append({"name": name, "mask": str(path)})
+                    lesions.append({"name": name, "mask": path.name})
         elif node.IsA("vtkMRMLMarkupsROINode"):
             bounds = [0.0] * 6
             node.GetRASBounds(bounds)
@@ -244,15 +239,18 @@ def prepare(request):
     paths = [folder / "baseline.mha", *(folder / f"followup{number}.mha" for number in range(len(frames)))]
     writes += [(writeImage, frame.image, path) for frame, path in zip([baseline, *frames], paths, strict=True)]
     names = [request.baselineVolume.GetName(), *(entry.name for entry in request.followUps)]
-    values = {
-        "baseline": str(paths[0]),
-        "follow_ups": [str(path) for path in paths[1:]],
-        "lesions": lesions,
-        "minimum_score": request.minimumScore,
-        "device": request.device,
-        "output": str(folder / "result"),
-    }
-    return PreparedTracking(folder, values, [baseline, *frames], dict(zip(paths, names, strict=True)), writes)
+    listed = folder / "lesions.json"
+    writes.append((writeList, lesions, listed))
+    arguments = ["track", paths[0], listed, *paths[1:], "-o", folder / "result", "--each-contour"]
+    arguments += ["--progress", "json", "--device", request.device]
+    if request.minimumScore is not None:
+        arguments += ["--min-score", request.minimumScore]
+    return PreparedTracking(folder, arguments, [baseline, *frames], dict(zip(paths, names, strict=True)), writes)
+
+
+def writeList(entries, path):
+    """Write the lesions as ``samconvex track`` reads them."""
+    Path(path).write_text(json.dumps(entries), encoding="utf-8")
 
 
 # --- results --------------------------------------------------------------------------------------------------------

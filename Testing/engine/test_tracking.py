@@ -17,7 +17,7 @@ from samconvex.geometry import Grid
 from samconvex.lesion_contour import Levels, fit_contour, suggest_contour
 from samconvex.lesions import Lesion, read_lesions
 from samconvex.tracking import FOUND, NOT_IN_VIEW, UNCERTAIN, track_lesions
-from samconvex.volume import Volume, write_volume
+from samconvex.volume import Volume, read_labels, write_volume
 
 SHIFT = np.array([37.5, -12.25, 81.0])
 CENTER = np.array([10.0, -14.0, 20.0])
@@ -235,6 +235,9 @@ def test_slicers_points_lines_and_rois_become_lesions(tmp_path):
         ("x.mrk.json", json.dumps(markups("ROI", [[0, 0, 0]])), "no size"),
         ("x.nii.gz", "text", "could not be read"),
         ("x.csv", "a,b\n1,2\n", "header"),
+        ("x.json", "[]", "holds no lesion"),
+        ("x.json", json.dumps([{"name": "a"}]), "a has no place"),
+        ("x.json", json.dumps([{"name": "a", "point": [1, 2]}]), "no list of lesions"),
     ],
 )
 def test_unusable_lesion_files_are_refused_in_one_sentence(tmp_path, name, content, message):
@@ -242,6 +245,18 @@ def test_unusable_lesion_files_are_refused_in_one_sentence(tmp_path, name, conte
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
         read_lesions(tmp_path / name)
+
+
+def test_a_list_holds_lesions_of_every_kind(tmp_path, segment):
+    write_volume(segment, tmp_path / "mask.mha")
+    (tmp_path / "x.json").write_text(json.dumps([
+        {"name": "point", "point": [1, 2, 3]}, {"name": "box", "box": [[4, 4, 4], [0, 0, 0]]},
+        {"name": "line", "line": [[0, 0, 0], [0, 6, 0]]}, {"name": "segment", "mask": "mask.mha"}, {"point": [0, 0, 0]},
+    ]))  # fmt: skip
+    point, box, line, mask, unnamed = read_lesions(tmp_path / "x.json")
+    assert point.name == "point" and point.point.tolist() == [1, 2, 3]
+    assert box.box.tolist() == [[0, 0, 0], [4, 4, 4]] and line.point.tolist() == [0, 3, 0]
+    assert int(mask.mask.tensor.sum()) == int((segment.tensor > 0).sum()) and unnamed.name == "lesion 5"
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +301,18 @@ def test_the_command_writes_json_table_and_contours(files, tmp_path, place, caps
     (out / "theirs.txt").write_text("theirs")
     assert run(files, *words, "--overwrite", home=tmp_path) == 0
     assert (out / "theirs.txt").exists()
+
+
+def test_every_contour_can_have_a_file_of_its_own(files, tmp_path, place, capsys):
+    words = ("baseline.nii.gz", "lesions.nii.gz", "later.nii.gz", "--each-contour", "-o")
+    assert run(files, *words, tmp_path / "out", home=tmp_path) == 0
+    point = json.loads((tmp_path / "out" / "tracking.json").read_text())["lesions"][0]["timepoints"][0]
+    for kind in ("carried", "suggested"):
+        contour = read_labels(tmp_path / "out" / point[kind])
+        inside = contour.grid.voxels_to_points((contour.tensor[0, 0] > 0).nonzero().flip(1).numpy())
+        assert np.linalg.norm(inside.mean(0) - place - SHIFT) < 4.0
+    assert run(files, *words, tmp_path / "one.json", home=tmp_path) == 2
+    assert "--each-contour" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,6 @@ def widget(load_scripted_module, repository):
         widget.behavior,
         *[str(argument) for argument in arguments],
     ]
-    widget.logic.trackingCommand = lambda command: [sys.executable, str(ENGINE), "track", command[-1]]
 
     def live(first, second):
         from SAMLandmarkLib.live import LiveMatching

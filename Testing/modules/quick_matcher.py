@@ -1,7 +1,7 @@
 """Stands for the engine in tests of the landmark module: answers in a moment, with a known shift.
 
-As ``samconvex match`` and ``template`` after one word (done, slow, input), as the live matching process after ``live``,
-and as the tracking job after ``track``. Points lie SHIFT_LPS away; labels that start with "gone" are not found.
+As ``samconvex match``, ``template`` and ``track`` after one word (done, slow, input), as the live matching process
+after ``live``. Points lie SHIFT_LPS away; labels that start with "gone" are not found.
 """
 
 import csv
@@ -117,18 +117,19 @@ def live():
     return 0
 
 
-def track(path):
+def track(arguments):
     import numpy as np
     import SimpleITK as sitk
 
-    request = json.loads(Path(path).read_text())
-    folder = Path(request["output"])
+    first = next(number for number, word in enumerate(arguments) if word.startswith("-"))
+    path, listed, *follow_ups = arguments[:first]
+    folder = Path(arguments[arguments.index("-o") + 1])
     folder.mkdir()
-    baseline = sitk.ReadImage(request["baseline"])
+    baseline = sitk.ReadImage(path)
     lesions = []
-    for number, lesion in enumerate(request["lesions"]):
+    for number, lesion in enumerate(json.loads(Path(listed).read_text())):
         if "mask" in lesion:
-            mask = sitk.GetArrayFromImage(sitk.ReadImage(lesion["mask"]))
+            mask = sitk.GetArrayFromImage(sitk.ReadImage(str(Path(listed).parent / lesion["mask"])))
             index = np.argwhere(mask).mean(0)[::-1]
             point = list(baseline.TransformContinuousIndexToPhysicalPoint(index.tolist()))
         else:
@@ -137,7 +138,7 @@ def track(path):
         record = {"name": lesion["name"], "point": point, "timepoints": []}
         if measured:
             record["measurement"] = {"longest_mm": 20.0, "short_axis_mm": 12.0, "volume_ml": 3.0}
-        for turn, follow_up in enumerate(request["follow_ups"]):
+        for turn, follow_up in enumerate(follow_ups):
             state = "not in the field of view" if lesion["name"].startswith("gone") else "found"
             entry = {"follow_up": turn, "state": state, "found": state == "found", "score": 0.8}
             if state == "found":
@@ -164,9 +165,6 @@ def main():
         return live()
     report("read", 5)
     report("matching", 50)
-    if behavior == "track":
-        time.sleep(0.1)
-        return track(arguments[0])
     if behavior == "slow":
         time.sleep(60)
     if behavior == "input":
@@ -174,7 +172,7 @@ def main():
         return 2
     time.sleep(0.1)
     command = arguments.pop(0)
-    return match(arguments) if command == "match" else template(arguments)
+    return {"match": match, "template": template, "track": track}[command](arguments)
 
 
 if __name__ == "__main__":

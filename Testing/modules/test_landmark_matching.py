@@ -35,7 +35,6 @@ def logic(module):
         logic.behavior,
         *[str(argument) for argument in arguments],
     ]
-    logic.trackingCommand = lambda command: [sys.executable, str(ENGINE), "track", command[-1]]
     return logic
 
 

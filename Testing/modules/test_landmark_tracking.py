@@ -25,7 +25,7 @@ def logic(load_scripted_module, repository):
     import SAMLandmark
 
     logic = SAMLandmark.SAMLandmarkLogic()
-    logic.trackingCommand = lambda command: [sys.executable, str(ENGINE), "track", command[-1]]
+    logic.engineCommand = lambda arguments: [sys.executable, str(ENGINE), "done", *[str(a) for a in arguments]]
     return logic
 
 
