@@ -19,6 +19,11 @@ _TILE = (4, 16)
 INVALID = 1.0e4
 
 
+def _squares(vectors: torch.Tensor) -> torch.Tensor:
+    """Squared lengths along the last axis, float32, without a float32 copy of the vectors."""
+    return torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float32).square_()
+
+
 class LocalCorrelation:
     """Costs of all displacements within a cube, computed by batches of tiles and kept while they fit the budget.
 
@@ -56,9 +61,9 @@ class LocalCorrelation:
             weight = torch.ones_like(fixed[:, :1], dtype=torch.float32)
         self._weight = self._tiled(F.pad(weight[0].float(), pad))[..., 0]
         self._fixed = self._tiled(F.pad(fixed[0], pad).to(dtype))
-        self._fixed_square = self._fixed.float().square().sum(-1)
+        self._fixed_square = _squares(self._fixed)
         self._moving = F.pad(moving[0].permute(1, 2, 3, 0), (0, 0, *pad)).to(dtype)
-        square = self._moving.float().square().sum(-1)
+        square = _squares(self._moving)
         if valid is not None:
             square += F.pad(~valid[0, 0], pad, value=True) * (2 * INVALID)
         self._moving_square = square
@@ -70,6 +75,9 @@ class LocalCorrelation:
         row_bytes = 4 * self.count * _TILE[0] * _TILE[1]
         # Buffers below 32 MB come from memory that the allocator reuses; larger ones are mapped and cleared every time.
         self._batch = max(1, min((24 << 20) // row_bytes, memory_budget // (8 * row_bytes)))
+        index = self._band_index().to(fixed.device)
+        # Written out: gathering would copy an expanded index every time.
+        self._band = index.expand(min(self._batch, len(self._tiles)), -1, -1).contiguous()
         self._keep = row_bytes * len(self._tiles) <= memory_budget
         self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -101,31 +109,34 @@ class LocalCorrelation:
         tiles = tensor.view(channels, depth, height // tile_h, tile_h, width // tile_w, tile_w)
         return tiles.permute(1, 2, 4, 3, 5, 0).reshape(-1, tile_h * tile_w, channels)
 
+    def _band_index(self) -> torch.Tensor:
+        """(voxels of a tile, K): where in its flattened window each voxel of a tile finds its candidates."""
+        reach = 2 * self.radius + 1
+        depth, height, width = (torch.arange(n) for n in (reach, _TILE[0] + reach - 1, _TILE[1] + reach - 1))
+        place = (depth[:, None, None] * len(height) + height[:, None]) * len(width) + width
+        blocks = place.unfold(1, reach, 1).unfold(2, reach, 1)  # (reach, tile_h, tile_w, reach, reach)
+        return blocks.permute(1, 2, 0, 3, 4).reshape(_TILE[0] * _TILE[1], -1)
+
     def _costs(self, tiles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         reach = 2 * self.radius + 1
         tile_h, tile_w = _TILE
-        window_h, window_w = tile_h + reach - 1, tile_w + reach - 1
         columns, rows = -(-self.shape[2] // tile_w), -(-self.shape[1] // tile_h)
         z, y, x = tiles // (rows * columns), tiles // columns % rows, tiles % columns
-        fixed = self._fixed[tiles]
-        # All windows as a view; indexing copies those of the wanted tiles.
-        windows = self._moving.unfold(1, window_h, tile_h).unfold(2, window_w, tile_w)
-        squares = self._moving_square.unfold(1, window_h, tile_h).unfold(2, window_w, tile_w)
-        costs = torch.empty(len(tiles), tile_h, tile_w, reach, reach * reach, device=fixed.device)
-        # Entry (i, j) of a tile against (i + dy, j + dx) of its window: a strided view of the Gram matrix.
-        row = window_h * window_w
-        strides = (tile_h * tile_w * row, tile_w * row + window_w, row + 1, window_w, 1)
-        for dz in range(reach):
-            window = windows[z + dz, y, x].reshape(len(tiles), -1, row)
-            if window.dtype == torch.float32:
-                gram = torch.baddbmm(0.5 * squares[z + dz, y, x].reshape(-1, 1, row), fixed, window, alpha=-1)
-            else:
-                gram = 0.5 * squares[z + dz, y, x].reshape(-1, 1, row) - torch.bmm(fixed, window).float()
-            band = gram.as_strided((len(tiles), tile_h, tile_w, reach, reach), strides)
-            costs[:, :, :, dz] = band.reshape(len(tiles), tile_h, tile_w, reach * reach)
+        # All windows as a view, channels last; indexing copies those of the wanted tiles.
+        windows, squares = (
+            tensor.unfold(0, reach, 1).unfold(1, tile_h + reach - 1, tile_h).unfold(2, tile_w + reach - 1, tile_w)
+            for tensor in (self._moving, self._moving_square)
+        )
+        window = windows.movedim(3, -1)[z, y, x].flatten(1, 3)
+        gram = torch.bmm(self._fixed[tiles], window.transpose(1, 2))
+        # Of a tile's voxels against its window only the band of wanted displacements is kept.
+        band = self._band[: len(tiles)]
+        half_square = (0.5 * squares[z, y, x]).flatten(1)[:, None].expand(-1, gram.shape[1], -1)
+        result = torch.sub(half_square.gather(2, band), gram.gather(2, band)).flatten(0, 1)
         voxels = self._voxels[tiles].flatten()
+        fixed_square, weight = self._fixed_square[tiles].flatten(), self._weight[tiles].flatten()
         counted = (voxels >= 0).nonzero()[:, 0]
-        result = costs.view(-1, self.count)[counted]
-        result += 0.5 * self._fixed_square[tiles].flatten()[counted, None]
-        result *= self._weight[tiles].flatten()[counted, None]
-        return voxels[counted], result
+        if len(counted) < len(voxels):
+            result, voxels = result.index_select(0, counted), voxels[counted]
+            fixed_square, weight = fixed_square[counted], weight[counted]
+        return voxels, result.add_(0.5 * fixed_square[:, None]).mul_(weight[:, None])

@@ -64,7 +64,7 @@ PRESETS: dict[str, Settings] = {
             affine="sam",
             levels=(
                 Level(12.0, 3, 2, _ANATOMY, (1.0, 1.0, 2.0), consistent=True),
-                Level(6.0, 3, 2, _ANATOMY, (1.0, 1.0, 2.0), consistent=True),
+                Level(6.0, 2, 2, _ANATOMY, (1.0, 1.0, 2.0), consistent=True),
                 Level(3.0, 2, 1, ("mind", "semantic", "hu"), (1.0, 2.0, 4.0)),
             ),
         ),

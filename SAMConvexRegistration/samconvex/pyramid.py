@@ -178,7 +178,8 @@ def described(
 
 def _averaged(view: View, features: PairFeatures, grid: Grid) -> torch.Tensor:
     """Features at the voxels of ``grid``, means over those of a finer grid where they are made more finely."""
-    parts = max(1, round(min(grid.spacing) / features.spacing_mm))
+    # Linear interpolation sees two voxels along an axis by itself.
+    parts = max(1, round(min(grid.spacing) / features.spacing_mm / 2))
     tensors = []
     for z0, z1 in slabs(grid, max(1, 400_000 // parts**3)):
         low, size = (0, 0, z0), (*grid.size[:2], z1 - z0)

@@ -40,6 +40,40 @@ def sample(
     return result
 
 
+def sample_aligned(values: torch.Tensor, grid: Grid, target: Grid, *, mode: str, fill: float) -> torch.Tensor:
+    """:func:`sample` at the voxel centers of a ``target`` with the same axes, axis by axis: several times faster."""
+    first = grid.points_to_voxels(np.asarray(target.origin, dtype=float)[None])[0]
+    axes = []
+    for axis, count in enumerate(target.size):
+        step = target.spacing[axis] / grid.spacing[axis]
+        place = float(first[axis]) + step * torch.arange(count, dtype=torch.float64, device=values.device)
+        last = grid.size[axis] - 1
+        slack = 0.5 + 0.5e-6 * last
+        outside = (place < -slack) | (place > last + slack)
+        place = place.clamp(0, last)
+        low = place.floor().clamp(max=max(last - 1, 0)).long()
+        axes.append((place.round().long(), low, (low + 1).clamp(max=last), (place - low).to(values.dtype), outside))
+    result = torch.empty(1, values.shape[1], *target.shape, dtype=values.dtype, device=values.device)
+    for z0, z1 in slabs(target):
+        part = values
+        # The slices first: what is not asked for is not interpolated.
+        for axis, chosen in ((2, slice(z0, z1)), (1, slice(None)), (0, slice(None))):
+            nearest, low, high, share, _ = (each[chosen] for each in axes[axis])
+            dimension = 4 - axis
+            if mode == "nearest":
+                part = part.index_select(dimension, nearest)
+                continue
+            shape = [1] * 5
+            shape[dimension] = -1
+            part = torch.lerp(
+                part.index_select(dimension, low), part.index_select(dimension, high), share.view(shape)
+            )
+        result[:, :, z0:z1] = part
+    for axis in range(3):
+        result.index_fill_(4 - axis, axes[axis][4].nonzero()[:, 0], fill)
+    return result
+
+
 def interpolate(values: torch.Tensor, coordinates: torch.Tensor, mode: str = "linear") -> torch.Tensor:
     """Interpolate (1, C, D, H, W) values at normalized coordinates (d, h, w, 3), edges repeated: (1, C, d, h, w)."""
     mode = "bilinear" if mode == "linear" else "nearest"

@@ -16,7 +16,7 @@ from .dicom_check import check_slices
 from .errors import InputError, ResourceError
 from .geometry import Grid
 from .nifti_check import check_nifti
-from .sampling import sample, slabs
+from .sampling import sample, sample_aligned, slabs
 
 MINIMUM_VOXELS_PER_AXIS = 8
 # Hounsfield units that normalized intensities span.
@@ -224,11 +224,14 @@ def resample(volume: Volume, grid: Grid, *, mode: str = "linear", fill: float | 
         return volume.with_tensor(volume.as_float())
     source = volume if mode == "nearest" else _averaged(volume, grid)
     values = source.tensor.float()
-    pieces = []
-    for z0, z1 in slabs(grid):
-        points = grid.voxel_centers(z0, z1, reference=grid.origin, device=values.device)
-        pieces.append(sample(values, source.grid, points, reference=grid.origin, mode=mode, fill=fill))
-    result = torch.cat(pieces, 2)
+    if grid.direction == source.grid.direction:
+        result = sample_aligned(values, source.grid, grid, mode=mode, fill=fill)
+    else:
+        pieces = []
+        for z0, z1 in slabs(grid):
+            points = grid.voxel_centers(z0, z1, reference=grid.origin, device=values.device)
+            pieces.append(sample(values, source.grid, points, reference=grid.origin, mode=mode, fill=fill))
+        result = torch.cat(pieces, 2)
     return volume.with_tensor(result.to(volume.tensor.dtype) if mode == "nearest" else result, grid)
 
 

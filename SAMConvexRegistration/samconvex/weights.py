@@ -391,7 +391,8 @@ def load_semantic(name_or_path: str | os.PathLike | None = None) -> SemanticMode
         InputError: as :func:`load_network`.
     """
     wanted = name_or_path or DEFAULT_SEMANTIC
-    return semantic_model(load_network(semantic.SemanticNet, wanted), Path(wanted).stem, file_sha256(path_of(wanted)))
+    network = sam_compact.fused(load_network(semantic.SemanticNet, wanted))
+    return semantic_model(network, Path(wanted).stem, file_sha256(path_of(wanted)))
 
 
 def semantic_model(network: semantic.SemanticNet, name: str, digest: str) -> SemanticModel:
@@ -438,7 +439,8 @@ def _compact(
     network = kind(**content["config"])
     network.load_state_dict(_as_float(content["state_dict"]))
     meta = content.get("meta") or {}
-    return compact_model(network, name, digest, str(meta.get("modality", "ct")), dict(meta.get("calibration") or {}))
+    calibration = dict(meta.get("calibration") or {})
+    return compact_model(sam_compact.fused(network), name, digest, str(meta.get("modality", "ct")), calibration)
 
 
 def compact_model(

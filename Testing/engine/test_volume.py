@@ -11,6 +11,7 @@ import SimpleITK as sitk
 import torch
 from samconvex.geometry import Grid
 from samconvex.phantom import make_phantom
+from samconvex.sampling import sample, sample_aligned
 from samconvex.volume import Volume, average_to, body_mask, resample
 
 from .test_geometry import rotation
@@ -93,3 +94,18 @@ def test_nothing_but_air_has_no_body() -> None:
     air = Volume(torch.randn(1, 1, 30, 30, 30) * 5 - 1000, Grid((30, 30, 30), (4.0, 4.0, 4.0)), source="air.nii")
     with pytest.raises(sc.InputError, match=r"No body was found in air\.nii"):
         body_mask(air)
+
+
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+def test_axis_by_axis_interpolation_equals_the_general_one(mode: str) -> None:
+    """Finer, coarser than the lattice and reaching beyond it, off its voxel centers, axes tilted."""
+    tilted = rotation(0, 20, 10)
+    lattice = Grid((11, 9, 7), (1.5, 2.0, 3.0), (-4.0, 30.0, 2.0), tuple(tilted.flatten()))
+    values = torch.rand(1, 2, *lattice.shape, generator=torch.Generator().manual_seed(0))
+    origin = tuple(lattice.voxels_to_points(np.array([[-1.317, 0.4193, 1.1371]]))[0])
+    for spacing in ((0.7, 0.9, 1.1), (3.1, 2.3, 4.7)):
+        target = Grid((14, 12, 6), spacing, origin, lattice.direction)
+        points = target.voxel_centers(reference=target.center)
+        general = sample(values, lattice, points, reference=target.center, mode=mode, fill=-1.0)
+        aligned = sample_aligned(values, lattice, target, mode=mode, fill=-1.0)
+        assert (general == -1.0).any() and torch.allclose(aligned, general, atol=1e-5)

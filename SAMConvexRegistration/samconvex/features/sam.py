@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import InputError, ResourceError
+from ..field import dilated
 from ..geometry import Grid
 from ..progress import Progress, stage
 from ..sampling import sample, slabs
@@ -262,12 +263,20 @@ def body_grid(volume: Volume, body: Volume, model: SamModel | SemanticModel) -> 
     inside = resample(body, grid, mode="nearest").tensor > 0
     image_box = _inside_image(volume.grid, grid)
     inside &= image_box
-    near = (F.max_pool3d(inside.float(), 3, 1, 1) > 0) & image_box
+    near = dilated(inside, 1) & image_box
     return grid, inside, near
 
 
 def _inside_image(image: Grid, grid: Grid) -> torch.Tensor:
     """Bool (1, 1, D, H, W): voxel centers of ``grid`` that lie in ``image``."""
+    if image.direction == grid.direction:  # a box of indices
+        first = image.points_to_voxels(np.asarray([grid.origin]))[0]
+        within = []
+        for axis in range(3):
+            place = first[axis] + np.arange(grid.size[axis]) * (grid.spacing[axis] / image.spacing[axis])
+            within.append(torch.from_numpy((place > -0.5 - 1e-4) & (place < image.size[axis] - 0.5 + 1e-4)))
+        x, y, z = within
+        return (z[:, None, None] & y[:, None] & x)[None, None]
     parts = []
     for z0, z1 in slabs(grid):
         points = grid.voxel_centers(z0, z1, reference=grid.center)

@@ -10,12 +10,14 @@ exactly at input voxel ``s * i + (s - 1) / 2`` (:meth:`SAMCompact.feature_center
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 CHECKPOINT_FORMAT = "samconvex-sam-compact"
 CHECKPOINT_VERSION = 1
@@ -73,6 +75,19 @@ class ConvNorm(nn.Sequential):
         if relu:
             layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)
+
+
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+def fused(network: _Network) -> _Network:
+    """A copy for inference, every batch norm of a :class:`ConvNorm` folded into its convolution."""
+    network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        if isinstance(module, ConvNorm):
+            module[0] = fuse_conv_bn_eval(module[0], module[1])  # type: ignore[type-var, arg-type]
+            del module[1]
+    return network
 
 
 class ResidualBlock(nn.Module):
