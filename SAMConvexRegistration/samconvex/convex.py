@@ -57,7 +57,7 @@ def coupled_convex(
         v = u.flatten(1).clone()
         for fraction, voxels, costs in correlation:
             near = F.pad(v[:, voxels].T, (0, 1), value=1.0)
-            best = torch.addmm(costs, near, penalty).min(1).indices  # several times faster than argmin
+            best = torch.mm(near, penalty).add_(costs).min(1).indices  # several times faster than argmin
             v[:, voxels] = candidates[best].T
             if report is not None:
                 report((number + fraction) / len(passes))

@@ -20,8 +20,14 @@ INVALID = 1.0e4
 
 
 def _squares(vectors: torch.Tensor) -> torch.Tensor:
-    """Squared lengths along the last axis, float32, without a float32 copy of the vectors."""
-    return torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float32).square_()
+    """(..., 1) squared lengths along the last axis, float32, without a float32 copy of the vectors."""
+    return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True, dtype=torch.float32).square_()
+
+
+def _split(values: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """``values`` as a sum of two of ``dtype``: twice the digits."""
+    high = values.to(dtype)
+    return high, (values - high.float()).to(dtype)
 
 
 class LocalCorrelation:
@@ -59,22 +65,29 @@ class LocalCorrelation:
         pad = (0, (-width) % _TILE[1], 0, (-height) % _TILE[0])
         if weight is None:
             weight = torch.ones_like(fixed[:, :1], dtype=torch.float32)
-        self._weight = self._tiled(F.pad(weight[0].float(), pad))[..., 0]
-        self._fixed = self._tiled(F.pad(fixed[0], pad).to(dtype))
-        self._fixed_square = _squares(self._fixed)
-        self._moving = F.pad(moving[0].permute(1, 2, 3, 0), (0, 0, *pad)).to(dtype)
-        square = _squares(self._moving)
+        # Weight and squared lengths are channels of the matrix product, so that its result is the cost itself:
+        # w |f - m|^2 / 2 = (-w f, |w f|^2 / 2w, w) (m, 1, |m|^2 / 2).
+        weights = self._tiled(F.pad(weight[0].float(), pad))
+        features = self._tiled(F.pad(fixed[0], pad).to(dtype))
+        factor = weights.to(dtype)
+        features = features * -factor
+        square = 0.5 * _squares(features) / factor.float().clamp(min=1e-12)
+        self._fixed = torch.cat([features, *_split(square, dtype), factor, factor], -1)
+        target = F.pad(moving[0].permute(1, 2, 3, 0), (0, 0, *pad)).to(dtype)
+        square = 0.5 * _squares(target)
         if valid is not None:
-            square += F.pad(~valid[0, 0], pad, value=True) * (2 * INVALID)
-        self._moving_square = square
+            square += F.pad(~valid[0, 0], pad, value=True)[..., None] * INVALID
+        ones = torch.ones((), dtype=dtype, device=fixed.device).expand(*target.shape[:-1], 1)
+        self._moving = torch.cat([target, ones, ones, *_split(square, dtype)], -1)
+        self._weight = weights[..., 0]
         self._tiles = (self._weight > 0).any(-1).nonzero()[:, 0]
         # The voxel of every row of the costs, as a flat index into (D, H, W); padding voxels drop out.
         index = torch.arange(depth * height * width, device=fixed.device).view(1, depth, height, width)
         rows = self._tiled(F.pad(index, pad, value=-1))[..., 0]
         self._voxels = rows.masked_fill(self._weight <= 0, -1)
-        row_bytes = 4 * self.count * _TILE[0] * _TILE[1]
+        row_bytes = self._fixed.element_size() * self.count * _TILE[0] * _TILE[1]
         # Buffers below 32 MB come from memory that the allocator reuses; larger ones are mapped and cleared every time.
-        self._batch = max(1, min((24 << 20) // row_bytes, memory_budget // (8 * row_bytes)))
+        self._batch = max(1, min((6 << 20) // (self.count * _TILE[0] * _TILE[1]), memory_budget // (8 * row_bytes)))
         index = self._band_index().to(fixed.device)
         # Written out: gathering would copy an expanded index every time.
         self._band = index.expand(min(self._batch, len(self._tiles)), -1, -1).contiguous()
@@ -93,7 +106,7 @@ class LocalCorrelation:
         return torch.stack([x.flatten(), y.flatten(), z.flatten()], 1)
 
     def __iter__(self) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
-        """Yield (finished fraction, flat voxel indices (N,), costs (N, K) float32) over all voxels with weight."""
+        """Yield (finished fraction, flat voxel indices (N,), costs (N, K) in ``dtype``) over all voxels with weight."""
         for first in range(0, len(self._tiles), self._batch):
             batch = self._kept.get(first)
             if batch is None:
@@ -123,20 +136,14 @@ class LocalCorrelation:
         columns, rows = -(-self.shape[2] // tile_w), -(-self.shape[1] // tile_h)
         z, y, x = tiles // (rows * columns), tiles // columns % rows, tiles % columns
         # All windows as a view, channels last; indexing copies those of the wanted tiles.
-        windows, squares = (
-            tensor.unfold(0, reach, 1).unfold(1, tile_h + reach - 1, tile_h).unfold(2, tile_w + reach - 1, tile_w)
-            for tensor in (self._moving, self._moving_square)
-        )
+        windows = self._moving.unfold(0, reach, 1)
+        windows = windows.unfold(1, tile_h + reach - 1, tile_h).unfold(2, tile_w + reach - 1, tile_w)
         window = windows.movedim(3, -1)[z, y, x].flatten(1, 3)
-        gram = torch.bmm(self._fixed[tiles], window.transpose(1, 2))
         # Of a tile's voxels against its window only the band of wanted displacements is kept.
-        band = self._band[: len(tiles)]
-        half_square = (0.5 * squares[z, y, x]).flatten(1)[:, None].expand(-1, gram.shape[1], -1)
-        result = torch.sub(half_square.gather(2, band), gram.gather(2, band)).flatten(0, 1)
+        gram = torch.bmm(self._fixed[tiles], window.transpose(1, 2))
+        result = gram.gather(2, self._band[: len(tiles)]).flatten(0, 1)
         voxels = self._voxels[tiles].flatten()
-        fixed_square, weight = self._fixed_square[tiles].flatten(), self._weight[tiles].flatten()
         counted = (voxels >= 0).nonzero()[:, 0]
         if len(counted) < len(voxels):
             result, voxels = result.index_select(0, counted), voxels[counted]
-            fixed_square, weight = fixed_square[counted], weight[counted]
-        return voxels, result.add_(0.5 * fixed_square[:, None]).mul_(weight[:, None])
+        return voxels, result

@@ -150,13 +150,15 @@ def _continued(places: torch.Tensor) -> torch.Tensor:
 
 
 def described(
-    view: View, extractor: Extractor, names: Sequence[str], weights: Sequence[float], grid: Grid, subdivision: int
+    view: View, extractor: Extractor, names: Sequence[str], weights: Sequence[float], grid: Grid, subdivision: int,
+    dtype: torch.dtype = torch.float32,
 ) -> FeatureMap:
     """All named features side by side on ``grid``, scaled so that squared distances add with the given weights.
 
     Args:
         weights: of the descriptors' costs; empty means 1.
         subdivision: image voxels per voxel of ``grid`` along an axis, for descriptors that look at the warped image.
+        dtype: of the result.
     """
     image = None
     maps = []
@@ -172,7 +174,7 @@ def described(
             else:
                 tensor = descriptor(image).tensor
                 tensor = F.avg_pool3d(tensor, subdivision) if subdivision > 1 else tensor
-        maps.append(tensor if weight == 1.0 else tensor * weight**0.5)
+        maps.append((tensor if weight == 1.0 else tensor * weight**0.5).to(dtype))
     return FeatureMap(maps[0] if len(maps) == 1 else torch.cat(maps, 1), grid)
 
 
@@ -203,11 +205,11 @@ def solve_level(
     control = Grid.covering(scene.box, level.spacing)
     reach = control.padded(level.radius)
     chosen = (extractor, level.features, level.weights)
-    fixed = described(View(scene, "fixed"), *chosen, control, level.subdivision).tensor
+    fixed = described(View(scene, "fixed"), *chosen, control, level.subdivision, scene.dtype).tensor
     weight = scene.weight_on(control)
     report(0.1)
     previous = None if field is None else field.on_grid(reach, fill=None)
-    moving = described(View(scene, "moving", previous), *chosen, reach, level.subdivision).tensor
+    moving = described(View(scene, "moving", previous), *chosen, reach, level.subdivision, scene.dtype).tensor
     valid = scene.valid_on(reach, previous)
     report(0.25)
 
@@ -272,9 +274,14 @@ def run_pyramid(
     *,
     coupling: float,
     box_passes: int = 2,
+    forget: Callable[[set[str]], None] | None = None,
     progress: Progress | None = None,
 ) -> DisplacementField:
-    """Solve all levels, coarse to fine; returns the field (before ``scene.initial``) on the last control grid."""
+    """Solve all levels, coarse to fine; returns the field (before ``scene.initial``) on the last control grid.
+
+    Args:
+        forget: told the names of descriptors that will not be asked for again, to let go of them.
+    """
     field: DisplacementField | None = None
     work = np.array([level.spacing**-3 * (2 * level.radius + 1) ** 3 for level in levels])
     ends = np.cumsum(work) / work.sum()
@@ -282,8 +289,11 @@ def run_pyramid(
         report = stage(progress, "convex", float(ends[number - 1]) if number else 0.0, float(ends[number]))
         field = solve_level(
             scene, extractor, level, field, coupling=coupling, box_passes=box_passes, report=report
-
         )
+        if forget is not None:
+            # The last level's descriptors may be wanted for a refinement.
+            later = {name for following in (*levels[number + 1 :], levels[-1]) for name in following.features}
+            forget(set(level.features) - later)
     if field is None:
         raise ValueError("levels is empty; give at least one Level")
     return field

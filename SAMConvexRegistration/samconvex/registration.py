@@ -221,11 +221,11 @@ def register(
         found = []
         for number, (way, works) in enumerate(ways):
             share = _share_of(progress, number, len(ways))
-            extractor = _extractors(*works, weights, device, share)
+            extractor = _Extractors(*works, weights, device, share)
             with clock("convex"):
                 field = run_pyramid(
                     way, extractor, settings.levels, coupling=settings.coupling, box_passes=settings.box_passes,
-                    progress=share,
+                    forget=extractor.forget, progress=share,
                 )
             if settings.refine != "none":
                 with clock("refine"):
@@ -564,38 +564,48 @@ def _not_for(model: SamModel | None, fixed: Volume, moving: Volume) -> Volume | 
     return next((v for v in (fixed, moving) if is_of_ct and not looks_like_ct(v)), None)
 
 
-def _extractors(
-    fixed: Volume, moving: Volume, weights: str | os.PathLike | None, device: torch.device, progress: Progress
-) -> Extractor:
-    """Descriptors by name, made on first use."""
-    made: dict[str, FeatureExtractor | PairFeatures] = {}
+class _Extractors:
+    """Descriptors of a pair by name, made on first use."""
 
-    def get(name: str) -> FeatureExtractor | PairFeatures:
-        if name not in made:
-            if name == "mind":
-                made[name] = Mind()
-            elif name == "hu":
-                made[name] = Hounsfield()
-            elif name in ("sam", "sam-fine", "sam-coarse"):
-                model = load_sam(weights_for("sam", weights))
-                first, second = (embed_cached(v, model, device=device, progress=progress) for v in (fixed, moving))
-                made[name] = SamPair(first, second, {"sam": "both"}.get(name, name.removeprefix("sam-")))
-            elif name == "semantic":
-                organs = load_semantic(weights_for("semantic", weights))
-                maps = (organ_probabilities(v, organs, device=device, progress=progress) for v in (fixed, moving))
-                made[name] = SemanticPair(*maps)
-            elif name == "featcnn":
-                made[name] = FeatCnnExtractor(load_network(FeatCNN, weights_for("featcnn", weights)), device)
-            elif name == "dns":
-                made[name] = DnsExtractor(load_network(MASRNet, weights_for("masr", weights)), device)
-            else:
-                raise InputError(
-                    f"There is no feature {name!r}; choose mind, hu, dns, featcnn, sam, sam-fine, sam-coarse, "
-                    "semantic or a sum such as sam+mind."
-                )
-        return made[name]
+    def __init__(
+        self, fixed: Volume, moving: Volume, weights: str | os.PathLike | None, device: torch.device, progress: Progress
+    ) -> None:
+        self._images, self._weights = (fixed, moving), weights
+        self._device, self._progress = device, progress
+        self._made: dict[str, FeatureExtractor | PairFeatures] = {}
 
-    return get
+    def __call__(self, name: str) -> FeatureExtractor | PairFeatures:
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def forget(self, names: set[str]) -> None:
+        """Let go of what will not be asked for again."""
+        for name in names:
+            self._made.pop(name, None)
+
+    def _make(self, name: str) -> FeatureExtractor | PairFeatures:
+        weights, device, progress = self._weights, self._device, self._progress
+        if name == "mind":
+            return Mind()
+        if name == "hu":
+            return Hounsfield()
+        if name in ("sam", "sam-fine", "sam-coarse"):
+            model = load_sam(weights_for("sam", weights))
+            first, second = (embed_cached(v, model, device=device, progress=progress) for v in self._images)
+            return SamPair(first, second, {"sam": "both"}.get(name, name.removeprefix("sam-")))
+        if name == "semantic":
+            organs = load_semantic(weights_for("semantic", weights))
+            maps = (organ_probabilities(v, organs, device=device, progress=progress) for v in self._images)
+            return SemanticPair(*maps)
+        if name == "featcnn":
+            return FeatCnnExtractor(load_network(FeatCNN, weights_for("featcnn", weights)), device)
+        if name == "dns":
+            return DnsExtractor(load_network(MASRNet, weights_for("masr", weights)), device)
+        raise InputError(
+            f"There is no feature {name!r}; choose mind, hu, dns, featcnn, sam, sam-fine, sam-coarse, semantic or a "
+            "sum such as sam+mind."
+        )
 
 
 def _refine(

@@ -33,7 +33,7 @@ def naive(fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
 def all_costs(correlation: LocalCorrelation) -> torch.Tensor:
     costs = torch.full((SHAPE[0] * SHAPE[1] * SHAPE[2], correlation.count), torch.nan)
     for _, voxels, part in correlation:
-        costs[voxels] = part
+        costs[voxels] = part.float()
     return costs
 
 

@@ -119,7 +119,7 @@ def test_an_image_on_a_subdivided_grid_is_the_one_sampled_there(bodies) -> None:
 class _Checker:
     """Features of both images: +1 and -1 in alternating blocks of 4 mm along x."""
 
-    spacing_mm = 4.0
+    spacing_mm = 2.0
 
     def at(self, side: str, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
         cell = torch.div(points[..., 0] + float(reference[0]) - CONTROL.origin[0] + 4.0, 4.0, rounding_mode="floor")

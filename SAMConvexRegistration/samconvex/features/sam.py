@@ -319,7 +319,8 @@ def _forward(
 
 
 def _rows(features: torch.Tensor, first: int, last: int, stride: int) -> torch.Tensor:
-    return features[:, :, first // stride : last // stride].half().contiguous()
+    # Channels stay last in memory: matching reads whole descriptors.
+    return features[:, :, first // stride : last // stride].half()
 
 
 def tiles(shape: torch.Size, model: SamModel | SemanticModel) -> list[tuple[int, int, int, int]]:
