@@ -18,12 +18,13 @@ from samconvex.features.sam import embed
 from samconvex.geometry import Grid
 from samconvex.matching import match_points
 from samconvex.networks.sam_2d import SAM2D, preprocess
+from samconvex.phantom import make_phantom
+from samconvex.radiograph import Projection, radiograph
 from samconvex.training.sam import save_weights
 from samconvex.volume import Volume, read_volume, write_volume
 
 GRID = Grid((128, 112, 1), (2.0, 2.0, 2.0), (-40.0, 15.0, 7.0))
 UPRIGHT = (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-
 
 
 def textured_image(grid: Grid = GRID, seed: int = 0) -> Volume:
@@ -129,3 +130,21 @@ def test_the_command_matches_images(tmp_path):
     row = (tmp_path / "out.csv").read_text().splitlines()[1].split(",")
     found = np.array([float(value) for value in row[1:4]])
     np.testing.assert_allclose(found - point, -np.asarray(GRID.origin), atol=1.5)
+
+
+def test_the_shipped_network_finds_landmarks_of_another_patient_and_an_untrained_one_does_not():
+    images, points = [], []
+    for seed, turn in ((0, 0.0), (1, 5.0)):
+        phantom = make_phantom(seed, 8.0, couch=False)
+        projection = Projection.at_angles(phantom.ct.grid.center, turn, source_mm=1500.0)
+        grid = projection.grid(phantom.ct.grid.corners(), 2.0)
+        images.append(radiograph(phantom.ct, projection, grid, step_mm=8.0))
+        points.append(projection.project(np.stack([phantom.landmarks[name] for name in sorted(phantom.landmarks)])))
+    torch.manual_seed(0)
+    untrained = weights.compact_model(SAM2D(), "untrained", "0" * 64, "xray")
+    errors = {}
+    for name, model in (("shipped", None), ("untrained", untrained)):
+        found = match_points(images[0], points[0], images[1], weights=model)
+        errors[name] = np.linalg.norm(found.points - points[1], axis=1)
+    assert np.median(errors["shipped"]) < 8.0 and (errors["shipped"] < 30.0).mean() > 0.9
+    assert np.median(errors["untrained"]) > 30.0

@@ -8,6 +8,13 @@ from harness import wait_until
 
 
 @pytest.fixture
+def build(widget):
+    from modules import scene_builders
+
+    return scene_builders
+
+
+@pytest.fixture
 def widget(load_scripted_module, repository, monkeypatch, tmp_path):
     monkeypatch.setenv("SAMCONVEX_HOME", str(tmp_path / "home"))
     return load_scripted_module(repository / "SAMLandmark" / "SAMLandmark.py")
@@ -57,3 +64,28 @@ def test_points_are_found_live_and_kept_as_a_template(widget, tmp_path):
     wait_until(lambda: live.latencies or live.state is LiveState.ABSENT, 60)
     assert live.state is LiveState.FOUND and live.lastAnswer["score"] > 0.5
     ui.liveStartButton.click()
+
+
+@pytest.mark.slow
+def test_single_slices_are_matched_by_the_network_of_x_ray_images(widget, build):
+    from samconvex.phantom import make_phantom
+    from samconvex.radiograph import Projection, radiograph
+
+    phantom = make_phantom(0, 8.0, couch=False)
+    points = np.stack([phantom.landmarks[name] for name in sorted(phantom.landmarks)])
+    mirror = np.diag([-1.0, -1.0, 1.0, 1.0])
+    images, places = [], []
+    for name, turn in (("Template", 0.0), ("Query", 8.0)):
+        projection = Projection.at_angles(phantom.ct.grid.center, turn, source_mm=1500.0)
+        image = radiograph(phantom.ct, projection, projection.grid(phantom.ct.grid.corners(), 2.0), step_mm=8.0)
+        toRas = np.diag([*image.grid.spacing, 1.0])
+        toRas[:3, 3] = image.grid.origin
+        images.append(build.volume(name, image.tensor[0, 0].numpy(), mirror @ toRas))
+        places.append(projection.project(points) * (-1, -1, 1))
+    markups = build.markups("Points", [tuple(place) for place in places[0]])
+    found = widget.logic.matchLandmarks(images[0], markups, images[1])
+    from SAMLandmarkLib import results
+
+    answers = [results.positionOf(found, number) for number in range(len(points))]
+    errors = [np.linalg.norm(a - t) for a, t in zip(answers, places[1], strict=True) if a is not None]
+    assert len(errors) > 0.8 * len(points) and np.median(errors) < 8.0
