@@ -83,12 +83,14 @@ class Refinement(Enum):
     PRESET = ""
     NONE = "none"
     ADAM = "adam"
+    DIFFUSION = "diffusion"
 
     def label(self):
         return {
             Refinement.PRESET: _("As the preset says"),
             Refinement.NONE: _("None"),
             Refinement.ADAM: _("Gradient descent"),
+            Refinement.DIFFUSION: _("Gauss-Newton, smooth"),
         }[self]
 
 

@@ -34,7 +34,7 @@ def test_similarities_agree_with_a_direct_computation():
     for number, radius in enumerate(LAYOUTS):
         at = {n: maps[0, :, 4 + radius * n[0], 4 + radius * n[1], 4 + radius * n[2]] for pair in PAIRS for n in pair}
         squares = torch.stack([(at[a] - at[b]) ** 2 for a, b in PAIRS])
-        similar = torch.exp(-squares / (squares.mean(0) + 1e-6))
+        similar = torch.exp(-squares / (squares.mean(0) + masr.FLOOR))
         expected.append((similar * net.squeeze[12 * number : 12 * number + 12]).sum(1))
     torch.testing.assert_close(found, torch.cat(expected), atol=1e-5, rtol=1e-4)
 

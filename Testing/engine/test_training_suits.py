@@ -80,7 +80,8 @@ def test_training_end_to_end_writes_weights_log_and_can_go_on(tmp_path):
     first, second = tmp_path / "featcnn.pt", tmp_path / "suits.pt"
     train(None, first, end_to_end=False, settings=SMALL, steps=2)
     result = train(None, second, end_to_end=True, settings=SMALL, steps=2, start_from=first)
-    assert result["step"] == 2 and {"l1_to_mind", "dice_same", "dice_other"} == set(result["validation"]["after"])
+    figures = {"l1_to_mind", "dice_start", "dice_same", "dice_other"}
+    assert result["step"] == 2 and figures == set(result["validation"]["after"])
     went_on = train(None, second, end_to_end=True, settings=SMALL, steps=3, resume=True)
     assert went_on["step"] == 3 and went_on["validation"]["before"] == result["validation"]["before"]
     events = [json.loads(line).get("event") for line in (tmp_path / "suits.log.jsonl").read_text().splitlines()]

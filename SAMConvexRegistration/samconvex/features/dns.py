@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from ..networks.masr import HALO, SLAB_VOXELS, MASRNet
 from ..volume import Volume
 from . import FeatureMap
+from .sam import cpu_has_bfloat16
 
 
 class DnsExtractor:
@@ -42,7 +43,9 @@ class DnsExtractor:
         for first in range(0, depth // factor * factor, step):
             last = min(first + step, depth // factor * factor)
             lower, upper = max(first - HALO, 0), min(last + HALO, depth)
-            described = self.network.describe(maps[:, :, lower:upper])[:, :, first - lower : last - lower]
+            # On a GPU the similarities are no bottleneck, on a CPU the convolutions behind them are most of the work.
+            with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
+                described = self.network.describe(maps[:, :, lower:upper])[:, :, first - lower : last - lower]
             described = F.avg_pool3d(described, factor) if factor > 1 else described
             result[:, :, first // factor : last // factor] = described
         return FeatureMap(result, volume.grid.strided(factor))

@@ -29,6 +29,8 @@ LAYOUTS = (1, 2)
 SLOPE = 0.2
 # Gaussian over the descriptors.
 SIGMA, GAUSS_RADIUS = 1.0, 2
+# Added to the noise estimate: differences far below it are noise everywhere.
+FLOOR = 1e-5
 # What is wide at full resolution is made in slabs, whose 24 maps and convolutions stay within about 200 MB.
 SLAB_VOXELS = 500_000
 # Voxels around a slab that its descriptors depend on: layout, two convolutions, Gaussian.
@@ -51,10 +53,19 @@ class _BlurPool(nn.Module):
         return x
 
 
+def _conv(inputs: int, outputs: int) -> nn.Conv3d:
+    # Zeros around the image would tell each voxel where it lies in it, which no other image shares.
+    conv = nn.Conv3d(inputs, outputs, 3, padding=1, padding_mode="replicate")
+    # torch's own initialization lets the signal fade with depth.
+    nn.init.kaiming_normal_(conv.weight, SLOPE)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
 def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv3d(inputs, outputs, 3, padding=1), nn.LeakyReLU(SLOPE, inplace=True),
-        nn.Conv3d(outputs, outputs, 3, padding=1), nn.LeakyReLU(SLOPE, inplace=True),
+        _conv(inputs, outputs), nn.LeakyReLU(SLOPE, inplace=True),
+        _conv(outputs, outputs), nn.LeakyReLU(SLOPE, inplace=True),
     )  # fmt: skip
 
 
@@ -102,13 +113,12 @@ class MASRNet(nn.Module):
                 self.encoder.append(_block(1 if k == 0 else widths[k - 1], width))
             for k in range(3):
                 self.decoder.append(_block(widths[k] + widths[k + 1], widths[k]))
-            self.out = nn.Conv3d(widths[0], maps, 3, padding=1)
+            self.out = _conv(widths[0], maps)
         self.down = _BlurPool()
         # One linear map over the C_h feature maps for each pair of neighbors.
         self.squeeze = nn.Parameter(torch.randn(similarities, maps) / maps**0.5) if similarity else None
         self.head = nn.Sequential(
-            nn.Conv3d(similarities, channels, 3, padding=1), nn.LeakyReLU(SLOPE, inplace=True),
-            nn.Conv3d(channels, channels, 3, padding=1),
+            _conv(similarities, channels), nn.LeakyReLU(SLOPE, inplace=True), _conv(channels, channels)
         )  # fmt: skip
 
     def maps(self, image: Tensor) -> Tensor:
@@ -165,7 +175,7 @@ class MASRNet(nn.Module):
             variance = torch.zeros_like(maps)
             for first, second in PAIRS:
                 variance = variance + (shifted(first, radius) - shifted(second, radius)).square()
-            precision = 1 / (variance / len(PAIRS) + 1e-6)
+            precision = 1 / (variance / len(PAIRS) + FLOOR)
             for pair, (first, second) in enumerate(PAIRS):
                 distance = (shifted(first, radius) - shifted(second, radius)).square()
                 assert self.squeeze is not None
@@ -174,11 +184,14 @@ class MASRNet(nn.Module):
         return torch.stack(squeezed, 1)
 
     def describe(self, maps: Tensor) -> Tensor:
-        """Unit descriptors (B, C_d, D, H, W) of feature maps; a slab needs :data:`HALO` voxels around it."""
-        values = self.head(maps if self.squeeze is None else self.similarities(maps))
+        """Unit descriptors (B, C_d, D, H, W) of feature maps; a slab needs :data:`HALO` voxels around it.
+
+        May run under autocast, the maps may not: neighbors differ by less than bfloat16 resolves.
+        """
+        values = self.head(maps if self.squeeze is None else self.similarities(maps)).float()
         if self.smoothed:
             values = gaussian(values)
-        return F.normalize(values.float(), dim=1)
+        return F.normalize(values, dim=1)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, D, H, W) in [0, 1] -> (B, C_d, D, H, W) unit vectors."""

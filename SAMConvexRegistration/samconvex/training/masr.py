@@ -3,11 +3,13 @@
 Mok et al., CVPR 2024: the same crop in two random contrasts (Bezier curve, inversion). Descriptors of the same place
 are to agree, those of other places in the body are to differ: InfoNCE over sampled foreground positions. Beyond the
 paper, a case with an aligned CT and MR (``NAME_ct``, ``NAME_mr``) also serves as two views of its places: no curve
-turns one into the other. Every image takes part at twice its voxel size too, as coarse levels will see it.
+turns one into the other. Every image takes part at twice its voxel size too, as coarse levels will see it. The two
+views are cut at different places: from views cut alike a network learns where a voxel lies in its crop, nothing else.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..features.sam import cpu_has_bfloat16
 from ..networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, MASRNet
 from ..volume import Volume, resample
 from ..weights import load_network
@@ -34,6 +37,7 @@ class MasrSettings:
         include, exclude: patterns of relative paths to take and of case names never to touch.
         validation: case names held out; how often their places are found again in another contrast.
         spacing_mm, shape: voxel size and crop (z, y, x), multiples of 8.
+        shift: by how many voxels the two views may be cut apart along an axis.
         widths, maps, channels, layouts, learned, smoothed, similarity: see networks/masr.py.
         samples: foreground positions of a step (8196 in the paper).
         temperature: of the contrastive loss.
@@ -47,6 +51,7 @@ class MasrSettings:
     validation: tuple[str, ...] = ()
     spacing_mm: float = 2.0
     shape: tuple[int, int, int] = (48, 48, 48)
+    shift: int = 16
     widths: tuple[int, ...] = (8, 16, 32, 32)
     maps: int = 4
     channels: int = 24
@@ -104,36 +109,64 @@ def _halved(values: Tensor) -> Tensor:
     return F.avg_pool3d(values.float(), 2).half()
 
 
-def draw_crop(
-    drawn_from: list[Places], settings: MasrSettings, generator: torch.Generator
-) -> tuple[Tensor, Tensor | None, Tensor] | None:
-    """A random crop (1, 1, D, H, W), the other modality's, and flat positions of foreground; None if hardly any is."""
-    chosen = drawn_from[int(torch.randint(len(drawn_from), (1,), generator=generator))]
-    low = random_corner(chosen.values.shape[2:], settings.shape, generator)
-    crop = cropped(chosen.values, low, settings.shape).float()
-    other = None if chosen.other is None else cropped(chosen.other, low, settings.shape).float()
-    inside = crop[0, 0] > settings.foreground
-    if other is not None:
-        inside &= other[0, 0] > settings.foreground
-    positions = inside.flatten().nonzero()[:, 0]
-    if len(positions) < 64:
-        return None
-    return crop, other, positions[torch.randperm(len(positions), generator=generator)[: settings.samples]]
+@dataclass(frozen=True)
+class Draw:
+    """Two views of a place, cut apart.
 
-
-def crop_loss(
-    network: MASRNet, crop: Tensor, places: Tensor, settings: MasrSettings, generator: torch.Generator,
-    other: Tensor | None = None,
-) -> tuple[Tensor, float]:  # fmt: skip
-    """Loss of the places of a crop in two views, and the share of places found again.
-
-    The views are two random contrasts of the crop, or the crop and ``other``, whose contrasts are only bent: what makes
-    a CT a CT is to help, not to be hidden.
+    Attributes:
+        first, second: (1, 1, D, H, W); in the same modality unless ``paired``.
+        positions: flat positions (2, N) of the same places of foreground in both.
+        paired: the second view is the other modality's.
     """
-    inversion = settings.inversion if other is None else 0.0
-    views = [random_contrast(view, generator, inversion=inversion) for view in (crop, crop if other is None else other)]
-    first, second = (network(view)[0].flatten(1)[:, places].T for view in views)
-    return contrastive_loss(first, second, settings.temperature)
+
+    first: Tensor
+    second: Tensor
+    positions: Tensor
+    paired: bool = False
+
+
+def draw_views(
+    drawn_from: list[Places], settings: MasrSettings, generator: torch.Generator, *, paired: bool
+) -> Draw | None:
+    """Two random crops of an image that share most of their places; None if hardly any is foreground."""
+    chosen = drawn_from[int(torch.randint(len(drawn_from), (1,), generator=generator))]
+    paired = paired and chosen.other is not None
+    shape = torch.tensor(settings.shape)
+    low = torch.tensor(random_corner(chosen.values.shape[2:], settings.shape, generator))
+    apart = torch.randint(-settings.shift, settings.shift + 1, (3,), generator=generator)
+    first = cropped(chosen.values, low.tolist(), settings.shape).float()
+    other = chosen.values if not paired or chosen.other is None else chosen.other
+    second = cropped(other, (low + apart).tolist(), settings.shape).float()
+    # Places as (N, 3) voxels of the first view, that the second one has too.
+    places = (first[0, 0] > settings.foreground).nonzero()
+    moved = places - apart
+    common = ((moved >= 0) & (moved < shape)).all(1)
+    places, moved = places[common], moved[common]
+    seen = second[0, 0][tuple(moved.T)] > settings.foreground
+    strides = torch.tensor([settings.shape[1] * settings.shape[2], settings.shape[2], 1])
+    positions = torch.stack([(places[seen] * strides).sum(1), (moved[seen] * strides).sum(1)])
+    if positions.shape[1] < 64:
+        return None
+    chosen_places = torch.randperm(positions.shape[1], generator=generator)[: settings.samples]
+    return Draw(first, second, positions[:, chosen_places], paired)
+
+
+def views_loss(
+    network: MASRNet, drawn: Draw, settings: MasrSettings, generator: torch.Generator
+) -> tuple[Tensor, float]:
+    """Loss of the places in two views, each in a random contrast, and the share of places found again.
+
+    The contrasts of two modalities are only bent: what makes a CT a CT is to help, not to be hidden.
+    """
+    inversion = 0.0 if drawn.paired else settings.inversion
+    descriptors = []
+    for view, places in zip((drawn.first, drawn.second), drawn.positions, strict=True):
+        image = random_contrast(view, generator, inversion=inversion)
+        maps = network.maps(image)
+        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
+            described = network.describe(maps)
+        descriptors.append(described[0].flatten(1)[:, places].T)
+    return contrastive_loss(descriptors[0], descriptors[1], settings.temperature)
 
 
 def found_again(network: MASRNet, images: list[Image], settings: MasrSettings) -> dict[str, float]:
@@ -146,14 +179,11 @@ def found_again(network: MASRNet, images: list[Image], settings: MasrSettings) -
     network.eval()
     with torch.no_grad():
         for place in drawable(images):
-            drawn = draw_crop([place], settings, generator)
-            if drawn is None:
-                continue
-            crop, other, positions = drawn
-            shares.setdefault("found", []).append(crop_loss(network, crop, positions, settings, generator)[1])
-            if other is not None:
-                share = crop_loss(network, crop, positions, settings, generator, other)[1]
-                shares.setdefault("paired", []).append(share)
+            for paired in (False, True):
+                drawn = draw_views([place], settings, generator, paired=paired)
+                if drawn is not None and drawn.paired == paired:
+                    share = views_loss(network, drawn, settings, generator)[1]
+                    shares.setdefault("paired" if paired else "found", []).append(share)
     network.train()
     return {key: round(sum(values) / len(values), 4) for key, values in shares.items()}
 
@@ -184,24 +214,28 @@ def train(
     )  # fmt: skip
     places = drawable(training)
     network = MASRNet(
-        settings.widths, settings.maps, settings.channels, settings.layouts, settings.learned, settings.smoothed,
+        settings.widths,
+        settings.maps,
+        settings.channels,
+        settings.layouts,
+        settings.learned,
+        settings.smoothed,
         settings.similarity,
     )
     if start_from is not None:
         network = load_network(MASRNet, start_from).requires_grad_(True)
 
     def step(generator: torch.Generator) -> tuple[Tensor, dict[str, float]] | None:
-        drawn = draw_crop(places, settings, generator)
+        paired = float(torch.rand(1, generator=generator)) < settings.paired
+        drawn = draw_views(places, settings, generator, paired=paired)
         if drawn is None:
             return None
-        crop, other, positions = drawn
-        if float(torch.rand(1, generator=generator)) >= settings.paired:
-            other = None
-        loss, found = crop_loss(network, crop, positions, settings, generator, other)
+        loss, found = views_loss(network, drawn, settings, generator)
         return loss, {"found": found}
 
     return run_loop(
         network, step, output, form=CHECKPOINT_FORMAT, version=CHECKPOINT_VERSION, settings=settings,
         learning_rate=settings.learning_rate, minutes=minutes, steps=steps or 20_000, resume=resume,
         validate=lambda: found_again(network, held_out, settings), progress=progress,
+        rate=lambda done: 0.5 + 0.5 * math.cos(math.pi * min(1.0, done)),
     )  # fmt: skip

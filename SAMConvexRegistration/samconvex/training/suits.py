@@ -20,6 +20,7 @@ from ..diffusion import Linearization, increment
 from ..errors import InputError
 from ..features import FeatureMap
 from ..features.mind import mind_ssc
+from ..features.sam import cpu_has_bfloat16
 from ..field import smooth
 from ..geometry import Grid
 from ..networks.featcnn import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, FeatCNN
@@ -75,10 +76,16 @@ def centered(image: Image, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor 
     return cropped(image.values, low, shape).float(), labels
 
 
+def described(network: FeatCNN, values: Tensor, branch: str) -> Tensor:
+    """Features, convolved in bfloat16 where the processor has it."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
+        return network(values, branch).float()
+
+
 def replicator_loss(network: FeatCNN, values: Tensor, branch: str) -> Tensor:
     """Mean absolute difference to MIND-SSC, averaged to the network's stride."""
     target = F.avg_pool3d(mind_ssc(values), network.stride)
-    return (network(values, branch) - target).abs().mean()
+    return (described(network, values, branch) - target).abs().mean()
 
 
 def dense(u: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -115,7 +122,7 @@ def pair_loss(
     """
     image_grid = Grid((settings.shape[2], settings.shape[1], settings.shape[0]), (settings.spacing_mm,) * 3)
     control = image_grid.strided(network.stride)
-    first, second = network(fixed[0], fixed[2]), network(moving[0], moving[2])
+    first, second = described(network, fixed[0], fixed[2]), described(network, moving[0], moving[2])
     u = descent(first.detach(), second.detach(), control, settings, k_back, settings.regularization)
     pair = Linearization(first, FeatureMap(second, control), torch.ones_like(first[:, :1]), control)
     u = u + settings.step * increment(pair, u, settings.regularization)
@@ -136,7 +143,16 @@ def held_out_figures(network: FeatCNN, images: list[Image], settings: SuitsSetti
 
 
 def held_out_dice(network: FeatCNN, images: list[Image], settings: SuitsSettings) -> dict[str, float]:
-    """Mean Dice of each held-out image registered to the next, same contrast and random contrast."""
+    """Mean Dice of :func:`pair_dice`, same contrast and random contrast."""
+    scores = pair_dice(network, images, settings)
+    return {f"dice_{kind}": round(sum(values) / len(values), 4) for kind, values in scores.items()}
+
+
+def pair_dice(network: FeatCNN, images: list[Image], settings: SuitsSettings) -> dict[str, list[float]]:
+    """Mean Dice of the labels of each image registered to the next; the moving one in its own or a random contrast.
+
+    "start" is what the images have in common centered, before any registration.
+    """
     network.eval()
     image_grid = Grid((settings.shape[2], settings.shape[1], settings.shape[0]), (settings.spacing_mm,) * 3)
     control = image_grid.strided(network.stride)
@@ -148,20 +164,26 @@ def held_out_dice(network: FeatCNN, images: list[Image], settings: SuitsSettings
             if len(images) < 2 or target is None or labels is None:
                 continue
             other = _other(images[k - 1].modality)
+            nothing = torch.zeros(1, 3, *control.shape)
+            scores.setdefault("start", []).append(_mean_dice(labels, target, nothing, settings, image_grid))
             for kind, values, branch in (
                 ("same", moving, images[k - 1].modality),
                 ("other", random_contrast(moving, generator), other),
             ):
-                first, second = network(fixed, image.modality), network(values, branch)
+                first, second = described(network, fixed, image.modality), described(network, values, branch)
                 u = descent(first, second, control, settings, settings.iterations, settings.test_regularization)
-                field = dense(u, settings.shape)
-                for value in set(target.unique().tolist()) & set(labels.unique().tolist()) - {0}:
-                    found = warped((labels == value).float(), field, image_grid) > 0.5
-                    truth = target == value
-                    overlap = 2 * float((found & truth).sum()) / max(1.0, float(found.sum() + truth.sum()))
-                    scores.setdefault(kind, []).append(overlap)
+                scores.setdefault(kind, []).append(_mean_dice(labels, target, u, settings, image_grid))
     network.train()
-    return {f"dice_{kind}": round(sum(values) / len(values), 4) for kind, values in scores.items()}
+    return scores
+
+
+def _mean_dice(labels: Tensor, target: Tensor, u: Tensor, settings: SuitsSettings, grid: Grid) -> float:
+    field = dense(u, settings.shape)
+    overlaps = []
+    for value in sorted(set(target.unique().tolist()) & set(labels.unique().tolist()) - {0}):
+        found, truth = warped((labels == value).float(), field, grid) > 0.5, target == value
+        overlaps.append(2 * float((found & truth).sum()) / max(1.0, float(found.sum() + truth.sum())))
+    return sum(overlaps) / max(1, len(overlaps))
 
 
 def _other(modality: str) -> str:
