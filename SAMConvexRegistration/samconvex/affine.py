@@ -212,7 +212,7 @@ def _region(volume: Volume, mask: Volume | None, notes: list[str]) -> tuple[Volu
     region = inside
     if not is_crop:
         try:
-            region = resample(body_mask(base), base.grid, mode="nearest")
+            region = resample(body_mask(volume), base.grid, mode="nearest")
         except InputError:
             notes.append(f"No body outline was found in {volume.name}; all of it was aligned.")
     if mask is not None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from .dicom_check import check_slices
 from .errors import InputError, ResourceError
 from .geometry import Grid
+from .morphology import closed_across_slices, closed_in_slices, opened_in_slices
 from .nifti_check import check_nifti
 from .sampling import sample, sample_aligned, slabs
 
@@ -312,11 +313,11 @@ def _body_mask(volume: Volume, spacing: float) -> Volume:
     values = coarse.tensor[0, 0].cpu().numpy()
     if volume.modality == "ct":
         # Opening within slices takes the couch off the back; what remains of it is not the largest part.
-        tissue = _largest_component(_opened((values > -300.0).astype(np.uint8), radius=1))
-        body = _opened(_with_gas_inside(tissue, values), radius=2)
+        tissue = _largest_component(opened_in_slices(values > -300.0, 1))
+        body = opened_in_slices(_with_gas_inside(tissue, values), 2)
     else:
-        tissue = _opened((values > _otsu(coarse.tensor)).astype(np.uint8), radius=2)
-        closed = sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(tissue), (3, 3, 3))
+        tissue = opened_in_slices(values > _otsu(coarse.tensor), 2)
+        closed = sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(tissue.astype(np.uint8)), (3, 3, 3))
         body = sitk.GetArrayFromImage(sitk.BinaryFillhole(closed))
     body = _largest_component(body)
     # A few cubic centimeters are the smallest thing anyone registers; less is noise.
@@ -332,11 +333,6 @@ def _otsu(values: torch.Tensor) -> float:
     return threshold.GetThreshold() / 2
 
 
-def _opened(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Opening within axial slices."""
-    return sitk.GetArrayFromImage(sitk.BinaryMorphologicalOpening(sitk.GetImageFromArray(mask), (radius, radius, 0)))
-
-
 def _with_gas_inside(tissue: np.ndarray, hounsfield: np.ndarray) -> np.ndarray:
     """Add lungs, airways and bowel gas, slice by slice: in 3D the airways connect them to the room.
 
@@ -345,8 +341,7 @@ def _with_gas_inside(tissue: np.ndarray, hounsfield: np.ndarray) -> np.ndarray:
     with tissue along most of its border, every gap is a lung or bowel.
     """
     # Closing bridges thin chest walls that partial volume opened.
-    closed = sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(tissue.astype(np.uint8)), (3, 3, 0))
-    body = sitk.GetArrayFromImage(closed) > 0
+    body = closed_in_slices(tissue, 3)
     # Empty slices in between keep the labels of one 3D call within their slices.
     spaced = np.zeros((2 * body.shape[0], *body.shape[1:]), np.uint8)
     spaced[::2] = ~body
@@ -359,7 +354,7 @@ def _with_gas_inside(tissue: np.ndarray, hounsfield: np.ndarray) -> np.ndarray:
         is_room[label] = not -960.0 < np.median(hounsfield[labels == label]) < -500.0
     is_room[0] = False
     is_crop = _border_share(tissue) > 0.5
-    return (~is_room[labels] | is_crop[:, None, None]).astype(np.uint8)
+    return ~is_room[labels] | is_crop[:, None, None]
 
 
 def _border_share(mask: np.ndarray, inset: int = 2) -> np.ndarray:
@@ -373,6 +368,7 @@ def _border_share(mask: np.ndarray, inset: int = 2) -> np.ndarray:
 
 def _largest_component(mask: np.ndarray) -> np.ndarray:
     """The largest connected part; gaps of a few slices (missing or blanked ones) do not cut a body in two."""
-    bridged = sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(mask.astype(np.uint8)), (0, 0, 2))
-    labels = sitk.RelabelComponent(sitk.ConnectedComponent(bridged), sortByObjectSize=True)
-    return (sitk.GetArrayFromImage(labels) == 1) & (mask > 0)
+    bridged = sitk.GetImageFromArray(closed_across_slices(mask, 2).astype(np.uint8))
+    labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(bridged))
+    sizes = np.bincount(labels.ravel())[1:]
+    return (labels == 1 + sizes.argmax()) & (mask > 0) if len(sizes) else np.zeros(mask.shape, bool)
