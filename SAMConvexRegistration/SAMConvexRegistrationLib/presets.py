@@ -180,6 +180,7 @@ def builtInPresets():
         "mr-ct": (_("MR and CT"), _("An MR and a CT image of one patient.")),
         "brain-mr": (_("MR, brain"), _("Two brain MR images, of one patient or of two.")),
         "fast-preview": (_("Fast preview"), _("A rough result in seconds, for checking inputs.")),
+        "paper": (_("SAMConvex paper"), _("The published method, by embeddings alone, for comparisons.")),
     }
 
 

@@ -118,6 +118,15 @@ PRESETS: dict[str, Settings] = {
             levels=(Level(12.0, 3), Level(6.0, 2)),
             working_spacing=3.0,
         ),
+        Settings(
+            "paper",
+            "SAMConvex with the levels of its paper (Li et al., MICCAI 2023): embeddings only. For comparisons.",
+            affine="sam",
+            levels=(Level(16.0, 2, 2, ("sam",)), Level(8.0, 3, 2, ("sam",)), Level(4.0, 3, 2, ("sam-fine",))),
+            box_passes=3,
+            refine="adam",
+            adam=AdamSettings(spacing=4.0, pool=1, iterations=50),
+        ),
     )
 }
 

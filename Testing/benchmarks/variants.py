@@ -55,14 +55,8 @@ def variants(base: Settings) -> list[tuple[str, Settings]]:
 
 
 def paper_rows() -> list[tuple[str, Settings]]:
-    """SAMConvex's own settings and pyramid designs (Li et al., MICCAI 2023, Tables 2 and 3), in kind.
-
-    From the "paper" preset where there is one; else its levels of 16, 8 and 4 mm on our embeddings.
-    """
-    base = PRESETS.get(PAPER)
-    if base is None:
-        levels = (Level(16.0, 2, 2, ("sam",)), Level(8.0, 3, 2, ("sam",)), Level(4.0, 3, 2, ("sam-fine",)))
-        base = replace(PRESETS["ct-inter-patient"], name=PAPER, levels=levels, refine="none")
+    """SAMConvex's own settings and pyramid designs (Li et al., MICCAI 2023, Tables 2 and 3), in kind."""
+    base = PRESETS[PAPER]
     rows = [("paper", replace(base, refine="none")), ("paper + Adam", replace(base, refine="adam"))]
     for radii in ((3,), (6,), (3, 3)):
         levels = tuple(replace(level, radius=r) for level, r in zip(base.levels[-len(radii) :], radii, strict=True))

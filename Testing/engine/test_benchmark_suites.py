@@ -184,7 +184,14 @@ def test_sizes_differ_in_voxels_or_in_field_of_view():
     assert finer.grid.spacing == (1.0, 1.0, 1.0) and finer.grid.voxel_count > 7 * image.grid.voxel_count
     assert part.grid.size[:2] == image.grid.size[:2] and part.grid.size[2] == image.grid.size[2] // 2
     names = [pair.name for pair in scaling.sizes(None, "fast-preview")]
-    assert len(set(names)) == len(names) == len(scaling.SPACINGS_MM) + len(scaling.SHARES)
+    assert len(set(names)) == len(names) == len(scaling.SPACINGS_MM) + len(scaling.SHARES) + 1
+
+
+def test_the_named_size_is_filled_by_a_pair_of_that_size():
+    case = scaling.sizes(None, "fast-preview")[-1].load()
+    for image in (case.fixed, case.moving):
+        assert image.grid.size == scaling.NAMED_SIZE and set(image.grid.spacing) == {scaling.FIELD_MM}
+        assert float((image.tensor > -300).float().mean()) > 0.2
 
 
 def test_scaling_tells_seconds_per_million_voxels():
