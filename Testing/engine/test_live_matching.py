@@ -47,11 +47,14 @@ def test_a_template_finds_its_points_without_its_image(template):
     query = embed_cached(volume, random_model(), disk=False)
     matches = match_points(loaded.embedding, loaded.points.positions, query, mode="fast")
     direct = match_points(query, points.positions, query, mode="fast")
-    assert np.linalg.norm(matches.points - direct.points, axis=1).max() < 0.5
-    assert np.linalg.norm(matches.points - points.positions, axis=1)[:3].max() < 1.0
+    # A random network cannot tell every place from its like: only points that lead back are exact.
+    sure = direct.cycle_mm < 2.0
+    assert sure.sum() >= 3
+    assert np.linalg.norm(matches.points - direct.points, axis=1)[sure].max() < 0.5
+    assert np.linalg.norm(matches.points - points.positions, axis=1)[sure].max() < 1.0
 
 
-@pytest.mark.parametrize("damage", ["embedding", "description", "format", "points"])
+@pytest.mark.parametrize("damage", ["embedding", "exchanged", "description", "format", "points"])
 def test_a_damaged_template_is_refused_with_its_file(template, tmp_path, damage):
     import shutil
 
@@ -61,6 +64,10 @@ def test_a_damaged_template_is_refused_with_its_file(template, tmp_path, damage)
         content = bytearray((folder / "embedding.npz").read_bytes())
         content[len(content) // 2] ^= 255
         (folder / "embedding.npz").write_bytes(bytes(content))
+    elif damage == "exchanged":
+        with np.load(folder / "embedding.npz") as content:
+            arrays = {**content, "body": ~content["body"]}
+        np.savez_compressed(folder / "embedding.npz", **arrays)
     else:
         values = json.loads((folder / "template.json").read_text())
         changed = {"description": "{", "format": json.dumps({**values, "format": 99}),

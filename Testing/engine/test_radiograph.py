@@ -64,6 +64,15 @@ def test_a_ray_adds_up_what_it_passes_through():
     assert float(radiograph(volume, Projection.at_angles(CENTER, 0), outside).tensor) == 0
 
 
+def test_an_oblique_ray_passes_through_more():
+    volume, projection = block(), Projection.at_angles(CENTER, 0, source_mm=100.0)
+    middle, side = (
+        radiograph(volume, projection, Grid((1, 1, 1), (2.0, 2.0, 2.0), (x, 0.0, 0.0)), step_mm=1.0).tensor.item()
+        for x in (0.0, 35.0)
+    )
+    assert side / middle == pytest.approx(math.hypot(1, 0.35), abs=0.01)
+
+
 def test_soft_rays_stop_at_bone():
     bone = block(BONE_HU + 500)
     assert float(attenuation(bone, 2.0).max()) == pytest.approx(WATER_PER_MM * (1.65 + 0.5))

@@ -46,6 +46,9 @@ def test_complete_response_needs_every_lesion_gone_and_nodes_below_ten_millimete
 def test_a_lesion_that_comes_back_after_complete_response_is_progress():
     assert categories(30, 0, 4)[1:] == ["CR", "PD"]
     assert assess_response([{"a": 30}, {"a": 0}, {"a": 4}])[2].change_since_nadir_percent == math.inf
+    # A lymph node below 10 mm is normal and has not come back.
+    rows = [{"liver": 30, "node": 18}, {"liver": 0, "node": 8}, {"liver": 0, "node": 9}]
+    assert [entry.category for entry in assess_response(rows, nodes={"node"})[1:]] == ["CR", "CR"]
 
 
 def test_a_new_lesion_is_progress_whatever_the_sums_say():

@@ -180,6 +180,13 @@ def test_the_contour_finds_shift_size_and_border_in_noise(radius, shift, value):
     assert overlap > 0.88
 
 
+def test_bone_and_gas_beside_a_lesion_are_not_taken_for_it():
+    for sign in (1, -1):
+        levels = Levels(20.0 + 60 * sign, 20.0)
+        values = 20.0 + sign * torch.tensor([0.0, 60.0, 120.0, 180.0, 900.0, -900.0])
+        assert levels.likeness(values).tolist() == pytest.approx([0.0, 1.0, 1.0, 0.0, -0.5, -0.5], abs=1e-5)
+
+
 def test_noise_alone_has_no_contour():
     grid = Grid((50, 50, 50), (1.0, 1.0, 1.0))
     noise = torch.as_tensor(np.random.default_rng(1).normal(scale=12.0, size=grid.shape), dtype=torch.float32)
