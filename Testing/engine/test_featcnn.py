@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import samconvex
 import torch
+import torch.nn.functional as F
 from samconvex.errors import InputError
 from samconvex.features.featcnn import FeatCnnExtractor
+from samconvex.features.mind import mind_ssc
 from samconvex.geometry import Grid
 from samconvex.networks.featcnn import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, FeatCNN
+from samconvex.phantom import make_phantom
 from samconvex.training.loop import save_checkpoint
-from samconvex.volume import Volume
+from samconvex.volume import Volume, normalized_intensity
 from samconvex.weights import load_network
 
 
@@ -100,3 +103,19 @@ def test_registration_runs_on_featcnn_and_diffusion(tmp_path):
     )  # fmt: skip
     result = samconvex.register(Volume(values, grid), Volume(values.roll(1, 4), grid), preset=settings, weights=path)
     assert {"convex", "refine"} <= set(result.report["seconds"]["stages"])
+
+
+def test_the_shipped_network_resembles_mind_and_an_untrained_one_does_not():
+    image = normalized_intensity(make_phantom(2, 4.0, couch=False).ct)[:, :, 20:52, 20:52, 20:52]
+    target = F.avg_pool3d(mind_ssc(image), 2)
+
+    def resemblance(network: FeatCNN, branch: str) -> float:
+        """Correlation with MIND, each channel's mean apart."""
+        with torch.no_grad():
+            channels = [(v - v.mean((2, 3, 4), keepdim=True)).flatten() for v in (network(image, branch), target)]
+        return float(F.cosine_similarity(*channels, dim=0))
+
+    torch.manual_seed(0)
+    networks = load_network(FeatCNN), FeatCNN().eval()
+    shipped, untrained = ([resemblance(network, branch) for branch in ("ct", "mr")] for network in networks)
+    assert min(shipped) > 0.2 and max(untrained) < 0.1

@@ -10,8 +10,9 @@ from samconvex.features.dns import DnsExtractor
 from samconvex.geometry import Grid
 from samconvex.networks import masr
 from samconvex.networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, LAYOUTS, PAIRS, MASRNet, _BlurPool, gaussian
+from samconvex.phantom import make_phantom
 from samconvex.training.loop import save_checkpoint
-from samconvex.volume import Volume
+from samconvex.volume import Volume, normalized_intensity
 from samconvex.weights import load_network
 
 
@@ -98,3 +99,17 @@ def test_weights_survive_saving_and_foreign_files_are_refused(tmp_path):
     save_checkpoint(path, net, CHECKPOINT_FORMAT, CHECKPOINT_VERSION + 1, {})
     with pytest.raises(InputError, match="format version"):
         load_network(MASRNet, path)
+
+
+def test_the_shipped_network_finds_places_in_an_inverted_image_that_an_untrained_one_does_not():
+    ct = make_phantom(2, 4.0, couch=False).ct
+    image = normalized_intensity(ct)[:, :, 20:52, 20:52, 20:52]
+    bent = 1 - image.clamp(0, 1) ** 1.5
+    places = (image[0, 0] > 0.3).flatten().nonzero()[:, 0][::40]
+    torch.manual_seed(0)
+    share = {}
+    for name, net in (("shipped", load_network(MASRNet)), ("untrained", MASRNet().eval())):
+        with torch.no_grad():
+            first, second = (net(view)[0].flatten(1)[:, places].T for view in (image, bent))
+        share[name] = float(((first @ second.T).argmax(1) == torch.arange(len(places))).float().mean())
+    assert share["shipped"] > share["untrained"] + 0.1
