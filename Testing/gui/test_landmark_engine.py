@@ -1,4 +1,4 @@
-"""The whole way through the real engine: the panel, its process, the phantom, and lesions that shrink."""
+"""The whole way through the real engine: the panel, its process, points, lesions and X-ray images."""
 
 from __future__ import annotations
 
@@ -89,3 +89,26 @@ def test_single_slices_are_matched_by_the_network_of_x_ray_images(widget, build)
     answers = [results.positionOf(found, number) for number in range(len(points))]
     errors = [np.linalg.norm(a - t) for a, t in zip(answers, places[1], strict=True) if a is not None]
     assert len(errors) > 0.8 * len(points) and np.median(errors) < 8.0
+
+
+@pytest.mark.slow
+def test_a_segment_is_tracked_into_a_shifted_body(widget, build):
+    import slicer
+    from SAMLandmarkLib import tracking
+
+    import SAMLandmark
+
+    make = SAMLandmark.SAMLandmarkTest()
+    baseline, later = make.makeBody("Baseline", 0.0), make.makeBody("Later", 12.0)
+    # The organ of 90 HU that the body has there.
+    axes = np.meshgrid(*[3.0 * (np.arange(64) - 31.5)] * 3, indexing="ij")
+    mask = ((axes[2] - 10) / 14) ** 2 + ((axes[1] - 25) / 10) ** 2 + ((axes[0] - 30) / 12) ** 2 < 1
+    segments = build.segmentation("Lesions", baseline, [("s", "Liver lesion", (1, 0, 0), mask)])
+    table = widget.logic.trackLesions(baseline, segments, later)
+    (lesion,) = tracking.courseOf(table)["lesions"]
+    before, after = lesion["findings"]
+    assert after["state"] == tracking.FOUND, after
+    assert np.linalg.norm(np.subtract(after["place"], before["place"]) - [0.0, 0.0, 12.0]) < 4.0
+    assert after["longest_mm"] == pytest.approx(before["longest_mm"], abs=5.0)
+    contours = slicer.util.getNode("Lesion contours in Later").GetSegmentation()
+    assert contours.GetNumberOfSegments() == 2
