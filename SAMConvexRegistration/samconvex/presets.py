@@ -103,6 +103,7 @@ PRESETS: dict[str, Settings] = {
             "MR and CT of the same patient, compared by self-similarity only.",
             levels=(Level(8.0, 3), Level(4.0, 2), Level(3.0, 1)),
             coupling=0.12,
+            refine="diffusion",
             affine_model="rigid",
         ),
         Settings(
