@@ -148,6 +148,14 @@ def matcher(template, monkeypatch):
     return matcher
 
 
+def test_a_forgotten_volume_is_unknown(matcher, template):
+    request = {"do": "match", "from": "A", "to": "B", "point": template[2].positions[0].tolist()}
+    assert "point" in matcher.answer(request)
+    matcher.answer({"do": "forget", "name": "A"})
+    with pytest.raises(KeyError):
+        matcher.answer(request)
+
+
 def test_a_point_is_answered_and_its_similarity_peaks_there(matcher, template, tmp_path):
     point = template[2].positions[0].tolist()
     found = matcher.answer({"do": "match", "from": "A", "to": "B", "point": point})
