@@ -58,6 +58,7 @@ def _conv(inputs: int, outputs: int) -> nn.Conv3d:
     conv = nn.Conv3d(inputs, outputs, 3, padding=1, padding_mode="replicate")
     # torch's own initialization lets the signal fade with depth.
     nn.init.kaiming_normal_(conv.weight, SLOPE)
+    assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv
 
