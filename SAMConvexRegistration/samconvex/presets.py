@@ -65,8 +65,9 @@ PRESETS: dict[str, Settings] = {
             levels=(
                 Level(12.0, 3, 2, _ANATOMY, (1.0, 1.0, 2.0), consistent=True),
                 Level(6.0, 2, 2, _ANATOMY, (1.0, 1.0, 2.0), consistent=True),
-                Level(3.0, 2, 1, ("mind", "semantic", "hu"), (1.0, 2.0, 4.0)),
+                Level(3.0, 2, 1, ("mind", "semantic", "hu"), (1.0, 2.0, 4.0), coupling=0.4),
             ),
+            box_passes=1,
         ),
         Settings(
             "ct-lung-breathing",
