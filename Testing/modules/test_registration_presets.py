@@ -66,12 +66,14 @@ def test_strength_and_quality_change_the_engines_settings():
     from samconvex.choices import adjusted
     from samconvex.presets import PRESETS
 
-    plain = PRESETS["ct-inter-patient"]
+    plain = PRESETS["ct-lung-breathing"]
     assert adjusted(plain) == plain
     stiff, flexible = adjusted(plain, "stiff"), adjusted(plain, "flexible")
     assert stiff.coupling > plain.coupling > flexible.coupling
     assert stiff.box_passes > plain.box_passes > flexible.box_passes >= 1
     assert stiff.adam.regularization > plain.adam.regularization > flexible.adam.regularization
+    # Never without a filter.
+    assert adjusted(PRESETS["ct-inter-patient"], "flexible").box_passes == PRESETS["ct-inter-patient"].box_passes == 1
     assert adjusted(plain, quality="fast").adam.iterations < plain.adam.iterations
     assert adjusted(plain, quality="best").adam.iterations > plain.adam.iterations
 
