@@ -10,6 +10,7 @@ import SimpleITK as sitk
 import torch
 
 from .geometry import Grid
+from .morphology import beside
 from .sampling import sample
 
 
@@ -151,11 +152,7 @@ def dilated(mask: torch.Tensor, reach: int) -> torch.Tensor:
     """Bool (1, 1, D, H, W) mask grown by ``reach`` voxels along every axis (a cube)."""
     for axis in (2, 3, 4):
         for _ in range(reach):
-            grown = mask.clone()
-            count = mask.shape[axis] - 1
-            grown.narrow(axis, 1, count).logical_or_(mask.narrow(axis, 0, count))
-            grown.narrow(axis, 0, count).logical_or_(mask.narrow(axis, 1, count))
-            mask = grown
+            mask = mask | beside(mask, axis)
     return mask
 
 

@@ -27,9 +27,9 @@ def closed_across_slices(mask: np.ndarray, slices: int) -> np.ndarray:
     """Closing of a (D, H, W) mask over gaps of up to twice as many ``slices``."""
     padded = F.pad(torch.from_numpy(mask > 0), (0, 0, 0, 0, slices, slices))
     for _ in range(slices):
-        padded = padded | _beside(padded, _SLICES)
+        padded = padded | beside(padded, _SLICES)
     for _ in range(slices):
-        padded = ~(~padded | _beside(~padded, _SLICES))
+        padded = ~(~padded | beside(~padded, _SLICES))
     return padded[slices:-slices].numpy()
 
 
@@ -38,15 +38,15 @@ def _eroded(mask: torch.Tensor, radius: int) -> torch.Tensor:
 
 
 def _dilated(mask: torch.Tensor, radius: int) -> torch.Tensor:
-    mask = mask | _beside(mask, _COLUMNS)
-    mask = mask | _beside(mask, _ROWS)
+    mask = mask | beside(mask, _COLUMNS)
+    mask = mask | beside(mask, _ROWS)
     for _ in range(radius - 1):
-        mask = mask | _beside(mask, _COLUMNS) | _beside(mask, _ROWS)
+        mask = mask | beside(mask, _COLUMNS) | beside(mask, _ROWS)
     return mask
 
 
-def _beside(mask: torch.Tensor, axis: int) -> torch.Tensor:
-    """Voxels with a neighbor in the mask along ``axis``."""
+def beside(mask: torch.Tensor, axis: int) -> torch.Tensor:
+    """Bool, as the mask: voxels with a neighbor in it along ``axis``."""
     found = torch.zeros_like(mask)
     count = mask.shape[axis] - 1
     found.narrow(axis, 1, count).logical_or_(mask.narrow(axis, 0, count))

@@ -184,11 +184,14 @@ def register(
     _check_overlap(fixed, moving, initial, fixed_body)
 
     settings = _describable(settings, fixed_work, moving_work, weights, warnings)
-    with clock("prepare"):
-        moving_body = _mask_or_body(moving_work, moving_mask)
-        regions = _regions(
-            (fixed_work, moving_work), (fixed_body, moving_body), (fixed_mask, moving_mask), initial, warnings
-        )
+    moving_body = None
+    regions: list[tuple[Volume | None, Volume | None]] = []
+    if settings.levels:
+        with clock("prepare"):
+            moving_body = _moving_body(moving_work, moving_mask, needed=settings.symmetric)
+            regions = _regions(
+                (fixed_work, moving_work), (fixed_body, moving_body), (fixed_mask, moving_mask), initial, warnings
+            )
 
     def solve(device: torch.device) -> list[DisplacementField]:
         """The field, and in a symmetric registration that of the exchanged images."""
@@ -207,7 +210,7 @@ def register(
             dtype=torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32,
         )
         ways = [(scene, (fixed_work, moving_work))]
-        if settings.symmetric:
+        if settings.symmetric and moving_body is not None:
             exchanged = replace(
                 scene,
                 fixed=sides[1],
@@ -367,23 +370,36 @@ def _dilated(mask: Volume) -> Volume:
     return mask.with_tensor(dilated(mask.tensor > 0, reach).float())
 
 
+def _moving_body(moving: Volume, mask: Volume | None, *, needed: bool) -> Volume | None:
+    """As :func:`_mask_or_body`; None where no body is found and none is ``needed``."""
+    try:
+        return _mask_or_body(moving, mask)
+    except InputError:
+        if needed or mask is not None:
+            raise
+    return None
+
+
 def _regions(
-    images: Sequence[Volume], bodies: Sequence[Volume], masks: Sequence[Volume | None], initial: Transform,
+    images: Sequence[Volume], bodies: Sequence[Volume | None], masks: Sequence[Volume | None], initial: Transform,
     warnings: list[str],
-) -> list[tuple[Volume, Volume | None]]:
-    """For each image what of it is to be matched, and where it has data (None: everywhere).
+) -> list[tuple[Volume | None, Volume | None]]:
+    """For each image what of it is to be matched (None: no body was found), and where it has data (None: everywhere).
 
     A mask says both. Without one, what was blanked out of an image is no data, and its edge is not matched.
     """
-    regions: list[tuple[Volume, Volume | None]] = []
+    regions: list[tuple[Volume | None, Volume | None]] = []
     ways = (initial.inverse(), initial)  # from the other image's points to this one's
     for number, (image, body, mask) in enumerate(zip(images, bodies, masks, strict=True)):
+        if body is None:
+            regions.append((None, None))
+            continue
         matched = _dilated(body)
         if mask is not None:
             regions.append((matched, matched))
             continue
         other, to_image = bodies[1 - number], ways[number]
-        missing = missing_part(image, body, other, to_image)
+        missing = None if other is None else missing_part(image, body, other, to_image)
         if missing is None:
             regions.append((matched, None))
             continue

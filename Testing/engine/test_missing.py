@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import samconvex as sc
 import torch
 from samconvex import registration
+from samconvex.errors import InputError
 from samconvex.known_warps import breathing_warp
 from samconvex.missing import missing_part
 from samconvex.phantom import Phantom, make_phantom
@@ -72,3 +75,27 @@ def test_tissue_is_not_stretched_over_a_blanked_side(phantom: Phantom, monkeypat
     unaware = sc.register(whole, cut, preset=QUICK)
     assert not any("is blank over" in warning for warning in unaware.report["warnings"])
     assert error(result.fixed_to_moving, truth, near) < 0.8 * error(unaware.fixed_to_moving, truth, near)
+
+
+@pytest.mark.slow
+def test_a_moving_image_without_a_body_outline_is_registered_all_the_same(phantom: Phantom, monkeypatch) -> None:
+    moving = phantom.ct.with_tensor(phantom.ct.tensor.clone())
+    find = registration.body_mask
+
+    def only_the_fixed(volume: Volume) -> Volume:
+        if volume.name == moving.name and volume.tensor is not phantom.ct.tensor:
+            raise InputError("No body was found.")
+        return find(volume)
+
+    monkeypatch.setattr(registration, "average_to", lambda volume, _: volume)
+    monkeypatch.setattr(registration, "body_mask", only_the_fixed)
+    result = sc.register(phantom.ct, moving, preset=QUICK)
+    assert not result.report["warnings"]
+    with pytest.raises(InputError, match="No body"):
+        sc.register(phantom.ct, moving, preset=QUICK, symmetric=True)
+
+
+def test_an_affine_alone_says_nothing_of_blank_parts(phantom: Phantom) -> None:
+    whole = masked(phantom.ct)
+    result = sc.register(whole, without_side(whole)[0], preset=replace(QUICK, levels=()))
+    assert not any("is blank over" in warning for warning in result.report["warnings"])

@@ -340,7 +340,7 @@ class SamPair:
     """Embeddings of two volumes as features of the solvers, read where points come to lie.
 
     The original extracts them again from the warped image at every level. Reading the embeddings made once for the
-    affine costs a fifth of that, and registers no worse (figures in Testing/benchmarks/README.md).
+    affine costs a fifth of that; which of the two registers better has not been measured.
 
     Attributes:
         spacing_mm: see :class:`samconvex.features.PairFeatures`.
