@@ -10,7 +10,7 @@ from samconvex import cli
 from samconvex.errors import InputError
 from samconvex.networks.masr import MASRNet
 from samconvex.training.loop import read_settings
-from samconvex.training.masr import Draw, MasrSettings, Places, contrastive_loss, draw_views, views_loss
+from samconvex.training.masr import Draw, MasrSettings, Places, contrastive_loss, draw_views, neighbors, views_loss
 from samconvex.weights import load_network
 
 
@@ -19,6 +19,19 @@ def test_the_loss_is_small_where_places_agree_and_nothing_else_does():
     low, found = contrastive_loss(vectors, vectors, 0.07)
     high, lost = contrastive_loss(vectors, vectors.roll(1, 0), 0.07)
     assert float(low) < 0.01 < float(high) and (found, lost) == (1.0, 0.0)
+
+
+def test_places_next_to_each_other_in_two_modalities_are_not_told_apart():
+    shape = (8, 8, 8)
+    positions = torch.tensor([0, 2, 3, 64 * 7])  # x = 0, 2, 3, and z = 7
+    ignored = neighbors(positions, shape, 2)
+    assert ignored.tolist() == [
+        [False, True, False, False], [True, False, True, False], [False, True, False, False], [False] * 4
+    ]  # fmt: skip
+    vectors = torch.eye(4)[[1, 0, 2, 3]]  # the first two places have each other's descriptors
+    strict, lost = contrastive_loss(torch.eye(4), vectors, 0.07)
+    lenient, _ = contrastive_loss(torch.eye(4), vectors, 0.07, ignored)
+    assert float(lenient) < float(strict) and lost == 0.5
 
 
 def test_a_few_steps_lower_the_loss():

@@ -44,6 +44,8 @@ class MasrSettings:
         foreground: normalized intensity above which a voxel is no air.
         inversion: probability that a contrast is inverted.
         paired: how often a crop's second view is the other modality, where there are aligned images.
+        near: in a pair of modalities places at most this many voxels apart are not told from each other: their
+            alignment is no better.
     """
 
     include: tuple[str, ...] = ()
@@ -64,14 +66,22 @@ class MasrSettings:
     foreground: float = 0.1
     inversion: float = 0.5
     paired: float = 0.5
+    near: int = 2
     learning_rate: float = 1e-4
     threads: int = 2
     seed: int = 0
 
 
-def contrastive_loss(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, float]:
-    """InfoNCE of unit descriptors (N, C) of the same N places, all other places negatives, and the share found."""
+def contrastive_loss(
+    first: Tensor, second: Tensor, temperature: float, ignored: Tensor | None = None
+) -> tuple[Tensor, float]:
+    """InfoNCE of unit descriptors (N, C) of the same N places, and the share found.
+
+    All other places are negatives but for those ``ignored``, (N, N) bool.
+    """
     logits = first @ second.T / temperature
+    if ignored is not None:
+        logits = logits.masked_fill(ignored, -torch.inf)
     target = torch.arange(len(first))
     found = float((logits.detach().argmax(1) == target).float().mean())
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2, found
@@ -166,7 +176,15 @@ def views_loss(
         with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
             described = network.describe(maps)
         descriptors.append(described[0].flatten(1)[:, places].T)
-    return contrastive_loss(descriptors[0], descriptors[1], settings.temperature)
+    ignored = neighbors(drawn.positions[0], settings.shape, settings.near) if drawn.paired else None
+    return contrastive_loss(descriptors[0], descriptors[1], settings.temperature, ignored)
+
+
+def neighbors(positions: Tensor, shape: tuple[int, int, int], near: int) -> Tensor:
+    """(N, N) bool: which of N flat positions in a crop of ``shape`` are others at most ``near`` voxels away."""
+    places = torch.stack(torch.unravel_index(positions, shape), 1)
+    close = (places[:, None] - places[None]).abs().amax(2) <= near
+    return close & ~torch.eye(len(places), dtype=torch.bool)
 
 
 def found_again(network: MASRNet, images: list[Image], settings: MasrSettings) -> dict[str, float]:
