@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 import torch
+import torch.nn.functional as F
 
 from .geometry import Grid
 from .morphology import beside
@@ -146,6 +147,31 @@ def smooth(tensor: torch.Tensor, passes: int, radius: int = 1) -> torch.Tensor:
     for _ in range(passes):
         tensor = _BoxMean.apply(tensor, radius)
     return tensor
+
+
+def continued(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """``values`` (1, C, D, H, W) where ``known`` (1, 1, D, H, W) bool, elsewhere continued smoothly from there.
+
+    Pull-push: ever coarser means of what is known, interpolated back into the gaps.
+    """
+    weight = known.to(values.dtype)
+    if bool(known.all()) or not bool(known.any()):
+        return values
+    levels = [(values * weight, weight)]
+    while not bool((levels[-1][1] > 0).all()):
+        total, weight = (F.avg_pool3d(F.pad(t, _to_even(t)), 2) for t in levels[-1])
+        levels.append((total, weight))
+    filled = levels[-1][0] / levels[-1][1]
+    for total, weight in reversed(levels[:-1]):
+        shape = total.shape[2:]
+        finer = F.interpolate(filled, scale_factor=2, mode="trilinear")[..., : shape[0], : shape[1], : shape[2]]
+        share = (8 * weight).clamp(max=1.0) if total is not levels[0][0] else weight
+        filled = share * total / weight.clamp(min=1e-12) + (1 - share) * finer
+    return filled
+
+
+def _to_even(tensor: torch.Tensor) -> tuple[int, ...]:
+    return tuple(part for n in reversed(tensor.shape[2:]) for part in (0, n % 2))
 
 
 def dilated(mask: torch.Tensor, reach: int) -> torch.Tensor:

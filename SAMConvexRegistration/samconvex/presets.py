@@ -54,6 +54,7 @@ class Settings:
 
 # Embeddings for the capture range, organs where the network knows them, MIND for what no network was taught.
 _ANATOMY = ("sam", "mind", "semantic")
+_DETAIL = ("mind", "semantic", "hu")
 
 PRESETS: dict[str, Settings] = {
     settings.name: settings
@@ -63,9 +64,10 @@ PRESETS: dict[str, Settings] = {
             "CT of different patients: large differences in shape and field of view.",
             affine="sam",
             levels=(
-                Level(12.0, 3, 2, _ANATOMY, (1.0, 1.0, 2.0), consistent=True),
-                Level(6.0, 2, 2, _ANATOMY, (1.0, 1.0, 2.0), consistent=True),
-                Level(3.0, 2, 1, ("mind", "semantic", "hu"), (1.0, 2.0, 4.0), coupling=0.4),
+                Level(12.0, 3, 2, _ANATOMY, (1.0, 1.0, 2.0), coupling=0.5, consistent=True),
+                Level(6.0, 2, 2, _ANATOMY, (1.0, 1.0, 2.0), coupling=0.7, consistent=True),
+                Level(2.5, 2, 1, _DETAIL, (1.0, 2.0, 4.0), coarsest=3.0, coupling=0.2),
+                Level(2.2, 1, 1, _DETAIL, (1.0, 2.0, 4.0), coarsest=3.0, coupling=0.2),
             ),
             box_passes=1,
         ),

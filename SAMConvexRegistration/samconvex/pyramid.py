@@ -6,7 +6,7 @@ SAMConvex (Li et al., MICCAI 2023), Fig. 2, for any feature descriptor. All grid
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,12 @@ from .sampling import inside, interpolate, slabs
 from .transforms import Transform
 from .volume import Volume, resample
 
+# What counts less than this is not matched but continues what is. Dice on eight head-neck pairs: 0.609 with 0 and 0.05,
+# 0.612 with 0.4, 0.610 with 0.7.
+_BELIEVED = 0.4
+# So many voxels a level may match before it becomes coarser: those of a head and neck with shoulders at 2.5 mm.
+_VOXELS = 1_200_000
+
 
 @dataclass(frozen=True)
 class Level:
@@ -33,6 +39,7 @@ class Level:
         subdivision: feature voxels per control voxel along an axis; features are averaged over them.
         features: descriptor names whose costs are summed at this level, such as ("mind",) or ("sam", "mind").
         weights: factor on the cost of each; empty means 1 for all.
+        coarsest: where more than a million voxels count, the spacing grows up to this, mm; 0 keeps it.
         coupling: factor on the registration's coupling at this level.
         consistent: solve in both directions and make the maps each other's inverse (ConvexAdam's inverse consistency,
             Siebert et al., 2021): steadier where patients differ much, less exact where they do not.
@@ -43,6 +50,7 @@ class Level:
     subdivision: int = 2
     features: tuple[str, ...] = ("mind",)
     weights: tuple[float, ...] = ()
+    coarsest: float = 0.0
     coupling: float = 1.0
     consistent: bool = False
 
@@ -71,6 +79,12 @@ class Scene:
     @property
     def device(self) -> torch.device:
         return self.fixed.tensor.device
+
+    def counted_mm3(self) -> float:
+        """Volume of what counts in the fixed image."""
+        if self.fixed_mask is None:
+            return float(np.prod(np.ptp(self.box, axis=0)))
+        return float((self.fixed_mask.tensor > 0).sum()) * float(np.prod(self.fixed_mask.grid.spacing))
 
     def chain(self, field: DisplacementField | None) -> Transform:
         return Transform((() if field is None else (field,)) + self.initial.parts)
@@ -229,6 +243,7 @@ def solve_level(
     crop = (slice(None), slice(None), *(slice(r, -r),) * 3)
     # What lies beyond the moving image, or may, follows its neighbors instead of the nearest place that exists.
     weight = weight * _edge(valid, r)[crop]
+    weight = weight * (weight > _BELIEVED)
     forward = solve(fixed, moving, valid, weight, 0.25, 0.6 if level.consistent else 0.95)
     if level.consistent:
         pad = (r,) * 6
@@ -262,6 +277,22 @@ def symmetrized(forward: DisplacementField, backward: DisplacementField, iterati
     return forward
 
 
+def affordable(levels: Sequence[Level], counted_mm3: float) -> list[Level]:
+    """The levels with the spacing at which no more than ``_VOXELS`` voxels count, within what they allow.
+
+    A level that is hardly finer then than the one before is left out.
+    """
+    kept: list[Level] = []
+    for level in levels:
+        if level.coarsest:
+            spacing = min(max(level.spacing, (counted_mm3 / _VOXELS) ** (1 / 3)), level.coarsest)
+            if kept and spacing > 0.95 * kept[-1].spacing:
+                continue
+            level = replace(level, spacing=spacing)
+        kept.append(level)
+    return kept
+
+
 def _pulled(field: DisplacementField, by: DisplacementField) -> torch.Tensor:
     """field(p + by(p)) on the common grid, edge values continued."""
     return field.after(by).tensor - by.tensor
@@ -283,6 +314,7 @@ def run_pyramid(
         forget: told the names of descriptors that will not be asked for again, to let go of them.
     """
     field: DisplacementField | None = None
+    levels = affordable(levels, scene.counted_mm3())
     work = np.array([level.spacing**-3 * (2 * level.radius + 1) ** 3 for level in levels])
     ends = np.cumsum(work) / work.sum()
     for number, level in enumerate(levels):

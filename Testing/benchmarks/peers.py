@@ -197,13 +197,18 @@ def main() -> None:
         record["peak_memory_mib"] = peak_memory_mib()
         return result
 
-    field = METHODS[arguments.method](arguments.job, timed, arguments.threads)
+    job, output = arguments.job.resolve(), arguments.output.resolve()
+    # elastix leaves its deformation field in the current folder.
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(scratch)
+        field = METHODS[arguments.method](job, timed, arguments.threads)
+        os.chdir(output)
     import SimpleITK as sitk
 
     package = PACKAGE[arguments.method.split("-")[0]]
     record["version"] = f"{package} {version(package)}"
-    sitk.WriteImage(field, str(arguments.output / "field.mha"))
-    (arguments.output / "run.json").write_text(json.dumps(record))
+    sitk.WriteImage(field, str(output / "field.mha"))
+    (output / "run.json").write_text(json.dumps(record))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pytest
 import torch
 from samconvex.convex import coupled_convex
 from samconvex.correlation import INVALID, LocalCorrelation
+from samconvex.field import continued
 
 RADIUS = 2
 SHAPE = (5, 9, 21)
@@ -134,3 +135,27 @@ def test_unweighted_voxels_take_their_neighbors_motion() -> None:
     correlation = LocalCorrelation(fixed, moving, 3, weight=weight)
     u = coupled_convex(correlation, (4.0,) * 3, coupling_per_mm2=0.01, weight=weight)
     assert float((u[:, 0] - 8.0).abs().max()) < 0.5
+
+
+def test_the_motion_goes_on_far_into_what_does_not_count() -> None:
+    fixed, moving = shifted_texture((2, 0, 0), 3)
+    weight = torch.zeros(1, 1, 16, 16, 16)
+    weight[:, :, :, :, :5] = 1
+    correlation = LocalCorrelation(fixed, moving, 3, weight=weight)
+    u = coupled_convex(correlation, (4.0,) * 3, coupling_per_mm2=0.01, weight=weight)
+    assert float((u[:, 0] - 8.0).abs().max()) < 0.5
+
+
+def test_continued_values_are_kept_where_known_and_smooth_beyond() -> None:
+    torch.manual_seed(4)
+    values = torch.rand(1, 2, 9, 10, 11) + torch.arange(11.0)
+    known = torch.zeros(1, 1, 9, 10, 11, dtype=torch.bool)
+    known[..., 2:4, 3:5] = True
+    result = continued(values, known)
+    torch.testing.assert_close(result * known, values * known)
+    # Means of what is known, so within its range.
+    inside = (values * known)[known.expand_as(values)]
+    assert float(result.min()) > float(inside.min()) - 1e-5 and float(result.max()) < float(inside.max()) + 1e-5
+    # From the known voxels outwards without a jump.
+    assert float(result.diff(dim=4).abs().max()) < 2.0
+    assert continued(values, ~known.new_zeros(known.shape)) is values and continued(values, known & ~known) is values

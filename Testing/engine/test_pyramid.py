@@ -12,7 +12,7 @@ from samconvex.features import FeatureMap
 from samconvex.features.sam import SamPair, embed
 from samconvex.field import DisplacementField
 from samconvex.geometry import Grid
-from samconvex.pyramid import Level, Scene, View, described, run_pyramid
+from samconvex.pyramid import Level, Scene, View, affordable, described, run_pyramid
 from samconvex.transforms import AffineTransform, Transform
 from samconvex.volume import Volume, normalized_intensity
 
@@ -150,3 +150,14 @@ def test_the_moving_points_go_through_the_initial_transform(bodies, embeddings) 
         for side in ("fixed", "moving")
     )
     assert float((fixed - moving).square().sum(1).mean()) < 0.02
+
+
+def test_levels_grow_coarser_where_much_counts_but_no_further_than_they_may() -> None:
+    levels = [Level(6.0, 2), Level(2.5, 2, coarsest=3.0), Level(2.0, 1, coarsest=3.0)]
+    assert affordable(levels, 1e6) == levels
+    first, second, third = affordable(levels, 14e6)
+    assert (first, second) == tuple(levels[:2]) and 2.0 < third.spacing < 2.4 and 14e6 / third.spacing**3 < 1.3e6
+    # The last one has become as coarse as the one before.
+    first, second = affordable(levels, 26e6)
+    assert 2.5 < second.spacing < 3.0 and 26e6 / second.spacing**3 < 1.3e6
+    assert affordable(levels, 1e9) == [levels[0], replace(levels[1], spacing=3.0)]
