@@ -17,7 +17,7 @@ import torch.nn.functional as F
 # Voxels of a tile in z, y, x: a larger one multiplies less of its window in vain, a smaller one wastes less at edges.
 _TILE = (4, 4, 4)
 _TILE_VOXELS = _TILE[0] * _TILE[1] * _TILE[2]
-INVALID = 1.0e4
+FORBIDDEN = 1.0e4
 
 
 def _squares(vectors: torch.Tensor) -> torch.Tensor:
@@ -40,8 +40,9 @@ class LocalCorrelation:
         fixed: (1, C, D, H, W) features.
         moving: (1, C, D + 2 r, H + 2 r, W + 2 r) features on the fixed grid padded by ``radius`` voxels.
         radius: half width r of the displacement cube in voxels.
-        valid: (1, 1, D + 2 r, ...) bool, False where the moving image has no data: such candidates cost ``INVALID``
-            (repeating edge values instead would tie with real candidates).
+        valid: (1, 1, D + 2 r, ...) bool, False where the moving image has no data (repeating edge values instead would
+            tie with real candidates).
+        unseen: added to the costs of candidates without data.
         weight: (1, 1, D, H, W) multiplies the cost of a fixed voxel; voxels of weight 0 are left out.
         memory_budget: bytes that costs may occupy; beyond it they are recomputed on every pass.
         dtype: precision of the matrix product (torch.float32 or torch.bfloat16).
@@ -54,6 +55,7 @@ class LocalCorrelation:
         radius: int,
         *,
         valid: torch.Tensor | None = None,
+        unseen: float = FORBIDDEN,
         weight: torch.Tensor | None = None,
         memory_budget: int = 1 << 30,
         dtype: torch.dtype = torch.float32,
@@ -81,7 +83,7 @@ class LocalCorrelation:
         target = F.pad(moving[0].permute(1, 2, 3, 0), (0, 0, *pad)).to(dtype)
         square = 0.5 * _squares(target)
         if valid is not None:
-            square += F.pad(~valid[0, 0], pad, value=True)[..., None] * INVALID
+            square += F.pad(~valid[0, 0], pad, value=True)[..., None] * unseen
         ones = torch.ones((), dtype=dtype, device=fixed.device).expand(*target.shape[:-1], 1)
         self._moving = torch.cat([target, ones, ones, *_split(square, dtype)], -1)
         # The voxel of every row of the costs, as a flat index into (D, H, W); padding voxels drop out.

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from .convex import coupled_convex
-from .correlation import LocalCorrelation
+from .correlation import FORBIDDEN, LocalCorrelation
 from .features import FeatureExtractor, FeatureMap, PairFeatures
 from .field import DisplacementField, dilated, smooth
 from .geometry import Grid
@@ -39,6 +39,8 @@ class Level:
         subdivision: feature voxels per control voxel along an axis; features are averaged over them.
         features: descriptor names whose costs are summed at this level, such as ("mind",) or ("sam", "mind").
         weights: factor on the cost of each; empty means 1 for all.
+        unseen: added to the cost of a candidate where the moving image has no data. Forbidden by default: right where
+            both images show the same; else what the other image does not show is squeezed into what it does.
         coarsest: where more than a million voxels count, the spacing grows up to this, mm; 0 keeps it.
         coupling: factor on the registration's coupling at this level.
         consistent: solve in both directions and make the maps each other's inverse (ConvexAdam's inverse consistency,
@@ -50,6 +52,7 @@ class Level:
     subdivision: int = 2
     features: tuple[str, ...] = ("mind",)
     weights: tuple[float, ...] = ()
+    unseen: float = FORBIDDEN
     coarsest: float = 0.0
     coupling: float = 1.0
     consistent: bool = False
@@ -65,6 +68,7 @@ class Scene:
         initial: maps fixed points to moving points before any deformation.
         box: (8, 3) corners in LPS mm of the region to register.
         fixed_mask, moving_mask: where data counts (nonzero), on any grid.
+        strict: nothing may be matched to where the moving image has no data, whatever a level says.
     """
 
     fixed: Volume
@@ -73,6 +77,7 @@ class Scene:
     box: np.ndarray
     fixed_mask: Volume | None = None
     moving_mask: Volume | None = None
+    strict: bool = False
     memory_budget: int = 1 << 30
     dtype: torch.dtype = torch.float32
 
@@ -231,7 +236,7 @@ def solve_level(
               start: float, end: float) -> torch.Tensor:
         correlation = LocalCorrelation(
             first, second, level.radius, valid=second_valid, weight=first_weight,
-            memory_budget=scene.memory_budget, dtype=scene.dtype,
+            unseen=FORBIDDEN if scene.strict else level.unseen, memory_budget=scene.memory_budget, dtype=scene.dtype,
         )
         return coupled_convex(
             correlation, control.spacing, coupling_per_mm2=coupling * level.coupling, box_passes=box_passes,

@@ -206,6 +206,7 @@ def register(
             box=_box(fixed_body),
             fixed_mask=weights_of[0],
             moving_mask=data_of[1],
+            strict=moving_mask is not None,
             memory_budget=_budget(max_memory_gib),
             dtype=torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32,
         )
@@ -219,6 +220,7 @@ def register(
                 box=_box(moving_body),
                 fixed_mask=weights_of[1],
                 moving_mask=data_of[0],
+                strict=fixed_mask is not None,
             )
             ways.append((exchanged, (moving_work, fixed_work)))
         found = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from samconvex.convex import coupled_convex
-from samconvex.correlation import INVALID, LocalCorrelation
+from samconvex.correlation import FORBIDDEN, LocalCorrelation
 from samconvex.field import continued
 
 RADIUS = 2
@@ -75,8 +75,17 @@ def test_candidates_without_data_are_never_chosen(features: tuple) -> None:
     costs = all_costs(correlation).view(*SHAPE, -1)
     to_left = correlation.displacements()[:, 0]
     # Voxel x = 3 sits at 5 of the padded map: candidates that stay or go left have no data, +1 and +2 do.
-    assert float(costs[:, :, 3, to_left <= 0].min()) > INVALID / 2
-    assert float(costs[:, :, 3, to_left >= 1].max()) < INVALID / 2
+    assert float(costs[:, :, 3, to_left <= 0].min()) > FORBIDDEN / 2
+    assert float(costs[:, :, 3, to_left >= 1].max()) < FORBIDDEN / 2
+
+
+def test_candidates_without_data_cost_as_much_more_as_wanted(features: tuple) -> None:
+    valid = torch.ones(1, 1, *features[1].shape[2:], dtype=torch.bool)
+    valid[..., :6] = False
+    costs = all_costs(LocalCorrelation(*features, RADIUS, valid=valid, unseen=-0.5)).view(*SHAPE, -1)
+    plain = all_costs(LocalCorrelation(*features, RADIUS)).view(*SHAPE, -1)
+    to_left = LocalCorrelation(*features, RADIUS).displacements()[:, 0] <= 0
+    torch.testing.assert_close((costs - plain)[:, :, 3], -0.5 * to_left.expand(*SHAPE[:2], -1), atol=1e-4, rtol=0)
 
 
 def test_voxels_without_weight_are_left_out(features: tuple) -> None:
