@@ -9,7 +9,7 @@ import numpy as np
 from .diffusion import DiffusionSettings
 from .errors import InputError
 from .geometry import Grid
-from .pyramid import Level
+from .pyramid import Level, affordable
 from .refine import AdamSettings
 
 
@@ -174,7 +174,9 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
     volume_mm3 = float(np.prod(fixed.extent))
     # Bytes: both images and the moving one as float32, the working copies, the largest level's features and costs.
     working = 2 * 4 * volume_mm3 / settings.working_spacing**3
-    levels = [_level_bytes(level, volume_mm3) for level in settings.levels]
+    # About half of an image is body.
+    pyramid = affordable(settings.levels, 0.5 * volume_mm3)
+    levels = [_level_bytes(level, volume_mm3) for level in pyramid]
     refinement = 0.0
     if settings.refine == "adam":
         voxels = volume_mm3 / (settings.adam.spacing / settings.adam.subdivision) ** 3
@@ -188,11 +190,11 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
         # One image at a time; what the first leaves stays until the affine is found.
         voxels_2mm = [float(np.prod(grid.extent)) / 8.0 for grid in (fixed, moving)]
         embedding = max(voxels_2mm) * 90 + min(voxels_2mm) * 40
-        embedding_seconds = 3.0 + sum(voxels_2mm) * 0.5e-6
-    peak = 0.45e9 + 4 * native + working + max([*levels, refinement, embedding, float(output)])
+        embedding_seconds = 1.0 + sum(voxels_2mm) * 0.2e-6
+    peak = 0.8e9 + 4 * native + working + max([*levels, refinement, embedding, float(output)])
     work = sum(
         (2 * level.radius + 1) ** 3 * volume_mm3 / level.spacing**3 * (2 if level.consistent else 1)
-        for level in settings.levels
+        for level in pyramid
     )
     refinement_work = 0.0
     if settings.refine == "adam":
@@ -200,8 +202,8 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
         refinement_work = settings.adam.iterations * voxels
     elif settings.refine == "diffusion":
         refinement_work = settings.diffusion.iterations * 20 * volume_mm3 / settings.diffusion.spacing**3
-    convex = work * 4e-8 * (2 if settings.symmetric else 1)
-    seconds = 3.0 + embedding_seconds + native * 8e-8 + convex + refinement_work * 2e-7
+    convex = work * 3.2e-8 * (2 if settings.symmetric else 1)
+    seconds = 1.5 + embedding_seconds + native * 8e-8 + convex + refinement_work * 2e-7
     return Forecast(seconds, peak / 2**30)
 
 
