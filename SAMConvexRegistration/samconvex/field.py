@@ -154,20 +154,23 @@ def continued(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
     Pull-push: ever coarser means of what is known, interpolated back into the gaps.
     """
-    weight = known.to(values.dtype)
     if bool(known.all()) or not bool(known.any()):
         return values
+    weight = known.to(values.dtype)
     levels = [(values * weight, weight)]
     while not bool((levels[-1][1] > 0).all()):
         total, weight = (F.avg_pool3d(F.pad(t, _to_even(t)), 2) for t in levels[-1])
         levels.append((total, weight))
     filled = levels[-1][0] / levels[-1][1]
-    for total, weight in reversed(levels[:-1]):
-        shape = total.shape[2:]
-        finer = F.interpolate(filled, scale_factor=2, mode="trilinear")[..., : shape[0], : shape[1], : shape[2]]
-        share = (8 * weight).clamp(max=1.0) if total is not levels[0][0] else weight
-        filled = share * total / weight.clamp(min=1e-12) + (1 - share) * finer
-    return filled
+    for total, weight in reversed(levels[1:-1]):
+        share = (8 * weight).clamp(max=1.0)
+        filled = share * total / weight.clamp(min=1e-12) + (1 - share) * _finer(filled, total)
+    return torch.where(known, values, _finer(filled, values))
+
+
+def _finer(coarse: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    depth, height, width = like.shape[2:]
+    return F.interpolate(coarse, scale_factor=2, mode="trilinear")[..., :depth, :height, :width]
 
 
 def _to_even(tensor: torch.Tensor) -> tuple[int, ...]:
