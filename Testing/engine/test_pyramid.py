@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 from engine.sam_fixtures import GRID, random_model, textured_body
+from samconvex import pyramid
+from samconvex.correlation import FORBIDDEN, LocalCorrelation
 from samconvex.features import FeatureMap
+from samconvex.features.mind import Mind
 from samconvex.features.sam import SamPair, embed
 from samconvex.field import DisplacementField
 from samconvex.geometry import Grid
@@ -161,3 +164,17 @@ def test_levels_grow_coarser_where_much_counts_but_no_further_than_they_may() ->
     first, second = affordable(levels, 26e6)
     assert 2.5 < second.spacing < 3.0 and 26e6 / second.spacing**3 < 1.3e6
     assert affordable(levels, 1e9) == [levels[0], replace(levels[1], spacing=3.0)]
+
+
+@pytest.mark.parametrize(("strict", "expected"), [(False, -0.5), (True, FORBIDDEN)])
+def test_a_users_mask_forbids_what_a_level_would_allow(bodies, monkeypatch, strict: bool, expected: float) -> None:
+    asked = []
+
+    def recorded(*args, unseen: float, **options) -> LocalCorrelation:
+        asked.append(unseen)
+        return LocalCorrelation(*args, unseen=unseen, **options)
+
+    monkeypatch.setattr(pyramid, "LocalCorrelation", recorded)
+    level = Level(12.0, 1, unseen=-0.5, consistent=True)
+    run_pyramid(replace(scene_of(bodies), strict=strict), lambda name: Mind(), [level], coupling=0.1)
+    assert asked == [expected] * 2
