@@ -17,8 +17,8 @@ def tier(settings: Settings, name: str) -> Settings:
     """Settings as ``name`` allows; each tier needs no more than the one before.
 
     "half" leaves out the finest level, takes the others as coarse as they may become, averages images to 1.5 times the
-    working spacing and refines on a grid 1.5 times as coarse. "fast" keeps the levels of 6 mm and
-    more, images at twice the working spacing, and does not refine.
+    working spacing and refines on a grid 1.5 times as coarse. "fast" keeps the levels of 6 mm and more, images at twice
+    the working spacing, and does not refine.
     """
     if name == "full" or not settings.levels:
         return settings

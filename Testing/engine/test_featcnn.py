@@ -105,8 +105,8 @@ def test_registration_runs_on_featcnn_and_diffusion(tmp_path):
     assert {"convex", "refine"} <= set(result.report["seconds"]["stages"])
 
 
-@pytest.mark.parametrize("name", ["featcnn", "suits"])
-def test_the_shipped_networks_resemble_mind_and_an_untrained_one_does_not(name):
+@pytest.mark.parametrize(("name", "least"), [("featcnn", 0.2), ("suits", 0.12)])
+def test_the_shipped_networks_resemble_mind_and_an_untrained_one_does_not(name, least):
     image = normalized_intensity(make_phantom(2, 4.0, couch=False).ct)[:, :, 20:52, 20:52, 20:52]
     target = F.avg_pool3d(mind_ssc(image), 2)
 
@@ -119,4 +119,4 @@ def test_the_shipped_networks_resemble_mind_and_an_untrained_one_does_not(name):
     torch.manual_seed(0)
     networks = load_network(FeatCNN, name), FeatCNN().eval()
     shipped, untrained = ([resemblance(network, branch) for branch in ("ct", "mr")] for network in networks)
-    assert min(shipped) > 0.12 and max(untrained) < 0.05
+    assert min(shipped) > least and max(untrained) < 0.05
