@@ -25,10 +25,11 @@ from SAMConvexRegistrationLib.batchpanel import BatchPanel
 from SAMConvexRegistrationLib.forecast import Forecaster
 from SAMConvexRegistrationLib.job import EngineJob, JobState, engineCommand
 from SAMConvexRegistrationLib.polling import pollWithTimer
-from SAMConvexRegistrationLib.presetmenu import PresetMenu
+from SAMConvexRegistrationLib.presetmenu import PresetMenu, explainChoices
 from SAMConvexRegistrationLib.presets import (
     Affine,
     Device,
+    Features,
     Protection,
     Quality,
     Refinement,
@@ -112,6 +113,7 @@ class SAMConvexRegistrationParameterNode:
     seed: Annotated[int, WithinRange(0, 999999)] = 0
     protection: Protection = Protection.RIGID
     symmetric: bool = False
+    features: Features = Features.PRESET
 
     wantTransform: bool = True
     wantInverse: bool = False
@@ -186,19 +188,21 @@ class SAMConvexRegistrationLogic(ScriptedLoadableModuleLogic):
 
         Args:
             fixedNode, movingNode: scalar volumes; they are not modified.
-            preset: name of a built-in preset; ``settings=RegistrationSettings(...)`` gives full control.
+            preset: name of a built-in preset.
             outputTransform: filled, or created when None: displacement grid from parent, fixed to moving world.
             outputVolume: filled with the moving image on the fixed grid when given.
             movingSegmentation: carried along into outputSegmentation (created when None).
             movingMarkups: carried along into a new (or ``outputMarkups=``) node.
             progressCallback: called as ``progressCallback(stage, fraction, message)``; returning False cancels.
             more: fields of RegistrationRequest (fixedMask, protectMask, fixedSegmentation, initialTransform, ...), of
-                OutputNodes as output... (outputInverse, outputJacobian, outputValidity, outputTable, outputMarkups), or
-                ``settings``.
+                OutputNodes as output... (outputInverse, outputJacobian, outputValidity, outputTable, outputMarkups), of
+                RegistrationSettings (``features="sam+mind"``, ``refinement="diffusion"``, threads, ...), or all of
+                these at once as ``settings``, which then replaces ``preset``.
         Returns:
             outputs.RegistrationResult: ``transformNode``, ``outputs`` and the engine's ``report``.
         Raises:
-            NodeError: unusable input. JobFailed, JobCancelled. Each holds one sentence for the user.
+            NodeError: unusable input. ValueError: an unknown setting. JobFailed, JobCancelled. Each holds one sentence
+                for the user.
         """
         job = self.startRegistration(
             fixedNode,
@@ -239,6 +243,7 @@ class SAMConvexRegistrationLogic(ScriptedLoadableModuleLogic):
             poller: called as ``poller(job)`` to have ``job.poll()`` called until the end; None leaves it to the caller.
         """
         settings = more.pop("settings", None) or RegistrationSettings(preset=preset)
+        settings = settings.changed({name: more.pop(name) for name in RegistrationSettings.names() if name in more})
         targets = outputs.OutputNodes(
             transform=outputTransform,
             volume=outputVolume,
@@ -401,6 +406,9 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         if parameterNode is None:
             return
         self._connection = parameterNode.connectGui(self.ui)
+        # Connecting fills the lists anew.
+        explainChoices(self.ui.featuresComboBox, Features)
+        explainChoices(self.ui.refinementComboBox, Refinement)
         self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
         wasBlocked = self.ui.parameterSetSelector.blockSignals(True)
         self.ui.parameterSetSelector.setCurrentNode(parameterNode.parameterNode)
@@ -480,14 +488,21 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         )
         button.toolTip = sentence or _("Register the moving volume to the fixed one.")
         button.enabled = not sentence
-        self.ui.forecastLabel.text = (
-            "" if sentence else self.forecaster.sentence(parameters.fixedVolume, parameters.preset)
-        )
+        self.ui.forecastLabel.text = "" if sentence else self.forecast()
         self.ui.strengthNumbersLabel.text = (
             ""
             if sentence
             else self.forecaster.numbers(parameters.fixedVolume, parameters.preset, parameters.strength.value)
         )
+
+    def forecast(self):
+        """What the preset will cost; other features or another refinement than its own are not forecast."""
+        parameters = self._parameterNode
+        text = self.forecaster.sentence(parameters.fixedVolume, parameters.preset)
+        asPreset = parameters.features is Features.PRESET and parameters.refinement is Refinement.PRESET
+        if not text or asPreset:
+            return text
+        return _("{forecast} That is for the preset's own features and refinement.").format(forecast=text)
 
     def wanted(self):
         """Names of the OutputNodes fields that are checked and possible with the inputs."""

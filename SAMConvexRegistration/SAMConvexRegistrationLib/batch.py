@@ -23,7 +23,7 @@ class BatchItem:
     Attributes:
         name: shown in the list and used for folders and nodes.
         start: called to make and start the job of this pair.
-        state, message, seconds, report: filled when it has run.
+        state, message, seconds, report: filled when it has run; the message of a success is the engine's warnings.
     """
 
     name: str
@@ -83,8 +83,9 @@ class BatchRun:
         item = self.items[self._position]
         item.state = self._job.state
         if self._job.isFinished:
-            item.message, item.seconds = self._job.message, self._job.seconds
             item.report = getattr(self._job.result, "report", self._job.result)
+            item.message = self._job.message or " ".join((item.report or {}).get("warnings", []))
+            item.seconds = self._job.seconds
             self._job = None
             self._writeManifest()
             if not self._cancelled:

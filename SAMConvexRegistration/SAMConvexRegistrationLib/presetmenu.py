@@ -1,10 +1,16 @@
-"""Preset list and its menu: choose, save as one's own or into the scene, delete."""
+"""Preset list and its menu: choose, save as one's own or into the scene, delete; tool tips of other lists."""
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
 from . import presets
+
+
+def explainChoices(combo, kind):
+    """Give every entry of a list, filled from an enumeration, its member's explanation as tool tip."""
+    for index, member in enumerate(kind):
+        combo.setItemData(index, member.explanation(), qt.Qt.ToolTipRole)
 
 
 class PresetMenu:

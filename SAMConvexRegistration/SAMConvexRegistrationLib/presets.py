@@ -89,8 +89,76 @@ class Refinement(Enum):
         return {
             Refinement.PRESET: _("As the preset says"),
             Refinement.NONE: _("None"),
-            Refinement.ADAM: _("Gradient descent"),
-            Refinement.DIFFUSION: _("Gauss-Newton, smooth"),
+            Refinement.ADAM: _("Adam (gradient descent)"),
+            Refinement.DIFFUSION: _("Diffusion (Gauss-Newton, smooth)"),
+        }[self]
+
+    def explanation(self):
+        return {
+            Refinement.PRESET: _("What the preset ends with: right for the images it is for."),
+            Refinement.NONE: _("The deformation ends as it is: choose it between different patients, or to save time."),
+            Refinement.ADAM: _(
+                "Gradient descent on the features: choose it for two states of one patient, such as two breaths."
+            ),
+            Refinement.DIFFUSION: _(
+                "Gauss-Newton steps with a diffusion regularizer: choose it for unlike images, such as MR and CT, "
+                "where a smooth result is worth more than detail."
+            ),
+        }[self]
+
+
+class Features(Enum):
+    """What of the images is compared; the value is the engine's name of it."""
+
+    PRESET = ""
+    MIND = "mind"
+    DNS = "dns"
+    FEATCNN = "featcnn"
+    MIND_HU = "mind+hu"
+    SAM_MIND = "sam+mind"
+    SAM_MIND_ORGANS = "sam+mind+semantic"
+    SAM = "sam"
+
+    def label(self):
+        return {
+            Features.PRESET: _("As the preset says"),
+            Features.MIND: _("MIND (any modality)"),
+            Features.DNS: _("DNS (MR and CT, learned)"),
+            Features.FEATCNN: _("FeatCNN (MR, learned)"),
+            Features.MIND_HU: _("MIND + Hounsfield units (CT)"),
+            Features.SAM_MIND: _("SAM + MIND (CT)"),
+            Features.SAM_MIND_ORGANS: _("SAM + MIND + organs (CT of head and neck)"),
+            Features.SAM: _("SAM alone (CT)"),
+        }[self]
+
+    def explanation(self):
+        return {
+            Features.PRESET: _("What the preset compares, coarse and fine: right for the images it is for."),
+            Features.MIND: _(
+                "Self-similarity, without learning: choose it for MR, for two modalities, and wherever nothing else "
+                "suits."
+            ),
+            Features.DNS: _(
+                "Learned self-similarity: choose it for an MR and a CT that MIND does not bring together, if longer "
+                "computing does not matter."
+            ),
+            Features.FEATCNN: _(
+                "A network that imitates MIND: choose it for images like the hippocampus MRs it was trained on, or to "
+                "compare methods."
+            ),
+            Features.MIND_HU: _(
+                "Self-similarity and brightness: choose it for two CTs of one patient with the same contrast agent, or "
+                "without any."
+            ),
+            Features.SAM_MIND: _(
+                "Anatomical embeddings and self-similarity: choose it for CTs of different patients outside head and "
+                "neck, or far from each other."
+            ),
+            Features.SAM_MIND_ORGANS: _(
+                "Anatomical embeddings, self-similarity and seven organs: choose it for head-and-neck CTs with a "
+                "preset that does not compare organs."
+            ),
+            Features.SAM: _("Anatomical embeddings alone: choose it to compare with the SAMConvex paper."),
         }[self]
 
 
@@ -119,6 +187,7 @@ class RegistrationSettings:
     seed: int = 0
     protection: Protection = Protection.RIGID
     symmetric: bool = False
+    features: Features = Features.PRESET
 
     @classmethod
     def names(cls):
@@ -134,6 +203,8 @@ class RegistrationSettings:
             arguments += ["--quality", self.quality.value]
         if self.affine.value:
             arguments += ["--affine", self.affine.value]
+        if self.features.value:
+            arguments += ["--features", self.features.value]
         if self.refinement.value:
             arguments += ["--refine", self.refinement.value]
         if self.threads > 0:
@@ -145,6 +216,10 @@ class RegistrationSettings:
         if self.symmetric:
             arguments += ["--symmetric"]
         return arguments
+
+    def changed(self, values):
+        """The same with some settings replaced; ``values`` as fromDictionary takes them."""
+        return self.fromDictionary(self.toDictionary() | values)
 
     def toDictionary(self):
         return {key: value.value if isinstance(value, Enum) else value for key, value in asdict(self).items()}
@@ -159,9 +234,20 @@ class RegistrationSettings:
         known = {}
         for entry in fields(cls):
             if entry.name in values:
-                default = entry.default
-                known[entry.name] = type(default)(values[entry.name])
+                known[entry.name] = _understood(entry.name, type(entry.default), values[entry.name])
         return cls(**known)
+
+
+def _understood(name, kind, value):
+    """A stored or typed value as ``kind``; an enumeration that does not know it names what it knows."""
+    try:
+        return kind(value)
+    except ValueError as error:
+        if not issubclass(kind, Enum):
+            raise
+        known = ", ".join(member.value for member in kind if member.value)
+        sentence = _("'{value}' is not known as {name}; choose one of: {known}.")
+        raise ValueError(sentence.format(name=name, value=value, known=known)) from error
 
 
 # --- built-in presets -----------------------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ CONTROLS = {
     "quality": ("qualityComboBox", "currentText", "Best", "BEST"),
     "device": ("deviceComboBox", "currentText", "CPU", "CPU"),
     "affine": ("affineComboBox", "currentText", "Body shape", "MOMENTS"),
+    "features": ("featuresComboBox", "currentText", "SAM + MIND (CT)", "SAM_MIND"),
     "refinement": ("refinementComboBox", "currentText", "None", "NONE"),
     "threads": ("threadsSpinBox", "value", 3, 3),
     "maximumMemoryGib": ("memorySpinBox", "value", 2.5, 2.5),
@@ -69,6 +70,26 @@ CONTROLS = {
     "wantInverse": ("inverseCheckBox", "checked", True, True),
     "wantTable": ("tableCheckBox", "checked", False, False),
 }
+
+
+def test_every_choice_of_features_and_refinement_says_when_to_take_it(widget):
+    from PySide6 import QtCore
+    from SAMConvexRegistrationLib import presets
+
+    def check():
+        for combo, kind in (("featuresComboBox", presets.Features), ("refinementComboBox", presets.Refinement)):
+            combo = getattr(widget.ui, combo)
+            shown = [
+                (combo.itemText(row), combo.itemData(row, QtCore.Qt.ItemDataRole.ToolTipRole))
+                for row in range(combo.count)
+            ]
+            assert shown == [(member.label(), member.explanation()) for member in kind]
+            assert all(tip.endswith(".") and tip.count(". ") == 0 for _label, tip in shown)
+
+    check()
+    # Connecting another parameter set fills the lists anew.
+    widget.ui.parameterSetSelector.setCurrentNode(widget.ui.parameterSetSelector.addNode())
+    check()
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -90,6 +111,7 @@ def test_parameters_are_saved_and_loaded_with_the_scene(widget, pair, scene, tmp
 
     widget.ui.strengthComboBox.setCurrentText("Stiff (smoothest)")
     widget.ui.threadsSpinBox.value = 3
+    widget.ui.featuresComboBox.setCurrentText("MIND (any modality)")
     widget.ui.jacobianCheckBox.checked = True
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     scene.Clear(0)
@@ -107,6 +129,7 @@ def test_parameters_are_saved_and_loaded_with_the_scene(widget, pair, scene, tmp
     assert widget.ui.fixedSelector.currentNode().GetName() == "Fixed"
     assert widget.ui.strengthComboBox.currentText == "Stiff (smoothest)"
     assert widget.ui.threadsSpinBox.value == 3 and widget.ui.jacobianCheckBox.checked
+    assert widget.ui.featuresComboBox.currentText == "MIND (any modality)"
     assert widget.ui.applyButton.enabled
 
 
@@ -142,16 +165,19 @@ def test_a_preset_is_chosen_saved_and_deleted(widget, answers, tmp_path, monkeyp
     assert widget.parameters().preset == "mr-ct"
     assert "MR and a CT" in widget.ui.presetDescriptionLabel.text
     widget.ui.strengthComboBox.setCurrentText("Flexible (follows detail)")
+    widget.ui.featuresComboBox.setCurrentText("DNS (MR and CT, learned)")
     answers.expect("QInputDialog.getText", "Legs")
     widget.presetMenu.saveForUserAction.trigger()
     answers.expect("QInputDialog.getText", "Study 7")
     widget.presetMenu.saveInSceneAction.trigger()
     choose_preset(widget, "MR, brain")
     assert widget.ui.strengthComboBox.currentText == "Normal"
+    assert widget.ui.featuresComboBox.currentText == "As the preset says"
     for name in ("Legs (mine)", "Study 7 (in the scene)"):
         choose_preset(widget, name)
         assert widget.parameters().preset == "mr-ct"
         assert widget.ui.strengthComboBox.currentText == "Flexible (follows detail)"
+        assert widget.ui.featuresComboBox.currentText == "DNS (MR and CT, learned)"
         choose_preset(widget, "MR, brain")
     choose_preset(widget, "Legs (mine)")
     widget.presetMenu.deleteAction.trigger()

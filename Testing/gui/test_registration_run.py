@@ -146,12 +146,22 @@ def test_settings_reach_the_engine(widget, pair):
     ui.strengthComboBox.setCurrentText("Stiff (smoothest)")
     ui.protectionComboBox.setCurrentText("Volume only")
     ui.symmetricCheckBox.checked = True
+    ui.featuresComboBox.setCurrentText("SAM + MIND (CT)")
+    ui.refinementComboBox.setCurrentText("Adam (gradient descent)")
     ui.deviceComboBox.setCurrentText("CPU")
     ui.threadsSpinBox.value = 2
     ui.applyButton.click()
     finish(widget)
     arguments = " ".join(outputs.reportOf(widget.parameters().outputTransform)["arguments"])
-    for words in ("--preset ct-follow-up", "--strength stiff", "--protect-mode volume", "--symmetric", "--device cpu"):
+    for words in (
+        "--preset ct-follow-up",
+        "--strength stiff",
+        "--protect-mode volume",
+        "--symmetric",
+        "--features sam+mind",
+        "--refine adam",
+        "--device cpu",
+    ):
         assert words in arguments
 
 
@@ -232,6 +242,17 @@ def test_the_user_interface_stays_alive_during_a_run(widget, pair):
 def test_the_forecast_is_shown_before_the_run(widget, pair):
     wait_until(lambda: widget.ui.forecastLabel.text != "", 120)
     assert "75 s" in widget.ui.forecastLabel.text and "2.5 GiB" in widget.ui.forecastLabel.text
+
+
+def test_the_forecast_says_that_it_is_the_presets(widget, pair):
+    label = widget.ui.forecastLabel
+    wait_until(lambda: label.text != "", 120)
+    plain = label.text
+    for combo, index in ((widget.ui.featuresComboBox, 2), (widget.ui.refinementComboBox, 1)):
+        combo.setCurrentIndex(index)
+        assert label.text.startswith(plain) and "preset's own" in label.text
+        combo.setCurrentIndex(0)
+        assert label.text == plain
 
 
 def test_the_numbers_behind_a_strength_are_shown_beside_it(widget, pair):

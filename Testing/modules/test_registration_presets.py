@@ -62,6 +62,27 @@ def test_every_choice_is_one_the_engine_accepts(presets):
                         parser.parse_args(["f", "m", "-o", "out", *settings.engineArguments()])
 
 
+def test_every_choice_of_features_is_one_the_engine_knows(presets):
+    import torch
+    from samconvex.geometry import Grid
+    from samconvex.progress import null_progress
+    from samconvex.pyramid import Scene
+    from samconvex.registration import _Extractors
+    from samconvex.transforms import Transform
+    from samconvex.volume import Volume
+
+    # A body in air, as every network expects it.
+    voxels = torch.full((1, 1, 24, 24, 24), -1000.0)
+    voxels[..., 4:20, 4:20, 4:20] = 40.0
+    body = Volume(voxels, Grid((24, 24, 24), (8.0, 8.0, 8.0)))
+    scene = Scene(body, body, Transform(), body.grid.corners())
+    extractors = _Extractors(scene, body, body, None, 6.0, torch.device("cpu"), null_progress)
+    chosen = [word for features in presets.Features if features.value for word in features.value.split("+")]
+    assert set(chosen) >= {"mind", "dns", "featcnn", "sam"}
+    for word in set(chosen):
+        assert extractors(word) is not None
+
+
 def test_strength_and_quality_change_the_engines_settings():
     from samconvex.choices import adjusted
     from samconvex.presets import PRESETS
@@ -96,6 +117,26 @@ def test_a_preset_in_the_scene_travels_with_its_file(presets, custom, tmp_path):
     assert presets.scenePresets(slicer.mrmlScene) == {"Study A": custom}
     presets.deleteScenePreset("Study A", slicer.mrmlScene)
     assert presets.scenePresets(slicer.mrmlScene) == {}
+
+
+def test_what_was_saved_before_features_could_be_chosen_compares_what_its_preset_does(
+    presets, custom, load_scripted_module, repository, tmp_path
+):
+    earlier = custom.toDictionary()
+    del earlier["features"]
+    node = presets.saveScenePreset("Earlier", custom, slicer.mrmlScene)
+    node.SetText(json.dumps(earlier))
+    (tmp_path / "earlier.json").write_text(json.dumps({"name": "Earlier", "settings": earlier}))
+    assert presets.scenePresets(slicer.mrmlScene) == presets.userPresets(tmp_path) == {"Earlier": custom}
+    assert "--features" not in custom.engineArguments()
+
+    load_scripted_module(repository / "SAMConvexRegistration" / "SAMConvexRegistration.py", enter=False)
+    from SAMConvexRegistration import SAMConvexRegistrationParameterNode
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "Earlier")
+    node.SetParameter("strength", "STIFF")
+    parameters = SAMConvexRegistrationParameterNode(node)
+    assert parameters.settings() == presets.RegistrationSettings(strength=presets.Strength.STIFF)
 
 
 def test_strengths_saved_by_their_earlier_names_are_understood(presets):
@@ -169,6 +210,35 @@ def test_volumes_of_the_scene_are_registered_to_one_fixed_volume(logic, presets)
         assert slicer.util.getNode(name) is not None
 
 
+def test_the_chosen_features_reach_the_engine_for_every_pair_of_a_batch(logic, presets, tmp_path):
+    from SAMConvexRegistrationLib import batch
+
+    settings = presets.RegistrationSettings(features=presets.Features.DNS)
+    array = build.smooth_array()
+    fixed, moving = (build.volume(name, array, build.oblique()) for name in ("Fixed", "Moving"))
+    write_image(tmp_path / "a.nii.gz")
+    files = [("file", tmp_path / "a.nii.gz", tmp_path / "a.nii.gz")]
+    items = [*logic.sceneBatchItems(fixed, [moving], settings), *logic.fileBatchItems(files, tmp_path, settings)]
+    for item in batch.BatchRun(items).wait():
+        assert "--features dns" in " ".join(item.report["arguments"]), item.name
+
+
+def test_features_that_the_images_do_not_have_are_told_in_the_batch(logic, presets):
+    from SAMConvexRegistrationLib import batch
+
+    # The engine itself judges them.
+    del logic.engineCommand
+    fixed, moving = (build.volume(name, build.smooth_array(), build.oblique()) for name in ("T1", "T2"))
+    items = []
+    for features in (presets.Features.SAM, presets.Features.SAM_MIND):
+        settings = presets.RegistrationSettings("fast-preview", affine=presets.Affine.NONE, features=features)
+        items += logic.sceneBatchItems(fixed, [moving], settings)
+    alone, withMind = batch.BatchRun(items).wait()
+    assert alone.state.value == "failed" and withMind.state.value == "done"
+    assert alone.message == "The features sam need CT in Hounsfield units, not 'T1'; use mind."
+    assert withMind.message == "Features of CT were not compared ('T1' is no CT in Hounsfield units)."
+
+
 def test_cancelling_a_batch_leaves_out_the_rest(logic, presets, tmp_path):
     from SAMConvexRegistrationLib import batch
 
@@ -227,6 +297,21 @@ def test_the_console_function_waits_and_gives_the_result(logic):
     assert result.outputs.markups.GetNumberOfControlPoints() == 1
     assert result.report["preset"] == "ct-inter-patient"
     assert ("convex", 0.5, "") in seen
+
+
+def test_the_console_function_takes_single_settings(logic, presets):
+    fixed, moving = (build.volume(name, build.smooth_array(), build.oblique()) for name in ("Fixed", "Moving"))
+    result = logic.registerVolumes(fixed, moving, preset="mr-ct", features="sam+mind", refinement="adam", threads=2)
+    arguments = " ".join(result.report["arguments"])
+    for words in ("--preset mr-ct", "--features sam+mind", "--refine adam", "--threads 2"):
+        assert words in arguments
+    settings = presets.RegistrationSettings(preset="ct-follow-up", seed=3)
+    result = logic.registerVolumes(fixed, moving, settings=settings, features=presets.Features.MIND)
+    arguments = " ".join(result.report["arguments"])
+    for words in ("--preset ct-follow-up", "--seed 3", "--features mind"):
+        assert words in arguments
+    with pytest.raises(ValueError, match="'edges' is not known as features; choose one of: mind, dns, "):
+        logic.registerVolumes(fixed, moving, features="edges")
 
 
 def test_the_console_function_cancels_when_the_callback_says_so(logic):
