@@ -90,7 +90,7 @@ class Refinement(Enum):
             Refinement.PRESET: _("As the preset says"),
             Refinement.NONE: _("None"),
             Refinement.ADAM: _("Adam (gradient descent)"),
-            Refinement.DIFFUSION: _("Diffusion (Gauss-Newton, smooth)"),
+            Refinement.DIFFUSION: _("Diffusion (Gauss-Newton)"),
         }[self]
 
     def explanation(self):
@@ -125,9 +125,9 @@ class Features(Enum):
             Features.MIND: _("MIND (any modality)"),
             Features.DNS: _("DNS (MR and CT, learned)"),
             Features.FEATCNN: _("FeatCNN (MR, learned)"),
-            Features.MIND_HU: _("MIND + Hounsfield units (CT)"),
+            Features.MIND_HU: _("MIND + Hounsfield (CT)"),
             Features.SAM_MIND: _("SAM + MIND (CT)"),
-            Features.SAM_MIND_ORGANS: _("SAM + MIND + organs (CT of head and neck)"),
+            Features.SAM_MIND_ORGANS: _("SAM + MIND + organs (CT)"),
             Features.SAM: _("SAM alone (CT)"),
         }[self]
 
