@@ -8,6 +8,7 @@ import numpy as np
 
 from .diffusion import DiffusionSettings
 from .errors import InputError
+from .features.dns import map_voxels
 from .geometry import Grid
 from .pyramid import Level, affordable
 from .refine import AdamSettings
@@ -191,7 +192,12 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
         voxels_2mm = [float(np.prod(grid.extent)) / 8.0 for grid in (fixed, moving)]
         embedding = max(voxels_2mm) * 90 + min(voxels_2mm) * 40
         embedding_seconds = 1.0 + sum(voxels_2mm) * 0.2e-6
-    peak = 0.8e9 + 4 * native + working + max([*levels, refinement, embedding, float(output)])
+    described = 0.0
+    if any("dns" in level.features for level in pyramid):
+        described = 2 * map_voxels(volume_mm3, pyramid[-1].spacing)
+    # The maps of both images, and what making one takes.
+    kept = described * 4 * _CHANNELS_READ["dns"] + (4e8 if described else 0.0)
+    peak = 0.8e9 + 4 * native + working + kept + max([*levels, refinement, embedding, float(output)])
     work = sum(
         (2 * level.radius + 1) ** 3 * volume_mm3 / level.spacing**3 * (2 if level.consistent else 1)
         for level in pyramid
@@ -203,13 +209,13 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
     elif settings.refine == "diffusion":
         refinement_work = settings.diffusion.iterations * 20 * volume_mm3 / settings.diffusion.spacing**3
     convex = work * 3.2e-8 * (2 if settings.symmetric else 1)
-    seconds = 1.5 + embedding_seconds + native * 8e-8 + convex + refinement_work * 2e-7
+    seconds = 1.5 + embedding_seconds + described * 2.5e-6 + native * 8e-8 + convex + refinement_work * 2e-7
     return Forecast(seconds, peak / 2**30)
 
 
 # Channels of the descriptors; those read where points come to lie never exist on a finer grid than the level's.
-_CHANNELS = {"mind": 12, "hu": 3, "dns": 24, "featcnn": 12}
-_CHANNELS_READ = {"sam": 32, "sam-fine": 32, "sam-coarse": 32, "semantic": 7}
+_CHANNELS = {"mind": 12, "hu": 3, "featcnn": 12}
+_CHANNELS_READ = {"sam": 32, "sam-fine": 32, "sam-coarse": 32, "semantic": 7, "dns": 24}
 
 
 def _level_bytes(level: Level, volume_mm3: float) -> float:

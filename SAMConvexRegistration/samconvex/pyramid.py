@@ -66,7 +66,7 @@ class Scene:
         fixed: fixed image, intensities normalized to [0, 1], float.
         moving: moving image likewise, on its own grid, averaged to about the working spacing.
         initial: maps fixed points to moving points before any deformation.
-        box: (8, 3) corners in LPS mm of the region to register.
+        box: (2, 3) opposite corners in LPS mm of the region to register.
         fixed_mask, moving_mask: where data counts (nonzero), on any grid.
         strict: nothing may be matched to where the moving image has no data, whatever a level says.
     """

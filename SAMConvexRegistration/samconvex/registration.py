@@ -18,7 +18,7 @@ from .diffusion import descend
 from .embedding_cache import embed_cached
 from .errors import InputError, ResourceError
 from .features import FeatureExtractor, PairFeatures
-from .features.dns import DnsExtractor
+from .features.dns import DnsExtractor, DnsPair
 from .features.featcnn import FeatCnnExtractor
 from .features.hounsfield import Hounsfield
 from .features.mind import Mind
@@ -226,7 +226,7 @@ def register(
         found = []
         for number, (way, works) in enumerate(ways):
             share = _share_of(progress, number, len(ways))
-            extractor = _Extractors(*works, weights, device, share)
+            extractor = _Extractors(way, *works, weights, settings.levels[-1].spacing, device, share)
             with clock("convex"):
                 field = run_pyramid(
                     way, extractor, settings.levels, coupling=settings.coupling, box_passes=settings.box_passes,
@@ -583,12 +583,19 @@ def _not_for(model: SamModel | None, fixed: Volume, moving: Volume) -> Volume | 
 
 
 class _Extractors:
-    """Descriptors of a pair by name, made on first use."""
+    """Descriptors of a pair by name, made on first use.
+
+    Args:
+        scene: the images normalized, for networks of any modality.
+        fixed, moving: the same in their own units.
+        finest: spacing of the finest level, mm.
+    """
 
     def __init__(
-        self, fixed: Volume, moving: Volume, weights: str | os.PathLike | None, device: torch.device, progress: Progress
+        self, scene: Scene, fixed: Volume, moving: Volume, weights: str | os.PathLike | None, finest: float,
+        device: torch.device, progress: Progress,
     ) -> None:
-        self._images, self._weights = (fixed, moving), weights
+        self._scene, self._images, self._weights, self._finest = scene, (fixed, moving), weights, finest
         self._device, self._progress = device, progress
         self._made: dict[str, FeatureExtractor | PairFeatures] = {}
 
@@ -619,7 +626,9 @@ class _Extractors:
         if name == "featcnn":
             return FeatCnnExtractor(load_network(FeatCNN, weights_for("featcnn", weights)), device)
         if name == "dns":
-            return DnsExtractor(load_network(MASRNet, weights_for("masr", weights)), device)
+            network = load_network(MASRNet, weights_for("masr", weights))
+            extractor, scene = DnsExtractor(network, device, stage(progress, "dns")), self._scene
+            return DnsPair(extractor, scene.fixed, scene.moving, scene.initial, scene.box, self._finest)
         raise InputError(
             f"There is no feature {name!r}; choose mind, hu, dns, featcnn, sam, sam-fine, sam-coarse, semantic or a "
             "sum such as sam+mind."

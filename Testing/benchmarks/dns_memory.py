@@ -27,16 +27,15 @@ LIMIT_GIB = 2.0
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, nargs=3, default=(192, 160, 192), metavar=("X", "Y", "Z"))
-    parser.add_argument("--pool", type=int, default=1, help="average over blocks of so many voxels along an axis")
     parser.add_argument("--output", type=Path, metavar="FILE.json")
     chosen = parser.parse_args()
     grid = Grid(tuple(chosen.size), (2.0, 2.0, 2.0))
     volume = Volume(torch.rand(1, 1, *grid.shape), grid)
     before = peak_memory_mib()
     begin, processor = time.perf_counter(), time.process_time()
-    described = DnsExtractor(MASRNet().eval()).pooled(volume, chosen.pool)
+    described = DnsExtractor(MASRNet().eval())(volume)
     figures = {
-        "size": list(chosen.size), "pool": chosen.pool, "shape": list(described.tensor.shape),
+        "size": list(chosen.size), "shape": list(described.tensor.shape),
         "seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - processor,
         "threads": torch.get_num_threads(), "before_mib": before, "peak_memory_mib": peak_memory_mib(),
     }  # fmt: skip

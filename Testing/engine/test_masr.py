@@ -1,18 +1,20 @@
-"""DNS does not see contrast, its slabs have no seams, and nothing grows to C_h x 24 maps."""
+"""DNS does not see contrast, its slabs have no seams, and a pair is described once along the same axes."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from samconvex.errors import InputError
 from samconvex.features import dns
-from samconvex.features.dns import DnsExtractor
+from samconvex.features.dns import DnsExtractor, DnsPair
 from samconvex.geometry import Grid
 from samconvex.networks import masr
 from samconvex.networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, LAYOUTS, PAIRS, MASRNet, _BlurPool, gaussian
 from samconvex.phantom import make_phantom
 from samconvex.training.loop import save_checkpoint
-from samconvex.volume import Volume, normalized_intensity
+from samconvex.transforms import AffineTransform, Transform
+from samconvex.volume import Volume, normalized_intensity, resample
 from samconvex.weights import load_network
 
 
@@ -83,11 +85,59 @@ def test_slabs_leave_no_seams(monkeypatch):
     for module in (dns, masr):
         monkeypatch.setattr(module, "SLAB_VOXELS", 4 * 90)
     torch.testing.assert_close(extractor(volume).tensor, whole, atol=1e-5, rtol=1e-4)
-    even = Volume(volume.tensor[..., :8, :], Grid((10, 8, 26), (2.0, 2.0, 2.0)))
-    pooled = extractor.pooled(even, 2)
-    expected = torch.nn.functional.avg_pool3d(extractor(even).tensor, 2)
-    torch.testing.assert_close(pooled.tensor, expected, atol=1e-5, rtol=1e-4)
-    assert pooled.grid == even.grid.strided(2)
+
+
+def turned(degrees: float, about: np.ndarray) -> Transform:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return Transform((AffineTransform.about(about, np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]), np.zeros(3)),))
+
+
+@pytest.fixture(scope="module")
+def head() -> Volume:
+    ct = make_phantom(2, 4.0, couch=False).ct
+    return ct.with_tensor(normalized_intensity(ct))
+
+
+def test_a_pair_is_read_in_each_images_own_frame_and_along_the_same_axes(head, monkeypatch):
+    box = np.stack([head.grid.corners().min(0) + 40, head.grid.corners().max(0) - 40])
+    initial = turned(25, head.grid.center)
+    # What lies at x in the fixed image lies at initial(x) in the moving one.
+    moving = initial.inverse().warp_volume(head, head.grid, background=0.0)
+    grid = Grid.covering(box, 12.0)
+    points = grid.voxel_centers(reference=grid.center)
+    body = resample(head, grid).tensor > 0.2
+
+    def alike(moving_points: torch.Tensor, reference: np.ndarray) -> float:
+        pair = DnsPair(DnsExtractor(load_network(MASRNet, None)), head, moving, initial, box, 6.0)
+        assert pair.spacing_mm == pytest.approx(4.0)
+        product = pair.at("fixed", points, grid.center) * pair.at("moving", moving_points, reference)
+        return float(product.sum(1, keepdim=True)[body].mean())
+
+    there = initial.map_relative(points, grid.center)
+    found, elsewhere = alike(*there), alike(points, grid.center)
+    monkeypatch.setattr(dns, "turn", lambda *_: np.eye(3))
+    assert found > 0.8 and found > alike(*there) + 0.1 and found > elsewhere + 0.3
+
+
+def test_the_turn_of_a_start_is_found_whatever_else_it_does():
+    corners = Grid((10, 12, 14), (3.0, 3.0, 3.0)).corners()
+    rotation = turned(25, np.zeros(3))
+    stretched = AffineTransform(np.diag([1.1, 0.9, 1.05]), np.array([5.0, -3.0, 2.0]))
+    both = Transform((*rotation.parts, stretched))
+    np.testing.assert_allclose(dns.turn(rotation, corners), rotation.map_points(np.eye(3)).T, atol=1e-9)
+    cosine = (np.trace(dns.turn(both, corners).T @ dns.turn(rotation, corners)) - 1) / 2
+    assert cosine > np.cos(np.radians(8))
+    mirrored = Transform((AffineTransform(np.diag([-1.0, 1.0, 1.0]), np.zeros(3)),))
+    np.testing.assert_array_equal(dns.turn(mirrored, corners), np.eye(3))
+
+
+def test_a_large_region_is_described_more_coarsely(head, monkeypatch):
+    monkeypatch.setattr(dns, "_VOXELS", 3000)
+    box = np.stack([head.grid.corners().min(0), head.grid.corners().max(0)])
+    pair = DnsPair(DnsExtractor(network()), head, head, Transform(), box, 6.0)
+    count = np.prod(box[1] - box[0]) / pair.spacing_mm**3
+    assert pair.spacing_mm > 4.0 and count == pytest.approx(3000, rel=0.01)
+    assert dns.map_voxels(1e9, 6.0) == 3000 and dns.map_voxels(64_000.0, 6.0) == 1000
 
 
 def test_weights_survive_saving_and_foreign_files_are_refused(tmp_path):

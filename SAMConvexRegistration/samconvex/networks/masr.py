@@ -31,8 +31,8 @@ SLOPE = 0.2
 SIGMA, GAUSS_RADIUS = 1.0, 2
 # Added to the noise estimate: differences far below it are noise everywhere.
 FLOOR = 1e-5
-# What is wide at full resolution is made in slabs, whose 24 maps and convolutions stay within about 200 MB.
-SLAB_VOXELS = 500_000
+# What is wide at full resolution is made in slabs, whose 24 maps and convolutions stay within about 400 MB.
+SLAB_VOXELS = 750_000
 # Voxels around a slab that its descriptors depend on: layout, two convolutions, Gaussian.
 HALO = max(LAYOUTS) + 2 + GAUSS_RADIUS
 
@@ -189,7 +189,8 @@ class MASRNet(nn.Module):
 
         May run under autocast, the maps may not: neighbors differ by less than bfloat16 resolves.
         """
-        values = self.head(maps if self.squeeze is None else self.similarities(maps)).float()
+        values = maps if self.squeeze is None else self.similarities(maps)
+        values = self.head(values.contiguous(memory_format=torch.channels_last_3d)).float().contiguous()
         if self.smoothed:
             values = gaussian(values)
         return F.normalize(values, dim=1)
@@ -212,16 +213,16 @@ def _slabs(values: Tensor, halo: int, factor: int = 1) -> list[tuple[int, int, i
 
 def gaussian(values: Tensor) -> Tensor:
     """Each channel of (B, C, D, H, W) smoothed by a Gaussian of one voxel, edges repeated."""
-    steps = torch.arange(-GAUSS_RADIUS, GAUSS_RADIUS + 1, device=values.device, dtype=values.dtype)
-    bell = torch.exp(-0.5 * (steps / SIGMA).square())
-    kernel = (bell / bell.sum()).tolist()
-    for axis in (2, 3, 4):
-        edge = [0] * 6
-        edge[2 * (4 - axis)] = edge[2 * (4 - axis) + 1] = GAUSS_RADIUS
-        wide = F.pad(values, edge, mode="replicate")
-        count = values.shape[axis]
-        result = wide.narrow(axis, 0, count) * kernel[0]
-        for k in range(1, len(kernel)):
-            result = result + wide.narrow(axis, k, count) * kernel[k]
-        values = result
-    return values
+    along_z, along_y, along_x = (_smoothing(n, values) for n in values.shape[2:])
+    with torch.autocast(values.device.type, enabled=False):
+        smoothed = along_y @ (values @ along_x.T)
+        return (along_z @ smoothed.flatten(3)).view(values.shape)
+
+
+def _smoothing(count: int, like: Tensor) -> Tensor:
+    """(count, count) matrix of the Gaussian along an axis; its product is faster than a sum of shifted maps."""
+    steps = torch.arange(-GAUSS_RADIUS, GAUSS_RADIUS + 1, device=like.device)
+    bell = torch.exp(-0.5 * (steps / SIGMA).square()).to(like)
+    places = torch.arange(count, device=like.device)[:, None]
+    matrix = torch.zeros(count, count, device=like.device, dtype=like.dtype)
+    return matrix.scatter_add_(1, (places + steps).clamp(0, count - 1), (bell / bell.sum()).expand(count, -1))
