@@ -627,7 +627,7 @@ class _Extractors:
             return FeatCnnExtractor(load_network(FeatCNN, weights_for("featcnn", weights)), device)
         if name == "dns":
             network = load_network(MASRNet, weights_for("masr", weights))
-            extractor, scene = DnsExtractor(network, device, stage(progress, "dns")), self._scene
+            extractor, scene = DnsExtractor(network, device, stage(progress, "embedding")), self._scene
             return DnsPair(extractor, scene.fixed, scene.moving, scene.initial, scene.box, self._finest)
         raise InputError(
             f"There is no feature {name!r}; choose mind, hu, dns, featcnn, sam, sam-fine, sam-coarse, semantic or a "

@@ -75,7 +75,7 @@ def organ_probabilities(
 def _computed(
     volume: Volume, model: SemanticModel, device: torch.device, mask: Volume | None, progress: Progress | None
 ) -> FeatureMap:
-    report = stage(progress, "organs")
+    report = stage(progress, "embedding")
     report(0.0)
     grid, _, near = body_grid(volume, mask if mask is not None else body_mask(volume), model)
     report(0.2)
