@@ -48,20 +48,24 @@ def coupled_convex(
     length = candidates.square().sum(1)
     tie = 1e-6 * length / length.max().clamp(min=1e-6)
     u = torch.zeros(3, *correlation.shape, device=steps.device)
-    trust = torch.ones(1, 1, *correlation.shape, device=steps.device) if weight is None else weight.clamp(min=1e-3)
+    trust = torch.ones(1, 1, *correlation.shape, device=steps.device) if weight is None else weight.float()
+    known = trust > 0
     passes = (0.0, *COUPLINGS)
-    known = trust > 1e-3
     for number, strength in enumerate(passes):
         c = strength * coupling_per_mm2
         # |d - u|^2 without its constant |u|^2 is one matrix product with (u, 1).
         penalty = torch.cat([-2 * c * candidates, (c * length + tie)[:, None]], 1).T
-        v = u.flatten(1).clone()
+        v = torch.zeros(3, known.numel(), device=steps.device)
+        u = u.flatten(1)
         for fraction, voxels, costs in correlation:
-            near = F.pad(v[:, voxels].T, (0, 1), value=1.0)
+            near = F.pad(u[:, voxels].T, (0, 1), value=1.0)
             best = torch.mm(near, penalty).add_(costs).min(1).indices  # several times faster than argmin
             v[:, voxels] = candidates[best].T
             if report is not None:
                 report((number + fraction) / len(passes))
-        v = continued(v.view(1, 3, *correlation.shape), known)
-        u = (smooth(v * trust, box_passes) / smooth(trust, box_passes) if number == 0 else smooth(v, box_passes))[0]
-    return u[None]
+        v = v.view(1, 3, *correlation.shape)
+        if number < len(passes) - 1:
+            # Only what counts is asked again; without a prior, clear costs count more than doubtful ones.
+            shared = smooth(trust if number == 0 else known.float(), box_passes).clamp(min=1e-6)
+            u = (smooth(v * trust if number == 0 else v, box_passes) / shared)[0]
+    return smooth(continued(v, known), box_passes)

@@ -91,8 +91,8 @@ class LocalCorrelation:
         rows = self._tiled(F.pad(index, pad, value=-1))[self._tiles, :, 0]
         self._voxels = rows.masked_fill(weights[..., 0] <= 0, -1)
         row_bytes = self._fixed.element_size() * self.count * _TILE_VOXELS
-        # Buffers below 32 MB come from memory that the allocator reuses; larger ones are mapped and cleared every time.
-        self._batch = max(1, min((6 << 20) // (self.count * _TILE_VOXELS), memory_budget // (8 * row_bytes)))
+        # What a batch of costs goes through stays in the caches.
+        self._batch = max(1, min((1 << 19) // (self.count * _TILE_VOXELS), memory_budget // (8 * row_bytes)))
         index = self._band_index().to(fixed.device)
         # Written out: gathering would copy an expanded index every time.
         self._band = index.expand(min(self._batch, len(self._tiles)), -1, -1).contiguous()

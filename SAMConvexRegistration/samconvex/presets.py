@@ -69,7 +69,7 @@ PRESETS: dict[str, Settings] = {
             affine="sam",
             levels=(
                 Level(12.0, 3, 2, _ANATOMY, (1.0, 1.0, 2.0), _UNSEEN, coupling=0.5, consistent=True),
-                Level(6.0, 2, 2, _ANATOMY, (1.0, 1.0, 2.0), _UNSEEN, coupling=0.7, consistent=True),
+                Level(6.0, 2, 2, _ANATOMY, (1.0, 1.0, 2.0), _UNSEEN, coupling=0.7),
                 Level(2.5, 2, 1, _DETAIL, (1.0, 2.0, 4.0), _UNSEEN, coarsest=3.0, coupling=0.2),
                 Level(2.2, 1, 1, _DETAIL, (1.0, 2.0, 4.0), _UNSEEN, coarsest=3.0, coupling=0.2),
             ),
@@ -125,6 +125,7 @@ PRESETS: dict[str, Settings] = {
             "A look in seconds: coarse levels only, no refinement.",
             levels=(Level(12.0, 3), Level(6.0, 2)),
             working_spacing=3.0,
+            field_spacing=6.0,
         ),
         Settings(
             "paper",
