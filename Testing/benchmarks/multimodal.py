@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,13 +31,15 @@ from samconvex.transforms import Transform
 from samconvex.volume import normalized_intensity
 from samconvex.weights import family_of, load_network
 
+from .multimodal_landscape import landscape_lines
 from .pairs import REPOSITORY, Case, Pair, _seen, data_folder
 from .peers import METHODS as PEERS
-from .publish import _footer, commands_of, folder_of, multimodal_lines, remember_command
+from .publish import PICTURES, commands_of, folder_of, footer, groups, multimodal_lines, remember_command
 from .registration import TIMES, command_of, create_peers_environment, describe_machine, run_all, run_process
 from .tables import summarize, time_ratios
 
 PAGE = Path(__file__).resolve().parent / "RESULTS-multimodal.md"
+PICTURE = "benchmark-multimodal-landscape.png"
 FEATURES, REFINEMENTS = ("mind", "dns", "featcnn"), ("none", "adam", "diffusion")
 FEATURE_OF = {"masr": "dns", "featcnn": "featcnn"}
 OWN = tuple(f"{feature}-{refinement}" for feature in FEATURES for refinement in REFINEMENTS)
@@ -49,6 +52,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "untrained dns, unsmoothed": {"smoothed": False},
     "dns of the image": {"learned": False},
 }
+# And the trained network without its Gaussian.
+UNSMOOTHED = "unsmoothed"
 BRAINS = "brain T1-T2"
 # Never trained on: see training/configs/masr.json and featcnn.json.
 MR_CT = tuple(f"sts{number:03d}" for number in range(1, 9))
@@ -108,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document = write_results(output)
     print("\n".join(multimodal_lines(document)))
     if chosen.publish:
-        PAGE.write_text(page(document))
+        publish_page(output, document)
     return int(any("failed" in record for record in records))
 
 
@@ -128,16 +133,43 @@ def write_results(output: Path) -> dict:
     return document
 
 
+def publish_page(output: Path, document: dict, target: Path = PAGE, pictures: Path = PICTURES) -> None:
+    """Write the results page, with the landscape that ``multimodal_landscape.py`` left in ``output`` if it did."""
+    text = page(document)
+    measured, picture = output / "landscape.json", output / "landscape.png"
+    if measured.is_file():
+        text += "\n" + "\n".join(landscape_lines(json.loads(measured.read_text()))) + "\n"
+        if picture.is_file():
+            pictures.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(picture, pictures / PICTURE)
+            text += f"\n![loss landscapes](../../Resources/Screenshots/{PICTURE})\n"
+    target.write_text(text)
+
+
 def page(document: dict) -> str:
-    """The results page of this suite."""
+    """The results page of this suite; variants of MASR-Net get a table of their own."""
+    records = document["records"]
+    variants = {f"{name}-none" for name in (*VARIANTS, UNSMOOTHED)}
+    ablated = {record["pair"] for record in records if record["method"] in variants}
+    compared = [record for record in records if record["pair"] in ablated
+                and record["method"] in {*variants, "start", "mind-none", "dns-none"}]
+    methods = {**document, "records": [record for record in records if record["method"] not in variants]}
     lines = [
         "# Results across modalities", "",
         "Written by `samconvex benchmark --suite multimodal --publish`; do not edit.", "",
         "Every method gets the same two images on one grid and starts from the same place: as they lie, brains of two",
         "people from our learning-free affine (row `start`). Truth: the known warp, or label maps.", "",
-        *multimodal_lines(document), *_footer(document),
+        *multimodal_lines(methods),
     ]  # fmt: skip
-    return "\n".join(lines).rstrip() + "\n"
+    if compared:
+        lines += [
+            "## What MASR-Net is made of", "",
+            "The convex levels alone: untrained feature maps compared directly, self-similarity (DNS) of untrained",
+            "maps, of one layout, without the Gaussian, of the image itself, and the trained network without and with",
+            "its Gaussian.",
+            "", *groups({**document, "records": compared}),
+        ]  # fmt: skip
+    return "\n".join([*lines, *footer(document)]).rstrip() + "\n"
 
 
 def masr_variants(folder: Path, trained: str | None = None) -> dict[str, Path]:
@@ -152,8 +184,8 @@ def masr_variants(folder: Path, trained: str | None = None) -> dict[str, Path]:
         torch.manual_seed(0)
         made[name] = MASRNet(**options)
     network = load_network(MASRNet, trained)
-    made["unsmoothed"] = MASRNet(**{**network.config, "smoothed": False})
-    made["unsmoothed"].load_state_dict(network.state_dict())
+    made[UNSMOOTHED] = MASRNet(**{**network.config, "smoothed": False})
+    made[UNSMOOTHED].load_state_dict(network.state_dict())
     files = {name: folder / f"{name}.pt" for name in made}
     for name, variant in made.items():
         save_checkpoint(files[name], variant, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, {})

@@ -67,6 +67,35 @@ def landscape(case: str, data: Path, angles: list[float], weights: str | None) -
     return {"case": case, "angles": angles, "losses": losses, "torch": torch.__version__}
 
 
+def landscape_lines(found: dict) -> list[str]:
+    """What a results page says of a landscape."""
+    angles = np.array(found["angles"])
+    lines = [
+        "## Loss landscapes under rotation", "",
+        f"Patient {found['case']}: the MR turned against its CT about each axis, the loss over the voxels that both",
+        f"bodies cover, every {angles[1] - angles[0]:g} degrees up to {angles.max():g}. `lowest at`: where the loss is",
+        "least (0 is right). `rises to`: how far from there it grows on both sides without a step back. `depth`: its",
+        "rise within 8 degrees as a share of its whole range.", "",
+        "| measure | axis | lowest at | rises to | depth |", "|---|---|---:|---:|---:|",
+    ]  # fmt: skip
+    for name in MEASURES:
+        for axis in AXES:
+            losses = np.array(found["losses"][name][axis])
+            lowest = int(losses.argmin())
+            reach = min(_rising(losses[lowest:]), _rising(losses[lowest::-1]))
+            near = np.abs(angles - angles[lowest]) <= 8.0
+            depth = (losses[near].max() - losses.min()) / max(float(np.ptp(losses)), 1e-12)
+            step = angles[1] - angles[0]
+            lines.append(f"| {name} | {axis} | {angles[lowest]:g} | {reach * step:g} | {depth:.2f} |")
+    return lines
+
+
+def _rising(losses: np.ndarray) -> int:
+    """How many steps in a row go up from the first."""
+    down = np.flatnonzero(np.diff(losses) <= 0)
+    return int(down[0]) if len(down) else len(losses) - 1
+
+
 def draw(source: Path, target: Path) -> None:
     """One panel per axis, a line per measure."""
     import matplotlib

@@ -41,7 +41,7 @@ def publish(output: Path, page: Path = PAGE, pictures: Path = PICTURES) -> bool:
         if not file.is_file():
             continue
         document = json.loads(file.read_text())
-        parts += [*lines_of(document), *_footer(document)]
+        parts += [*lines_of(document), *footer(document)]
         picture = folder / f"{suite}.png"
         if picture.is_file() and picture.stat().st_size <= LARGEST_PICTURE:
             name = f"benchmark-{suite}.png"
@@ -108,16 +108,17 @@ def registration_lines(document: dict) -> list[str]:
     return [
         "## Registration", "",
         *tables.explanation(document["records"]), "",
-        *_groups(document),
+        *groups(document),
     ]
 
 
 def multimodal_lines(document: dict) -> list[str]:
     """Means and the figure of merit of every pair."""
-    return ["## Across modalities", "", *_groups(document)]
+    return ["## Across modalities", "", *groups(document)]
 
 
-def _groups(document: dict) -> list[str]:
+def groups(document: dict) -> list[str]:
+    """A table of the methods and one of the pairs for each group of pairs."""
     records = document["records"]
     # Made anew from the records, so that an older document shows the same columns.
     summary, comparisons = tables.summarize(records), tables.compare(records)
@@ -130,7 +131,8 @@ def _groups(document: dict) -> list[str]:
     return lines + tables.failure_lines(records)
 
 
-def _footer(document: dict) -> list[str]:
+def footer(document: dict) -> list[str]:
+    """The machine, the versions and the commands that made a document."""
     versions = tables.versions_line(document.get("records", []))
     lines = [document["machine"], "", *([versions, ""] if versions else [])]
     if document.get("commands"):

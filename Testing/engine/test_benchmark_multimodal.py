@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import multimodal
-from benchmarks.multimodal_landscape import joint_entropy_loss
+from benchmarks.multimodal_landscape import AXES, MEASURES, joint_entropy_loss, landscape_lines
 from benchmarks.pairs import Pair
 from samconvex.geometry import Grid
 from samconvex.networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, MASRNet
@@ -68,3 +68,30 @@ def test_mutual_information_is_best_where_one_image_is_a_function_of_the_other()
     random = np.random.default_rng(0)
     first = random.uniform(size=4000)
     assert joint_entropy_loss(first, 1 - first**2) < joint_entropy_loss(first, random.uniform(size=4000)) - 0.2
+
+
+def test_a_landscape_is_told_by_its_lowest_place_and_how_far_it_rises(tmp_path):
+    angles = [-8.0, -4.0, 0.0, 4.0, 8.0, 12.0]
+    losses = {name: {axis: [3.0, 2.0, 1.0, 0.0, 1.0, 0.5] for axis in AXES} for name in MEASURES}
+    losses["NMI"]["yaw"] = [3.0, 2.0, 0.0, 1.0, 2.0, 4.0]
+    found = {"case": "one", "angles": angles, "losses": losses}
+    lines = landscape_lines(found)
+    assert "| MIND | pitch | 4 | 4 | 0.67 |" in lines
+    assert "| NMI | yaw | 0 | 8 | 0.75 |" in lines
+    (tmp_path / "landscape.json").write_text(json.dumps(found))
+    (tmp_path / "landscape.png").write_bytes(b"png")
+    document = {"machine": "here", "records": []}
+    multimodal.publish_page(tmp_path, document, tmp_path / "page.md", tmp_path / "pictures")
+    text = (tmp_path / "page.md").read_text()
+    assert "| NMI | yaw | 0 | 8 | 0.75 |" in text and multimodal.PICTURE in text
+    assert (tmp_path / "pictures" / multimodal.PICTURE).read_bytes() == b"png"
+
+
+def test_variants_of_the_network_have_a_table_of_their_own():
+    records = [
+        {"pair": "a", "group": "MR-CT", "method": method, "known_error_mm": {"mean": 4.0}}
+        for method in ("start", "mind-none", "dns-none", "ants", "untrained dns-none")
+    ]
+    above, _, below = multimodal.page({"machine": "here", "records": records}).partition("## What MASR-Net is made of")
+    assert "| ants |" in above and "untrained dns" not in above
+    assert "| untrained dns-none |" in below and "| dns-none |" in below and "| ants |" not in below
