@@ -13,46 +13,34 @@ import numpy as np
 import torch
 
 from . import __version__, metrics
+from .affine_stage import Pair, Run, align
 from .choices import adjusted
+from .descriptors import Extractors, describable
 from .diffusion import descend
-from .embedding_cache import embed_cached
 from .errors import InputError, ResourceError
-from .features import FeatureExtractor, PairFeatures
-from .features.dns import DnsExtractor, DnsPair
-from .features.featcnn import FeatCnnExtractor
-from .features.hounsfield import Hounsfield
-from .features.mind import Mind
-from .features.sam import SamPair, cpu_has_bfloat16, looks_like_ct
-from .features.semantic import SemanticPair, organ_probabilities
+from .features.sam import cpu_has_bfloat16
 from .field import DisplacementField, dilated
 from .folding import without_folds
 from .geometry import Grid
 from .memory import peak_memory_mib
 from .missing import missing_part
-from .networks.featcnn import FeatCNN
-from .networks.masr import MASRNet
 from .presets import Settings, get_settings, with_overrides
 from .progress import Progress, null_progress, stage
 from .protect import MODES, RESIDUAL_MM, protect
 from .pyramid import Extractor, Scene, View, described, run_pyramid
 from .refine import optimize
 from .report import build_report
-from .robust_affine import limited
-from .symmetric import disagreement_mm, inverse_consistent, mean_affine
+from .symmetric import inverse_consistent
 from .tiers import fitting
-from .transforms import AffineTransform, Transform
+from .transforms import Transform
 from .volume import Volume, average_to, body_mask, check_volume, normalized_intensity, resample
-from .weights import SamModel, family_of, load_network, load_sam, load_semantic, weights_for
+from .weights import family_of
 
 # Around the body: the skin's neighborhood tells where the body ends.
 _MARGIN_MM = 8.0
 _FADE_MM = 40.0
-# Beginnings of the names of features that only CT has.
-_OF_CT = ("sam", "semantic", "hu")
 # Below this share of the body seen in both images the user is warned.
 _LITTLE_OVERLAP_PERCENT = 50.0
-# Affine alignments of the two directions that end this near their start, at the corners of the image, are averaged.
-_AGREEING_MM = 60.0
 
 
 @dataclass(frozen=True)
@@ -174,16 +162,16 @@ def register(
         fixed_body = _mask_or_body(fixed_work, fixed_mask)
     with clock("affine"):
         (initial, affine_details), chosen = _or_on_cpu(
-            lambda device: _both_affines(
-                settings, fixed_work, moving_work, initial_transform or Transform(), fixed_mask, moving_mask, device,
-                seed, weights, progress, warnings,
+            lambda device: align(
+                Pair(fixed_work, moving_work, fixed_mask, moving_mask), initial_transform or Transform(),
+                Run(settings, device, seed, weights, progress, warnings),
             ),
             chosen,
             warnings,
         )
     _check_overlap(fixed, moving, initial, fixed_body)
 
-    settings = _describable(settings, fixed_work, moving_work, weights, warnings)
+    settings = describable(settings, fixed_work, moving_work, weights, warnings)
     moving_body = None
     regions: list[tuple[Volume | None, Volume | None]] = []
     if settings.levels:
@@ -226,7 +214,7 @@ def register(
         found = []
         for number, (way, works) in enumerate(ways):
             share = _share_of(progress, number, len(ways))
-            extractor = _Extractors(way, *works, weights, settings.levels[-1].spacing, device, share)
+            extractor = Extractors(way, *works, weights, settings.levels[-1].spacing, device, share)
             with clock("convex"):
                 field = run_pyramid(
                     way, extractor, settings.levels, coupling=settings.coupling, box_passes=settings.box_passes,
@@ -426,120 +414,6 @@ def _box(mask: Volume) -> np.ndarray:
     return np.stack([ends.min(0) - _MARGIN_MM, ends.max(0) + _MARGIN_MM])
 
 
-def _affine(
-    settings: Settings,
-    fixed: Volume,
-    moving: Volume,
-    initial: Transform,
-    fixed_mask: Volume | None,
-    moving_mask: Volume | None,
-    device: torch.device,
-    seed: int,
-    weights: str | os.PathLike | None,
-    progress: Progress,
-    warnings: list[str],
-) -> tuple[Transform, dict]:
-    """The linear part; with an initial transform, a correction that acts before it."""
-    if settings.affine not in ("none", "moments", "sam"):
-        raise InputError(f"There is no affine stage {settings.affine!r}; choose none, moments or sam.")
-    if settings.affine == "none":
-        return initial, {}
-    if initial.parts:
-        moving = initial.warp_volume(moving, fixed.grid.canonical(settings.working_spacing))
-        if moving_mask is not None:
-            moving_mask = initial.warp_labels(moving_mask, moving.grid)
-    progress("affine", 0.0)
-    start = None
-    if settings.affine == "sam":
-        start, details = _embedding_affine(fixed, moving, fixed_mask, moving_mask, device, weights, progress, warnings)
-        if start is not None and not settings.polish_affine:
-            matrix = limited(start.matrix, settings.affine_model)
-            center = fixed.grid.center
-            start = AffineTransform(matrix, start.map_points(center[None])[0] - matrix @ center)
-            return initial.after(Transform((start,))), {"method": "sam", **details}
-    from .affine import moments_affine
-
-    found = moments_affine(
-        fixed, moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=settings.affine_model, start=start,
-        device=str(device), seed=seed, progress=progress,
-    )
-    if start is not None:
-        return initial.after(Transform((found.transform,))), {"method": "sam, refined by the images", **details}
-    if found.confidence < 0.5:
-        reason = found.details.get("reason", "")
-        warnings.append(f"The affine alignment is uncertain (confidence {found.confidence:.2f}): {reason}")
-    return initial.after(Transform((found.transform,))), {
-        "method": "moments", "confidence": found.confidence, **found.details
-    }
-
-
-def _both_affines(
-    settings: Settings,
-    fixed: Volume,
-    moving: Volume,
-    initial: Transform,
-    fixed_mask: Volume | None,
-    moving_mask: Volume | None,
-    device: torch.device,
-    seed: int,
-    weights: str | os.PathLike | None,
-    progress: Progress,
-    warnings: list[str],
-) -> tuple[Transform, dict]:
-    """The linear part; in a symmetric registration the mean of both directions, or the surer one if they disagree."""
-    further = (device, seed, weights)
-    there, details = _affine(
-        settings, fixed, moving, initial, fixed_mask, moving_mask, *further, progress, warnings
-    )
-    # An initial transform prefers its own direction.
-    if not settings.symmetric or initial.parts or not there.parts:
-        return there, details
-    back, others = _affine(settings, moving, fixed, initial, moving_mask, fixed_mask, *further, progress, warnings)
-    first, second = there.parts[0], back.parts[0]
-    assert isinstance(first, AffineTransform) and isinstance(second, AffineTransform)
-    apart = disagreement_mm(first, second, fixed.grid.corners())
-    details = {**details, "there_and_back_mm": apart}
-    if apart <= _AGREEING_MM:
-        return Transform((mean_affine(first, second),)), details
-    warnings.append(f"The affine alignments of the two directions disagree ({apart:.0f} mm); the surer one was taken.")
-    if others.get("confidence", 0.0) > details.get("confidence", 0.0):
-        return Transform((second.inverse(),)), {**others, "there_and_back_mm": apart}
-    return there, details
-
-
-def _embedding_affine(
-    fixed: Volume,
-    moving: Volume,
-    fixed_mask: Volume | None,
-    moving_mask: Volume | None,
-    device: torch.device,
-    weights: str | os.PathLike | None,
-    progress: Progress,
-    warnings: list[str],
-) -> tuple[AffineTransform | None, dict]:
-    """SAM-affine and its details; None, with a warning, where the embeddings cannot be used or are not sure."""
-    from .affine_sam import CONFIDENT, sam_affine
-
-    model = load_sam(weights_for("sam", weights))
-    other = _not_for(model, fixed, moving)
-    if other is not None:
-        reason = f"{other.name} is no CT in Hounsfield units"
-    else:
-        try:
-            transform, details = sam_affine(
-                fixed, moving, weights=model, fixed_mask=fixed_mask, moving_mask=moving_mask, device=device,
-                progress=progress,
-            )
-        except InputError as error:  # such as a crop without any outline of a body
-            reason = str(error)
-        else:
-            if details["confidence"] >= CONFIDENT:
-                return transform, details
-            reason = details["reason"]
-    warnings.append(f"The embedding-based affine was not used ({reason}); the learning-free one was.")
-    return None, {}
-
-
 def _check_overlap(fixed: Volume, moving: Volume, initial: Transform, body: Volume) -> None:
     points = body.grid.voxels_to_points(body.tensor[0, 0].nonzero().flip(1).numpy())
     inside = fixed.grid.contains(points)
@@ -548,90 +422,6 @@ def _check_overlap(fixed: Volume, moving: Volume, initial: Transform, body: Volu
         raise InputError(
             f"{moving.name} does not overlap {fixed.name} after alignment; check that both show the same body part, or "
             "give an initial transform or --affine moments."
-        )
-
-
-def _describable(
-    settings: Settings, fixed: Volume, moving: Volume, weights: str | os.PathLike | None, warnings: list[str]
-) -> Settings:
-    """Settings without embeddings where the images are not of the network's modality, if other features remain."""
-    of_ct = {name for level in settings.levels for name in level.features if name.startswith(_OF_CT)}
-    if not of_ct:
-        return settings
-    embedded = any(name.startswith("sam") for name in of_ct)
-    other = _not_for(load_sam(weights_for("sam", weights)) if embedded else None, fixed, moving)
-    if other is None:
-        return settings
-    levels = []
-    for level in settings.levels:
-        shares = zip(level.features, level.weights or (1.0,) * len(level.features), strict=True)
-        left = [(name, weight) for name, weight in shares if name not in of_ct]
-        if not left:
-            raise InputError(
-                f"The features {', '.join(sorted(of_ct))} need CT in Hounsfield units, not {other.name}; use mind."
-            )
-        names, factors = zip(*left, strict=True)
-        levels.append(replace(level, features=names, weights=factors))
-    warnings.append(f"Features of CT were not compared ({other.name} is no CT in Hounsfield units).")
-    return replace(settings, levels=tuple(levels))
-
-
-def _not_for(model: SamModel | None, fixed: Volume, moving: Volume) -> Volume | None:
-    """The image that is not of the network's modality, if any; None stands for a network of CT."""
-    is_of_ct = model is None or model.modality == "ct"
-    return next((v for v in (fixed, moving) if is_of_ct and not looks_like_ct(v)), None)
-
-
-class _Extractors:
-    """Descriptors of a pair by name, made on first use.
-
-    Args:
-        scene: the images normalized, for networks of any modality.
-        fixed, moving: the same in their own units.
-        finest: spacing of the finest level, mm.
-    """
-
-    def __init__(
-        self, scene: Scene, fixed: Volume, moving: Volume, weights: str | os.PathLike | None, finest: float,
-        device: torch.device, progress: Progress,
-    ) -> None:
-        self._scene, self._images, self._weights, self._finest = scene, (fixed, moving), weights, finest
-        self._device, self._progress = device, progress
-        self._made: dict[str, FeatureExtractor | PairFeatures] = {}
-
-    def __call__(self, name: str) -> FeatureExtractor | PairFeatures:
-        if name not in self._made:
-            self._made[name] = self._make(name)
-        return self._made[name]
-
-    def forget(self, names: set[str]) -> None:
-        """Let go of what will not be asked for again."""
-        for name in names:
-            self._made.pop(name, None)
-
-    def _make(self, name: str) -> FeatureExtractor | PairFeatures:
-        weights, device, progress = self._weights, self._device, self._progress
-        if name == "mind":
-            return Mind()
-        if name == "hu":
-            return Hounsfield()
-        if name in ("sam", "sam-fine", "sam-coarse"):
-            model = load_sam(weights_for("sam", weights))
-            first, second = (embed_cached(v, model, device=device, progress=progress) for v in self._images)
-            return SamPair(first, second, {"sam": "both"}.get(name, name.removeprefix("sam-")))
-        if name == "semantic":
-            organs = load_semantic(weights_for("semantic", weights))
-            maps = (organ_probabilities(v, organs, device=device, progress=progress) for v in self._images)
-            return SemanticPair(*maps)
-        if name == "featcnn":
-            return FeatCnnExtractor(load_network(FeatCNN, weights_for("featcnn", weights)), device)
-        if name == "dns":
-            network = load_network(MASRNet, weights_for("masr", weights))
-            extractor, scene = DnsExtractor(network, device, stage(progress, "embedding")), self._scene
-            return DnsPair(extractor, scene.fixed, scene.moving, scene.initial, scene.box, self._finest)
-        raise InputError(
-            f"There is no feature {name!r}; choose mind, hu, dns, featcnn, sam, sam-fine, sam-coarse, semantic or a "
-            "sum such as sam+mind."
         )
 
 

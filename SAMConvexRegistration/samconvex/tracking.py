@@ -22,6 +22,7 @@ from .errors import InputError
 from .features.mind import Mind
 from .features.sam import SamEmbedding
 from .field import DisplacementField
+from .folding import without_folds
 from .geometry import Grid
 from .lesion_contour import LEAST_CONTRAST, Fit, fit_contour, neighborhood, on_neighborhood, scaled, suggest_contour
 from .lesions import Lesion, read_lesions
@@ -29,7 +30,6 @@ from .matching import match_points
 from .measurement import Measurement, centroid, measure_lesion, trimmed
 from .progress import Progress, stage
 from .pyramid import Level, Scene, run_pyramid
-from .registration import without_folds
 from .transforms import AffineTransform, Transform
 from .volume import Volume, average_to, check_volume, ct_window, normalized_intensity, resample
 from .weights import SamModel, load_sam

@@ -1,0 +1,133 @@
+"""The linear part of a registration: from embeddings where they are sure, else learning-free; alone or both ways."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+import torch
+
+from .descriptors import not_for
+from .errors import InputError
+from .presets import Settings
+from .progress import Progress
+from .robust_affine import limited
+from .symmetric import disagreement_mm, mean_affine
+from .transforms import AffineTransform, Transform
+from .volume import Volume
+from .weights import load_sam, weights_for
+
+# Affine alignments of the two directions that end this near their start, at the corners of the image, are averaged.
+_AGREEING_MM = 60.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images and their masks (None: none was given)."""
+
+    fixed: Volume
+    moving: Volume
+    fixed_mask: Volume | None = None
+    moving_mask: Volume | None = None
+
+    def exchanged(self) -> Pair:
+        return Pair(self.moving, self.fixed, self.moving_mask, self.fixed_mask)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How to align, see :func:`samconvex.register`; sentences for the user are added to ``warnings``."""
+
+    settings: Settings
+    device: torch.device
+    seed: int
+    weights: str | os.PathLike | None
+    progress: Progress
+    warnings: list[str]
+
+
+def align(pair: Pair, initial: Transform, run: Run) -> tuple[Transform, dict]:
+    """The linear part and its details; symmetric: the mean of both directions, or the surer one if they disagree.
+
+    Args:
+        initial: maps fixed to moving points; the result is a correction that acts before it.
+
+    Raises:
+        InputError: unknown affine stage. Cancelled: by the run's progress.
+    """
+    there, details = _one_way(pair, initial, run)
+    # An initial transform prefers its own direction.
+    if not run.settings.symmetric or initial.parts or not there.parts:
+        return there, details
+    back, others = _one_way(pair.exchanged(), initial, run)
+    first, second = there.parts[0], back.parts[0]
+    assert isinstance(first, AffineTransform) and isinstance(second, AffineTransform)
+    apart = disagreement_mm(first, second, pair.fixed.grid.corners())
+    details = {**details, "there_and_back_mm": apart}
+    if apart <= _AGREEING_MM:
+        return Transform((mean_affine(first, second),)), details
+    run.warnings.append(
+        f"The affine alignments of the two directions disagree ({apart:.0f} mm); the surer one was taken."
+    )
+    if others.get("confidence", 0.0) > details.get("confidence", 0.0):
+        return Transform((second.inverse(),)), {**others, "there_and_back_mm": apart}
+    return there, details
+
+
+def _one_way(pair: Pair, initial: Transform, run: Run) -> tuple[Transform, dict]:
+    settings = run.settings
+    if settings.affine not in ("none", "moments", "sam"):
+        raise InputError(f"There is no affine stage {settings.affine!r}; choose none, moments or sam.")
+    if settings.affine == "none":
+        return initial, {}
+    if initial.parts:
+        moving = initial.warp_volume(pair.moving, pair.fixed.grid.canonical(settings.working_spacing))
+        mask = None if pair.moving_mask is None else initial.warp_labels(pair.moving_mask, moving.grid)
+        pair = replace(pair, moving=moving, moving_mask=mask)
+    run.progress("affine", 0.0)
+    start = None
+    if settings.affine == "sam":
+        start, details = _from_embeddings(pair, run)
+        if start is not None and not settings.polish_affine:
+            matrix = limited(start.matrix, settings.affine_model)
+            center = pair.fixed.grid.center
+            start = AffineTransform(matrix, start.map_points(center[None])[0] - matrix @ center)
+            return initial.after(Transform((start,))), {"method": "sam", **details}
+    from .affine import moments_affine
+
+    found = moments_affine(
+        pair.fixed, pair.moving, fixed_mask=pair.fixed_mask, moving_mask=pair.moving_mask,
+        model=settings.affine_model, start=start, device=str(run.device), seed=run.seed, progress=run.progress,
+    )
+    if start is not None:
+        return initial.after(Transform((found.transform,))), {"method": "sam, refined by the images", **details}
+    if found.confidence < 0.5:
+        reason = found.details.get("reason", "")
+        run.warnings.append(f"The affine alignment is uncertain (confidence {found.confidence:.2f}): {reason}")
+    return initial.after(Transform((found.transform,))), {
+        "method": "moments", "confidence": found.confidence, **found.details
+    }
+
+
+def _from_embeddings(pair: Pair, run: Run) -> tuple[AffineTransform | None, dict]:
+    """SAM-affine and its details; None, with a warning, where the embeddings cannot be used or are not sure."""
+    from .affine_sam import CONFIDENT, sam_affine
+
+    model = load_sam(weights_for("sam", run.weights))
+    other = not_for(model, pair.fixed, pair.moving)
+    if other is not None:
+        reason = f"{other.name} is no CT in Hounsfield units"
+    else:
+        try:
+            transform, details = sam_affine(
+                pair.fixed, pair.moving, weights=model, fixed_mask=pair.fixed_mask, moving_mask=pair.moving_mask,
+                device=run.device, progress=run.progress,
+            )
+        except InputError as error:  # such as a crop without any outline of a body
+            reason = str(error)
+        else:
+            if details["confidence"] >= CONFIDENT:
+                return transform, details
+            reason = details["reason"]
+    run.warnings.append(f"The embedding-based affine was not used ({reason}); the learning-free one was.")
+    return None, {}

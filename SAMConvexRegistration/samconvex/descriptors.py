@@ -1,0 +1,112 @@
+"""The descriptors of a registration by name: which of them the images have, and each made on first use."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import torch
+
+from .embedding_cache import embed_cached
+from .errors import InputError
+from .features import FeatureExtractor, PairFeatures
+from .features.dns import DnsExtractor, DnsPair
+from .features.featcnn import FeatCnnExtractor
+from .features.hounsfield import Hounsfield
+from .features.mind import Mind
+from .features.sam import SamPair, looks_like_ct
+from .features.semantic import SemanticPair, organ_probabilities
+from .networks.featcnn import FeatCNN
+from .networks.masr import MASRNet
+from .presets import Settings
+from .progress import Progress, stage
+from .pyramid import Scene
+from .volume import Volume
+from .weights import SamModel, load_network, load_sam, load_semantic, weights_for
+
+# Beginnings of the names of features that only CT has.
+_OF_CT = ("sam", "semantic", "hu")
+
+
+def describable(
+    settings: Settings, fixed: Volume, moving: Volume, weights: str | os.PathLike | None, warnings: list[str]
+) -> Settings:
+    """Settings without embeddings where the images are not of the network's modality, if other features remain."""
+    of_ct = {name for level in settings.levels for name in level.features if name.startswith(_OF_CT)}
+    if not of_ct:
+        return settings
+    embedded = any(name.startswith("sam") for name in of_ct)
+    other = not_for(load_sam(weights_for("sam", weights)) if embedded else None, fixed, moving)
+    if other is None:
+        return settings
+    levels = []
+    for level in settings.levels:
+        shares = zip(level.features, level.weights or (1.0,) * len(level.features), strict=True)
+        left = [(name, weight) for name, weight in shares if name not in of_ct]
+        if not left:
+            raise InputError(
+                f"The features {', '.join(sorted(of_ct))} need CT in Hounsfield units, not {other.name}; use mind."
+            )
+        names, factors = zip(*left, strict=True)
+        levels.append(replace(level, features=names, weights=factors))
+    warnings.append(f"Features of CT were not compared ({other.name} is no CT in Hounsfield units).")
+    return replace(settings, levels=tuple(levels))
+
+
+def not_for(model: SamModel | None, fixed: Volume, moving: Volume) -> Volume | None:
+    """The image that is not of the network's modality, if any; None stands for a network of CT."""
+    is_of_ct = model is None or model.modality == "ct"
+    return next((v for v in (fixed, moving) if is_of_ct and not looks_like_ct(v)), None)
+
+
+class Extractors:
+    """Descriptors of a pair by name, made on first use.
+
+    Args:
+        scene: the images normalized, for networks of any modality.
+        fixed, moving: the same in their own units.
+        finest: spacing of the finest level, mm.
+    """
+
+    def __init__(
+        self, scene: Scene, fixed: Volume, moving: Volume, weights: str | os.PathLike | None, finest: float,
+        device: torch.device, progress: Progress,
+    ) -> None:
+        self._scene, self._images, self._weights, self._finest = scene, (fixed, moving), weights, finest
+        self._device, self._progress = device, progress
+        self._made: dict[str, FeatureExtractor | PairFeatures] = {}
+
+    def __call__(self, name: str) -> FeatureExtractor | PairFeatures:
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def forget(self, names: set[str]) -> None:
+        """Let go of what will not be asked for again."""
+        for name in names:
+            self._made.pop(name, None)
+
+    def _make(self, name: str) -> FeatureExtractor | PairFeatures:
+        weights, device, progress = self._weights, self._device, self._progress
+        if name == "mind":
+            return Mind()
+        if name == "hu":
+            return Hounsfield()
+        if name in ("sam", "sam-fine", "sam-coarse"):
+            model = load_sam(weights_for("sam", weights))
+            first, second = (embed_cached(v, model, device=device, progress=progress) for v in self._images)
+            return SamPair(first, second, {"sam": "both"}.get(name, name.removeprefix("sam-")))
+        if name == "semantic":
+            organs = load_semantic(weights_for("semantic", weights))
+            maps = (organ_probabilities(v, organs, device=device, progress=progress) for v in self._images)
+            return SemanticPair(*maps)
+        if name == "featcnn":
+            return FeatCnnExtractor(load_network(FeatCNN, weights_for("featcnn", weights)), device)
+        if name == "dns":
+            network = load_network(MASRNet, weights_for("masr", weights))
+            extractor, scene = DnsExtractor(network, device, stage(progress, "embedding")), self._scene
+            return DnsPair(extractor, scene.fixed, scene.moving, scene.initial, scene.box, self._finest)
+        raise InputError(
+            f"There is no feature {name!r}; choose mind, hu, dns, featcnn, sam, sam-fine, sam-coarse, semantic or a "
+            "sum such as sam+mind."
+        )
