@@ -56,6 +56,7 @@ class Settings:
 # Embeddings for the capture range, organs where the network knows them, MIND for what no network was taught.
 _ANATOMY = ("sam", "mind", "semantic")
 _DETAIL = ("mind", "semantic", "hu")
+_LEARNED = ("dns",)
 # Patients are cut off at different places: Dice on eight head-neck pairs 0.656, and 0.652 where what lies beyond is
 # forbidden.
 _UNSEEN = -0.5
@@ -107,8 +108,9 @@ PRESETS: dict[str, Settings] = {
         ),
         Settings(
             "mr-ct",
-            "MR and CT of the same patient, compared by self-similarity only.",
-            levels=(Level(8.0, 3), Level(4.0, 2), Level(3.0, 1)),
+            "MR and CT of the same patient, compared by learned self-similarity (DNS).",
+            # Of 8 patients never seen in training, DNS left 11.4 mm of a known warp of 15.6 on average, MIND 13.4.
+            levels=(Level(8.0, 3, 2, _LEARNED), Level(4.0, 2, 2, _LEARNED), Level(3.0, 1, 2, _LEARNED)),
             coupling=0.12,
             refine="diffusion",
             affine_model="rigid",

@@ -38,6 +38,7 @@ def landscape(case: str, data: Path, angles: list[float], weights: str | None) -
     from samconvex.affine import _rotation
     from samconvex.features.dns import DnsExtractor
     from samconvex.features.mind import Mind
+    from samconvex.geometry import Grid
     from samconvex.networks.masr import MASRNet
     from samconvex.transforms import AffineTransform, Transform
     from samconvex.volume import body_mask, normalized_intensity, resample
@@ -45,7 +46,8 @@ def landscape(case: str, data: Path, angles: list[float], weights: str | None) -
 
     ct, mr = (read_volume(data / "mrct" / f"{case}_{kind}.nii.gz") for kind in ("ct", "mr"))
     body = body_mask(mr)
-    grid = mr.grid.canonical(2.0)
+    places = body.grid.voxels_to_points(body.tensor[0, 0].nonzero().flip(1).numpy())
+    grid = Grid.covering(places, 2.0, margin_mm=10.0)
     weight = resample(body, grid, mode="nearest").tensor[0, 0] > 0
     ct, mr = (volume.with_tensor(normalized_intensity(volume)) for volume in (ct, mr))
     fixed = resample(ct, grid, fill=0.0)
@@ -121,7 +123,7 @@ def draw(source: Path, target: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", default="sts001", help="patient of mrct, never trained on")
-    parser.add_argument("--step", type=float, default=4.0, help="degrees between samples")
+    parser.add_argument("--step", type=float, default=8.0, help="degrees between samples")
     parser.add_argument("--weights", help="MASR weights instead of the shipped ones")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--draw", action="store_true", help="only draw what DIR holds")
