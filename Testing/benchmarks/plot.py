@@ -74,13 +74,17 @@ def robustness(document: dict, pyplot):
     return figure
 
 
+# The size by itself, finer voxels, larger fields of view.
+_LINES = ((" ", "*"), ("-", "o"), ("--", "s"))
+
+
 def scaling(document: dict, pyplot):
-    """Seconds and memory against voxels, for both series."""
+    """Seconds and memory against voxels, for every series."""
     records = [record for record in document["records"] if "failed" not in record]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2))
     for (group, (line, marker)), (axis, key, scale, label) in (
         (series, panel)
-        for series in zip(sorted({record["group"] for record in records}), (("-", "o"), ("--", "s")), strict=False)
+        for series in zip(sorted({record["group"] for record in records}), _LINES, strict=False)
         for panel in ((axes[0], "seconds", 1, "seconds"), (axes[1], "peak_memory_mib", 1024, "peak memory, GiB"))
     ):
         for method in dict.fromkeys(record["method"] for record in records):
@@ -119,7 +123,7 @@ def _mean(numbers: list) -> float:
 
 def _style(method: str) -> dict:
     shades = {"samconvex": "tab:red", "samconvex-own": "tab:orange", "samconvex-fast-preview": "tab:pink",
-              "convexadam": "tab:blue"}
+              "samconvex-fast-preview-own": "tab:green", "convexadam": "tab:blue"}
     return {"color": shades[method]} if method in shades else {}
 
 
