@@ -139,8 +139,8 @@ class Features(Enum):
                 "suits."
             ),
             Features.DNS: _(
-                "Learned self-similarity: choose it for an MR and a CT that MIND does not bring together, if longer "
-                "computing does not matter."
+                "Learned self-similarity: choose it for unlike images of one patient, such as MR and CT; slower than "
+                "MIND."
             ),
             Features.FEATCNN: _(
                 "A network that imitates MIND: choose it for images like the hippocampus MRs it was trained on, or to "
