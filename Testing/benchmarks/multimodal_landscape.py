@@ -77,7 +77,7 @@ def landscape_lines(found: dict) -> list[str]:
         f"Patient {found['case']}: the MR turned against its CT about each axis, the loss over the voxels that both",
         f"bodies cover, every {angles[1] - angles[0]:g} degrees up to {angles.max():g}. `lowest at`: where the loss is",
         "least (0 is right). `rises to`: how far from there it grows on both sides without a step back. `depth`: its",
-        "rise within 8 degrees as a share of its whole range. Made by `Testing/benchmarks/multimodal_landscape.py`.", "",
+        "rise within 8 degrees as a share of its range. Made by `Testing/benchmarks/multimodal_landscape.py`.", "",
         "| measure | axis | lowest at | rises to | depth |", "|---|---|---:|---:|---:|",
     ]  # fmt: skip
     for name in MEASURES:
