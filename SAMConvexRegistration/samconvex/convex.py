@@ -50,6 +50,7 @@ def coupled_convex(
     u = torch.zeros(3, *correlation.shape, device=steps.device)
     trust = torch.ones(1, 1, *correlation.shape, device=steps.device) if weight is None else weight.float()
     known = trust > 0
+    share_known = smooth(known.float(), box_passes).clamp(min=1e-6)
     passes = (0.0, *COUPLINGS)
     for number, strength in enumerate(passes):
         c = strength * coupling_per_mm2
@@ -64,8 +65,9 @@ def coupled_convex(
             if report is not None:
                 report((number + fraction) / len(passes))
         v = v.view(1, 3, *correlation.shape)
-        if number < len(passes) - 1:
-            # Only what counts is asked again; without a prior, clear costs count more than doubtful ones.
-            shared = smooth(trust if number == 0 else known.float(), box_passes).clamp(min=1e-6)
-            u = (smooth(v * trust if number == 0 else v, box_passes) / shared)[0]
+        # Only what counts is asked again.
+        if number == 0:  # without a prior, clear costs count more than doubtful ones
+            u = (smooth(v * trust, box_passes) / smooth(trust, box_passes).clamp(min=1e-6))[0]
+        elif number < len(passes) - 1:
+            u = (smooth(v, box_passes) / share_known)[0]
     return smooth(continued(v, known), box_passes)

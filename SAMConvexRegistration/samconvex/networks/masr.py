@@ -31,7 +31,7 @@ SLOPE = 0.2
 SIGMA, GAUSS_RADIUS = 1.0, 2
 # Added to the noise estimate: differences far below it are noise everywhere.
 FLOOR = 1e-5
-# What is wide at full resolution is made in slabs, whose 24 maps and convolutions stay within about 400 MB.
+# What is wide at full resolution is made in slabs, whose 24 maps and convolutions stay within about 300 MB.
 SLAB_VOXELS = 750_000
 # Voxels around a slab that its descriptors depend on: layout, two convolutions, Gaussian.
 HALO = max(LAYOUTS) + 2 + GAUSS_RADIUS
