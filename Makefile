@@ -34,6 +34,7 @@ test-fast: setup system
 	$(BIN)/python -m pytest Testing -m "not slow" $(ARGS)
 
 lint: setup
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 

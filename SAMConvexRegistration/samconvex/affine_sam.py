@@ -93,9 +93,7 @@ def sam_affine(
         return AffineTransform.identity(), _details(pairs, tried, inlier, float("nan"), reason)
     transform = reweighted_affine(pairs.where(inlier), similarity)
     report(0.6)
-    local, _ = matched_pairs(
-        fixed, moving, fixed_mask, moving_mask, lambda f: report(0.6 + 0.39 * f), near=transform
-    )
+    local, _ = matched_pairs(fixed, moving, fixed_mask, moving_mask, lambda f: report(0.6 + 0.39 * f), near=transform)
     if len(local) >= 12:
         transform = reweighted_affine(local, transform)
     used = local if len(local) >= 12 else pairs.where(inlier)
@@ -134,8 +132,13 @@ def _details(pairs: PointPairs, tried: int, inlier: np.ndarray, residual: float,
     if not reason and confidence < CONFIDENT:
         reason = min(parts, key=lambda key: parts[key])
     return {
-        "confidence": round(confidence, 3), "reason": reason, "points": tried, "pairs": len(pairs), "inliers": count,
-        "residual_mm": residual, "spread_mm": round(spread, 1),
+        "confidence": round(confidence, 3),
+        "reason": reason,
+        "points": tried,
+        "pairs": len(pairs),
+        "inliers": count,
+        "residual_mm": residual,
+        "spread_mm": round(spread, 1),
     }
 
 

@@ -96,8 +96,15 @@ def _one_way(pair: Pair, initial: Transform, run: Run) -> tuple[Transform, dict]
     from .affine import moments_affine
 
     found = moments_affine(
-        pair.fixed, pair.moving, fixed_mask=pair.fixed_mask, moving_mask=pair.moving_mask,
-        model=settings.affine_model, start=start, device=str(run.device), seed=run.seed, progress=run.progress,
+        pair.fixed,
+        pair.moving,
+        fixed_mask=pair.fixed_mask,
+        moving_mask=pair.moving_mask,
+        model=settings.affine_model,
+        start=start,
+        device=str(run.device),
+        seed=run.seed,
+        progress=run.progress,
     )
     if start is not None:
         return initial.after(Transform((found.transform,))), {"method": "sam, refined by the images", **details}
@@ -105,7 +112,9 @@ def _one_way(pair: Pair, initial: Transform, run: Run) -> tuple[Transform, dict]
         reason = found.details.get("reason", "")
         run.warnings.append(f"The affine alignment is uncertain (confidence {found.confidence:.2f}): {reason}")
     return initial.after(Transform((found.transform,))), {
-        "method": "moments", "confidence": found.confidence, **found.details
+        "method": "moments",
+        "confidence": found.confidence,
+        **found.details,
     }
 
 
@@ -120,8 +129,13 @@ def _from_embeddings(pair: Pair, run: Run) -> tuple[AffineTransform | None, dict
     else:
         try:
             transform, details = sam_affine(
-                pair.fixed, pair.moving, weights=model, fixed_mask=pair.fixed_mask, moving_mask=pair.moving_mask,
-                device=run.device, progress=run.progress,
+                pair.fixed,
+                pair.moving,
+                weights=model,
+                fixed_mask=pair.fixed_mask,
+                moving_mask=pair.moving_mask,
+                device=run.device,
+                progress=run.progress,
             )
         except InputError as error:  # such as a crop without any outline of a body
             reason = str(error)

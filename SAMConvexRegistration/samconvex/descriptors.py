@@ -69,8 +69,14 @@ class Extractors:
     """
 
     def __init__(
-        self, scene: Scene, fixed: Volume, moving: Volume, weights: str | os.PathLike | None, finest: float,
-        device: torch.device, progress: Progress,
+        self,
+        scene: Scene,
+        fixed: Volume,
+        moving: Volume,
+        weights: str | os.PathLike | None,
+        finest: float,
+        device: torch.device,
+        progress: Progress,
     ) -> None:
         self._scene, self._images, self._weights, self._finest = scene, (fixed, moving), weights, finest
         self._device, self._progress = device, progress

@@ -41,9 +41,7 @@ class DisplacementField:
         """Map (N, 3) LPS mm."""
         points = np.asarray(points, dtype=float).reshape(-1, 3)
         relative = torch.as_tensor(points - self.grid.center, dtype=torch.float64, device=self.tensor.device)
-        values = sample(
-            self.tensor.double(), self.grid, relative[None, None], reference=self.grid.center, fill=0.0
-        )
+        values = sample(self.tensor.double(), self.grid, relative[None, None], reference=self.grid.center, fill=0.0)
         return points + values[0, :, 0, 0].T.cpu().numpy()
 
     def on_grid(self, grid: Grid, fill: float | None = 0.0) -> DisplacementField:
@@ -103,9 +101,7 @@ class DisplacementField:
         jacobian = jacobian + torch.eye(3, dtype=u.dtype, device=u.device)[:, :, None, None, None]
         a, b, c = jacobian[0], jacobian[1], jacobian[2]
         determinant = (
-            a[0] * (b[1] * c[2] - b[2] * c[1])
-            - a[1] * (b[0] * c[2] - b[2] * c[0])
-            + a[2] * (b[0] * c[1] - b[1] * c[0])
+            a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0])
         )
         return determinant[None, None]
 

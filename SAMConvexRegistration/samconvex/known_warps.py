@@ -175,15 +175,32 @@ def breathing(volume: Volume, peak_mm: float = 25.0, seed: int = 0) -> SmoothWar
     dome_width = np.maximum(dome_width, 48.0)
     lateral = 0.38 * half_x
     # x to the left, y to the back, z to the head: right and left dome, sternum, belly, right and left flank.
-    centers = np.array([
-        [-lateral, 0, 0], [lateral, 0, -8], [0, -0.7 * half_y, 60], [0, -0.7 * half_y, -60],
-        [-0.8 * half_x, 0, -10], [0.8 * half_x, 0, -10],
-    ]) + center + jitter
+    centers = (
+        np.array(
+            [
+                [-lateral, 0, 0],
+                [lateral, 0, -8],
+                [0, -0.7 * half_y, 60],
+                [0, -0.7 * half_y, -60],
+                [-0.8 * half_x, 0, -10],
+                [0.8 * half_x, 0, -10],
+            ]
+        )
+        + center
+        + jitter
+    )
     widths = np.array([dome_width, dome_width, [60, 60, 60], [60, 60, 60], [60, 60, 60], [60, 60, 60]], dtype=float)
     balance = random.uniform(0.85, 1.0)
-    amplitudes = np.array([
-        [0, 0, -1], [0, 0, -balance], [0, -0.15, 0.04], [0, -0.2, -0.04], [-0.1, 0, 0], [0.1, 0, 0],
-    ])
+    amplitudes = np.array(
+        [
+            [0, 0, -1],
+            [0, 0, -balance],
+            [0, -0.15, 0.04],
+            [0, -0.2, -0.04],
+            [-0.1, 0, 0],
+            [0.1, 0, 0],
+        ]
+    )
     # The two domes overlap: scale so that the largest superior-inferior displacement is the peak asked for.
     points = torch.as_tensor(centers[:2].mean(0) + _lattice(lateral * 1.5, 25.0), dtype=torch.float64)
     unit = SmoothWarp(centers, widths, amplitudes)

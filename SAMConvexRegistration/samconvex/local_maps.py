@@ -25,7 +25,7 @@ def robust_local_maps(
         that agreed in the end.
     """
     offsets = sources - points[:, None]
-    near = np.exp(-(np.linalg.norm(offsets, axis=2) / width_mm) ** 2)
+    near = np.exp(-((np.linalg.norm(offsets, axis=2) / width_mm) ** 2))
     base = weights * near
     design = np.concatenate([np.ones((*offsets.shape[:2], 1)), offsets], 2)
     shifts = targets - sources

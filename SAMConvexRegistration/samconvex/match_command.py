@@ -45,16 +45,30 @@ def add_match_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("queries", metavar="QUERY", nargs="+", help="images to find them in")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file (or folder, with several queries)")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
-    parser.add_argument("--also", nargs=2, action="append", default=[], metavar=("TEMPLATE", "POINTS"),
-                        help="a further template of points with the same labels; all templates vote (may be repeated)")
-    parser.add_argument("--mode", choices=("stable", "fast"), default="stable",
-                        help="stable (default): a neighborhood votes; fast: one lookup, less exact")
+    parser.add_argument(
+        "--also",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("TEMPLATE", "POINTS"),
+        help="a further template of points with the same labels; all templates vote (may be repeated)",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("stable", "fast"),
+        default="stable",
+        help="stable (default): a neighborhood votes; fast: one lookup, less exact",
+    )
     parser.add_argument("--min-score", type=_score, metavar="S", help="found from this score on (default: calibrated)")
     parser.add_argument("--weights", metavar="NAME|FILE", help="network weights (default: the shipped ones)")
     parser.add_argument("--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
-    parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar",
-                        help="a bar, one JSON object per line on stdout, or nothing")
+    parser.add_argument(
+        "--progress",
+        choices=("bar", "json", "none"),
+        default="bar",
+        help="a bar, one JSON object per line on stdout, or nothing",
+    )
 
 
 def _score(text: str) -> float:
@@ -149,8 +163,13 @@ def common_points(sets: Sequence[PointSet]) -> tuple[tuple[str, ...], list[list[
 
 
 def _match(
-    templates: list[Source], rows: list[list[int | None]], image: Volume, options: dict[str, Any],
-    progress: Progress, number: int, steps: int,
+    templates: list[Source],
+    rows: list[list[int | None]],
+    image: Volume,
+    options: dict[str, Any],
+    progress: Progress,
+    number: int,
+    steps: int,
 ) -> Vote:
     """One query against all templates; a point that a template lacks has score 0 there and is not found."""
     from .matching import Matches, match_points

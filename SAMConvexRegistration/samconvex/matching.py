@@ -202,7 +202,7 @@ def _stable_points(
     returned, _ = search.backward(answers, lambda f: report(0.75 + f / 4))
     closure = np.linalg.norm(returned - stable, axis=1)
     drift = np.linalg.norm(stable - keys, axis=1)
-    trust = np.exp(-(closure / 4) ** 2) * np.exp(-((drift / 20) ** 2)) * np.clip(score, 0.05, 1) ** 4
+    trust = np.exp(-((closure / 4) ** 2)) * np.exp(-((drift / 20) ** 2)) * np.clip(score, 0.05, 1) ** 4
     shape = (len(points), count)
     result, _, _ = robust_local_maps(
         points, stable.reshape(*shape, 3), answers.reshape(*shape, 3), trust.reshape(shape), direct

@@ -64,8 +64,11 @@ def measure_lesion(mask: Volume, image: Grid | None = None) -> Measurement | Non
     volume = float(inside.sum()) * float(np.prod(cut.grid.spacing)) / 1000.0
     longest, short = _diameters(values, cut.grid)
     return Measurement(
-        float(np.linalg.norm(longest[1] - longest[0])), float(np.linalg.norm(short[1] - short[0])), volume,
-        longest, short,
+        float(np.linalg.norm(longest[1] - longest[0])),
+        float(np.linalg.norm(short[1] - short[0])),
+        volume,
+        longest,
+        short,
     )
 
 

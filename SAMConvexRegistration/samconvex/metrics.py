@@ -62,9 +62,7 @@ def _mask(volume: Volume, label: int) -> sitk.Image:
     return sitk.GetImageFromArray((volume.tensor[0, 0] == label).numpy().astype(np.uint8))
 
 
-def target_registration_error(
-    transform: Transform, fixed_points: np.ndarray, moving_points: np.ndarray
-) -> np.ndarray:
+def target_registration_error(transform: Transform, fixed_points: np.ndarray, moving_points: np.ndarray) -> np.ndarray:
     """(N,) mm: how far fixed points, carried to the moving image, land from their counterparts."""
     return np.linalg.norm(transform.map_points(fixed_points) - np.asarray(moving_points, dtype=float), axis=1)
 

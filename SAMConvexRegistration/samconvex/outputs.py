@@ -87,9 +87,7 @@ def check_free_space(path: Path, needed_bytes: int) -> None:
 
 
 @contextlib.contextmanager
-def output_folder(
-    folder: str | os.PathLike, *, overwrite: bool = False, stale: Iterable[str] = ()
-) -> Iterator[Path]:
+def output_folder(folder: str | os.PathLike, *, overwrite: bool = False, stale: Iterable[str] = ()) -> Iterator[Path]:
     """Give a temporary folder to write into; on success its files move into ``folder``, on any error nothing stays.
 
     Files of ``folder`` that have other names are kept, whatever happens.

@@ -22,11 +22,24 @@ from .transforms import AffineTransform
 from .volume import Volume
 
 LABELS = {
-    1: "body", 2: "right lung", 3: "left lung", 4: "heart", 5: "aorta", 6: "liver", 7: "spleen", 8: "right kidney",
-    9: "left kidney", 10: "stomach", 11: "trachea", 12: "esophagus", 13: "inferior vena cava", 14: "ribs",
-    15: "sternum", 16: "lung nodule",
+    1: "body",
+    2: "right lung",
+    3: "left lung",
+    4: "heart",
+    5: "aorta",
+    6: "liver",
+    7: "spleen",
+    8: "right kidney",
+    9: "left kidney",
+    10: "stomach",
+    11: "trachea",
+    12: "esophagus",
+    13: "inferior vena cava",
+    14: "ribs",
+    15: "sternum",
+    16: "lung nodule",
     **{20 + i: name for i, name in enumerate([f"T{n}" for n in range(2, 13)] + [f"L{n}" for n in range(1, 5)])},
-}  # fmt: skip
+}
 
 AIR = -1000.0
 DEFAULT_EXTENT_MM = (400.0, 320.0, 400.0)
@@ -326,8 +339,11 @@ def _draw_abdomen(canvas: _Canvas, contrast: float, random: np.random.Generator)
     organ(lambda p: torch.maximum(abdomen(p), 12 * (loops(p).abs() - 0.42)), 38.0, None, (0, -22, -165), 115)
     organ(
         lambda p: torch.maximum(abdomen(p) + 8, torch.maximum(12 * (loops(p).abs() - 0.2), 14 * (0.55 - gas(p)))),
-        -650.0, None, (0, -22, -165), 115,
-    )  # fmt: skip
+        -650.0,
+        None,
+        (0, -22, -165),
+        115,
+    )
     liver = _both(_ball((-62, -8, -62), (82, 82, 78)), lambda p: 0.8 * (p[..., 0] - 22) + 0.45 * (p[..., 2] + 40))
     organ(liver, _texture(62 + 48 * contrast, 6.0, 12.0, 21), 6, (-62, -8, -62), 90)
     for path, radius in _liver_vessels():
@@ -355,16 +371,38 @@ def _liver_vessels() -> list[tuple[np.ndarray, np.ndarray]]:
     ]
 
 
-AORTA = np.array([
-    [4.0, -14.0, 52.0], [-10.0, -20.0, 84.0], [-4.0, -8.0, 108.0], [10.0, 14.0, 116.0], [20.0, 34.0, 104.0],
-    [22.0, 44.0, 70.0], [18.0, 46.0, 10.0], [10.0, 42.0, -60.0], [6.0, 36.0, -130.0], [4.0, 32.0, -215.0],
-])  # fmt: skip
-VENA_CAVA = np.array([
-    [-22.0, -10.0, 30.0], [-24.0, 0.0, -10.0], [-24.0, 16.0, -50.0], [-22.0, 28.0, -110.0], [-18.0, 32.0, -215.0],
-])  # fmt: skip
-ESOPHAGUS = np.array([
-    [2.0, 26.0, 215.0], [4.0, 36.0, 110.0], [6.0, 32.0, 40.0], [14.0, 14.0, -30.0], [34.0, -8.0, -52.0],
-])  # fmt: skip
+AORTA = np.array(
+    [
+        [4.0, -14.0, 52.0],
+        [-10.0, -20.0, 84.0],
+        [-4.0, -8.0, 108.0],
+        [10.0, 14.0, 116.0],
+        [20.0, 34.0, 104.0],
+        [22.0, 44.0, 70.0],
+        [18.0, 46.0, 10.0],
+        [10.0, 42.0, -60.0],
+        [6.0, 36.0, -130.0],
+        [4.0, 32.0, -215.0],
+    ]
+)
+VENA_CAVA = np.array(
+    [
+        [-22.0, -10.0, 30.0],
+        [-24.0, 0.0, -10.0],
+        [-24.0, 16.0, -50.0],
+        [-22.0, 28.0, -110.0],
+        [-18.0, 32.0, -215.0],
+    ]
+)
+ESOPHAGUS = np.array(
+    [
+        [2.0, 26.0, 215.0],
+        [4.0, 36.0, 110.0],
+        [6.0, 32.0, 40.0],
+        [14.0, 14.0, -30.0],
+        [34.0, -8.0, -52.0],
+    ]
+)
 CARINA = np.array([0.0, 18.0, 96.0])
 TRACHEA = np.array([[0.0, 8.0, 220.0], [0.0, 10.0, 150.0], CARINA])
 HILUM = {-1: np.array([-42.0, 10.0, 68.0]), 1: np.array([46.0, 12.0, 72.0])}
@@ -401,9 +439,11 @@ def _draw_chest(canvas: _Canvas, contrast: float) -> None:
     myocardium = _ball((22, -26, 32), (47, 40, 44))
     canvas.paint(myocardium, 70 + 35 * contrast, 4, near=(np.array([-30, -70, -16.0]), np.array([74, 18, 80.0])))
     for center, radii in (
-        ((38, -24, 24), (22, 20, 27)), ((6, -42, 24), (24, 16, 28)), ((22, 0, 52), (24, 13, 16)),
+        ((38, -24, 24), (22, 20, 27)),
+        ((6, -42, 24), (24, 16, 28)),
+        ((22, 0, 52), (24, 13, 16)),
         ((-12, -18, 40), (14, 17, 24)),
-    ):  # fmt: skip
+    ):
         middle = np.asarray(center, dtype=float)
         canvas.paint(_ball(center, radii), 42 + 130 * contrast, 4, near=(middle - 30, middle + 30))
     vessels: tuple[tuple[np.ndarray, float | np.ndarray, float, int | None], ...] = (
@@ -461,7 +501,7 @@ def _bronchial_tree(side: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def _draw_skeleton(canvas: _Canvas) -> None:
     _draw_ribs(canvas)
-    sternum = _both(_sternum_shape, lambda p: (p[..., 0].abs() - 19 + 5 * (p[..., 2] < 100)))
+    sternum = _both(_sternum_shape, lambda p: p[..., 0].abs() - 19 + 5 * (p[..., 2] < 100))
     front = (np.array([-22.0, -125.0, 10.0]), np.array([22.0, -50.0, 165.0]))
     canvas.paint(sternum, _texture(230.0, 40.0, 6.0, 51), 15, near=front)
     spongiosa, cortex = _texture(170.0, 35.0, 5.0, 52), 480.0
@@ -554,10 +594,21 @@ def _draw_couch(canvas: _Canvas, center: np.ndarray) -> None:
 
 def _patient_warp(random: np.random.Generator, center: np.ndarray, variation: float) -> SmoothWarp:
     """Patient LPS mm to atlas mm: size and posture, then organs shifted by up to a centimeter or two."""
-    anchors = np.array([
-        [-60, 0, -10], [60, 0, -10], [-60, 0, 110], [60, 0, 110], [0, -60, 40], [0, 60, 60], [0, 0, -150],
-        [-70, 0, -110], [70, 0, -110], [0, -40, -120],
-    ], dtype=float)  # fmt: skip
+    anchors = np.array(
+        [
+            [-60, 0, -10],
+            [60, 0, -10],
+            [-60, 0, 110],
+            [60, 0, 110],
+            [0, -60, 40],
+            [0, 60, 60],
+            [0, 0, -150],
+            [-70, 0, -110],
+            [70, 0, -110],
+            [0, -40, -120],
+        ],
+        dtype=float,
+    )
     centers = anchors + random.uniform(-15, 15, anchors.shape) + center
     widths = np.repeat(random.uniform(55, 75, (len(anchors), 1)), 3, 1)
     amplitudes = random.normal(0, (4.0, 4.0, 8.0), anchors.shape) * variation

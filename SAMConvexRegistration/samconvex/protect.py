@@ -154,7 +154,11 @@ def determinants(transform: Transform, points: np.ndarray) -> np.ndarray:
 
 
 def _blended(
-    deformation: DisplacementField, before: Transform, back: Transform, bodies: list[_Body], motions: list[_Motion],
+    deformation: DisplacementField,
+    before: Transform,
+    back: Transform,
+    bodies: list[_Body],
+    motions: list[_Motion],
     blend_mm: float,
 ) -> DisplacementField:
     """u on the bodies' samples as their motions want it, and around them on the way there.

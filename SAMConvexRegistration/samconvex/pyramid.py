@@ -169,7 +169,12 @@ def _continued(places: torch.Tensor) -> torch.Tensor:
 
 
 def described(
-    view: View, extractor: Extractor, names: Sequence[str], weights: Sequence[float], grid: Grid, subdivision: int,
+    view: View,
+    extractor: Extractor,
+    names: Sequence[str],
+    weights: Sequence[float],
+    grid: Grid,
+    subdivision: int,
     dtype: torch.dtype = torch.float32,
 ) -> FeatureMap:
     """All named features side by side on ``grid``, scaled so that squared distances add with the given weights.
@@ -232,14 +237,29 @@ def solve_level(
     valid = scene.valid_on(reach, previous)
     report(0.25)
 
-    def solve(first: torch.Tensor, second: torch.Tensor, second_valid: torch.Tensor, first_weight: torch.Tensor,
-              start: float, end: float) -> torch.Tensor:
+    def solve(
+        first: torch.Tensor,
+        second: torch.Tensor,
+        second_valid: torch.Tensor,
+        first_weight: torch.Tensor,
+        start: float,
+        end: float,
+    ) -> torch.Tensor:
         correlation = LocalCorrelation(
-            first, second, level.radius, valid=second_valid, weight=first_weight,
-            unseen=FORBIDDEN if scene.strict else level.unseen, memory_budget=scene.memory_budget, dtype=scene.dtype,
+            first,
+            second,
+            level.radius,
+            valid=second_valid,
+            weight=first_weight,
+            unseen=FORBIDDEN if scene.strict else level.unseen,
+            memory_budget=scene.memory_budget,
+            dtype=scene.dtype,
         )
         return coupled_convex(
-            correlation, control.spacing, coupling_per_mm2=coupling * level.coupling, box_passes=box_passes,
+            correlation,
+            control.spacing,
+            coupling_per_mm2=coupling * level.coupling,
+            box_passes=box_passes,
             weight=first_weight,
             report=lambda fraction: report(start + (end - start) * fraction),
         )
@@ -324,9 +344,7 @@ def run_pyramid(
     ends = np.cumsum(work) / work.sum()
     for number, level in enumerate(levels):
         report = stage(progress, "convex", float(ends[number - 1]) if number else 0.0, float(ends[number]))
-        field = solve_level(
-            scene, extractor, level, field, coupling=coupling, box_passes=box_passes, report=report
-        )
+        field = solve_level(scene, extractor, level, field, coupling=coupling, box_passes=box_passes, report=report)
         if forget is not None:
             # The last level's descriptors may be wanted for a refinement.
             later = {name for following in (*levels[number + 1 :], levels[-1]) for name in following.features}

@@ -163,7 +163,8 @@ def register(
     with clock("affine"):
         (initial, affine_details), chosen = _or_on_cpu(
             lambda device: align(
-                Pair(fixed_work, moving_work, fixed_mask, moving_mask), initial_transform or Transform(),
+                Pair(fixed_work, moving_work, fixed_mask, moving_mask),
+                initial_transform or Transform(),
                 Run(settings, device, seed, weights, progress, warnings),
             ),
             chosen,
@@ -217,8 +218,13 @@ def register(
             extractor = Extractors(way, *works, weights, settings.levels[-1].spacing, device, share)
             with clock("convex"):
                 field = run_pyramid(
-                    way, extractor, settings.levels, coupling=settings.coupling, box_passes=settings.box_passes,
-                    forget=extractor.forget, progress=share,
+                    way,
+                    extractor,
+                    settings.levels,
+                    coupling=settings.coupling,
+                    box_passes=settings.box_passes,
+                    forget=extractor.forget,
+                    progress=share,
                 )
             if settings.refine != "none":
                 with clock("refine"):
@@ -243,8 +249,19 @@ def register(
 
     with clock("measure"):
         measured = measure(
-            fixed, moving, initial_transform or Transform(), forward, backward, jacobian, fixed_body,
-            fixed_labels, moving_labels, fixed_points, moving_points, warnings, stage(progress, "measure"),
+            fixed,
+            moving,
+            initial_transform or Transform(),
+            forward,
+            backward,
+            jacobian,
+            fixed_body,
+            fixed_labels,
+            moving_labels,
+            fixed_points,
+            moving_points,
+            warnings,
+            stage(progress, "measure"),
         )
     report = build_report(
         version=__version__,
@@ -300,9 +317,7 @@ def _normalized(volume: Volume) -> Volume:
 T = TypeVar("T")
 
 
-def _or_on_cpu(
-    work: Callable[[torch.device], T], device: torch.device, warnings: list[str]
-) -> tuple[T, torch.device]:
+def _or_on_cpu(work: Callable[[torch.device], T], device: torch.device, warnings: list[str]) -> tuple[T, torch.device]:
     """What ``work`` gives, done again on the CPU where the memory of the GPU does not suffice; and the device of it."""
     try:
         return work(device), device
@@ -371,7 +386,10 @@ def _moving_body(moving: Volume, mask: Volume | None, *, needed: bool) -> Volume
 
 
 def _regions(
-    images: Sequence[Volume], bodies: Sequence[Volume | None], masks: Sequence[Volume | None], initial: Transform,
+    images: Sequence[Volume],
+    bodies: Sequence[Volume | None],
+    masks: Sequence[Volume | None],
+    initial: Transform,
     warnings: list[str],
 ) -> list[tuple[Volume | None, Volume | None]]:
     """For each image what of it is to be matched (None: no body was found), and where it has data (None: everywhere).
@@ -401,9 +419,7 @@ def _regions(
         back = ways[1 - number]
         edge = dilated(back.warp_labels(missing, matched.grid).tensor > 0, 1)
         blank = back.warp_labels(missing, image.grid.canonical(body.grid.spacing))
-        regions.append(
-            (matched.with_tensor(matched.tensor * ~edge), blank.with_tensor((blank.tensor == 0).float()))
-        )
+        regions.append((matched.with_tensor(matched.tensor * ~edge), blank.with_tensor((blank.tensor == 0).float())))
     return regions
 
 
@@ -426,13 +442,16 @@ def _check_overlap(fixed: Volume, moving: Volume, initial: Transform, body: Volu
 
 
 def _refine(
-    scene: Scene, extractor: Extractor, settings: Settings, deformation: DisplacementField,
+    scene: Scene,
+    extractor: Extractor,
+    settings: Settings,
+    deformation: DisplacementField,
     report: Callable[[float], None],
 ) -> DisplacementField:
     adam, diffusion = settings.adam, settings.diffusion
     by_adam = settings.refine == "adam"
-    spacing, pool, parts = (adam.spacing, adam.pool, adam.subdivision) if by_adam else (
-        diffusion.spacing, diffusion.pool, 1
+    spacing, pool, parts = (
+        (adam.spacing, adam.pool, adam.subdivision) if by_adam else (diffusion.spacing, diffusion.pool, 1)
     )
     grid = Grid.covering(scene.box, spacing)
     dense = grid.subdivided(parts)
@@ -503,9 +522,19 @@ def _overlap_percent(fixed: Volume, moving: Volume, forward: Transform, body: Vo
 
 
 def measure(
-    fixed: Volume, moving: Volume, start: Transform, forward: Transform, backward: Transform, jacobian: Volume | None,
-    body: Volume, fixed_labels: Volume | None, moving_labels: Volume | None, fixed_points: np.ndarray | None,
-    moving_points: np.ndarray | None, warnings: list[str], report: Callable[[float], None],
+    fixed: Volume,
+    moving: Volume,
+    start: Transform,
+    forward: Transform,
+    backward: Transform,
+    jacobian: Volume | None,
+    body: Volume,
+    fixed_labels: Volume | None,
+    moving_labels: Volume | None,
+    fixed_points: np.ndarray | None,
+    moving_points: np.ndarray | None,
+    warnings: list[str],
+    report: Callable[[float], None],
 ) -> dict:
     """The report's figures of quality."""
     voxels = body.tensor[0, 0].nonzero().flip(1).numpy()

@@ -65,9 +65,7 @@ def sample_aligned(values: torch.Tensor, grid: Grid, target: Grid, *, mode: str,
                 continue
             shape = [1] * 5
             shape[dimension] = -1
-            part = torch.lerp(
-                part.index_select(dimension, low), part.index_select(dimension, high), share.view(shape)
-            )
+            part = torch.lerp(part.index_select(dimension, low), part.index_select(dimension, high), share.view(shape))
         result[:, :, z0:z1] = part
     for axis in range(3):
         result.index_fill_(4 - axis, axes[axis][4].nonzero()[:, 0], fill)

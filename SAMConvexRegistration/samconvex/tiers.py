@@ -75,7 +75,11 @@ def fitting(
         name = smallest
     if name == "full":
         return settings, name, None
-    return tier(settings, name), name, (
-        f"The settings of {settings.name} need about {needs['full']:.1f} GiB and {allowed:.2g} GiB of memory may be "
-        f"used: the tier '{name}' was taken ({needs[name]:.1f} GiB), which is coarser."
+    return (
+        tier(settings, name),
+        name,
+        (
+            f"The settings of {settings.name} need about {needs['full']:.1f} GiB and {allowed:.2g} GiB of memory may be "
+            f"used: the tier '{name}' was taken ({needs[name]:.1f} GiB), which is coarser."
+        ),
     )

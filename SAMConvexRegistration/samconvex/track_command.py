@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from .volume import Volume
 
 COLUMNS = (
-    "lesion", "follow_up", "state", "x", "y", "z", "score", "cycle_mm", "longest_mm", "short_axis_mm", "volume_ml",
+    "lesion",
+    "follow_up",
+    "state",
+    "x",
+    "y",
+    "z",
+    "score",
+    "cycle_mm",
+    "longest_mm",
+    "short_axis_mm",
+    "volume_ml",
 )
 
 EXPLANATION = """
@@ -40,16 +50,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("follow_ups", metavar="FOLLOWUP", nargs="+", help="later images of the patient, oldest first")
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="folder, or a file ending in .json")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
-    parser.add_argument("--each-contour", action="store_true",
-                        help="write the carried and the suggested contour of every lesion, in files that tracking.json "
-                             "names, instead of one label map per follow-up (OUT is a folder)")
-    parser.add_argument("--min-score", type=_share, metavar="S",
-                        help="found from this score on, 0 to 1 (default: calibrated)")
+    parser.add_argument(
+        "--each-contour",
+        action="store_true",
+        help="write the carried and the suggested contour of every lesion, in files that tracking.json "
+        "names, instead of one label map per follow-up (OUT is a folder)",
+    )
+    parser.add_argument(
+        "--min-score", type=_share, metavar="S", help="found from this score on, 0 to 1 (default: calibrated)"
+    )
     parser.add_argument("--weights", metavar="NAME|FILE", help="network weights (default: the shipped ones)")
     parser.add_argument("--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
-    parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar",
-                        help="a bar, one JSON object per line on stdout, or nothing")
+    parser.add_argument(
+        "--progress",
+        choices=("bar", "json", "none"),
+        default="bar",
+        help="a bar, one JSON object per line on stdout, or nothing",
+    )
 
 
 def _share(text: str) -> float:

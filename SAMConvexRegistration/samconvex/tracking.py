@@ -35,7 +35,14 @@ from .volume import Volume, average_to, check_volume, ct_window, normalized_inte
 from .weights import SamModel, load_sam
 
 __all__ = [
-    "FOUND", "NOT_IN_VIEW", "UNCERTAIN", "Finding", "Lesion", "TrackingResult", "read_lesions", "track_lesions",
+    "FOUND",
+    "NOT_IN_VIEW",
+    "UNCERTAIN",
+    "Finding",
+    "Lesion",
+    "TrackingResult",
+    "read_lesions",
+    "track_lesions",
 ]
 
 FOUND = "found"
@@ -218,8 +225,10 @@ def _describe(baseline: Volume, lesion: Lesion) -> _Baseline:
     is_point = lesion.box is None and lesion.diameters is None
     if is_point:
         # The size that stands out most from what is around it.
-        sizes = [fit_contour(image, soft.with_tensor(ball[None, None]), scales=(1.0,), shift_mm=3.0)
-                 for ball in (scaled(soft, lesion.point, size) for size in _POINT_SIZES)]
+        sizes = [
+            fit_contour(image, soft.with_tensor(ball[None, None]), scales=(1.0,), shift_mm=3.0)
+            for ball in (scaled(soft, lesion.point, size) for size in _POINT_SIZES)
+        ]
         found = max(sizes, key=lambda fit: min(abs(fit.levels.contrast), 200.0) * fit.match)
     else:
         reach = 4.0 if lesion.box is None else 0.25 * float((lesion.box[1] - lesion.box[0]).min())
@@ -246,8 +255,14 @@ def _ellipsoid(lesion: Lesion) -> Volume:
 
 
 def _track(
-    baseline: Volume, template: SamEmbedding, known: list[_Baseline], follow_up: Volume, query: SamEmbedding,
-    number: int, limit: float, report: Callable[[float], None],
+    baseline: Volume,
+    template: SamEmbedding,
+    known: list[_Baseline],
+    follow_up: Volume,
+    query: SamEmbedding,
+    number: int,
+    limit: float,
+    report: Callable[[float], None],
 ) -> list[Finding]:
     """All lesions in one follow-up."""
     guide, details = pair_affine(template, query)
@@ -288,7 +303,11 @@ def _local_guide(guide: AffineTransform, pairs: PointPairs | None, point: np.nda
 
 
 def _register_neighborhood(
-    baseline: Volume, template: SamEmbedding, entry: _Baseline, follow_up: Volume, place: np.ndarray,
+    baseline: Volume,
+    template: SamEmbedding,
+    entry: _Baseline,
+    follow_up: Volume,
+    place: np.ndarray,
     start: AffineTransform,
 ) -> tuple[Transform, Transform]:
     """Maps of baseline points to follow-up points and back around a lesion, the lesion itself left out."""
@@ -298,10 +317,12 @@ def _register_neighborhood(
     if fixed is None or moving is None:
         maps = Transform((start,))
         return maps, maps.inverse()
-    box = np.stack([
-        np.maximum(point - NEIGHBORHOOD_MM, baseline.grid.corners().min(0)),
-        np.minimum(point + NEIGHBORHOOD_MM, baseline.grid.corners().max(0)),
-    ])
+    box = np.stack(
+        [
+            np.maximum(point - NEIGHBORHOOD_MM, baseline.grid.corners().min(0)),
+            np.minimum(point + NEIGHBORHOOD_MM, baseline.grid.corners().max(0)),
+        ]
+    )
     scene = Scene(
         fixed=_windowed(fixed, baseline),
         moving=_windowed(moving, follow_up),
@@ -334,7 +355,12 @@ def _surroundings(template: SamEmbedding, entry: _Baseline, grid: Grid) -> Volum
 
 
 def _judge(
-    entry: _Baseline, follow_up: Volume, maps: tuple[Transform, Transform], number: int, cycle: float, limit: float,
+    entry: _Baseline,
+    follow_up: Volume,
+    maps: tuple[Transform, Transform],
+    number: int,
+    cycle: float,
+    limit: float,
     sure: bool,
 ) -> Finding:
     """Carry the contour, look whether the lesion is there, and say so."""
@@ -370,8 +396,16 @@ def _judge(
     if not sure:
         reason = f"{follow_up.name} could not be aligned with the baseline; check the place of {lesion.name}."
     return Finding(
-        lesion.name, number, FOUND if found else UNCERTAIN, position, score, cycle,
-        _as_labels(carried, output) if has_contour else None, suggested, measurement, reason,
+        lesion.name,
+        number,
+        FOUND if found else UNCERTAIN,
+        position,
+        score,
+        cycle,
+        _as_labels(carried, output) if has_contour else None,
+        suggested,
+        measurement,
+        reason,
     )
 
 
@@ -411,9 +445,7 @@ def _crop(volume: Volume, center: np.ndarray, half_mm: float) -> Volume | None:
     if (upper - lower < 2).any():
         return None
     part = volume.tensor[:, :, lower[2] : upper[2], lower[1] : upper[1], lower[0] : upper[0]]
-    return replace(
-        volume, tensor=part, grid=volume.grid.cropped(lower.tolist(), (upper - lower).tolist()), source=None
-    )
+    return replace(volume, tensor=part, grid=volume.grid.cropped(lower.tolist(), (upper - lower).tolist()), source=None)
 
 
 def _output_grid(follow_up: Grid, grid: Grid) -> Grid:

@@ -85,7 +85,7 @@ class Volume:
 
     @property
     def modality(self) -> str:
-        """"ct" where values look like Hounsfield units (air near -1000), else "mr"."""
+        """ "ct" where values look like Hounsfield units (air near -1000), else "mr"."""
         return self.known_modality or ("ct" if self.background <= -500 else "mr")
 
     def with_tensor(self, tensor: torch.Tensor, grid: Grid | None = None) -> Volume:

@@ -59,9 +59,7 @@ class Family:
 FAMILIES = (
     Family("masr", masr.MASRNet, masr.CHECKPOINT_FORMAT, masr.CHECKPOINT_VERSION, "masr"),
     Family("featcnn", featcnn.FeatCNN, featcnn.CHECKPOINT_FORMAT, featcnn.CHECKPOINT_VERSION, "featcnn"),
-    Family(
-        "semantic", semantic.SemanticNet, semantic.CHECKPOINT_FORMAT, semantic.CHECKPOINT_VERSION, DEFAULT_SEMANTIC
-    ),
+    Family("semantic", semantic.SemanticNet, semantic.CHECKPOINT_FORMAT, semantic.CHECKPOINT_VERSION, DEFAULT_SEMANTIC),
 )
 
 
@@ -249,7 +247,10 @@ def import_weights(path: str | os.PathLike, name: str | None = None) -> WeightsE
         _copy(source, target)
         index = _read_index(folder)
         index[name] = {
-            "file": target.name, "sha256": digest, "network": network, "modality": modality,
+            "file": target.name,
+            "sha256": digest,
+            "network": network,
+            "modality": modality,
             "bytes": target.stat().st_size,
         }
         _write_index(folder, index)
@@ -453,20 +454,37 @@ def compact_model(
         return value, value, 1 if planar else value
 
     return SamModel(
-        name, "sam-2d" if planar else "sam-compact", network.eval().requires_grad_(False).channels_last(),
+        name,
+        "sam-2d" if planar else "sam-compact",
+        network.eval().requires_grad_(False).channels_last(),
         network.preprocess,
-        per_axis(network.fine_stride), per_axis(network.coarse_stride), per_axis(network.multiple), network.spacing_mm,
-        tile_voxels=14_000_000, halo=48, modality=modality, sha256=digest, calibration=calibration or {},
+        per_axis(network.fine_stride),
+        per_axis(network.coarse_stride),
+        per_axis(network.multiple),
+        network.spacing_mm,
+        tile_voxels=14_000_000,
+        halo=48,
+        modality=modality,
+        sha256=digest,
+        calibration=calibration or {},
     )
 
 
 def _official(network: sam_official.SAMOfficial, name: str, digest: str) -> SamModel:
     return SamModel(
-        name, "sam" if network.semantic_head is None else "uae",
+        name,
+        "sam" if network.semantic_head is None else "uae",
         network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d),  # type: ignore[call-overload]
         sam_official.preprocess_ct,
-        network.fine_stride, network.coarse_stride, network.multiple, network.spacing_mm,
-        tile_voxels=2_500_000, halo=16, modality="any", sha256=digest, calibration={},
+        network.fine_stride,
+        network.coarse_stride,
+        network.multiple,
+        network.spacing_mm,
+        tile_voxels=2_500_000,
+        halo=16,
+        modality="any",
+        sha256=digest,
+        calibration={},
     )
 
 
@@ -519,10 +537,18 @@ def _entries(folder: Path, origin: str) -> list[WeightsEntry]:
     entries = []
     for name, item in sorted(_read_index(folder).items()):
         card = folder / str(item["card"]) if item.get("card") else None
-        entries.append(WeightsEntry(
-            name, folder / str(item["file"]), origin, str(item.get("network", "?")), str(item.get("modality", "?")),
-            str(item["sha256"]), int(item.get("bytes", 0)), card if card and card.is_file() else None,
-        ))
+        entries.append(
+            WeightsEntry(
+                name,
+                folder / str(item["file"]),
+                origin,
+                str(item.get("network", "?")),
+                str(item.get("modality", "?")),
+                str(item["sha256"]),
+                int(item.get("bytes", 0)),
+                card if card and card.is_file() else None,
+            )
+        )
     return entries
 
 

@@ -8,9 +8,17 @@ import sys
 from collections.abc import Sequence
 
 SUITES = (
-    "registration", "landmarks", "tracking", "xray", "multimodal", "ablation", "robustness", "scaling", "landscapes",
+    "registration",
+    "landmarks",
+    "tracking",
+    "xray",
+    "multimodal",
+    "ablation",
+    "robustness",
+    "scaling",
+    "landscapes",
     "publish",
-)  # fmt: skip
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

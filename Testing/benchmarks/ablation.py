@@ -57,9 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pairs = [pair for pair in choose_pairs(chosen.pairs, data_folder()) if pair.group in ("head-neck", "phantom")]
     folder = folder_of(chosen.output, "ablation")
     remember_command(folder, "ablation", sys.argv[1:] if arguments is None else arguments)
-    records = run_all(
-        pairs, rows, folder, register, resume=chosen.resume, untimed=chosen.untimed, starts=chosen.starts
-    )
+    records = run_all(pairs, rows, folder, register, resume=chosen.resume, untimed=chosen.untimed, starts=chosen.starts)
     write_results(folder)
     if chosen.publish:
         publish(chosen.output)
@@ -77,16 +75,20 @@ def register(case: Case, settings: Settings, start: Transform) -> tuple[Transfor
 
 
 def run_all(
-    pairs: Sequence[Pair], rows: Sequence[tuple[str, Settings]], folder: Path, run: Run, *, resume: bool,
-    untimed: bool = False, starts: Path | None = None,
+    pairs: Sequence[Pair],
+    rows: Sequence[tuple[str, Settings]],
+    folder: Path,
+    run: Run,
+    *,
+    resume: bool,
+    untimed: bool = False,
+    starts: Path | None = None,
 ) -> list[dict]:
     """Pair by pair, all variants in turn; returns the records."""
     records = []
     for pair in pairs:
         files = {name: folder / "runs" / pair.name / f"{_file_name(name)}.json" for name, _ in rows}
-        wanted = [
-            (name, settings) for name, settings in rows if not (resume and _is_finished(files[name], settings))
-        ]
+        wanted = [(name, settings) for name, settings in rows if not (resume and _is_finished(files[name], settings))]
         if wanted:
             case = pair.load()
             grid = common_grid(case.fixed)
@@ -167,8 +169,9 @@ def page_lines(document: dict) -> list[str]:
         "Every row is the preset with one change, on native images from the same affine (SAM-affine, or the",
         "learning-free one where the row says so). `difference` is the mean change of the figure against the preset on",
         "the same pairs, p of Wilcoxon's exact signed-rank test; `seconds` are those of the deformable stages. The",
-        "paper's rows follow its pyramid designs and instance optimization with our embeddings and our solver.", "",
-    ]  # fmt: skip
+        "paper's rows follow its pyramid designs and instance optimization with our embeddings and our solver.",
+        "",
+    ]
     for group in dict.fromkeys(record["group"] for record in records):
         members = [record for record in records if record["group"] == group]
         merit = merit_of(members)
@@ -176,20 +179,25 @@ def page_lines(document: dict) -> list[str]:
             continue
         title, path, _, decimals = merit
         lines += [
-            f"### {group}", "",
+            f"### {group}",
+            "",
             f"| variant | pairs | {title} | difference | p | worst | SDlogJ | folding % | seconds |",
             "|---|" + "---:|" * 8,
-        ]  # fmt: skip
+        ]
         preset = by_pair(members, "preset", path)
         for row in summarize(members):
             own = by_pair(members, row["method"], path)
             common = [own[pair] - preset[pair] for pair in own if pair in preset]
             compared = bool(common) and row["method"] != "preset"
             cells = [
-                row["method"], str(row["pairs"]), _cell(row.get(title), decimals),
+                row["method"],
+                str(row["pairs"]),
+                _cell(row.get(title), decimals),
                 f"{np.mean(common):+.{decimals}f}" if compared else "",
                 f"{wilcoxon(common):.3f}" if compared and len(common) > 1 else "",
-                _cell(row.get("worst"), decimals), _cell(row.get("SDlogJ"), 2), _cell(row.get("folding %"), 3),
+                _cell(row.get("worst"), decimals),
+                _cell(row.get("SDlogJ"), 2),
+                _cell(row.get("folding %"), 3),
                 _cell(row.get("seconds"), 1),
             ]
             lines.append("| " + " | ".join(cells) + " |")

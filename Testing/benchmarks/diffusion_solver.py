@@ -73,10 +73,13 @@ def ours(
     built = time.perf_counter()
     found = conjugate_gradients(system, right, tolerance=tolerance)
     record = {
-        "method": f"ours, {str(right.dtype).removeprefix('torch.')}", "setup_s": built - begin,
-        "solve_s": time.perf_counter() - built, "cpu_s": time.process_time() - processor,
-        "iterations": found.iterations, "residual": found.residual,
-    }  # fmt: skip
+        "method": f"ours, {str(right.dtype).removeprefix('torch.')}",
+        "setup_s": built - begin,
+        "solve_s": time.perf_counter() - built,
+        "cpu_s": time.process_time() - processor,
+        "iterations": found.iterations,
+        "residual": found.residual,
+    }
     return record, found.tensor.double().flatten().numpy()
 
 
@@ -90,11 +93,13 @@ def pyamg_solution(matrix, right: np.ndarray, tolerance: float) -> tuple[dict, n
     residuals: list[float] = []
     x = hierarchy.solve(right, tol=tolerance, accel="cg", residuals=residuals)
     record = {
-        "method": f"pyamg {pyamg.__version__}, smoothed aggregation + CG", "setup_s": built - begin,
-        "solve_s": time.perf_counter() - built, "cpu_s": time.process_time() - processor,
+        "method": f"pyamg {pyamg.__version__}, smoothed aggregation + CG",
+        "setup_s": built - begin,
+        "solve_s": time.perf_counter() - built,
+        "cpu_s": time.process_time() - processor,
         "iterations": len(residuals) - 1,
         "residual": float(np.linalg.norm(right - matrix @ x) / np.linalg.norm(right)),
-    }  # fmt: skip
+    }
     return record, x
 
 

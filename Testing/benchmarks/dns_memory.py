@@ -35,10 +35,14 @@ def main() -> int:
     begin, processor = time.perf_counter(), time.process_time()
     described = DnsExtractor(MASRNet().eval())(volume)
     figures = {
-        "size": list(chosen.size), "shape": list(described.tensor.shape),
-        "seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - processor,
-        "threads": torch.get_num_threads(), "before_mib": before, "peak_memory_mib": peak_memory_mib(),
-    }  # fmt: skip
+        "size": list(chosen.size),
+        "shape": list(described.tensor.shape),
+        "seconds": time.perf_counter() - begin,
+        "cpu_seconds": time.process_time() - processor,
+        "threads": torch.get_num_threads(),
+        "before_mib": before,
+        "peak_memory_mib": peak_memory_mib(),
+    }
     print(json.dumps(figures))
     if chosen.output is not None:
         chosen.output.write_text(json.dumps(figures, indent=1))

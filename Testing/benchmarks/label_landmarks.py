@@ -9,8 +9,12 @@ from samconvex.volume import Volume
 
 MINIMUM_VOXELS = 24
 EXTREMES = {
-    "left": (1, 0, 0), "right": (-1, 0, 0), "back": (0, 1, 0),
-    "front": (0, -1, 0), "top": (0, 0, 1), "bottom": (0, 0, -1),
+    "left": (1, 0, 0),
+    "right": (-1, 0, 0),
+    "back": (0, 1, 0),
+    "front": (0, -1, 0),
+    "top": (0, 0, 1),
+    "bottom": (0, 0, -1),
 }
 
 

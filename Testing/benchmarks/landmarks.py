@@ -232,8 +232,12 @@ def _cut(pair: LandmarkPair, template: SamEmbedding, level: float, model: weight
         outside = ~_inside(grid, pair.truth, -15.0)
         for row in np.nonzero(inside | outside)[0]:
             yield {
-                "pair": pair.name, "side": side, "name": pair.names[row], "present": bool(inside[row]),
-                "found": bool(matches.found[row]), "score": float(matches.score[row]),
+                "pair": pair.name,
+                "side": side,
+                "name": pair.names[row],
+                "present": bool(inside[row]),
+                "found": bool(matches.found[row]),
+                "score": float(matches.score[row]),
                 "cycle": float(matches.cycle_mm[row]),
                 "error": float(np.linalg.norm(matches.points[row] - pair.truth[row])),
             }
@@ -326,9 +330,14 @@ def _cells(points: list[dict], count: int = 8) -> str:
     kept = np.array([p["error"] for p in points if p.get("found", True)])
     lost = 1 - len(kept) / len(errors)
     cells = [
-        f"{len(errors)}", f"{errors.mean():.2f}", f"{np.median(errors):.2f}", f"{np.percentile(errors, 90):.2f}",
-        f"{errors.max():.1f}", f"{100 * (errors < HIT_MM).mean():.1f} %",
-        f"{kept.max():.1f}" if len(kept) else "-", f"{100 * lost:.1f} %",
+        f"{len(errors)}",
+        f"{errors.mean():.2f}",
+        f"{np.median(errors):.2f}",
+        f"{np.percentile(errors, 90):.2f}",
+        f"{errors.max():.1f}",
+        f"{100 * (errors < HIT_MM).mean():.1f} %",
+        f"{kept.max():.1f}" if len(kept) else "-",
+        f"{100 * lost:.1f} %",
     ]
     return " | ".join(cells[:count])
 
@@ -341,11 +350,14 @@ def _cut_table(cuts: list[dict]) -> list[str]:
     false = np.mean([c["found"] for c in absent])
     area = ranking(np.array([c["score"] for c in present]), np.array([c["score"] for c in absent]))
     return [
-        "## cut fields of view", "",
-        f"Query cut at the middle of its landmarks: {len(present)} present points, {len(absent)} absent points.", "",
+        "## cut fields of view",
+        "",
+        f"Query cut at the middle of its landmarks: {len(present)} present points, {len(absent)} absent points.",
+        "",
         f"- false-lost (present, not found): {100 * lost:.1f} %",
         f"- false-found (absent, found): {100 * false:.1f} %",
-        f"- area under the curve of the score alone: {area:.3f}", "",
+        f"- area under the curve of the score alone: {area:.3f}",
+        "",
     ]
 
 

@@ -86,9 +86,11 @@ def describer(points: np.ndarray, model: SamModel) -> Describe:
         x, y, z = (np.clip(column, 0, n - 1) for column, n in zip(nearest.T, mind.grid.size, strict=True))
         return {
             # The joined vectors are of unit length, each part by itself of half that, squared.
-            "SAM fine": joined[:, :count] * 2**0.5, "SAM coarse": joined[:, count:] * 2**0.5, "SAM": joined,
+            "SAM fine": joined[:, :count] * 2**0.5,
+            "SAM coarse": joined[:, count:] * 2**0.5,
+            "SAM": joined,
             "MIND": mind.tensor[0][:, z, y, x].T,
-        }  # fmt: skip
+        }
 
     return describe
 
@@ -110,8 +112,10 @@ def measure(image: Volume, grid: Grid, axes: str, folder: Path, describe: Descri
                 mean = {name: float(np.mean([one[name] for one in losses])) for name in still}
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(json.dumps({"kind": kind, "axis": axis, "amount": amount, "loss": mean}))
-                print(f"{kind} {axis} {amount:g} {unit}  " + "  ".join(f"{n} {v:.3f}" for n, v in mean.items()),
-                      flush=True)
+                print(
+                    f"{kind} {axis} {amount:g} {unit}  " + "  ".join(f"{n} {v:.3f}" for n, v in mean.items()),
+                    flush=True,
+                )
 
 
 def change(grid: Grid, kind: str, axis: str, amount: float) -> AffineTransform:
@@ -132,8 +136,11 @@ def write_results(folder: Path, image: str) -> dict:
     records = [json.loads(file.read_text()) for file in (folder / "runs").glob("*.json")]
     records.sort(key=lambda record: (record["kind"], record["axis"], record["amount"]))
     document = {
-        "machine": describe_machine(), "commands": commands_of(folder), "image": image, "landscapes": records,
-    }  # fmt: skip
+        "machine": describe_machine(),
+        "commands": commands_of(folder),
+        "image": image,
+        "landscapes": records,
+    }
     (folder / "landscapes.json").write_text(json.dumps(document, indent=1))
     return document
 
@@ -166,10 +173,11 @@ def page_lines(document: dict) -> list[str]:
     lines = [
         "One CT against itself, shifted or turned; loss as a share of its largest value (mean over axes and both",
         "senses). `rises to`: the amount up to which every step adds at least half a percent: what an optimizer can",
-        "follow back.", "",
+        "follow back.",
+        "",
         "| feature | shift: rises to | share at 4 mm | share at 16 mm | turn: rises to | share at 10 degrees |",
         "|---|---:|---:|---:|---:|---:|",
-    ]  # fmt: skip
+    ]
     for feature in FEATURES:
         shifts, turns = curve(records, "shift", feature), curve(records, "turn", feature)
         at = [f"{value:.2f}" for value in (_at(shifts, 4.0), _at(shifts, 16.0), _at(turns, 10.0))]

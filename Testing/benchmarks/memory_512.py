@@ -32,12 +32,26 @@ def main() -> int:
         for seed, side in enumerate(("fixed", "moving"), start=1):
             subprocess.run(
                 [sys.executable, "-c", DRAW, str(seed), str(folder / f"{side}.nii.gz"), *map(str, chosen.size)],
-                check=True, env=environment(chosen.threads),
+                check=True,
+                env=environment(chosen.threads),
             )
         command = [
-            sys.executable, "-m", "samconvex", "register", str(folder / "fixed.nii.gz"), str(folder / "moving.nii.gz"),
-            "-o", str(folder / "result"), "--preset", chosen.preset, "--threads", str(chosen.threads),
-            "--progress", "none", "--device", "cpu",
+            sys.executable,
+            "-m",
+            "samconvex",
+            "register",
+            str(folder / "fixed.nii.gz"),
+            str(folder / "moving.nii.gz"),
+            "-o",
+            str(folder / "result"),
+            "--preset",
+            chosen.preset,
+            "--threads",
+            str(chosen.threads),
+            "--progress",
+            "none",
+            "--device",
+            "cpu",
         ]
         figures = watch(command, environment(chosen.threads))
         if figures["exit_status"] != 0:

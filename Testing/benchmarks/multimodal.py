@@ -71,8 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=4, metavar="N", help="pairs of each kind (default 4)")
     parser.add_argument("--only", default="", metavar="TEXT", help="pairs whose name or kind contains TEXT")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help=f"among {', '.join((*OWN, *PEERS))}")
-    parser.add_argument("--networks", nargs="+", default=[], metavar="NAME=WEIGHTS",
-                        help="further networks, or other weights than the shipped ones for dns and featcnn")
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        default=[],
+        metavar="NAME=WEIGHTS",
+        help="further networks, or other weights than the shipped ones for dns and featcnn",
+    )
     parser.add_argument("--ablation", action="store_true", help="variants of MASR-Net instead of the peers")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "benchmark-output", metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="keep the finished runs found in DIR/multimodal")
@@ -121,14 +126,21 @@ def write_results(output: Path) -> dict:
     """Gather every record on disk into multimodal.json; returns the document."""
     records = [json.loads(file.read_text()) for file in sorted((output / "runs").glob("*/*.json"))]
     order = ["start", *DEFAULT]
-    records.sort(key=lambda record: (
-        record["group"], record["pair"], order.index(record["method"]) if record["method"] in order else len(order),
-        record["method"],
-    ))
+    records.sort(
+        key=lambda record: (
+            record["group"],
+            record["pair"],
+            order.index(record["method"]) if record["method"] in order else len(order),
+            record["method"],
+        )
+    )
     document = {
-        "machine": describe_machine(), "commands": commands_of(output), "summary": summarize(records),
-        "time_ratios": time_ratios(records), "records": records,
-    }  # fmt: skip
+        "machine": describe_machine(),
+        "commands": commands_of(output),
+        "summary": summarize(records),
+        "time_ratios": time_ratios(records),
+        "records": records,
+    }
     (output / "multimodal.json").write_text(json.dumps(document, indent=1))
     return document
 
@@ -151,24 +163,32 @@ def page(document: dict) -> str:
     records = document["records"]
     variants = {f"{name}-none" for name in (*VARIANTS, UNSMOOTHED)}
     ablated = {record["pair"] for record in records if record["method"] in variants}
-    compared = [record for record in records if record["pair"] in ablated
-                and record["method"] in {*variants, "start", "mind-none", "dns-none"}]
+    compared = [
+        record
+        for record in records
+        if record["pair"] in ablated and record["method"] in {*variants, "start", "mind-none", "dns-none"}
+    ]
     methods = {**document, "records": [record for record in records if record["method"] not in variants]}
     lines = [
-        "# Results across modalities", "",
-        "Written by `samconvex benchmark --suite multimodal --publish`; do not edit.", "",
+        "# Results across modalities",
+        "",
+        "Written by `samconvex benchmark --suite multimodal --publish`; do not edit.",
+        "",
         "Every method gets the same two images on one grid and starts from the same place: as they lie, brains of two",
-        "people from our learning-free affine (row `start`). Truth: the known warp, or label maps.", "",
+        "people from our learning-free affine (row `start`). Truth: the known warp, or label maps.",
+        "",
         *multimodal_lines(methods),
-    ]  # fmt: skip
+    ]
     if compared:
         lines += [
-            "## What MASR-Net is made of", "",
+            "## What MASR-Net is made of",
+            "",
             "The convex levels alone: untrained feature maps compared directly, self-similarity (DNS) of untrained",
             "maps, of one layout, without the Gaussian, of the image itself, and the trained network without and with",
             "its Gaussian.",
-            "", *groups({**document, "records": compared}),
-        ]  # fmt: skip
+            "",
+            *groups({**document, "records": compared}),
+        ]
     return "\n".join([*lines, *footer(document)]).rstrip() + "\n"
 
 
@@ -212,8 +232,9 @@ def words_of(method: str, pair: Pair, job: Path, output: Path, threads: int, net
 def all_pairs(data: Path, count: int) -> list[Pair]:
     """``count`` pairs of each kind."""
     brains = sorted((data / "brain").glob("labelmap*.nii.gz"))
-    pairs = [Pair(f"mrct-{name}", "MR-CT known warp", "mr-ct", _mr_ct(data, name, n))
-             for n, name in enumerate(MR_CT[:count])]
+    pairs = [
+        Pair(f"mrct-{name}", "MR-CT known warp", "mr-ct", _mr_ct(data, name, n)) for n, name in enumerate(MR_CT[:count])
+    ]
     pairs += [
         Pair(f"{case}-{sequence}", "T1-T2/FLAIR known warp", "brain-mr", _sequences(data, case, sequence, n))
         for n, (case, sequence) in enumerate(SEQUENCES[:count])

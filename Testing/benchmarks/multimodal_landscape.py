@@ -73,13 +73,16 @@ def landscape_lines(found: dict) -> list[str]:
     """What a results page says of a landscape."""
     angles = np.array(found["angles"])
     lines = [
-        "## Loss landscapes under rotation", "",
+        "## Loss landscapes under rotation",
+        "",
         f"Patient {found['case']}: the MR turned against its CT about each axis, the loss over the voxels that both",
         f"bodies cover, every {angles[1] - angles[0]:g} degrees up to {angles.max():g}. `lowest at`: where the loss is",
         "least (0 is right). `rises to`: how far from there it grows on both sides without a step back. `depth`: its",
-        "rise within 8 degrees as a share of its range. Made by `Testing/benchmarks/multimodal_landscape.py`.", "",
-        "| measure | axis | lowest at | rises to | depth |", "|---|---|---:|---:|---:|",
-    ]  # fmt: skip
+        "rise within 8 degrees as a share of its range. Made by `Testing/benchmarks/multimodal_landscape.py`.",
+        "",
+        "| measure | axis | lowest at | rises to | depth |",
+        "|---|---|---:|---:|---:|",
+    ]
     for name in MEASURES:
         for axis in AXES:
             losses = np.array(found["losses"][name][axis])

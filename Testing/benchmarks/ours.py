@@ -33,9 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     suffix = "_native" if arguments.own else ""
-    fixed, moving = (
-        samconvex.read_volume(arguments.job / f"{side}{suffix}.nii.gz") for side in ("fixed", "moving")
-    )
+    fixed, moving = (samconvex.read_volume(arguments.job / f"{side}{suffix}.nii.gz") for side in ("fixed", "moving"))
     options: dict = {} if arguments.own else {"initial_transform": Transform()}
     if arguments.from_start:
         options = {

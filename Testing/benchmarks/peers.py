@@ -99,9 +99,9 @@ def ants(job: Path, timed: Timed, threads: int, own: bool = False):
 
     fixed = library.image_read(str(job / "fixed.nii.gz"))
     moving = library.image_read(str(job / ("moving_native.nii.gz" if own else "moving.nii.gz")))
-    options: dict = {"type_of_transform": "SyN"} if own else {
-        "type_of_transform": "SyNOnly", "initial_transform": "Identity"
-    }
+    options: dict = (
+        {"type_of_transform": "SyN"} if own else {"type_of_transform": "SyNOnly", "initial_transform": "Identity"}
+    )
     if (job / "fixed_mask.nii.gz").exists():
         options["mask"] = library.image_read(str(job / "fixed_mask.nii.gz"))
     with tempfile.TemporaryDirectory() as scratch:

@@ -40,13 +40,25 @@ def registration(document: dict, pyplot):
         for row in members:
             if "seconds" not in row:
                 axis.axhline(row[figure_of_merit], color="0.7", linestyle="--", linewidth=1)
-                axis.text(0.02, row[figure_of_merit], row["method"], color="0.4", fontsize=8, va="bottom",
-                          transform=axis.get_yaxis_transform())
+                axis.text(
+                    0.02,
+                    row[figure_of_merit],
+                    row["method"],
+                    color="0.4",
+                    fontsize=8,
+                    va="bottom",
+                    transform=axis.get_yaxis_transform(),
+                )
                 continue
             ours = row["method"].startswith("samconvex")
             axis.scatter(row["seconds"], row[figure_of_merit], s=60, color="tab:red" if ours else "tab:blue", zorder=3)
-            axis.annotate(row["method"], (row["seconds"], row[figure_of_merit]), textcoords="offset points",
-                          xytext=(6, 5), fontsize=8)
+            axis.annotate(
+                row["method"],
+                (row["seconds"], row[figure_of_merit]),
+                textcoords="offset points",
+                xytext=(6, 5),
+                fontsize=8,
+            )
         axis.set_xscale("log")
         axis.set_title(f"{group} ({max(row['pairs'] for row in members)} pairs)", fontsize=10)
         axis.set_xlabel("seconds (registration alone)")
@@ -90,8 +102,9 @@ def scaling(document: dict, pyplot):
         for method in dict.fromkeys(record["method"] for record in records):
             members = [record for record in records if record["method"] == method and record["group"] == group]
             members = sorted((record["voxels"] / 1e6, record[key] / scale) for record in members)
-            axis.plot(*zip(*members, strict=True), marker=marker, linestyle=line, label=f"{method}, {group}",
-                      **_style(method))
+            axis.plot(
+                *zip(*members, strict=True), marker=marker, linestyle=line, label=f"{method}, {group}", **_style(method)
+            )
         axis.set_xlabel("voxels of the fixed image, millions")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
@@ -122,13 +135,21 @@ def _mean(numbers: list) -> float:
 
 
 def _style(method: str) -> dict:
-    shades = {"samconvex": "tab:red", "samconvex-own": "tab:orange", "samconvex-fast-preview": "tab:pink",
-              "samconvex-fast-preview-own": "tab:green", "convexadam": "tab:blue"}
+    shades = {
+        "samconvex": "tab:red",
+        "samconvex-own": "tab:orange",
+        "samconvex-fast-preview": "tab:pink",
+        "samconvex-fast-preview-own": "tab:green",
+        "convexadam": "tab:blue",
+    }
     return {"color": shades[method]} if method in shades else {}
 
 
 DRAWINGS = {
-    "registration": registration, "robustness": robustness, "scaling": scaling, "landscapes": landscapes,
+    "registration": registration,
+    "robustness": robustness,
+    "scaling": scaling,
+    "landscapes": landscapes,
 }
 
 

@@ -57,8 +57,12 @@ def publish(output: Path, page: Path = PAGE, pictures: Path = PICTURES) -> bool:
     if not parts:
         print(f"{output} holds no results; run a suite first.")
         return False
-    page.write_text("\n".join(["# Results", "", "Written by `samconvex benchmark --suite publish`; do not edit.", "",
-                               *parts]).rstrip() + "\n")
+    page.write_text(
+        "\n".join(
+            ["# Results", "", "Written by `samconvex benchmark --suite publish`; do not edit.", "", *parts]
+        ).rstrip()
+        + "\n"
+    )
     print(f"{page} written.")
     return True
 
@@ -106,8 +110,10 @@ def _suites() -> dict[str, Callable[[dict], list[str]]]:
 def registration_lines(document: dict) -> list[str]:
     """Means, comparisons and the figure of merit of every pair."""
     return [
-        "## Registration", "",
-        *tables.explanation(document["records"]), "",
+        "## Registration",
+        "",
+        *tables.explanation(document["records"]),
+        "",
         *groups(document),
     ]
 

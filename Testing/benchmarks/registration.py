@@ -43,8 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="samconvex benchmark --suite registration", description=__doc__)
     parser.add_argument("--pairs", type=int, default=20, metavar="N", help="head-neck pairs (default: all 20)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only the pair TEXT, or all whose name contains it")
-    parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="METHOD",
-                        help=f"among samconvex, samconvex-own, samconvex-PRESET[-own], {', '.join(PEERS)}")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=list(DEFAULT_METHODS),
+        metavar="METHOD",
+        help=f"among samconvex, samconvex-own, samconvex-PRESET[-own], {', '.join(PEERS)}",
+    )
     parser.add_argument("--output", type=Path, default=REPOSITORY / "benchmark-output", metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="keep the finished runs found in DIR")
     parser.add_argument("--starts", type=Path, metavar="DIR", help="use DIR/PAIR.tfm as common start where it exists")
@@ -125,7 +130,12 @@ def run_process(command: list[str], output: Path, threads: int) -> dict:
 
 
 def run_all(
-    pairs: Sequence[Pair], methods: Sequence[str], output: Path, launch: Launch, *, resume: bool,
+    pairs: Sequence[Pair],
+    methods: Sequence[str],
+    output: Path,
+    launch: Launch,
+    *,
+    resume: bool,
     starts: Path | None = None,
 ) -> list[dict]:
     """Pair by pair, all methods in turn (so that a change of the machine's mood hits all); returns the records."""
@@ -165,9 +175,7 @@ def is_finished(file: Path, origin: str) -> bool:
     return "failed" not in record and record.get("start") == origin
 
 
-def _measure(
-    method: str, pair: Pair, case: Case, start: Transform, grid: Grid, job: Path, launch: Launch
-) -> dict:
+def _measure(method: str, pair: Pair, case: Case, start: Transform, grid: Grid, job: Path, launch: Launch) -> dict:
     record: dict = {"pair": pair.name, "group": pair.group, "method": method, "voxels": grid.voxel_count}
     if method == "start":
         return record | assess(case, start, grid)
@@ -200,12 +208,14 @@ def write_results(output: Path) -> dict:
     records = [json.loads(file.read_text()) for file in sorted((output / "runs").glob("*/*.json"))]
     groups = ["head-neck", "lung", "known warp", "phantom"]
     order = ["start", *DEFAULT_METHODS]
-    records.sort(key=lambda record: (
-        groups.index(record["group"]) if record["group"] in groups else len(groups),
-        record["pair"],
-        order.index(record["method"]) if record["method"] in order else len(order),
-        record["method"],
-    ))
+    records.sort(
+        key=lambda record: (
+            groups.index(record["group"]) if record["group"] in groups else len(groups),
+            record["pair"],
+            order.index(record["method"]) if record["method"] in order else len(order),
+            record["method"],
+        )
+    )
     document = {
         "machine": describe_machine(),
         "commands": commands_of(output),

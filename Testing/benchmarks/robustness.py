@@ -44,8 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="samconvex benchmark --suite robustness", description=__doc__)
     parser.add_argument("--pairs", type=int, default=6, metavar="N", help="head-neck pairs (default 6)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only pairs whose name contains TEXT")
-    parser.add_argument("--sizes", type=float, nargs="+", default=[0.25, 0.5, 1.0], metavar="SHARE",
-                        help="disturbances as shares of the largest (default 0.25 0.5 1)")
+    parser.add_argument(
+        "--sizes",
+        type=float,
+        nargs="+",
+        default=[0.25, 0.5, 1.0],
+        metavar="SHARE",
+        help="disturbances as shares of the largest (default 0.25 0.5 1)",
+    )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="disturbances of each size (default 1)")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="METHOD")
     parser.add_argument("--starts", type=Path, metavar="DIR", help="use DIR/PAIR.tfm as undisturbed start if there")
@@ -76,9 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     records = []
     for pair in pairs:
         derived = disturbed_pairs(pair, chosen.sizes, chosen.seeds, folder / "starts", chosen.starts)
-        records += run_all(
-            derived, chosen.methods, folder, launch, resume=chosen.resume, starts=folder / "starts"
-        )
+        records += run_all(derived, chosen.methods, folder, launch, resume=chosen.resume, starts=folder / "starts")
         write_results(folder)
     draw(folder / "robustness.json")
     print((folder / "robustness.md").read_text())
@@ -136,9 +140,11 @@ def write_results(folder: Path) -> dict:
     """Gather the records into robustness.json and robustness.md; returns the document."""
     records = [json.loads(file.read_text()) for file in sorted((folder / "runs").glob("*/*.json"))]
     document = {
-        "machine": describe_machine(), "commands": commands_of(folder), "summary": summarize(records),
+        "machine": describe_machine(),
+        "commands": commands_of(folder),
+        "summary": summarize(records),
         "records": records,
-    }  # fmt: skip
+    }
     (folder / "robustness.json").write_text(json.dumps(document, indent=1))
     (folder / "robustness.md").write_text("\n".join(["# Robustness", "", *page_lines(document)]))
     return document
@@ -159,22 +165,26 @@ def summarize(records: list[dict]) -> list[dict]:
     for group in groups:
         members = [record for record in records if record["group"] == group]
         for method in dict.fromkeys(record["method"] for record in members):
-            undisturbed = by_pair(
-                [record for record in records if record["group"] == UNDISTURBED], method, path
-            )
+            undisturbed = by_pair([record for record in records if record["group"] == UNDISTURBED], method, path)
             found = by_pair(members, method, path)
             names = [record["pair"] for record in members if record["method"] == method]
             names = [name for name in names if base_of(name) in undisturbed]
             if not names:
                 continue
             changes = [sign * (found[name] - undisturbed[base_of(name)]) for name in names if name in found]
-            rows.append({
-                "group": group, "method": method, "runs": len(names), "failed": len(names) - len(changes),
-                "kept": sum(change >= -scale for change in changes) / len(names), "figure": title,
-                "undisturbed": float(np.mean([undisturbed[base_of(name)] for name in names])),
-                "mean": float(np.mean([found[name] for name in names if name in found])) if changes else None,
-                "worst change": min(changes) if changes else None,
-            })
+            rows.append(
+                {
+                    "group": group,
+                    "method": method,
+                    "runs": len(names),
+                    "failed": len(names) - len(changes),
+                    "kept": sum(change >= -scale for change in changes) / len(names),
+                    "figure": title,
+                    "undisturbed": float(np.mean([undisturbed[base_of(name)] for name in names])),
+                    "mean": float(np.mean([found[name] for name in names if name in found])) if changes else None,
+                    "worst change": min(changes) if changes else None,
+                }
+            )
     return rows
 
 
@@ -194,10 +204,11 @@ def page_lines(document: dict) -> list[str]:
         "part alone) and `convexadam` get the same two files, the moving image resampled through the disturbed start,",
         "so what leaves the fixed image's field of view is lost to both; `samconvex-own` gets the native images, the",
         "disturbed start as initial transform, and runs our affine from there. Kept: within 2 points of Dice of the",
-        "same method's undisturbed result.", "",
+        "same method's undisturbed result.",
+        "",
         f"| disturbance | method | runs | kept | {figure} undisturbed | {figure} | worst change | failed |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
-    ]  # fmt: skip
+    ]
     for row in rows:
         mean, worst = (f"{row[key]:.3f}" if row[key] is not None else "" for key in ("mean", "worst change"))
         lines.append(

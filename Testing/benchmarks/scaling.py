@@ -58,9 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Transform().save(starts / f"{pair.name}.tfm")
 
     def launch(method: str, pair: Pair, job: Path, output: Path) -> dict:
-        return run_process(
-            command_of(method, pair.preset, job, output, chosen.threads), output, chosen.threads
-        )
+        return run_process(command_of(method, pair.preset, job, output, chosen.threads), output, chosen.threads)
 
     records = run_all(pairs, chosen.methods, folder, launch, resume=chosen.resume, starts=starts)
     document = write_results(folder)
@@ -73,17 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def sizes(data: Path | None, preset: str) -> list[Pair]:
     """Both series as pairs."""
-    pairs = [
-        Pair(f"voxels-{spacing:g}mm", FINER, preset, _load(data, spacing, 1.0)) for spacing in SPACINGS_MM
-    ]
+    pairs = [Pair(f"voxels-{spacing:g}mm", FINER, preset, _load(data, spacing, 1.0)) for spacing in SPACINGS_MM]
     pairs += [Pair(f"field-{share:g}", LARGER, preset, _load(data, FIELD_MM, share)) for share in SHARES]
     return [*pairs, Pair("named", NAMED, preset, lambda: _filling(data))]
 
 
 def _filling(data: Path | None) -> Case:
     """A pair of :data:`NAMED_SIZE` voxels, full of body."""
-    fixed = make_phantom(3, 3.0, couch=False).ct if data is None else read_volume(
-        data / "trunk" / f"{NAMED_CASE}_ct.nii.gz"
+    fixed = (
+        make_phantom(3, 3.0, couch=False).ct
+        if data is None
+        else read_volume(data / "trunk" / f"{NAMED_CASE}_ct.nii.gz")
     )
     case = breathing_case(fixed, 0)
     images = []
@@ -104,8 +102,13 @@ def _load(data: Path | None, spacing: float, share: float) -> Callable[[], Case]
         else:
             fixed = read_volume(data / "trunk" / f"{WARPED_CASES[-1]}_ct.nii.gz")
         case = breathing_case(fixed, 0)
-        return replace(case, fixed=sized(case.fixed, spacing, share), moving=sized(case.moving, spacing, share),
-                       truth=None, truth_points=None)
+        return replace(
+            case,
+            fixed=sized(case.fixed, spacing, share),
+            moving=sized(case.moving, spacing, share),
+            truth=None,
+            truth_points=None,
+        )
 
     return load
 
@@ -132,8 +135,9 @@ def write_results(folder: Path) -> dict:
 def page_lines(document: dict) -> list[str]:
     """One table; the field of view of the full series belongs to both."""
     lines = [
-        "| series | method | Mvoxel | seconds | s per Mvoxel | peak MiB |", "|---|---|---:|---:|---:|---:|",
-    ]  # fmt: skip
+        "| series | method | Mvoxel | seconds | s per Mvoxel | peak MiB |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
     for record in document["records"]:
         millions = record["voxels"] / 1e6
         cells = [record["group"], record["method"], f"{millions:.2f}"]

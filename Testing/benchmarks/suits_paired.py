@@ -45,9 +45,12 @@ def main() -> int:
     settings = read_settings(SuitsSettings, CONFIG)
     names = sorted(settings.exclude)[: chosen.cases]
     images = load_images(
-        data, spacing=settings.spacing_mm, include=[f"hippocampus/{name}_mr.nii.gz" for name in names], exclude=[],
+        data,
+        spacing=settings.spacing_mm,
+        include=[f"hippocampus/{name}_mr.nii.gz" for name in names],
+        exclude=[],
         progress=lambda fraction, message: None,
-    )  # fmt: skip
+    )
     before, after = (pair_dice(load_network(FeatCNN, name), images, settings) for name in (chosen.before, chosen.after))
     figures: dict = {"cases": [image.name for image in images]}
     for kind in before:
@@ -57,9 +60,12 @@ def main() -> int:
             continue
         differences = [b - a for a, b in zip(before[kind], after[kind], strict=True)]
         figures[kind] = {
-            "before": before[kind], "after": after[kind], "difference": sum(differences) / len(differences),
-            "better": sum(d > 0 for d in differences), "p": wilcoxon(differences),
-        }  # fmt: skip
+            "before": before[kind],
+            "after": after[kind],
+            "difference": sum(differences) / len(differences),
+            "better": sum(d > 0 for d in differences),
+            "p": wilcoxon(differences),
+        }
         for name, a, b in zip(figures["cases"], before[kind], after[kind], strict=True):
             print(f"{kind} {name}: {a:.4f} -> {b:.4f} ({b - a:+.4f})")
         print(

@@ -170,9 +170,11 @@ def make_follow_up(
             centers[row] = back.unmap_points(lesion.center[None])[0]
     gain, offset = random.uniform(0.94, 1.06), random.uniform(-12, 12)
     air = values <= image.background + 1
-    values = (values * gain + offset + random.uniform(8, 20) * torch.as_tensor(
-        random.normal(size=values.shape), dtype=torch.float32
-    )).clamp(min=-1024)
+    values = (
+        values * gain
+        + offset
+        + random.uniform(8, 20) * torch.as_tensor(random.normal(size=values.shape), dtype=torch.float32)
+    ).clamp(min=-1024)
     values[air] = image.background
     later = replace(image, tensor=values.round().to(image.tensor.dtype), grid=grid, source=f"{image.name}, later")
     return FollowUp(later, fates, centers, boxes, measurements, view)
@@ -198,7 +200,11 @@ def _truth(lesion: SyntheticLesion, growth: np.ndarray, back: SmoothWarp, center
 
 
 def _draw(
-    values: torch.Tensor, image: Grid, lesion: SyntheticLesion, growth: np.ndarray, back: SmoothWarp | None,
+    values: torch.Tensor,
+    image: Grid,
+    lesion: SyntheticLesion,
+    growth: np.ndarray,
+    back: SmoothWarp | None,
     random: np.random.Generator,
 ) -> None:
     """Blend a lesion into (1, 1, D, H, W) ``values``; what lies beneath keeps a third of its texture."""

@@ -112,10 +112,17 @@ def compare(records: list[dict], ours: str = "samconvex") -> list[dict]:
             if method == ours or len(pairs) < 2:
                 continue
             gains = [sign * (own[pair] - other[pair]) for pair in pairs]
-            rows.append({
-                "group": group, "method": method, "figure": title, "pairs": len(pairs),
-                "difference": float(np.mean(gains)), "better": sum(gain > 0 for gain in gains), "p": wilcoxon(gains),
-            })
+            rows.append(
+                {
+                    "group": group,
+                    "method": method,
+                    "figure": title,
+                    "pairs": len(pairs),
+                    "difference": float(np.mean(gains)),
+                    "better": sum(gain > 0 for gain in gains),
+                    "p": wilcoxon(gains),
+                }
+            )
     return rows
 
 
@@ -137,10 +144,17 @@ def markdown(document: dict) -> str:
     """The results page: a summary per kind of pair, then every pair."""
     records = document["records"]
     lines = [
-        "# Registration benchmark", "",
-        "Written by `samconvex benchmark --suite registration`; do not edit.", "",
-        document["machine"], "", *explanation(records), "", versions_line(records), "",
-    ]  # fmt: skip
+        "# Registration benchmark",
+        "",
+        "Written by `samconvex benchmark --suite registration`; do not edit.",
+        "",
+        document["machine"],
+        "",
+        *explanation(records),
+        "",
+        versions_line(records),
+        "",
+    ]
     summary = document["summary"]
     for group in _in_order(row["group"] for row in summary):
         rows = [row for row in summary if row["group"] == group]
@@ -214,8 +228,10 @@ def comparison_lines(rows: list[dict], group: str, ours: str = "samconvex") -> l
     decimals = next(merit[3] for merit in MERITS if merit[0] == rows[0]["figure"])
     lines = [
         f"Advantage of {ours} in {rows[0]['figure']} (positive: better); p of Wilcoxon's signed-rank test, two-sided,",
-        "exact:", "",
-        "| against | mean advantage | better on | p |", "|---|---:|---:|---:|",
+        "exact:",
+        "",
+        "| against | mean advantage | better on | p |",
+        "|---|---:|---:|---:|",
     ]
     for row in rows:
         gain = f"{row['difference']:+.{decimals}f}"

@@ -81,9 +81,7 @@ def images(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Volu
         yield case, lambda c=case: read_volume(data / "trunk" / f"{c}_ct.nii.gz")
 
 
-def run_image(
-    case: str, image: Volume, random: np.random.Generator, count: int, model: SamModel
-) -> list[dict]:
+def run_image(case: str, image: Volume, random: np.random.Generator, count: int, model: SamModel) -> list[dict]:
     """One record per lesion and follow-up of an image."""
     lesions = place_lesions(image, count, random)
     if not lesions:
@@ -137,10 +135,17 @@ def compare(result: TrackingResult, lesions: list[SyntheticLesion], later: Follo
         distance = float(np.linalg.norm(finding.position - later.centers[row]))
         inside = bool(((finding.position >= box[0]) & (finding.position <= box[1])).all())
         record = {
-            "lesion": finding.lesion, "kind": finding.lesion.split()[0], "fate": later.fates[row],
-            "view": later.view[row], "state": finding.state, "score": finding.score, "cycle_mm": finding.cycle_mm,
-            "diameter_mm": 2 * float(lesion.radii.mean()), "hounsfield": lesion.hounsfield,
-            "hit": inside and finding.state == FOUND, "inside": inside,
+            "lesion": finding.lesion,
+            "kind": finding.lesion.split()[0],
+            "fate": later.fates[row],
+            "view": later.view[row],
+            "state": finding.state,
+            "score": finding.score,
+            "cycle_mm": finding.cycle_mm,
+            "diameter_mm": 2 * float(lesion.radii.mean()),
+            "hounsfield": lesion.hounsfield,
+            "hit": inside and finding.state == FOUND,
+            "inside": inside,
         }
         if np.isfinite(distance):
             record["distance_mm"] = distance
@@ -202,24 +207,35 @@ def _percent(flags: Iterator[bool]) -> float:
 
 
 COLUMNS = (
-    ("present", "present", 0), ("hit %", "hit_percent", 1), ("mean mm", "distance_mm_mean", 2),
-    ("p95 mm", "distance_mm_p95", 1), ("removed", "removed", 0),
-    ("false-found removed %", "false_found_removed_percent", 1), ("outside", "outside", 0),
+    ("present", "present", 0),
+    ("hit %", "hit_percent", 1),
+    ("mean mm", "distance_mm_mean", 2),
+    ("p95 mm", "distance_mm_p95", 1),
+    ("removed", "removed", 0),
+    ("false-found removed %", "false_found_removed_percent", 1),
+    ("outside", "outside", 0),
     ("false-found outside %", "false_found_outside_percent", 1),
     ("recognized outside %", "recognized_outside_percent", 1),
-    ("longest diameter error mm", "longest_error_mm_mean", 2), ("bias mm", "longest_bias_mm", 2),
-    ("volume error %, median", "volume_error_percent_median", 1), ("s per lesion", "seconds_per_lesion", 1),
+    ("longest diameter error mm", "longest_error_mm_mean", 2),
+    ("bias mm", "longest_bias_mm", 2),
+    ("volume error %, median", "volume_error_percent_median", 1),
+    ("s per lesion", "seconds_per_lesion", 1),
 )
 
 
 def markdown(document: dict) -> str:
     """The page ``tracking.md``."""
     lines = [
-        "# Lesion tracking", "", "Written by `samconvex benchmark --suite tracking`; do not edit.", "",
+        "# Lesion tracking",
+        "",
+        "Written by `samconvex benchmark --suite tracking`; do not edit.",
+        "",
         f"Weights {document['weights'][:16]}. A hit is a lesion reported as found at a place inside its true box; the",
         "distances are those of the found ones to the middle of the true box. Seconds exclude the embeddings. Lesions",
-        "that the border of the image cuts do not count.", "",
-        "| | " + " | ".join(title for title, _, _ in COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS),
+        "that the border of the image cuts do not count.",
+        "",
+        "| | " + " | ".join(title for title, _, _ in COLUMNS) + " |",
+        "|---|" + "---:|" * len(COLUMNS),
     ]
     for name, row in document["summary"].items():
         cells = [f"{row[key]:.{digits}f}" if key in row else "" for _, key, digits in COLUMNS]

@@ -67,7 +67,7 @@ def paper_rows() -> list[tuple[str, Settings]]:
 
 
 def family_of(feature: str) -> str:
-    """"sam-fine" -> "sam"."""
+    """ "sam-fine" -> "sam"."""
     return feature.split("-")[0]
 
 

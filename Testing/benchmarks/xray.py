@@ -77,13 +77,16 @@ def patient_pairs(count: int, calibration: bool) -> Iterator[tuple[str, list[tup
         watching = json.loads(CONFIG.read_text())["validation"]
         rows = [",".join(pair) for pair in zip(watching, watching[1:] + watching[:1], strict=True)]
     for row in rows[:count]:
-        yield row.replace(",", "-"), [
-            (
-                read_volume(folder / f"{case}_ct.nii.gz"),
-                label_landmarks(read_labels(folder / f"{case}_seg.nii.gz"), HEAD_NECK),
-            )
-            for case in row.split(",")
-        ]
+        yield (
+            row.replace(",", "-"),
+            [
+                (
+                    read_volume(folder / f"{case}_ct.nii.gz"),
+                    label_landmarks(read_labels(folder / f"{case}_seg.nii.gz"), HEAD_NECK),
+                )
+                for case in row.split(",")
+            ],
+        )
 
 
 def run_pair(
@@ -187,17 +190,24 @@ def summary(records: list[dict]) -> dict[str, dict]:
     present, absent = ([r["found"] for r in records if r.get("present") is there] for there in (True, False))
     whole = [r["found"] for r in records if r["between"] == "patients"]
     result["cuts"] = {
-        "present": len(present), "absent": len(absent), "lost_in_whole_images_percent": _percent(~np.array(whole)),
-        "lost_percent": _percent(~np.array(present, bool)), "false_found_percent": _percent(np.array(absent, bool)),
-    }  # fmt: skip
+        "present": len(present),
+        "absent": len(absent),
+        "lost_in_whole_images_percent": _percent(~np.array(whole)),
+        "lost_percent": _percent(~np.array(present, bool)),
+        "false_found_percent": _percent(np.array(absent, bool)),
+    }
     return result
 
 
 def _figures(errors: np.ndarray) -> dict[str, float]:
     return {
-        "points": len(errors), "mean": float(errors.mean()), "median": float(np.median(errors)),
-        "p90": float(np.percentile(errors, 90)), "max": float(errors.max()), "hit_percent": _percent(errors < HIT_MM),
-    }  # fmt: skip
+        "points": len(errors),
+        "mean": float(errors.mean()),
+        "median": float(np.median(errors)),
+        "p90": float(np.percentile(errors, 90)),
+        "max": float(errors.max()),
+        "hit_percent": _percent(errors < HIT_MM),
+    }
 
 
 def _percent(flags: np.ndarray) -> float:
@@ -207,11 +217,16 @@ def _percent(flags: np.ndarray) -> float:
 def markdown(document: dict) -> str:
     """The page of the suite."""
     lines = [
-        "# Landmarks in X-ray images", "", "Written by `samconvex benchmark --suite xray`; do not edit.", "",
+        "# Landmarks in X-ray images",
+        "",
+        "Written by `samconvex benchmark --suite xray`; do not edit.",
+        "",
         f"Weights {document['weights'][:16]}. Organ landmarks of head-neck CTs, projected; errors in mm in the image;",
-        f"hit: within {HIT_MM:.0f} mm.", "",
-        "| | points | mean | median | p90 | max | hit % |", "|---|---:|---:|---:|---:|---:|---:|",
-    ]  # fmt: skip
+        f"hit: within {HIT_MM:.0f} mm.",
+        "",
+        "| | points | mean | median | p90 | max | hit % |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
     for name, row in document["summary"].items():
         numbers = " | ".join(f"{row[key]:.2f}" for key in ("mean", "median", "p90", "max"))
         lines.append(f"| {name} | {row['points']} | {numbers} | {row['hit_percent']:.0f} |")

@@ -35,8 +35,12 @@ def shifted_case() -> Case:
     images = [label.with_tensor(label.tensor.float() * 100) for label in labels]
     points = center + np.array([[0.0, 0, 0], [2, 1, 0]])
     return Case(
-        images[0], images[1], labels=labels, points=(points, points + SHIFT),
-        truth=lambda p: p + SHIFT, truth_points=points,
+        images[0],
+        images[1],
+        labels=labels,
+        points=(points, points + SHIFT),
+        truth=lambda p: p + SHIFT,
+        truth_points=points,
     )
 
 
@@ -81,8 +85,9 @@ def test_an_own_pipeline_is_not_composed_with_the_start(tmp_path, starts):
 def test_everybody_gets_the_moving_image_after_the_start(tmp_path, starts):
     run(tmp_path, starts, other_half)
     folder = tmp_path / "out" / "work" / "shifted"
-    fixed, moving, native = (sitk.ReadImage(str(folder / f"{name}.nii.gz"))
-                             for name in ("fixed", "moving", "moving_native"))
+    fixed, moving, native = (
+        sitk.ReadImage(str(folder / f"{name}.nii.gz")) for name in ("fixed", "moving", "moving_native")
+    )
     assert Grid.from_sitk(fixed) == Grid.from_sitk(moving)
     ball_center = sitk.GetArrayFromImage(moving)
     weights = ball_center / ball_center.sum()
@@ -155,7 +160,8 @@ def test_the_common_start_is_the_affine_of_the_preset(monkeypatch):
     job.common_start(case, "ct-inter-patient")
     job.common_start(replace(case, masks=case.labels), "brain-mr")
     assert [(settings.affine, settings.levels, settings.refine) for settings, _ in used] == [
-        ("sam", (), "none"), ("moments", (), "none")
+        ("sam", (), "none"),
+        ("moments", (), "none"),
     ]
     assert used[1][1]["moving_mask"] is case.labels[1]
 
@@ -201,8 +207,11 @@ def test_common_grid_keeps_cubes_and_turns_anything_else_into_cubes_over_the_sam
     assert job.common_grid(ball(GRID.center)) == GRID
     flat = Grid((30, 24, 12), (1.5, 1.5, 5.0), (0, 0, 0), (1, 0, 0, 0, -1, 0, 0, 0, 1))
     grid = job.common_grid(ball(flat.center, flat))
-    assert grid.spacing == (2.5, 2.5, 2.5) and grid.is_axis_aligned and grid.contains(flat.voxels_to_points(
-        np.array([[0, 0, 0], [29, 23, 11]]))).all()
+    assert (
+        grid.spacing == (2.5, 2.5, 2.5)
+        and grid.is_axis_aligned
+        and grid.contains(flat.voxels_to_points(np.array([[0, 0, 0], [29, 23, 11]]))).all()
+    )
 
 
 def test_a_known_breath_is_judged_where_both_images_show_the_body():

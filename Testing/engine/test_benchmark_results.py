@@ -17,13 +17,19 @@ def record(pair: str, method: str, dice: float | None = None, **further) -> dict
 
 
 RECORDS = [
-    record("a", "start", 0.40), record("a", "samconvex", 0.70, seconds=2.0, version="ours 1"),
-    record("a", "greedy", 0.60, seconds=4.0), record("a", "convexadam", 0.65, seconds=8.0),
-    record("b", "start", 0.30), record("b", "samconvex", 0.50, seconds=4.0, version="ours 1"),
-    record("b", "greedy", 0.20, seconds=4.0), record("b", "convexadam", 0.52, seconds=8.0),
-    record("c", "start", 0.50), record("c", "samconvex", 0.60, seconds=2.0, version="ours 2"),
-    record("c", "greedy", failed="crashed"), record("c", "convexadam", 0.55, seconds=20.0),
-]  # fmt: skip
+    record("a", "start", 0.40),
+    record("a", "samconvex", 0.70, seconds=2.0, version="ours 1"),
+    record("a", "greedy", 0.60, seconds=4.0),
+    record("a", "convexadam", 0.65, seconds=8.0),
+    record("b", "start", 0.30),
+    record("b", "samconvex", 0.50, seconds=4.0, version="ours 1"),
+    record("b", "greedy", 0.20, seconds=4.0),
+    record("b", "convexadam", 0.52, seconds=8.0),
+    record("c", "start", 0.50),
+    record("c", "samconvex", 0.60, seconds=2.0, version="ours 2"),
+    record("c", "greedy", failed="crashed"),
+    record("c", "convexadam", 0.55, seconds=20.0),
+]
 
 
 def row(rows: list[dict], method: str) -> dict:
@@ -69,8 +75,9 @@ def test_spread_worst_pair_and_pairs_below_the_start():
 def test_of_distances_the_largest_is_the_worst():
     records = [
         {"pair": str(n), "group": "lung", "method": method, "tre_mm": {"mean": value}}
-        for method, values in (("start", (3.0, 3.0)), ("m", (1.0, 4.0))) for n, value in enumerate(values)
-    ]  # fmt: skip
+        for method, values in (("start", (3.0, 3.0)), ("m", (1.0, 4.0)))
+        for n, value in enumerate(values)
+    ]
     found = row(tables.summarize(records), "m")
     assert found["worst"] == 4.0 and found["worse than start"] == 1
 

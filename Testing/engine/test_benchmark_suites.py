@@ -21,12 +21,16 @@ from samconvex.transforms import AffineTransform, Transform
 SHIFT = np.array([6.0, 0.0, -4.0])
 GRID = Grid((24, 20, 16), (2.0, 2.0, 2.0), (-10.0, 5.0, 30.0))
 BASE = Settings(
-    "mine", "", affine="sam", refine="adam",
+    "mine",
+    "",
+    affine="sam",
+    refine="adam",
     levels=(
-        Level(12.0, 3, features=("sam",)), Level(6.0, 3, features=("sam", "mind"), weights=(1.0, 2.0)),
+        Level(12.0, 3, features=("sam",)),
+        Level(6.0, 3, features=("sam", "mind"), weights=(1.0, 2.0)),
         Level(3.0, 1, features=("mind",)),
     ),
-)  # fmt: skip
+)
 
 
 def ball(center: np.ndarray) -> Volume:
@@ -70,8 +74,10 @@ def test_variants_that_change_nothing_are_left_out():
 def test_a_level_left_without_features_takes_those_of_its_nearest_level():
     changed = with_features(BASE, lambda name: family_of(name) == "mind")
     assert [(level.features, level.weights) for level in changed.levels] == [
-        (("mind",), (2.0,)), (("mind",), (2.0,)), (("mind",), ()),
-    ]  # fmt: skip
+        (("mind",), (2.0,)),
+        (("mind",), (2.0,)),
+        (("mind",), ()),
+    ]
 
 
 def test_the_papers_designs_are_there():
@@ -150,8 +156,11 @@ def test_disturbed_starts_act_before_the_undisturbed_one(tmp_path):
     given.mkdir()
     Transform((AffineTransform(np.diag([1.1, 0.9, 1.0]), SHIFT),)).save(given / "shifted.tfm")
     pairs = robustness.disturbed_pairs(PAIR, [0.5, 1.0], 2, tmp_path / "starts", given)
-    assert [pair.group for pair in pairs] == [robustness.UNDISTURBED, *["15 degrees, 40 mm"] * 2,
-                                              *["30 degrees, 80 mm"] * 2]
+    assert [pair.group for pair in pairs] == [
+        robustness.UNDISTURBED,
+        *["15 degrees, 40 mm"] * 2,
+        *["30 degrees, 80 mm"] * 2,
+    ]
     assert {robustness.base_of(pair.name) for pair in pairs} == {"shifted"}
     start, disturbed = (Transform.load(tmp_path / "starts" / f"{pairs[n].name}.tfm") for n in (0, 3))
     back = start.inverse().map_points(disturbed.map_points(GRID.center[None]))[0]
@@ -165,17 +174,22 @@ def test_kept_is_counted_against_the_same_methods_undisturbed_result():
 
     none, most = robustness.UNDISTURBED, robustness.group_of(1.0)
     records = [
-        record("a", none, "samconvex", 0.70), record("a@1-0", most, "samconvex", 0.69),
-        record("a@1-1", most, "samconvex", 0.75), record("b@1-0", most, "samconvex", 0.1),
-        record("a", none, "convexadam", 0.60), record("a@1-0", most, "convexadam", 0.57),
+        record("a", none, "samconvex", 0.70),
+        record("a@1-0", most, "samconvex", 0.69),
+        record("a@1-1", most, "samconvex", 0.75),
+        record("b@1-0", most, "samconvex", 0.1),
+        record("a", none, "convexadam", 0.60),
+        record("a@1-0", most, "convexadam", 0.57),
         record("a@1-1", most, "convexadam", None),
-    ]  # fmt: skip
+    ]
     ours, peer = robustness.summarize(records)
     assert (ours["runs"], ours["kept"], ours["failed"]) == (2, 1.0, 0)
     assert (peer["runs"], peer["kept"], peer["failed"]) == (2, 0.0, 1)
     assert peer["worst change"] == pytest.approx(-0.03) and ours["mean"] == pytest.approx(0.72)
-    assert any("| convexadam | 2 | 0 % | 0.600 | 0.570 | -0.030 | 1 |" in line
-               for line in robustness.page_lines({"records": records}))
+    assert any(
+        "| convexadam | 2 | 0 % | 0.600 | 0.570 | -0.030 | 1 |" in line
+        for line in robustness.page_lines({"records": records})
+    )
 
 
 def test_sizes_differ_in_voxels_or_in_field_of_view():

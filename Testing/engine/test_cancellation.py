@@ -29,7 +29,9 @@ out = sys.argv[2]
 def started():
     print("started", flush=True)
 """
-POLITE = PREAMBLE + """
+POLITE = (
+    PREAMBLE
+    + """
 def work(cancelled):
     with output_folder(out) as staging:
         (staging / "a.txt").write_text("a")
@@ -38,7 +40,10 @@ def work(cancelled):
             raise_if(cancelled)
             time.sleep(0.01)
 """
-DEAF = PREAMBLE + """
+)
+DEAF = (
+    PREAMBLE
+    + """
 def work(cancelled):
     with output_folder(out) as staging:
         (staging / "a.txt").write_text("a")
@@ -46,7 +51,10 @@ def work(cancelled):
         time.sleep(30)
     return 0
 """
-COMPUTING = PREAMBLE + """
+)
+COMPUTING = (
+    PREAMBLE
+    + """
 import numpy as np
 def work(cancelled):
     started()
@@ -55,17 +63,24 @@ def work(cancelled):
         while True:
             matrix @ matrix
 """
-QUICK = PREAMBLE + """
+)
+QUICK = (
+    PREAMBLE
+    + """
 def work(cancelled):
     started()
     with output_folder(out) as staging:
         (staging / "a.txt").write_text("a")
     return 0
 """
-FAILING = PREAMBLE + """
+)
+FAILING = (
+    PREAMBLE
+    + """
 def work(cancelled):
     raise ValueError("a defect of ours")
 """
+)
 ENDING = """
 try:
     status = run_cancellable(work, *map(float, sys.argv[3:]))
@@ -128,7 +143,7 @@ def test_work_that_is_not_disturbed_ends_with_its_own_status(tmp_path: Path) -> 
 
 
 def test_a_defect_keeps_its_traceback_and_status_1(tmp_path: Path) -> None:
-    program = FAILING.replace('raise ValueError', 'started(); raise ValueError')
+    program = FAILING.replace("raise ValueError", "started(); raise ValueError")
     process = _start(program, tmp_path / "out")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
@@ -161,6 +176,13 @@ def test_a_cancellation_at_every_stage_leaves_nothing(tmp_path: Path, monkeypatc
         assert status == 3
         assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert [name for name in seen if name != "done"] == [
-        "read", "prepare", "convex", "refine", "finish", "measure", "warp", "write"
+        "read",
+        "prepare",
+        "convex",
+        "refine",
+        "finish",
+        "measure",
+        "warp",
+        "write",
     ]
     assert (tmp_path / "out" / "report.json").is_file()

@@ -179,9 +179,7 @@ def test_apply_carries_points_both_ways(
     out = registered[0]
     there, back = tmp_path / "there.mrk.json", tmp_path / "back.csv"
     assert main(["apply", str(out / "transform.h5"), str(pair / "moving.mrk.json"), "-o", str(there)]) == 0
-    np.testing.assert_allclose(
-        read_points(there).positions, read_points(out / "points.csv").positions, atol=1e-2
-    )
+    np.testing.assert_allclose(read_points(there).positions, read_points(out / "points.csv").positions, atol=1e-2)
     assert main(["apply", str(out / "transform.h5"), str(there), "-o", str(back), "--inverse"]) == 0
     start = read_points(pair / "moving.mrk.json")
     np.testing.assert_allclose(read_points(back).positions, start.positions, atol=1.0)

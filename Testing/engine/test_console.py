@@ -27,7 +27,7 @@ def test_json_lines_hold_the_promised_fields_and_never_go_back() -> None:
     stream = _Terminal()
     progress = ConsoleProgress("json", PLAN, stream=stream)
     for stage, fraction in (("read", 0.0), ("read", 1.0), ("solve", 0.0), ("solve", 1.0), ("read", 0.5), ("odd", 0.5)):
-        progress(stage, fraction, "a \"quoted\"\nmessage")
+        progress(stage, fraction, 'a "quoted"\nmessage')
     progress.finish("out")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert all(set(line) == {"stage", "fraction", "percent", "seconds_left", "memory_mib", "message"} for line in lines)

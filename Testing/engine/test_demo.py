@@ -157,9 +157,12 @@ def test_demo_writes_everything_and_prints_the_table(small_pair, tmp_path, monke
     # transform.h5 applied by plain SimpleITK gives warped.nii.gz.
     warped = sitk.GetArrayFromImage(sitk.ReadImage(str(output / "warped.nii.gz"))).astype(float)
     again = sitk.Resample(
-        small_pair.moving.to_sitk(), small_pair.fixed.to_sitk(), sitk.ReadTransform(str(output / "transform.h5")),
-        sitk.sitkLinear, small_pair.moving.background,
-    )  # fmt: skip
+        small_pair.moving.to_sitk(),
+        small_pair.fixed.to_sitk(),
+        sitk.ReadTransform(str(output / "transform.h5")),
+        sitk.sitkLinear,
+        small_pair.moving.background,
+    )
     difference = np.abs(sitk.GetArrayFromImage(again) - warped)
     assert np.percentile(difference, 99) <= 1.0
     # A second run replaces the first.

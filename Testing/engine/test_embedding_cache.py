@@ -45,8 +45,11 @@ def test_other_voxels_grid_mask_or_weights_are_another_entry():
     body, model = textured_body(), random_model()
     shifted = body.with_tensor(body.tensor, body.grid.cropped((1, 0, 0), body.grid.size))
     keys = {
-        content_key(body, model), content_key(textured_body(1), model), content_key(shifted, model),
-        content_key(body, random_model(1)), content_key(body, model, mask=body),
+        content_key(body, model),
+        content_key(textured_body(1), model),
+        content_key(shifted, model),
+        content_key(body, random_model(1)),
+        content_key(body, model, mask=body),
     }
     assert len(keys) == 5
 

@@ -98,9 +98,15 @@ def test_registration_runs_on_featcnn_and_diffusion(tmp_path):
     values = torch.nn.functional.interpolate(coarse, size=(24, 24, 24), mode="trilinear") * 100 + 50
     grid = Grid((24, 24, 24), (4.0, 4.0, 4.0))
     settings = Settings(
-        "small", "", affine="none", levels=(Level(16.0, 1, 2, ("featcnn",)),), refine="diffusion",
-        diffusion=DiffusionSettings(spacing=16.0, iterations=2), working_spacing=8.0, field_spacing=16.0,
-    )  # fmt: skip
+        "small",
+        "",
+        affine="none",
+        levels=(Level(16.0, 1, 2, ("featcnn",)),),
+        refine="diffusion",
+        diffusion=DiffusionSettings(spacing=16.0, iterations=2),
+        working_spacing=8.0,
+        field_spacing=16.0,
+    )
     result = samconvex.register(Volume(values, grid), Volume(values.roll(1, 4), grid), preset=settings, weights=path)
     assert {"convex", "refine"} <= set(result.report["seconds"]["stages"])
 

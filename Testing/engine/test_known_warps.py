@@ -83,9 +83,11 @@ def test_field_samples_are_exact_on_oblique_grids():
     grid = Grid((12, 11, 10), (5.0, 4.0, 6.0), (300.0, -200.0, 900.0), tuple(turn.ravel()))
     matrix = np.array([[1.02, 0.05, 0.0], [-0.05, 0.98, 0.01], [0.0, 0.0, 1.05]])
     truth = SmoothWarp(
-        grid.center[None], np.full((1, 3), 55.0), np.array([[4.0, -6.0, 12.0]]),
+        grid.center[None],
+        np.full((1, 3), 55.0),
+        np.array([[4.0, -6.0, 12.0]]),
         AffineTransform.about(grid.center, matrix, np.array([3.0, 2.0, -9.0])),
-    )  # fmt: skip
+    )
     field = truth.displacement_field(grid).tensor[0].permute(1, 2, 3, 0).reshape(-1, 3).numpy()
     voxels = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), -1).reshape(-1, 3)[:, ::-1]
     points = grid.voxels_to_points(voxels)

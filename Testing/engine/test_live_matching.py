@@ -70,8 +70,11 @@ def test_a_damaged_template_is_refused_with_its_file(template, tmp_path, damage)
         np.savez_compressed(folder / "embedding.npz", **arrays)
     else:
         values = json.loads((folder / "template.json").read_text())
-        changed = {"description": "{", "format": json.dumps({**values, "format": 99}),
-                   "points": json.dumps({**values, "points": [{"label": "a"}]})}[damage]
+        changed = {
+            "description": "{",
+            "format": json.dumps({**values, "format": 99}),
+            "points": json.dumps({**values, "points": [{"label": "a"}]}),
+        }[damage]
         (folder / "template.json").write_text(changed)
     with pytest.raises(InputError, match="copy"):
         template_library.load_template(folder)
@@ -91,9 +94,7 @@ def test_a_template_of_other_weights_needs_its_image(template, tmp_path):
 
 def answers(points, score=0.9, cycle=1.0, found=True):
     count = len(points)
-    return Matches(
-        np.array(points, float), np.full(count, score), np.full(count, cycle), np.full(count, found)
-    )
+    return Matches(np.array(points, float), np.full(count, score), np.full(count, cycle), np.full(count, found))
 
 
 def test_most_templates_outvote_one_that_is_far_off():
@@ -127,10 +128,24 @@ def test_match_takes_template_folders_and_votes(template, tmp_path, monkeypatch)
     write_points(moved, tmp_path / "more.csv")
     parser = argparse.ArgumentParser()
     match_command.add_match_arguments(parser)
-    args = parser.parse_args([
-        str(folder), str(folder / "points.mrk.json"), str(tmp_path / "query.mha"), "-o", str(tmp_path / "out.json"),
-        "--also", str(folder), str(tmp_path / "more.csv"), "--mode", "fast", "--progress", "none", "--min-score", "0.2",
-    ])
+    args = parser.parse_args(
+        [
+            str(folder),
+            str(folder / "points.mrk.json"),
+            str(tmp_path / "query.mha"),
+            "-o",
+            str(tmp_path / "out.json"),
+            "--also",
+            str(folder),
+            str(tmp_path / "more.csv"),
+            "--mode",
+            "fast",
+            "--progress",
+            "none",
+            "--min-score",
+            "0.2",
+        ]
+    )
     args.cancelled = threading.Event()
     assert match_command.run_match(args) == 0
     entries = json.loads((tmp_path / "out.json").read_text())[str(tmp_path / "query.mha")]
@@ -160,9 +175,15 @@ def test_a_point_is_answered_and_its_similarity_peaks_there(matcher, template, t
     point = template[2].positions[0].tolist()
     found = matcher.answer({"do": "match", "from": "A", "to": "B", "point": point})
     assert found["found"] and np.linalg.norm(np.subtract(found["point"], point)) < 1.0
-    answer = matcher.answer({
-        "do": "similarity", "from": "A", "to": "B", "point": point, "path": str(tmp_path / "map.npy"),
-    })
+    answer = matcher.answer(
+        {
+            "do": "similarity",
+            "from": "A",
+            "to": "B",
+            "point": point,
+            "path": str(tmp_path / "map.npy"),
+        }
+    )
     scores = np.load(answer["path"])
     peak = np.array(np.unravel_index(scores.argmax(), scores.shape))[::-1]
     place = np.array(answer["grid"]["origin"]) + peak * answer["grid"]["spacing"]

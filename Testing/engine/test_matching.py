@@ -231,8 +231,11 @@ def test_command_writes_the_promised_columns(files, body):
     assert [r["label"] for r in rows] == ["P0", "P1", "P2", "lost"]
     assert rows[3]["found"] == "false" and rows[3]["x"] == rows[3]["score"] == ""
     truth = body_points(body, 3)
-    near = [np.linalg.norm(np.array([float(r[a]) for a in "xyz"]) - t) < 6.0
-            for r, t in zip(rows, truth, strict=False) if r["found"] == "true"]
+    near = [
+        np.linalg.norm(np.array([float(r[a]) for a in "xyz"]) - t) < 6.0
+        for r, t in zip(rows, truth, strict=False)
+        if r["found"] == "true"
+    ]
     assert sum(near) >= 1
     with pytest.raises(InputError, match="--overwrite"):
         run(files, *words)

@@ -46,16 +46,23 @@ def test_against_a_direct_computation_of_one_voxel() -> None:
     def patch_distance(a: tuple[int, int, int], b: tuple[int, int, int]) -> torch.Tensor:
         cube = [(z, y, x) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1)]
         terms = [
-            (at(*(c + o + s for c, o, s in zip(center, p, a, strict=True)))
-             - at(*(c + o + s for c, o, s in zip(center, p, b, strict=True)))) ** 2
+            (
+                at(*(c + o + s for c, o, s in zip(center, p, a, strict=True)))
+                - at(*(c + o + s for c, o, s in zip(center, p, b, strict=True)))
+            )
+            ** 2
             for p in cube
         ]
         return torch.stack(terms).mean()
 
-    distances = torch.stack([
-        patch_distance(a, b) for i, a in enumerate(offsets) for b in offsets[i + 1 :]
-        if sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) == 8
-    ])
+    distances = torch.stack(
+        [
+            patch_distance(a, b)
+            for i, a in enumerate(offsets)
+            for b in offsets[i + 1 :]
+            if sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) == 8
+        ]
+    )
     distances = distances - distances.min()
     expected = torch.exp(-distances / distances.mean())
     torch.testing.assert_close(features[0, :, 4, 4, 4], expected, atol=1e-6, rtol=1e-6)

@@ -20,7 +20,8 @@ def mask() -> np.ndarray:
 def test_discs_are_those_of_itk(mask: np.ndarray, radius: int) -> None:
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     for ours, filtered in (
-        (opened_in_slices, sitk.BinaryMorphologicalOpening), (closed_in_slices, sitk.BinaryMorphologicalClosing)
+        (opened_in_slices, sitk.BinaryMorphologicalOpening),
+        (closed_in_slices, sitk.BinaryMorphologicalClosing),
     ):
         expected = sitk.GetArrayFromImage(filtered(image, (radius, radius, 0))) > 0
         assert (expected != mask).any()

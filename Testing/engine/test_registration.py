@@ -71,8 +71,11 @@ def moved_volume(volume: Volume, transform: AffineTransform, grid: Grid) -> Volu
 def test_a_known_breath_is_recovered_within_half_a_working_voxel(phantom: Phantom, breath, inside: np.ndarray) -> None:
     moving, truth = breath
     settings = replace(
-        QUICK, levels=(Level(12.0, 3), Level(6.0, 2), Level(6.0, 1, 1)), refine="adam",
-        adam=AdamSettings(spacing=6.0, iterations=30), working_spacing=6.0,
+        QUICK,
+        levels=(Level(12.0, 3), Level(6.0, 2), Level(6.0, 1, 1)),
+        refine="adam",
+        adam=AdamSettings(spacing=6.0, iterations=30),
+        working_spacing=6.0,
     )
     result = sc.register(phantom.ct, moving, preset=settings)
     assert error(Transform(), truth, inside) > 4.5
@@ -151,8 +154,11 @@ def test_what_is_no_ct_starts_without_embeddings_and_the_report_says_so(phantom:
 
 def test_an_initial_transform_is_the_start_and_stays_in_the_result(phantom: Phantom, inside: np.ndarray) -> None:
     away = AffineTransform.about(phantom.ct.grid.center, np.eye(3), np.array([300.0, 0.0, 1000.0]))
-    moving = moved_volume(phantom.ct, away, replace(phantom.ct.grid, origin=tuple(
-        np.asarray(phantom.ct.grid.origin) + [300.0, 0.0, 1000.0])))
+    moving = moved_volume(
+        phantom.ct,
+        away,
+        replace(phantom.ct.grid, origin=tuple(np.asarray(phantom.ct.grid.origin) + [300.0, 0.0, 1000.0])),
+    )
     with pytest.raises(InputError, match="does not overlap"):
         sc.register(phantom.ct, moving, preset=QUICK)
     result = sc.register(phantom.ct, moving, preset=QUICK, initial_transform=Transform((away,)))
@@ -237,7 +243,12 @@ def test_the_report_has_every_promised_field_and_inputs_stay_untouched(
     copies = fixed.tensor.clone(), moving.tensor.clone()
     points = np.array(list(phantom.landmarks.values()))
     result = sc.register(
-        fixed, moving, preset=QUICK, fixed_labels=phantom.labels, moving_labels=phantom.labels, fixed_points=points,
+        fixed,
+        moving,
+        preset=QUICK,
+        fixed_labels=phantom.labels,
+        moving_labels=phantom.labels,
+        fixed_points=points,
         moving_points=breath[1].map_points(points),
     )
     assert schema_errors(result.report) == []
@@ -291,7 +302,10 @@ def test_unknown_names_are_refused_with_the_choices(phantom: Phantom, arguments:
 def test_unequal_numbers_of_points_are_refused(phantom: Phantom) -> None:
     with pytest.raises(InputError, match="2 fixed points but 3 moving points"):
         sc.register(
-            phantom.ct, phantom.ct, preset=replace(QUICK, levels=()), fixed_points=np.zeros((2, 3)),
+            phantom.ct,
+            phantom.ct,
+            preset=replace(QUICK, levels=()),
+            fixed_points=np.zeros((2, 3)),
             moving_points=np.zeros((3, 3)),
         )
 
@@ -326,9 +340,7 @@ def test_the_mean_motion_of_the_reference_convexadam_is_found(shared_data: Path)
         expected = file["disp"].reshape(-1, 3).mean(0)[::-1]
         shape = file["img"].shape
         grid = Grid(shape[::-1], (1.0, 1.0, 1.0))
-        fixed, moving = (
-            Volume(torch.from_numpy(file[name])[None, None] + 0.5, grid) for name in ("img", "mov")
-        )
+        fixed, moving = (Volume(torch.from_numpy(file[name])[None, None] + 0.5, grid) for name in ("img", "mov"))
     scene = Scene(fixed, moving, Transform(), grid.corners())
     levels = (Level(3.0, 3, 3), Level(2.0, 1, 2))
     field = run_pyramid(scene, lambda name: Mind(dilation=1), levels, coupling=0.1)

@@ -140,9 +140,12 @@ def test_colors_say_shrunk_grown_and_folded():
 def test_key_figures_are_those_of_the_report():
     values = {title: value for title, value, _, _ in key_figures(REPORT)}
     assert values == {
-        "Time": "64.2 s", "Folded voxels": "0 %", "There and back": "0.31 mm", "Label overlap (Dice)": "0.80",
+        "Time": "64.2 s",
+        "Folded voxels": "0 %",
+        "There and back": "0.31 mm",
+        "Label overlap (Dice)": "0.80",
         "Landmark error": "1.5 mm",
-    }  # fmt: skip
+    }
     assert key_figures({}) == []
     assert key_figures({"folding_percent": 0.0003})[0][1] == "0.0003 %"
 

@@ -202,9 +202,14 @@ def test_a_few_steps_learn_a_bright_organ():
 def test_the_command_trains_and_writes_loadable_weights(tmp_path, body):
     config, output = tmp_path / "config.json", tmp_path / "organs.pt"
     small = {
-        "spacing_mm": 12.0, "shapes": [[16, 16, 16]], "widths": [4, 4, 4, 4], "blocks": [1, 1, 1, 1], "detail": 4,
-        "organs": ["first", "second"], "tubular": [],
-    }  # fmt: skip
+        "spacing_mm": 12.0,
+        "shapes": [[16, 16, 16]],
+        "widths": [4, 4, 4, 4],
+        "blocks": [1, 1, 1, 1],
+        "detail": 4,
+        "organs": ["first", "second"],
+        "tubular": [],
+    }
     config.write_text(json.dumps(small))
     words = ["train", "semantic", "--data", "phantom", "-o", str(output), "--config", str(config), "--threads", "1"]
     assert cli.main([*words, "--steps", "2", "--progress", "none"]) == 0

@@ -56,9 +56,7 @@ def test_exchanging_the_images_gives_the_inverse(phantom, breath, inside: np.nda
     settings = replace(QUICK, symmetric=True)
     there = sc.register(phantom.ct, moving, preset=settings)
     back = sc.register(moving, phantom.ct, preset=QUICK, symmetric=True)
-    plain = [
-        sc.register(a, b, preset=QUICK).fixed_to_moving for a, b in ((phantom.ct, moving), (moving, phantom.ct))
-    ]
+    plain = [sc.register(a, b, preset=QUICK).fixed_to_moving for a, b in ((phantom.ct, moving), (moving, phantom.ct))]
 
     def round_trip(first: Transform, second: Transform) -> float:
         return float(np.linalg.norm(second.map_points(first.map_points(inside)) - inside, axis=1).mean())
@@ -69,7 +67,10 @@ def test_exchanging_the_images_gives_the_inverse(phantom, breath, inside: np.nda
 
 
 def test_the_inverse_of_a_symmetric_registration_is_exact_on_disk(
-    phantom, breath, inside: np.ndarray, tmp_path: Path  # noqa: F811
+    phantom,
+    breath,
+    inside: np.ndarray,
+    tmp_path: Path,  # noqa: F811
 ) -> None:
     result = sc.register(phantom.ct, breath[0], preset=replace(QUICK, symmetric=True))
     result.fixed_to_moving.save(tmp_path / "transform.h5")

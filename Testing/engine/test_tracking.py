@@ -73,7 +73,9 @@ def tracked(body, baseline, place, segment, model):
     """The same lesion given in three ways, in three shifted follow-ups: grown, removed, and cut away."""
     line = np.stack([place - [RADIUS_MM, 0, 0], place + [RADIUS_MM, 0, 0]])
     lesions = [
-        Lesion.from_mask("segment", segment), Lesion("point", place), Lesion.from_diameters("line", line),
+        Lesion.from_mask("segment", segment),
+        Lesion("point", place),
+        Lesion.from_diameters("line", line),
     ]
     later = moved(body)
     grown = with_ball(later, place + SHIFT, 1.3 * RADIUS_MM)
@@ -256,10 +258,17 @@ def test_unusable_lesion_files_are_refused_in_one_sentence(tmp_path, name, conte
 
 def test_a_list_holds_lesions_of_every_kind(tmp_path, segment):
     write_volume(segment, tmp_path / "mask.mha")
-    (tmp_path / "x.json").write_text(json.dumps([
-        {"name": "point", "point": [1, 2, 3]}, {"name": "box", "box": [[4, 4, 4], [0, 0, 0]]},
-        {"name": "line", "line": [[0, 0, 0], [0, 6, 0]]}, {"name": "segment", "mask": "mask.mha"}, {"point": [0, 0, 0]},
-    ]))  # fmt: skip
+    (tmp_path / "x.json").write_text(
+        json.dumps(
+            [
+                {"name": "point", "point": [1, 2, 3]},
+                {"name": "box", "box": [[4, 4, 4], [0, 0, 0]]},
+                {"name": "line", "line": [[0, 0, 0], [0, 6, 0]]},
+                {"name": "segment", "mask": "mask.mha"},
+                {"point": [0, 0, 0]},
+            ]
+        )
+    )
     point, box, line, mask, unnamed = read_lesions(tmp_path / "x.json")
     assert point.name == "point" and point.point.tolist() == [1, 2, 3]
     assert box.box.tolist() == [[0, 0, 0], [4, 4, 4]] and line.point.tolist() == [0, 3, 0]

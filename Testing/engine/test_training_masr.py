@@ -26,8 +26,11 @@ def test_places_next_to_each_other_in_two_modalities_are_not_told_apart():
     positions = torch.tensor([0, 2, 3, 64 * 7])  # x = 0, 2, 3, and z = 7
     ignored = neighbors(positions, shape, 2)
     assert ignored.tolist() == [
-        [False, True, False, False], [True, False, True, False], [False, True, False, False], [False] * 4
-    ]  # fmt: skip
+        [False, True, False, False],
+        [True, False, True, False],
+        [False, True, False, False],
+        [False] * 4,
+    ]
     vectors = torch.eye(4)[[1, 0, 2, 3]]  # the first two places have each other's descriptors
     strict, lost = contrastive_loss(torch.eye(4), vectors, 0.07)
     lenient, _ = contrastive_loss(torch.eye(4), vectors, 0.07, ignored)

@@ -16,11 +16,24 @@ from samconvex.training.radiographs import make_radiographs, view_errors
 from samconvex.training.sam import build_network, train
 from samconvex.training.settings import SamSettings
 
-TINY = SamSettings.from_dict({
-    "dimension": 2, "spacing_mm": 6.0, "widths": [8, 16, 16, 16], "blocks": [1, 1, 1, 1], "fine_channels": 24,
-    "coarse_channels": 16, "shapes": [[1, 48, 64]], "candidates": 200, "queries": 40, "label_points": 40,
-    "radiographs": 2, "threads": 1, "ahead": 0, "validation": ["p2"],
-})  # fmt: skip
+TINY = SamSettings.from_dict(
+    {
+        "dimension": 2,
+        "spacing_mm": 6.0,
+        "widths": [8, 16, 16, 16],
+        "blocks": [1, 1, 1, 1],
+        "fine_channels": 24,
+        "coarse_channels": 16,
+        "shapes": [[1, 48, 64]],
+        "candidates": 200,
+        "queries": 40,
+        "label_points": 40,
+        "radiographs": 2,
+        "threads": 1,
+        "ahead": 0,
+        "validation": ["p2"],
+    }
+)
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,23 @@ from samconvex.weights import load_sam_file
 
 SPACING = 6.0
 TINY = SamSettings(
-    spacing_mm=SPACING, widths=[16, 24, 32, 32], blocks=[1, 1, 1, 1], fine_channels=32, coarse_channels=32,
-    shapes=[(48, 48, 48)], candidates=400, queries=80, ignore_mm=14.0, warmup_steps=10, learning_rate=3e-3,
-    average=0.95, threads=1, ahead=0, validate_every_s=1e9, save_every_s=1e9,
-)  # fmt: skip
+    spacing_mm=SPACING,
+    widths=[16, 24, 32, 32],
+    blocks=[1, 1, 1, 1],
+    fine_channels=32,
+    coarse_channels=32,
+    shapes=[(48, 48, 48)],
+    candidates=400,
+    queries=80,
+    ignore_mm=14.0,
+    warmup_steps=10,
+    learning_rate=3e-3,
+    average=0.95,
+    threads=1,
+    ahead=0,
+    validate_every_s=1e9,
+    save_every_s=1e9,
+)
 
 
 @pytest.fixture(scope="module")

@@ -198,9 +198,7 @@ def run(widget, camera):
         time.sleep(LATENCY_STEP_S)
     if widget.job.result is None:
         raise SystemExit(widget.ui.statusLabel.text)
-    print(
-        f"Run: {time.monotonic() - begin:.0f} s; progress bar: {len(values)} values, {values[0]} to {values[-1]}"
-    )
+    print(f"Run: {time.monotonic() - begin:.0f} s; progress bar: {len(values)} values, {values[0]} to {values[-1]}")
     for state in ("preparing", "running", "importing", "done"):
         chosen = [pause for pause, where in pauses if where == state]
         if chosen:

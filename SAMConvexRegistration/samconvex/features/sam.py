@@ -58,9 +58,9 @@ class SamEmbedding:
         center = self.fine.grid.center
         relative = torch.as_tensor(points - center, dtype=torch.float32)
         relative = relative.to(self.fine.tensor.device)[None, None]
-        return join(*(
-            _sample_map(_around(part, points), relative, center)[0, :, 0, 0].T for part in (self.fine, self.coarse)
-        ))
+        return join(
+            *(_sample_map(_around(part, points), relative, center)[0, :, 0, 0].T for part in (self.fine, self.coarse))
+        )
 
     @cached_property
     def search(self) -> SearchIndex:
@@ -94,9 +94,7 @@ class SearchIndex:
         self.vectors = torch.empty(len(self.voxels), channels, dtype=dtype, device=device)
         plane = grid.size[0] * grid.size[1]
         # The coarse grid's blocks fill the fine grid: in the plane at once, between planes as they come.
-        planes = F.interpolate(
-            embedding.coarse.tensor[0].transpose(0, 1).float(), size=grid.shape[1:], mode="bilinear"
-        )
+        planes = F.interpolate(embedding.coarse.tensor[0].transpose(0, 1).float(), size=grid.shape[1:], mode="bilinear")
         stride = grid.shape[0] / len(planes)
         for z0, z1 in slabs(grid, 200_000):
             ends = torch.tensor([z0 * plane, z1 * plane], device=device)
@@ -208,8 +206,12 @@ def embed(
     share = F.avg_pool3d(inside.float(), tuple(reversed(model.fine_stride)))[0, 0]
     report(1.0)
     return SamEmbedding(
-        FeatureMap(fine, fine_grid), FeatureMap(coarse, grid.strided(model.coarse_stride)),
-        (share >= 0.5).to(fine.device), model.sha256, volume.grid, model.calibration,
+        FeatureMap(fine, fine_grid),
+        FeatureMap(coarse, grid.strided(model.coarse_stride)),
+        (share >= 0.5).to(fine.device),
+        model.sha256,
+        volume.grid,
+        model.calibration,
     )
 
 
@@ -331,9 +333,7 @@ def tiles(shape: torch.Size, model: SamModel | SemanticModel) -> list[tuple[int,
     core = depth
     if depth * plane > model.tile_voxels:
         core = max(step, (model.tile_voxels // plane - 2 * halo) // step * step)
-    return [
-        (z, min(z + core, depth), max(z - halo, 0), min(z + core + halo, depth)) for z in range(0, depth, core)
-    ]
+    return [(z, min(z + core, depth), max(z - halo, 0), min(z + core + halo, depth)) for z in range(0, depth, core)]
 
 
 class SamPair:

@@ -40,9 +40,9 @@ class FeatCNN(nn.Module):
             raise ValueError("reductions must be 1 (stride 2) or 2 (stride 4)")
         self.config: dict[str, Any] = {"reductions": reductions, "channels": channels}
         self.stride = 2**reductions
-        self.branches = nn.ModuleDict({
-            name: nn.Sequential(_block(1, 16, kernel=5, dilation=2), _block(16, 32)) for name in BRANCHES
-        })
+        self.branches = nn.ModuleDict(
+            {name: nn.Sequential(_block(1, 16, kernel=5, dilation=2), _block(16, 32)) for name in BRANCHES}
+        )
         trunk: list[nn.Module] = []
         for _ in range(reductions):
             trunk += [_block(32, 32, stride=2), _block(32, 32)]

@@ -65,9 +65,11 @@ def _conv(inputs: int, outputs: int) -> nn.Conv3d:
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        _conv(inputs, outputs), nn.LeakyReLU(SLOPE, inplace=True),
-        _conv(outputs, outputs), nn.LeakyReLU(SLOPE, inplace=True),
-    )  # fmt: skip
+        _conv(inputs, outputs),
+        nn.LeakyReLU(SLOPE, inplace=True),
+        _conv(outputs, outputs),
+        nn.LeakyReLU(SLOPE, inplace=True),
+    )
 
 
 class MASRNet(nn.Module):
@@ -101,10 +103,14 @@ class MASRNet(nn.Module):
         if not layouts or any(radius not in LAYOUTS for radius in layouts):
             raise ValueError(f"layouts must be among {LAYOUTS}")
         self.config: dict[str, Any] = {
-            "widths": [int(w) for w in widths], "maps": int(maps), "channels": int(channels),
-            "layouts": [int(radius) for radius in layouts], "learned": bool(learned), "smoothed": bool(smoothed),
+            "widths": [int(w) for w in widths],
+            "maps": int(maps),
+            "channels": int(channels),
+            "layouts": [int(radius) for radius in layouts],
+            "learned": bool(learned),
+            "smoothed": bool(smoothed),
             "similarity": bool(similarity),
-        }  # fmt: skip
+        }
         self.layouts, self.smoothed = tuple(int(radius) for radius in layouts), smoothed
         maps = maps if learned else 1
         similarities = len(PAIRS) * len(self.layouts) if similarity else maps
@@ -120,7 +126,7 @@ class MASRNet(nn.Module):
         self.squeeze = nn.Parameter(torch.randn(similarities, maps) / maps**0.5) if similarity else None
         self.head = nn.Sequential(
             _conv(similarities, channels), nn.LeakyReLU(SLOPE, inplace=True), _conv(channels, channels)
-        )  # fmt: skip
+        )
 
     def maps(self, image: Tensor) -> Tensor:
         """(B, 1, D, H, W) in [0, 1] with sizes that are multiples of 8 -> (B, C_h, D, H, W)."""

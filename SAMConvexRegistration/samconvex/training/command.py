@@ -17,24 +17,29 @@ PHANTOM = "phantom"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument(
-        "network", choices=["sam", "masr", "featcnn", "suits", "semantic"],
+        "network",
+        choices=["sam", "masr", "featcnn", "suits", "semantic"],
         help="what to train: sam, the anatomical embedding of CT; masr, descriptors alike across modalities; featcnn, "
         "a replicator of MIND; suits, featcnn end to end; semantic, organ probabilities from label maps",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--data", required=True, metavar="DIR",
+        "--data",
+        required=True,
+        metavar="DIR",
         help="folder of CT images, searched through; label maps next to them (NAME_seg, NAME_labels) become matches "
         f"between patients. '{PHANTOM}' draws invented torsos instead",
-    )  # fmt: skip
+    )
     parser.add_argument("-o", "--output", required=True, metavar="WEIGHTS", help="weights file to write (.pt)")
     parser.add_argument("--minutes", type=float, help="stop cleanly after this time of work (default 60)")
     parser.add_argument("--steps", type=int, help="stop after this many steps instead")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run into WEIGHTS stopped")
     parser.add_argument("--start-from", metavar="FILE", help="begin with these weights instead of random ones")
     parser.add_argument(
-        "--dimension", type=int, choices=[2, 3],
+        "--dimension",
+        type=int,
+        choices=[2, 3],
         help="sam: 3 embeds CT (default), 2 X-ray images, computed from the CTs; see configs/sam_xray.json",
-    )  # fmt: skip
+    )
     parser.add_argument("--config", metavar="FILE", help="JSON file of settings; see training/configs")
     parser.add_argument("--cache", metavar="DIR", help="keep preprocessed volumes in this folder")
     parser.add_argument("--threads", type=int, help="threads that compute (default: the configuration's)")
@@ -81,9 +86,16 @@ def run(args: argparse.Namespace) -> int:
         settings = with_phantom_validation(settings)
         data = phantom_cases(settings.spacing_mm, progress=lambda f, m: progress("data", f, m))
     result = train(
-        data, output, settings=settings, minutes=args.minutes, steps=args.steps, resume=args.resume,
-        start_from=args.start_from, cache=args.cache, progress=progress,
-    )  # fmt: skip
+        data,
+        output,
+        settings=settings,
+        minutes=args.minutes,
+        steps=args.steps,
+        resume=args.resume,
+        start_from=args.start_from,
+        cache=args.cache,
+        progress=progress,
+    )
     print(f"{output}: {result['step']} steps in {result['seconds'] / 60:.1f} minutes")
     if result["validation"]:
         print(json.dumps(result["validation"]))
@@ -103,10 +115,12 @@ def _run_small(args: argparse.Namespace, output: Path) -> int:
     if args.seed is not None:
         settings.seed = args.seed
     options = {
-        "minutes": args.minutes, "steps": args.steps, "resume": args.resume,
+        "minutes": args.minutes,
+        "steps": args.steps,
+        "resume": args.resume,
         "start_from": Path(args.start_from) if args.start_from else None,
         "progress": ConsoleProgress(args.progress, [("data", 0.1), ("train", 0.9)], getattr(args, "cancelled", None)),
-    }  # fmt: skip
+    }
     data = None if args.data == PHANTOM else Path(args.data)
     if isinstance(settings, masr.MasrSettings):
         result = masr.train(data, output, settings=settings, **options)

@@ -99,9 +99,12 @@ def split_images(
         validation = validation or [image.name for image in images[-phantoms_held_out:]]
     else:
         images = load_images(
-            data, spacing=spacing, include=list(include), exclude=list(exclude),
+            data,
+            spacing=spacing,
+            include=list(include),
+            exclude=list(exclude),
             progress=lambda fraction, message: progress("data", fraction, message),
-        )  # fmt: skip
+        )
     training = [image for image in images if image.name not in validation]
     if not training:
         raise InputError("every image is held out for validation; nothing is left to train on.")

@@ -90,14 +90,19 @@ def run_loop(
 
     def save(after: dict[str, float]) -> None:
         meta = {
-            "step": number, "minutes": round(seconds / 60, 1), "settings": asdict(settings),
+            "step": number,
+            "minutes": round(seconds / 60, 1),
+            "settings": asdict(settings),
             "validation": {"before": before, "after": after},
-        }  # fmt: skip
+        }
         save_checkpoint(output, network, form, version, meta)
         state = {
-            "network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": number, "seconds": seconds,
+            "network": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": number,
+            "seconds": seconds,
             "before": json.dumps(before),
-        }  # fmt: skip
+        }
         _write(resume_path, state)
 
     if not before:
@@ -128,9 +133,7 @@ def run_loop(
                 saved = seconds
     except (Cancelled, KeyboardInterrupt) as stop:
         save({})
-        raise Cancelled(
-            f"Canceled after step {number}; {output} holds the weights so far, --resume goes on."
-        ) from stop
+        raise Cancelled(f"Canceled after step {number}; {output} holds the weights so far, --resume goes on.") from stop
     network.eval()
     after = validate()
     record({"event": "after", **after})

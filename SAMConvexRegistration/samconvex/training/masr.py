@@ -227,9 +227,13 @@ def train(
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     training, held_out = split_images(
-        data, spacing=settings.spacing_mm, include=settings.include, exclude=settings.exclude,
-        validation=settings.validation, progress=progress,
-    )  # fmt: skip
+        data,
+        spacing=settings.spacing_mm,
+        include=settings.include,
+        exclude=settings.exclude,
+        validation=settings.validation,
+        progress=progress,
+    )
     places = drawable(training)
     network = MASRNet(
         settings.widths,
@@ -252,8 +256,17 @@ def train(
         return loss, {"found": found}
 
     return run_loop(
-        network, step, output, form=CHECKPOINT_FORMAT, version=CHECKPOINT_VERSION, settings=settings,
-        learning_rate=settings.learning_rate, minutes=minutes, steps=steps or 20_000, resume=resume,
-        validate=lambda: found_again(network, held_out, settings), progress=progress,
+        network,
+        step,
+        output,
+        form=CHECKPOINT_FORMAT,
+        version=CHECKPOINT_VERSION,
+        settings=settings,
+        learning_rate=settings.learning_rate,
+        minutes=minutes,
+        steps=steps or 20_000,
+        resume=resume,
+        validate=lambda: found_again(network, held_out, settings),
+        progress=progress,
         rate=lambda done: 0.5 + 0.5 * math.cos(math.pi * min(1.0, done)),
-    )  # fmt: skip
+    )

@@ -71,9 +71,12 @@ def planar_case(case: Case, projection: Projection, points: np.ndarray, view: st
         if shape.axis is None:
             inner = pixels(shape.points)
             labels[value] = LabelShape(
-                pixels(shape.centroid[None])[0], np.cov(inner.T) + np.eye(3) * 0.1, inner, pixels(shape.extremes),
+                pixels(shape.centroid[None])[0],
+                np.cov(inner.T) + np.eye(3) * 0.1,
+                inner,
+                pixels(shape.extremes),
                 shape.whole,
-            )  # fmt: skip
+            )
     places = torch.from_numpy(grid.points_to_voxels(projection.project(points))[:, ::-1].copy()).float()
     places[:, 0] = 0.0
     body = (image.tensor[0, 0] > 0.02 * image.tensor.max()).to(torch.uint8)

@@ -260,9 +260,15 @@ def train(
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     taken, left_out = split_images(
-        data, spacing=settings.spacing_mm, include=settings.include, exclude=settings.exclude,
-        validation=settings.validation, progress=progress, phantoms=4, phantoms_held_out=1,
-    )  # fmt: skip
+        data,
+        spacing=settings.spacing_mm,
+        include=settings.include,
+        exclude=settings.exclude,
+        validation=settings.validation,
+        progress=progress,
+        phantoms=4,
+        phantoms_held_out=1,
+    )
 
     def examples_of(images: list[Image]) -> list[Example]:
         made = (make_example(image, settings) for image in images if image.modality == "ct")
@@ -289,7 +295,17 @@ def train(
         return min(1.0, 0.05 + fraction / settings.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fraction)))
 
     return run_loop(
-        network, step, output, form=CHECKPOINT_FORMAT, version=CHECKPOINT_VERSION, settings=settings,
-        learning_rate=settings.learning_rate, minutes=minutes, steps=steps or 100_000, resume=resume,
-        validate=lambda: held_out_dice(network, held_out), progress=progress, rate=rate,
-    )  # fmt: skip
+        network,
+        step,
+        output,
+        form=CHECKPOINT_FORMAT,
+        version=CHECKPOINT_VERSION,
+        settings=settings,
+        learning_rate=settings.learning_rate,
+        minutes=minutes,
+        steps=steps or 100_000,
+        resume=resume,
+        validate=lambda: held_out_dice(network, held_out),
+        progress=progress,
+        rate=rate,
+    )

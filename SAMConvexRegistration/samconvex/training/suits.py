@@ -112,9 +112,12 @@ def descent(
 
 
 def pair_loss(
-    network: FeatCNN, fixed: tuple[Tensor, Tensor, str], moving: tuple[Tensor, Tensor, str], k_back: int,
+    network: FeatCNN,
+    fixed: tuple[Tensor, Tensor, str],
+    moving: tuple[Tensor, Tensor, str],
+    k_back: int,
     settings: SuitsSettings,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Cross-entropy between warped and fixed labels after ``k_back`` steps and a differentiated one.
 
     Args:
@@ -214,9 +217,13 @@ def train(
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     training, held_out = split_images(
-        data, spacing=settings.spacing_mm, include=settings.include, exclude=settings.exclude,
-        validation=settings.validation, progress=progress,
-    )  # fmt: skip
+        data,
+        spacing=settings.spacing_mm,
+        include=settings.include,
+        exclude=settings.exclude,
+        validation=settings.validation,
+        progress=progress,
+    )
     if end_to_end:
         training = [image for image in training if image.labels is not None]
         if len(training) < 2:
@@ -257,9 +264,16 @@ def train(
         return torch.stack(losses).mean(), {}
 
     return run_loop(
-        network, register if end_to_end else replicate, output,
-        form=CHECKPOINT_FORMAT, version=CHECKPOINT_VERSION, settings=settings,
+        network,
+        register if end_to_end else replicate,
+        output,
+        form=CHECKPOINT_FORMAT,
+        version=CHECKPOINT_VERSION,
+        settings=settings,
         learning_rate=settings.learning_rate if end_to_end else settings.pretraining_rate,
-        minutes=minutes, steps=steps or (250 if end_to_end else 5000), resume=resume,
-        validate=lambda: held_out_figures(network, held_out, settings), progress=progress,
-    )  # fmt: skip
+        minutes=minutes,
+        steps=steps or (250 if end_to_end else 5000),
+        resume=resume,
+        validate=lambda: held_out_figures(network, held_out, settings),
+        progress=progress,
+    )
