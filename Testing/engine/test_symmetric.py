@@ -67,10 +67,10 @@ def test_exchanging_the_images_gives_the_inverse(phantom, breath, inside: np.nda
 
 
 def test_the_inverse_of_a_symmetric_registration_is_exact_on_disk(
-    phantom,
-    breath,
-    inside: np.ndarray,
-    tmp_path: Path,  # noqa: F811
+    phantom,  # noqa: F811
+    breath,  # noqa: F811
+    inside: np.ndarray,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     result = sc.register(phantom.ct, breath[0], preset=replace(QUICK, symmetric=True))
     result.fixed_to_moving.save(tmp_path / "transform.h5")

@@ -67,8 +67,8 @@ def test_the_report_names_the_tier(phantom: Phantom) -> None:  # noqa: F811
 
 
 def test_a_gpu_without_memory_falls_back_to_the_cpu_and_finishes(
-    phantom: Phantom,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    phantom: Phantom,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def to(volume: Volume, device: torch.device) -> Volume:
         if device.type == "cuda":
