@@ -11,24 +11,17 @@ from typing import Annotated, Optional
 import numpy as np
 import slicer
 import vtk
-from SAMConvexRegistrationLib import (
-    batch,
-    dependencies,
-    nodes,
-    outputs,
-    presets,
-    request,
-    sampledata,
-    status,
-)
+from SAMConvexLib import dependencies, nodes, sampledata, status
+from SAMConvexLib.choices import Device
+from SAMConvexLib.job import EngineJob, JobState
+from SAMConvexLib.polling import pollWithTimer
+from SAMConvexLib.process import engineCommand
+from SAMConvexRegistrationLib import batch, outputs, presets, request
 from SAMConvexRegistrationLib.batchpanel import BatchPanel
 from SAMConvexRegistrationLib.forecast import Forecaster
-from SAMConvexRegistrationLib.job import EngineJob, JobState, engineCommand
-from SAMConvexRegistrationLib.polling import pollWithTimer
 from SAMConvexRegistrationLib.presetmenu import PresetMenu, explainChoices
 from SAMConvexRegistrationLib.presets import (
     Affine,
-    Device,
     Features,
     Protection,
     Quality,

@@ -9,11 +9,11 @@ from typing import Annotated, Optional
 import numpy as np
 import slicer
 import vtk
-from SAMConvexRegistrationLib import dependencies, nodes
-from SAMConvexRegistrationLib.job import EngineJob, engineCommand
-from SAMConvexRegistrationLib.presets import Device
+from SAMConvexLib import dependencies, nodes
+from SAMConvexLib.choices import Device, Mode
+from SAMConvexLib.job import EngineJob
+from SAMConvexLib.process import engineCommand
 from SAMLandmarkLib import library, matching, results, sampledata, tracking
-from SAMLandmarkLib.choices import Mode
 from SAMLandmarkLib.landmarkpanel import LandmarkPanel
 from SAMLandmarkLib.live import LiveMatching
 from SAMLandmarkLib.livepanel import LivePanel

@@ -1,4 +1,1 @@
-"""What the Slicer modules of this extension share: nodes to files and back, the job, presets, preview and results.
-
-Nothing here imports Qt; torch is only used by the separate process that runs the engine.
-"""
+"""The registration module alone: parameters, logic and panel; requests, results, presets, preview and batch."""

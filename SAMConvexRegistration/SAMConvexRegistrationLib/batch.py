@@ -5,9 +5,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from SAMConvexLib.job import FINAL_STATES, JobState
 from slicer.i18n import tr as _
-
-from .job import FINAL_STATES, JobState
 
 MANIFEST = "manifest.json"
 

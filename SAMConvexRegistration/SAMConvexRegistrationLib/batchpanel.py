@@ -2,10 +2,11 @@
 
 import qt
 import slicer
+from SAMConvexLib import dependencies, nodes, status
+from SAMConvexLib.job import JobState
 from slicer.i18n import tr as _
 
-from . import batch, dependencies, nodes, status
-from .job import JobState
+from . import batch
 
 POLL_MILLISECONDS = 100
 

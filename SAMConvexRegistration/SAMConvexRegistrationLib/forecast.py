@@ -5,10 +5,9 @@ import json
 import os
 import sys
 
+from SAMConvexLib.job import EngineJob, JobState
+from SAMConvexLib.status import duration
 from slicer.i18n import tr as _
-
-from .job import EngineJob, JobState
-from .status import duration
 
 
 class Forecaster:

@@ -3,13 +3,13 @@
 import json
 from dataclasses import dataclass, field
 
-import numpy as np
 import SimpleITK as sitk
 import slicer
 import vtk
+from SAMConvexLib import nodes, segments
+from SAMConvexLib.scene import copyDisplay, placeBeside
+from SAMConvexLib.tables import formatted
 from slicer.i18n import tr as _
-
-from . import nodes, segments
 
 REPORT_ATTRIBUTE = "SAMConvex.Report"
 VERSION_ATTRIBUTE = "SAMConvex.Version"
@@ -231,16 +231,6 @@ def fillWarpedVolume(volumeNode, array, request, report):
     placeBeside(volumeNode, request.fixedVolume)
 
 
-def copyDisplay(source, target):
-    """Window, level and color table of one volume to another."""
-    fromDisplay, toDisplay = source.GetDisplayNode(), target.GetDisplayNode()
-    if fromDisplay is None or toDisplay is None:
-        return
-    toDisplay.SetAndObserveColorNodeID(fromDisplay.GetColorNodeID())
-    toDisplay.SetAutoWindowLevel(False)
-    toDisplay.SetWindowLevel(fromDisplay.GetWindow(), fromDisplay.GetLevel())
-
-
 def warpMarkups(source, fixedToMoving, target):
     """Fill ``target`` with the source's control points carried to the fixed image; the source is not touched."""
     name = target.GetName()
@@ -324,22 +314,3 @@ def fillTable(tableNode, report):
         tableNode.AddColumn(column)
     tableNode.SetUseColumnTitleAsColumnHeader(True)
     tableNode.Modified()
-
-
-def formatted(value):
-    """A figure with as many digits as are worth reading."""
-    if value == "" or not isinstance(value, int | float):
-        return str(value)
-    if not np.isfinite(value):
-        return "-"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
-
-
-def placeBeside(node, reference):
-    """Into the fixed image's subject-hierarchy folder (its study)."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    if hierarchy is None:
-        return
-    item, referenceItem = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(reference)
-    if item and referenceItem:
-        hierarchy.SetItemParent(item, hierarchy.GetItemParent(referenceItem))

@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 
 import slicer
+from SAMConvexLib.choices import Device
 from slicer.i18n import tr as _
 
 SCENE_PRESET_ATTRIBUTE = "SAMConvex.RegistrationPreset"
@@ -47,17 +48,6 @@ class Quality(Enum):
 
     def label(self):
         return {Quality.FAST: _("Fast"), Quality.STANDARD: _("Standard"), Quality.BEST: _("Best")}[self]
-
-
-class Device(Enum):
-    """Where the engine computes."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-    def label(self):
-        return {Device.AUTO: _("Automatic"), Device.CPU: _("CPU"), Device.CUDA: _("NVIDIA GPU")}[self]
 
 
 class Affine(Enum):

@@ -9,9 +9,10 @@ from enum import Enum
 import numpy as np
 import SimpleITK as sitk
 import slicer
+from SAMConvexLib import nodes, segments
+from SAMConvexLib.scene import copyDisplay
+from SAMConvexLib.viewstate import ViewState, ifPresent
 from slicer.i18n import tr as _
-
-from . import nodes, outputs, segments
 
 MAXIMUM_COMPOSED_VOXELS = 4_000_000
 CHECKER_MM = 30.0
@@ -34,55 +35,6 @@ class PreviewMode(Enum):
             PreviewMode.DIFFERENCE: _("Difference"),
             PreviewMode.JACOBIAN: _("Volume change"),
         }[self]
-
-
-class ViewState:
-    """Layers, opacities and positions of all slice views, to be put back exactly."""
-
-    def __init__(self):
-        self._composites = {
-            node.GetID(): (
-                node.GetBackgroundVolumeID(),
-                node.GetForegroundVolumeID(),
-                node.GetLabelVolumeID(),
-                node.GetForegroundOpacity(),
-                node.GetLabelOpacity(),
-                node.GetCompositing(),
-                node.GetLinkedControl(),
-            )
-            for node in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
-        }
-        self._slices = {
-            node.GetID(): (nodes.matrixFromVtk(node.GetSliceToRAS()), node.GetFieldOfView(), node.GetXYZOrigin())
-            for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")
-        }
-
-    def restore(self):
-        scene = slicer.mrmlScene
-        for nodeId, values in self._composites.items():
-            node = scene.GetNodeByID(nodeId)
-            if node is None:
-                continue
-            background, foreground, label, opacity, labelOpacity, compositing, linked = values
-            # Linked views would copy each other while they are being restored.
-            node.SetLinkedControl(False)
-            with slicer.util.NodeModify(node):
-                node.SetBackgroundVolumeID(_ifPresent(background))
-                node.SetForegroundVolumeID(_ifPresent(foreground))
-                node.SetLabelVolumeID(_ifPresent(label))
-                node.SetForegroundOpacity(opacity)
-                node.SetLabelOpacity(labelOpacity)
-                node.SetCompositing(compositing)
-            node.SetLinkedControl(linked)
-        for nodeId, (matrix, fieldOfView, origin) in self._slices.items():
-            node = scene.GetNodeByID(nodeId)
-            if node is None:
-                continue
-            with slicer.util.NodeModify(node):
-                node.GetSliceToRAS().DeepCopy(nodes.vtkFromMatrix(matrix))
-                node.SetFieldOfView(*fieldOfView)
-                node.SetXYZOrigin(*origin)
-                node.UpdateMatrices()
 
 
 class RegistrationPreview:
@@ -251,7 +203,7 @@ class RegistrationPreview:
         display = standIn.GetDisplayNode()
         display.SetSaveWithScene(False)
         if source is not None:
-            outputs.copyDisplay(source, standIn)
+            copyDisplay(source, standIn)
         return display
 
     def _outlineStandIn(self, segmentation):
@@ -466,11 +418,7 @@ def detach(node):
     if stored is None:
         return
     placement = node.GetParentTransformNode()
-    node.SetAndObserveTransformNodeID(_ifPresent(json.loads(stored)))
+    node.SetAndObserveTransformNodeID(ifPresent(json.loads(stored)))
     node.RemoveAttribute(PARENT_ATTRIBUTE)
     if placement is not None and placement.GetAttribute(PLACEMENT_ATTRIBUTE):
         slicer.mrmlScene.RemoveNode(placement)
-
-
-def _ifPresent(nodeId):
-    return nodeId if nodeId and slicer.mrmlScene.GetNodeByID(nodeId) is not None else None

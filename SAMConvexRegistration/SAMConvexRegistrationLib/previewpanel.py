@@ -2,9 +2,11 @@
 
 import qt
 import slicer
+from SAMConvexLib import nodes
+from SAMConvexLib.tables import formatted
 from slicer.i18n import tr as _
 
-from . import nodes, outputs, preview
+from . import outputs, preview
 from .preview import PreviewMode, RegistrationPreview
 
 FLICKER_MILLISECONDS = 500
@@ -224,6 +226,6 @@ def showReport(table, report):
     table.setHorizontalHeaderLabels(titles)
     for row, values in enumerate(rows):
         for column, value in enumerate(values):
-            text = outputs.formatted(value) if column in (1, 2) else str(value)
+            text = formatted(value) if column in (1, 2) else str(value)
             table.setItem(row, column, qt.QTableWidgetItem(text))
     table.resizeColumnsToContents()

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import SimpleITK as sitk
+from SAMConvexLib import nodes, segments
+from SAMConvexLib.files import writeImage, writePoints
+from SAMConvexLib.process import temporaryFolder
 from slicer.i18n import tr as _
-
-from . import nodes, segments
-from .job import temporaryFolder
 
 
 @dataclass
@@ -230,14 +230,3 @@ def _addImage(run, option, fileName, array, frame, nodeName):
     run.writes.append((writeImage, image, path))
     run.arguments += [option, path]
     run.names[path] = nodeName
-
-
-def writeImage(image, path):
-    # Uncompressed: the file lives for one run only.
-    sitk.WriteImage(image, path, False)
-
-
-def writePoints(points, path):
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write("x,y,z\n")
-        file.writelines(f"{x:.6f},{y:.6f},{z:.6f}\n" for x, y, z in points)

@@ -1,4 +1,4 @@
-"""Landmarks, live matching and lesion tracking between scene and engine; shares its glue with SAMConvexRegistrationLib.
+"""The landmark module alone: landmarks, live matching and lesion tracking between scene and engine.
 
 Nothing but the panels imports Qt; torch is only used by the separate processes that run the engine.
 """

@@ -2,16 +2,15 @@
 
 import qt
 import slicer
-from SAMConvexRegistrationLib import dependencies, nodes, status
-from SAMConvexRegistrationLib.job import JobState
-from SAMConvexRegistrationLib.outputs import formatted
-from SAMConvexRegistrationLib.polling import pollWithTimer
-from SAMConvexRegistrationLib.presets import Device
+from SAMConvexLib import dependencies, nodes, status
+from SAMConvexLib.choices import Device, Mode
+from SAMConvexLib.job import JobState
+from SAMConvexLib.polling import pollWithTimer
+from SAMConvexLib.tables import formatted
 from slicer.i18n import tr as _
 
 from . import library, matching, results
 from .checklist import CheckList, scalarVolumes
-from .choices import Mode
 from .views import QUERY_VIEW, TEMPLATE_VIEW, UNUSED_VIEW, SideBySide
 
 LIBRARY_SETTING = "SAMLandmark/LibraryDirectory"

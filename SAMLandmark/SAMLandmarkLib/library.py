@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import slicer
 import vtk
-from SAMConvexRegistrationLib import nodes
-from SAMConvexRegistrationLib.job import temporaryFolder
-from SAMConvexRegistrationLib.request import writeImage
+from SAMConvexLib import nodes
+from SAMConvexLib.files import writeImage
+from SAMConvexLib.process import temporaryFolder
 from slicer.i18n import tr as _
 
 from . import matching, results

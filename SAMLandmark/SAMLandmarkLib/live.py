@@ -13,9 +13,9 @@ from enum import Enum
 import numpy as np
 import slicer
 import vtk
-from SAMConvexRegistrationLib import nodes, segments
-from SAMConvexRegistrationLib.job import temporaryFolder
-from SAMConvexRegistrationLib.request import writeImage
+from SAMConvexLib import nodes, segments
+from SAMConvexLib.files import writeImage
+from SAMConvexLib.process import temporaryFolder
 from slicer.i18n import tr as _
 
 from .worker import LiveWorker

@@ -2,7 +2,7 @@
 
 import numpy as np
 import qt
-from SAMConvexRegistrationLib import dependencies, nodes
+from SAMConvexLib import dependencies, nodes
 from slicer.i18n import tr as _
 
 from .live import LiveState

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from SAMConvexRegistrationLib import nodes
-from SAMConvexRegistrationLib.job import temporaryFolder
-from SAMConvexRegistrationLib.request import writeImage
+from SAMConvexLib import nodes
+from SAMConvexLib.files import writeImage
+from SAMConvexLib.process import temporaryFolder
 from slicer.i18n import tr as _
 
 from . import results

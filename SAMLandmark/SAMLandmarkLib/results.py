@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import slicer
 import vtk
-from SAMConvexRegistrationLib import nodes
-from SAMConvexRegistrationLib.outputs import formatted, placeBeside
+from SAMConvexLib import nodes
+from SAMConvexLib.scene import placeBeside
+from SAMConvexLib.tables import formatted
 from slicer.i18n import tr as _
 
 MATCHES_ATTRIBUTE = "SAMLandmark.Matches"

@@ -5,8 +5,8 @@ import os
 import numpy as np
 import slicer
 import vtk
-from SAMConvexRegistrationLib import nodes
-from SAMConvexRegistrationLib import sampledata as registrationSample
+from SAMConvexLib import nodes
+from SAMConvexLib import sampledata as registrationSample
 from slicer.i18n import tr as _
 
 SAMPLE_NAME = "SAMConvexChestLandmarks"

@@ -13,10 +13,11 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 import vtk
-from SAMConvexRegistrationLib import nodes, segments
-from SAMConvexRegistrationLib.job import temporaryFolder
-from SAMConvexRegistrationLib.outputs import formatted, placeBeside
-from SAMConvexRegistrationLib.request import writeImage
+from SAMConvexLib import nodes, segments
+from SAMConvexLib.files import writeImage
+from SAMConvexLib.process import temporaryFolder
+from SAMConvexLib.scene import placeBeside
+from SAMConvexLib.tables import formatted
 from slicer.i18n import tr as _
 
 COURSE_ATTRIBUTE = "SAMLandmark.Course"

@@ -2,10 +2,10 @@
 
 import qt
 import slicer
-from SAMConvexRegistrationLib import dependencies, nodes, status
-from SAMConvexRegistrationLib.job import JobState
-from SAMConvexRegistrationLib.outputs import formatted
-from SAMConvexRegistrationLib.polling import pollWithTimer
+from SAMConvexLib import dependencies, nodes, status
+from SAMConvexLib.job import JobState
+from SAMConvexLib.polling import pollWithTimer
+from SAMConvexLib.tables import formatted
 from slicer.i18n import tr as _
 
 from . import results, tracking

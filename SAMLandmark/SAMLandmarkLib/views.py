@@ -3,7 +3,7 @@
 import numpy as np
 import slicer
 import vtk
-from SAMConvexRegistrationLib.preview import ViewState
+from SAMConvexLib.viewstate import ViewState
 
 TEMPLATE_VIEW, QUERY_VIEW, UNUSED_VIEW = "Red", "Yellow", "Green"
 ORIENTATION = "Axial"

@@ -6,7 +6,7 @@ A process of its own keeps the application alive while it embeds, and a crash co
 import json
 import logging
 
-from SAMConvexRegistrationLib.job import EngineProcess, pythonExecutable
+from SAMConvexLib.process import EngineProcess, pythonExecutable
 from slicer.i18n import tr as _
 
 

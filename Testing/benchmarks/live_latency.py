@@ -33,7 +33,7 @@ def main() -> int:
     start()
     import slicer
     from harness import wait_until
-    from SAMConvexRegistrationLib import nodes
+    from SAMConvexLib import nodes
     from SAMLandmarkLib.live import LiveMatching, LiveState
 
     volumes = [slicer.util.loadVolume(str(path)) for path in files(options)]

@@ -87,7 +87,7 @@ def volume_node(volume, name):
     """A volume of the engine in the scene, with a window for soft tissue."""
     import SimpleITK as sitk
     import slicer
-    from SAMConvexRegistrationLib import nodes
+    from SAMConvexLib import nodes
 
     image = volume.to_sitk()
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
@@ -125,7 +125,7 @@ def lesion_place(volume):
 
 def follow_up_node(volume):
     """The baseline a little moved, with the lesion drawn smaller."""
-    from SAMConvexRegistrationLib import nodes
+    from SAMConvexLib import nodes
 
     moved = with_lesion(volume, 7.0)
     node = volume_node(moved, "Follow-up")
@@ -149,7 +149,7 @@ def with_lesion(volume, radius):
 def lesion_node(volume, template):
     """The lesion drawn into the baseline, and its segment."""
     import slicer
-    from SAMConvexRegistrationLib import nodes, segments
+    from SAMConvexLib import nodes, segments
 
     drawn = with_lesion(volume, 11.0)
     slicer.util.updateVolumeFromArray(template, drawn.tensor[0, 0].numpy())

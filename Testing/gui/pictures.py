@@ -122,7 +122,7 @@ def make_nodes(offline, spacing):
     import SimpleITK as sitk
     import slicer
     from samconvex.demo import obtain_pair
-    from SAMConvexRegistrationLib import nodes, segments
+    from SAMConvexLib import nodes, segments
 
     pair = coarser(obtain_pair(offline, print), spacing)
     made = {}

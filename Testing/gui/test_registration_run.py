@@ -129,7 +129,7 @@ def test_everything_that_was_asked_for_is_carried_along(widget, pair, build):
     texts = [widget.ui.qualityTable.item(row, 0).text() for row in range(widget.ui.qualityTable.rowCount)]
     assert "Dice, Liver" in texts and "Protected Rib, deformation taken out" in texts
     # There and back again.
-    from SAMConvexRegistrationLib import nodes
+    from SAMConvexLib import nodes
 
     start = build.center_of(fixed) + np.array([[3.0, 2.0, 1.0]])
     there = nodes.transformPoints(parameters.outputTransform.GetTransformFromParent(), start)

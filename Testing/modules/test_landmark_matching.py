@@ -93,7 +93,7 @@ def test_parent_transforms_of_both_volumes_are_honored(logic, results, volumes, 
 
 
 def build_bend():
-    from SAMConvexRegistrationLib import nodes
+    from SAMConvexLib import nodes
 
     lattice = build.lattice((0, 0, 0), 20.0, (9, 9, 9))
     return nodes.orientedGrid(build.smooth_displacement(lattice, (9, 9, 9)), lattice)
@@ -195,7 +195,7 @@ def test_results_come_back_with_the_scene(results, found, scene, tmp_path):
 
 
 def test_the_callback_hears_of_progress_and_cancels(module, logic, volumes, points):
-    from SAMConvexRegistrationLib.job import JobCancelled
+    from SAMConvexLib.job import JobCancelled
 
     logic.behavior = "slow"
     heard = []
@@ -211,7 +211,7 @@ def test_the_callback_hears_of_progress_and_cancels(module, logic, volumes, poin
 
 
 def test_an_engine_error_names_the_node(module, logic, volumes, points):
-    from SAMConvexRegistrationLib.job import JobFailed
+    from SAMConvexLib.job import JobFailed
 
     logic.behavior = "input"
     with pytest.raises(JobFailed, match="'Template' is no CT"):

@@ -122,7 +122,7 @@ def in_patient(node, name):
 
 
 def test_patients_are_kept_apart(logic, tracking, images):
-    from SAMConvexRegistrationLib.nodes import NodeError
+    from SAMConvexLib.nodes import NodeError
 
     points = build.markups("L", [CENTER], ["a"])
     hierarchy, patient = in_patient(images[0], "Doe")

@@ -16,7 +16,7 @@ FAKE = str(Path(__file__).with_name("fake_engine.py"))
 
 @pytest.fixture
 def jobs(scene):
-    from SAMConvexRegistrationLib import job
+    from SAMConvexLib import job
 
     return job
 

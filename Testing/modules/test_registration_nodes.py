@@ -11,7 +11,7 @@ from modules import scene_builders as build
 
 @pytest.fixture
 def nodes(scene):
-    from SAMConvexRegistrationLib import nodes
+    from SAMConvexLib import nodes
 
     return nodes
 
@@ -40,7 +40,7 @@ def test_a_voxel_lies_at_the_same_place_for_the_engine(nodes, geometry):
 
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 def test_the_file_the_engine_reads_has_the_same_geometry(nodes, geometry, tmp_path):
-    from SAMConvexRegistrationLib.request import writeImage
+    from SAMConvexLib.files import writeImage
 
     node = build.volume("v", build.box_array(), geometry)
     writeImage(nodes.imageFromVolume(node).image, str(tmp_path / "v.mha"))

@@ -313,7 +313,7 @@ def test_the_console_function_takes_single_settings(logic, presets):
 
 
 def test_the_console_function_cancels_when_the_callback_says_so(logic):
-    from SAMConvexRegistrationLib.job import JobCancelled
+    from SAMConvexLib.job import JobCancelled
 
     fixed, moving = (build.volume(name, build.smooth_array(), build.oblique()) for name in ("Fixed", "Moving"))
     count = slicer.mrmlScene.GetNumberOfNodes()
@@ -336,7 +336,7 @@ def test_the_non_blocking_form_returns_at_once(logic):
 
 
 def test_nothing_is_installed_or_asked_where_torch_is_there(scene):
-    from SAMConvexRegistrationLib import dependencies
+    from SAMConvexLib import dependencies
 
     assert dependencies.missingReason() == ""
     dependencies.ensure()
@@ -344,7 +344,7 @@ def test_nothing_is_installed_or_asked_where_torch_is_there(scene):
 
 
 def test_an_old_or_missing_torch_is_told(scene, monkeypatch):
-    from SAMConvexRegistrationLib import dependencies
+    from SAMConvexLib import dependencies
 
     monkeypatch.setattr(dependencies, "torchVersion", lambda: "1.13.1+cpu")
     assert "1.13.1" in dependencies.missingReason()
@@ -357,7 +357,7 @@ def test_an_old_or_missing_torch_is_told(scene, monkeypatch):
 def test_torch_comes_through_the_pytorch_extension(scene, monkeypatch):
     from types import SimpleNamespace
 
-    from SAMConvexRegistrationLib import dependencies
+    from SAMConvexLib import dependencies
 
     calls = []
 
@@ -373,7 +373,7 @@ def test_torch_comes_through_the_pytorch_extension(scene, monkeypatch):
 
 
 def test_the_sample_pair_has_a_known_deformation(scene):
-    from SAMConvexRegistrationLib import nodes, sampledata
+    from SAMConvexLib import nodes, sampledata
 
     array = build.smooth_array((60, 60, 60))
     fixed = build.volume("CT", array, build.centered(np.diag([-3.0, -3.0, 3.0, 1.0]), array.shape))
@@ -395,7 +395,7 @@ def test_the_sample_pair_is_offered_and_nothing_is_downloaded_for_it(load_script
 
 
 def test_an_installation_goes_on_after_the_restart_it_needed(load_scripted_module, repository, monkeypatch):
-    from SAMConvexRegistrationLib import dependencies
+    from SAMConvexLib import dependencies
 
     calls = []
     monkeypatch.setattr(dependencies, "ensure", lambda: calls.append(1))

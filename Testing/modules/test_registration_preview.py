@@ -12,7 +12,8 @@ from modules import scene_builders as build
 
 @pytest.fixture
 def lib(scene):
-    from SAMConvexRegistrationLib import nodes, preview
+    from SAMConvexLib import nodes
+    from SAMConvexRegistrationLib import preview
 
     return SimpleNamespace(nodes=nodes, preview=preview, Mode=preview.PreviewMode)
 

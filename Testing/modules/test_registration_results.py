@@ -31,7 +31,8 @@ def lib(scene):
     """The parts of the module that need no window."""
     from types import SimpleNamespace
 
-    from SAMConvexRegistrationLib import nodes, outputs, preview, request, segments
+    from SAMConvexLib import nodes, segments
+    from SAMConvexRegistrationLib import outputs, preview, request
 
     return SimpleNamespace(nodes=nodes, outputs=outputs, preview=preview, request=request, segments=segments)
 
@@ -326,7 +327,7 @@ def test_warnings_name_nodes_instead_of_temporary_files(lib):
     assert report["warnings"] == ["'Moving' shows only 12 %.", sentence]
     from types import SimpleNamespace
 
-    from SAMConvexRegistrationLib import job, status
+    from SAMConvexLib import job, status
 
     done = SimpleNamespace(state=job.JobState.DONE, seconds=5.0, result=SimpleNamespace(report=report))
     assert status.sentence(done) == f"Finished in 5 s. {' '.join(report['warnings'])}"
