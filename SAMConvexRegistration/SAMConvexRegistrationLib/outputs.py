@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 
 import SimpleITK as sitk
 import slicer
-import vtk
 from SAMConvexLib import nodes, segments
 from SAMConvexLib.scene import copyDisplay, placeBeside
-from SAMConvexLib.tables import formatted
 from slicer.i18n import tr as _
 
-REPORT_ATTRIBUTE = "SAMConvex.Report"
+from .quality import REPORT_ATTRIBUTE, fillTable, namedReport
+
 VERSION_ATTRIBUTE = "SAMConvex.Version"
 PRESET_ATTRIBUTE = "SAMConvex.Preset"
 
@@ -179,29 +178,6 @@ def fill(request, run, files, outputs):
         scene.EndState(slicer.vtkMRMLScene.BatchProcessState)
 
 
-def namedReport(report, run, request):
-    """The engine's report with node and segment names instead of temporary paths and label values."""
-    report = json.loads(json.dumps(report))
-    for side, node in (("fixed", request.fixedVolume), ("moving", request.movingVolume)):
-        entry = report.get("inputs", {}).get(side)
-        if isinstance(entry, dict):
-            entry["path"] = node.GetName()
-    for moment in ("initial", "final"):
-        values = report.get("dice", {}).get(moment)
-        if isinstance(values, dict):
-            report["dice"][moment] = {
-                run.labelNames.get(int(label), str(label)): value for label, value in values.items()
-            }
-    for body in report.get("protected", {}).get("bodies", []):
-        body["label"] = run.protectedNames.get(body["label"], str(body["label"]))
-    warnings = []
-    for warning in report.get("warnings", []):
-        for path, name in run.names.items():
-            warning = warning.replace(str(path), f"'{name}'")
-        warnings.append(warning)
-    return report | {"warnings": warnings}
-
-
 def addProvenance(node, request, report, inverse=False):
     """References to fixed and moving volume, and the report as an attribute that is saved with the scene."""
     role = slicer.vtkMRMLTransformNode
@@ -213,14 +189,6 @@ def addProvenance(node, request, report, inverse=False):
     node.SetAttribute(VERSION_ATTRIBUTE, str(report.get("version", "")))
     node.SetAttribute(PRESET_ATTRIBUTE, str(report.get("preset", "")))
     node.SetAttribute(REPORT_ATTRIBUTE, json.dumps(report))
-
-
-def reportOf(node):
-    """The report stored with a result node, or an empty dictionary."""
-    try:
-        return json.loads(node.GetAttribute(REPORT_ATTRIBUTE) or "{}")
-    except ValueError:
-        return {}
 
 
 def fillWarpedVolume(volumeNode, array, request, report):
@@ -260,57 +228,3 @@ def fillJacobian(volumeNode, determinant, lattice):
     display = volumeNode.GetDisplayNode()
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(0.0, 2.0)
-
-
-def tableRows(report):
-    """(quantity, before, after, unit) rows of the quality table; absent values are empty strings."""
-    rows = []
-    dice = report.get("dice", {})
-    if "final_mean" in dice:
-        rows.append((_("Dice, mean"), dice.get("initial_mean"), dice["final_mean"], ""))
-    for name, value in dice.get("final", {}).items():
-        rows.append((_("Dice, {structure}").format(structure=name), dice.get("initial", {}).get(name), value, ""))
-    error = report.get("tre_mm", {})
-    for key, label in (("mean", _("Landmark error, mean")), ("p95", _("Landmark error, 95th percentile"))):
-        if key in error.get("final", {}):
-            rows.append((label, error.get("initial", {}).get(key), error["final"][key], "mm"))
-    if "folding_percent" in report:
-        rows.append((_("Folded volume"), None, report["folding_percent"], "%"))
-    if "overlap_percent" in report:
-        rows.append((_("Body seen in both images"), None, report["overlap_percent"], "%"))
-    bodies = report.get("protected", {}).get("bodies", [])
-    for body in bodies:
-        title = _("Protected {structure}, deformation taken out").format(structure=body["label"])
-        rows.append((title, None, body["deformation_removed_mm"], "mm"))
-    if bodies and report["protected"]["mode"] == "rigid":
-        rows.append((_("Protected, largest remaining"), None, max(body["residual_mm"] for body in bodies), "mm"))
-    elif bodies:
-        change = max((body["volume_change_percent"] for body in bodies), key=abs)
-        rows.append((_("Protected, largest volume change"), None, change, "%"))
-    if "sdlogj" in report:
-        rows.append((_("Unevenness of the deformation (SDlogJ)"), None, report["sdlogj"], ""))
-    consistency = report.get("inverse_consistency_mm", {})
-    if "mean" in consistency:
-        rows.append((_("Inverse consistency, mean"), None, consistency["mean"], "mm"))
-        rows.append((_("Inverse consistency, 95th percentile"), None, consistency.get("p95"), "mm"))
-    if "total" in report.get("seconds", {}):
-        rows.append((_("Computing time"), None, report["seconds"]["total"], "s"))
-    if "peak_memory_mib" in report:
-        rows.append((_("Peak memory"), None, report["peak_memory_mib"], "MiB"))
-    return [tuple("" if value is None else value for value in row) for row in rows]
-
-
-def fillTable(tableNode, report):
-    """Quality figures as a table node that is saved with the scene."""
-    rows = tableRows(report)
-    tableNode.RemoveAllColumns()
-    columns = (_("Quantity"), _("Before"), _("After"), _("Unit"))
-    for index, title in enumerate(columns):
-        column = vtk.vtkStringArray()
-        column.SetName(title)
-        for row in rows:
-            value = row[index]
-            column.InsertNextValue(formatted(value) if index in (1, 2) else str(value))
-        tableNode.AddColumn(column)
-    tableNode.SetUseColumnTitleAsColumnHeader(True)
-    tableNode.Modified()

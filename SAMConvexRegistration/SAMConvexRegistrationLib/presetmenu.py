@@ -5,6 +5,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import presets
+from .settings import RegistrationSettings
 
 
 def explainChoices(combo, kind):
@@ -78,7 +79,7 @@ class PresetMenu:
         if parameters is None or not key:
             return
         if key.startswith(presets.BUILT_IN):
-            settings = presets.RegistrationSettings(preset=key[len(presets.BUILT_IN) :], device=parameters.device)
+            settings = RegistrationSettings(preset=key[len(presets.BUILT_IN) :], device=parameters.device)
         elif key.startswith(presets.USER):
             settings = presets.userPresets().get(key[len(presets.USER) :])
         else:

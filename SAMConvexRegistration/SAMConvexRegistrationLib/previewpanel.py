@@ -6,7 +6,7 @@ from SAMConvexLib import nodes
 from SAMConvexLib.tables import formatted
 from slicer.i18n import tr as _
 
-from . import outputs, preview
+from . import attachment, quality
 from .preview import PreviewMode, RegistrationPreview
 
 FLICKER_MILLISECONDS = 500
@@ -82,7 +82,7 @@ class PreviewPanel:
         self.ui.gridCheckBox.enabled = active
         attachable = self.attachable()
         self.ui.attachCheckBox.enabled = bool(attachable)
-        self.ui.attachCheckBox.checked = any(preview.isAttached(node) for node in attachable)
+        self.ui.attachCheckBox.checked = any(attachment.isAttached(node) for node in attachable)
         self.ui.revertButton.enabled = active or self.ui.attachCheckBox.checked
         self._updating = False
 
@@ -91,7 +91,7 @@ class PreviewPanel:
         self.ui.previewButton.enabled = subject is not None
         parameters = self._parameters()
         if parameters is not None and parameters.outputTransform is not None:
-            showReport(self.ui.qualityTable, outputs.reportOf(parameters.outputTransform))
+            showReport(self.ui.qualityTable, quality.reportOf(parameters.outputTransform))
         else:
             showReport(self.ui.qualityTable, {})
         self.update()
@@ -204,22 +204,22 @@ class PreviewPanel:
         try:
             for node in self.attachable():
                 if checked:
-                    preview.attach(node, subject[2])
+                    attachment.attach(node, subject[2])
                 else:
-                    preview.detach(node)
+                    attachment.detach(node)
         except nodes.NodeError as error:
             self.ui.worstLabel.text = str(error)
         self.update()
 
     def onRevertButton(self, checked=False):
         for node in self.attachable():
-            preview.detach(node)
+            attachment.detach(node)
         self.revert()
 
 
 def showReport(table, report):
     """Fill the quality table of the panel."""
-    rows = outputs.tableRows(report)
+    rows = quality.tableRows(report)
     titles = [_("Quantity"), _("Before"), _("After"), _("Unit")]
     table.setRowCount(len(rows))
     table.setColumnCount(len(titles))

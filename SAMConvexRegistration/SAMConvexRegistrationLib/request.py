@@ -15,7 +15,7 @@ class RegistrationRequest:
     """Inputs of one registration; everything but the two volumes is optional.
 
     Attributes:
-        settings: presets.RegistrationSettings or None for the preset as it is.
+        settings: settings.RegistrationSettings or None for the preset as it is.
     """
 
     fixedVolume: object

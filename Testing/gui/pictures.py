@@ -253,13 +253,13 @@ def print_agreement(widget, nodes):
     import numpy as np
     import slicer
     from modules import scene_builders
-    from SAMConvexRegistrationLib import preview
+    from SAMConvexRegistrationLib import attachment
 
     parameters = widget.parameters()
     engine = slicer.util.arrayFromVolume(parameters.outputVolume)
-    preview.attach(nodes["moving"], parameters.outputTransform)
+    attachment.attach(nodes["moving"], parameters.outputTransform)
     scene = scene_builders.resample_by_mrml(nodes["moving"], nodes["fixed"], -1024)
-    preview.detach(nodes["moving"])
+    attachment.detach(nodes["moving"])
     both = (engine > -1000) & (scene > -1000)
     difference = np.abs(np.rint(scene) - engine)[both]
     print(

@@ -74,10 +74,10 @@ CONTROLS = {
 
 def test_every_choice_of_features_and_refinement_says_when_to_take_it(widget):
     from PySide6 import QtCore
-    from SAMConvexRegistrationLib import presets
+    from SAMConvexRegistrationLib import settings
 
     def check():
-        for combo, kind in (("featuresComboBox", presets.Features), ("refinementComboBox", presets.Refinement)):
+        for combo, kind in (("featuresComboBox", settings.Features), ("refinementComboBox", settings.Refinement)):
             combo = getattr(widget.ui, combo)
             shown = [
                 (combo.itemText(row), combo.itemData(row, QtCore.Qt.ItemDataRole.ToolTipRole))

@@ -138,7 +138,7 @@ def test_everything_that_was_asked_for_is_carried_along(widget, pair, build):
 
 
 def test_settings_reach_the_engine(widget, pair):
-    from SAMConvexRegistrationLib import outputs
+    from SAMConvexRegistrationLib import quality
 
     ui = widget.ui
     ui.presetComboBox.setCurrentIndex(ui.presetComboBox.findText("CT, follow-up"))
@@ -152,7 +152,7 @@ def test_settings_reach_the_engine(widget, pair):
     ui.threadsSpinBox.value = 2
     ui.applyButton.click()
     finish(widget)
-    arguments = " ".join(outputs.reportOf(widget.parameters().outputTransform)["arguments"])
+    arguments = " ".join(quality.reportOf(widget.parameters().outputTransform)["arguments"])
     for words in (
         "--preset ct-follow-up",
         "--strength stiff",

@@ -22,9 +22,16 @@ def presets(scene):
 
 
 @pytest.fixture
-def custom(presets):
-    return presets.RegistrationSettings(
-        preset="mr-ct", strength=presets.Strength.STIFF, quality=presets.Quality.BEST, threads=3, maximumMemoryGib=4.5
+def choices(scene):
+    from SAMConvexRegistrationLib import settings
+
+    return settings
+
+
+@pytest.fixture
+def custom(choices):
+    return choices.RegistrationSettings(
+        preset="mr-ct", strength=choices.Strength.STIFF, quality=choices.Quality.BEST, threads=3, maximumMemoryGib=4.5
     )
 
 
@@ -34,19 +41,19 @@ def test_the_list_names_the_engines_presets(presets):
     assert list(presets.builtInPresets()) == list(PRESETS)
 
 
-def test_every_choice_is_one_the_engine_accepts(presets):
+def test_every_choice_is_one_the_engine_accepts(presets, choices):
     import argparse
 
     from samconvex import register_command
 
     parser = argparse.ArgumentParser()
     register_command.add_arguments(parser)
-    for strength in presets.Strength:
-        for quality in presets.Quality:
-            for affine in presets.Affine:
-                for refinement in presets.Refinement:
+    for strength in choices.Strength:
+        for quality in choices.Quality:
+            for affine in choices.Affine:
+                for refinement in choices.Refinement:
                     for device in presets.Device:
-                        settings = presets.RegistrationSettings(
+                        settings = choices.RegistrationSettings(
                             "fast-preview",
                             strength,
                             quality,
@@ -56,13 +63,13 @@ def test_every_choice_is_one_the_engine_accepts(presets):
                             2,
                             3.5,
                             7,
-                            presets.Protection.VOLUME,
+                            choices.Protection.VOLUME,
                             True,
                         )
                         parser.parse_args(["f", "m", "-o", "out", *settings.engineArguments()])
 
 
-def test_every_choice_of_features_is_one_the_engine_knows(presets):
+def test_every_choice_of_features_is_one_the_engine_knows(presets, choices):
     import samconvex
     import torch
     from samconvex.geometry import Grid
@@ -75,7 +82,7 @@ def test_every_choice_of_features_is_one_the_engine_knows(presets):
     voxels[..., 4:20, 4:20, 4:20] = 40.0
     body = Volume(voxels, Grid((24, 24, 24), (8.0, 8.0, 8.0)))
     once = Settings("once", "", affine="none", levels=(Level(24.0, 1),), working_spacing=8.0, field_spacing=24.0)
-    words = {word for features in presets.Features if features.value for word in features.value.split("+")}
+    words = {word for features in choices.Features if features.value for word in features.value.split("+")}
     assert words >= {"mind", "dns", "featcnn", "sam"}
     # All in one run: the engine refuses a name it does not know.
     samconvex.register(body, body, preset=once, features="+".join(sorted(words)), device="cpu")
@@ -118,7 +125,7 @@ def test_a_preset_in_the_scene_travels_with_its_file(presets, custom, tmp_path):
 
 
 def test_what_was_saved_before_features_could_be_chosen_compares_what_its_preset_does(
-    presets, custom, load_scripted_module, repository, tmp_path
+    presets, choices, custom, load_scripted_module, repository, tmp_path
 ):
     earlier = custom.toDictionary()
     del earlier["features"]
@@ -134,16 +141,16 @@ def test_what_was_saved_before_features_could_be_chosen_compares_what_its_preset
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "Earlier")
     node.SetParameter("strength", "STIFF")
     parameters = SAMConvexRegistrationParameterNode(node)
-    assert parameters.settings() == presets.RegistrationSettings(strength=presets.Strength.STIFF)
+    assert parameters.settings() == choices.RegistrationSettings(strength=choices.Strength.STIFF)
 
 
-def test_strengths_saved_by_their_earlier_names_are_understood(presets):
-    stored = presets.RegistrationSettings.fromDictionary({"strength": "gentle"})
-    assert stored.strength is presets.Strength.STIFF and presets.Strength["STRONG"] is presets.Strength.FLEXIBLE
+def test_strengths_saved_by_their_earlier_names_are_understood(choices):
+    stored = choices.RegistrationSettings.fromDictionary({"strength": "gentle"})
+    assert stored.strength is choices.Strength.STIFF and choices.Strength["STRONG"] is choices.Strength.FLEXIBLE
 
 
-def test_a_preset_of_an_unknown_version_is_skipped(presets):
-    node = presets.saveScenePreset("Future", presets.RegistrationSettings(), slicer.mrmlScene)
+def test_a_preset_of_an_unknown_version_is_skipped(presets, choices):
+    node = presets.saveScenePreset("Future", choices.RegistrationSettings(), slicer.mrmlScene)
     node.SetText(json.dumps({"strength": "telepathic"}))
     assert presets.scenePresets(slicer.mrmlScene) == {}
 
@@ -172,7 +179,7 @@ def write_image(path):
     sitk.WriteImage(image, str(path))
 
 
-def test_a_csv_of_pairs_runs_through_and_a_failed_pair_stops_no_other(logic, presets, tmp_path):
+def test_a_csv_of_pairs_runs_through_and_a_failed_pair_stops_no_other(logic, choices, tmp_path):
     from SAMConvexRegistrationLib import batch
 
     for name in ("a.nii.gz", "b.nii.gz", "broken.nii.gz"):
@@ -183,7 +190,7 @@ def test_a_csv_of_pairs_runs_through_and_a_failed_pair_stops_no_other(logic, pre
     pairs = batch.readPairs(tmp_path / "pairs.csv")
     out = tmp_path / "out"
     out.mkdir()
-    run = batch.BatchRun(logic.fileBatchItems(pairs, out, presets.RegistrationSettings()), out)
+    run = batch.BatchRun(logic.fileBatchItems(pairs, out, choices.RegistrationSettings()), out)
     items = run.wait()
     assert [(item.name, item.state.value) for item in items] == [
         ("first", "done"),
@@ -197,21 +204,21 @@ def test_a_csv_of_pairs_runs_through_and_a_failed_pair_stops_no_other(logic, pre
     assert manifest[0]["report"]["preset"] == "ct-inter-patient"
 
 
-def test_volumes_of_the_scene_are_registered_to_one_fixed_volume(logic, presets):
+def test_volumes_of_the_scene_are_registered_to_one_fixed_volume(logic, choices):
     from SAMConvexRegistrationLib import batch
 
     array = build.smooth_array()
     fixed, first, second = (build.volume(name, array, build.oblique()) for name in ("Fixed", "Day 1", "Day 2"))
-    run = batch.BatchRun(logic.sceneBatchItems(fixed, [first, second], presets.RegistrationSettings()))
+    run = batch.BatchRun(logic.sceneBatchItems(fixed, [first, second], choices.RegistrationSettings()))
     assert all(item.state.value == "done" for item in run.wait())
     for name in ("Day 1 to Fixed", "Day 2 to Fixed", "Day 1 registered to Fixed", "Day 2 registered to Fixed"):
         assert slicer.util.getNode(name) is not None
 
 
-def test_the_chosen_features_reach_the_engine_for_every_pair_of_a_batch(logic, presets, tmp_path):
+def test_the_chosen_features_reach_the_engine_for_every_pair_of_a_batch(logic, choices, tmp_path):
     from SAMConvexRegistrationLib import batch
 
-    settings = presets.RegistrationSettings(features=presets.Features.DNS)
+    settings = choices.RegistrationSettings(features=choices.Features.DNS)
     array = build.smooth_array()
     fixed, moving = (build.volume(name, array, build.oblique()) for name in ("Fixed", "Moving"))
     write_image(tmp_path / "a.nii.gz")
@@ -221,15 +228,15 @@ def test_the_chosen_features_reach_the_engine_for_every_pair_of_a_batch(logic, p
         assert "--features dns" in " ".join(item.report["arguments"]), item.name
 
 
-def test_features_that_the_images_do_not_have_are_told_in_the_batch(logic, presets):
+def test_features_that_the_images_do_not_have_are_told_in_the_batch(logic, choices):
     from SAMConvexRegistrationLib import batch
 
     # The engine itself judges them.
     del logic.engineCommand
     fixed, moving = (build.volume(name, build.smooth_array(), build.oblique()) for name in ("T1", "T2"))
     items = []
-    for features in (presets.Features.SAM, presets.Features.SAM_MIND):
-        settings = presets.RegistrationSettings("fast-preview", affine=presets.Affine.NONE, features=features)
+    for features in (choices.Features.SAM, choices.Features.SAM_MIND):
+        settings = choices.RegistrationSettings("fast-preview", affine=choices.Affine.NONE, features=features)
         items += logic.sceneBatchItems(fixed, [moving], settings)
     alone, withMind = batch.BatchRun(items).wait()
     assert alone.state.value == "failed" and withMind.state.value == "done"
@@ -237,13 +244,13 @@ def test_features_that_the_images_do_not_have_are_told_in_the_batch(logic, prese
     assert withMind.message == "Features of CT were not compared ('T1' is no CT in Hounsfield units)."
 
 
-def test_cancelling_a_batch_leaves_out_the_rest(logic, presets, tmp_path):
+def test_cancelling_a_batch_leaves_out_the_rest(logic, choices, tmp_path):
     from SAMConvexRegistrationLib import batch
 
     write_image(tmp_path / "a.nii.gz")
     path = tmp_path / "a.nii.gz"
     run = batch.BatchRun(
-        logic.fileBatchItems([(n, path, path) for n in "xyz"], tmp_path, presets.RegistrationSettings())
+        logic.fileBatchItems([(n, path, path) for n in "xyz"], tmp_path, choices.RegistrationSettings())
     )
     run.start()
     run.cancel()
@@ -297,14 +304,14 @@ def test_the_console_function_waits_and_gives_the_result(logic):
     assert ("convex", 0.5, "") in seen
 
 
-def test_the_console_function_takes_single_settings(logic, presets):
+def test_the_console_function_takes_single_settings(logic, choices):
     fixed, moving = (build.volume(name, build.smooth_array(), build.oblique()) for name in ("Fixed", "Moving"))
     result = logic.registerVolumes(fixed, moving, preset="mr-ct", features="sam+mind", refinement="adam", threads=2)
     arguments = " ".join(result.report["arguments"])
     for words in ("--preset mr-ct", "--features sam+mind", "--refine adam", "--threads 2"):
         assert words in arguments
-    settings = presets.RegistrationSettings(preset="ct-follow-up", seed=3)
-    result = logic.registerVolumes(fixed, moving, settings=settings, features=presets.Features.MIND)
+    settings = choices.RegistrationSettings(preset="ct-follow-up", seed=3)
+    result = logic.registerVolumes(fixed, moving, settings=settings, features=choices.Features.MIND)
     arguments = " ".join(result.report["arguments"])
     for words in ("--preset ct-follow-up", "--seed 3", "--features mind"):
         assert words in arguments

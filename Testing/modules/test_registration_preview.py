@@ -13,9 +13,11 @@ from modules import scene_builders as build
 @pytest.fixture
 def lib(scene):
     from SAMConvexLib import nodes
-    from SAMConvexRegistrationLib import preview
+    from SAMConvexRegistrationLib import attachment, comparison, preview
 
-    return SimpleNamespace(nodes=nodes, preview=preview, Mode=preview.PreviewMode)
+    return SimpleNamespace(
+        attachment=attachment, comparison=comparison, nodes=nodes, preview=preview, Mode=preview.PreviewMode
+    )
 
 
 @pytest.fixture
@@ -116,11 +118,11 @@ def test_the_slider_carries_the_moving_image_along_the_way(lib, result, views, p
     vectors, lattice = lib.nodes.gridOfTransform(transform)
     scaled = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "Scaled")
     lib.nodes.fillGridTransform(scaled, vectors * percent / 100, lattice)
-    lib.preview.attach(moving, scaled)
+    lib.attachment.attach(moving, scaled)
     expected = build.resample_by_mrml(moving, fixed, 0.0)
     assert np.abs(shown - expected).max() < 0.5
     if percent:
-        lib.preview.detach(moving)
+        lib.attachment.detach(moving)
         assert np.abs(shown - build.resample_by_mrml(moving, fixed, 0.0)).max() > 20
     preview.revert()
 
@@ -145,8 +147,8 @@ def test_the_checkerboard_alternates_fixed_and_registered(lib, result, views):
     preview = lib.preview.RegistrationPreview(fixed, moving, transform, seg)
     preview.show(lib.Mode.CHECKERBOARD)
     warped = build.resample_by_mrml(preview.movingStandIn, fixed, 0.0)
-    first = lib.preview.windowed(slicer.util.arrayFromVolume(fixed), fixed).astype(int)
-    second = lib.preview.windowed(warped, moving).astype(int)
+    first = lib.comparison.windowed(slicer.util.arrayFromVolume(fixed), fixed).astype(int)
+    second = lib.comparison.windowed(warped, moving).astype(int)
     got = composed(preview).astype(int)
     isFirst, isSecond = np.abs(got - first) <= 1, np.abs(got - second) <= 1
     assert (isFirst | isSecond).mean() > 0.999
@@ -205,8 +207,8 @@ def test_attaching_moves_the_users_nodes_and_detaching_restores_them(lib, result
     parent = moving.GetTransformNodeID()
     vectors, lattice = lib.nodes.gridOfTransform(transform)
     world = lib.nodes.parentToWorld(moving)
-    lib.preview.attach(moving, transform)
-    assert lib.preview.isAttached(moving)
+    lib.attachment.attach(moving, transform)
+    assert lib.attachment.isAttached(moving)
     toWorld = slicer.mrmlScene.GetNodeByID(moving.GetTransformNodeID())
     point = build.center_of(fixed)
     expected = lib.nodes.transformPoints(transform.GetTransformToParent(), [(world @ [*point, 1.0])[:3]])[0]
@@ -218,8 +220,8 @@ def test_attaching_moves_the_users_nodes_and_detaching_restores_them(lib, result
     # The parent that other nodes share has not moved.
     assert slicer.mrmlScene.GetNodeByID(parent).GetTransformNodeID() is None
     count = slicer.mrmlScene.GetNumberOfNodes()
-    lib.preview.detach(moving)
-    assert moving.GetTransformNodeID() == parent and not lib.preview.isAttached(moving)
+    lib.attachment.detach(moving)
+    assert moving.GetTransformNodeID() == parent and not lib.attachment.isAttached(moving)
     assert slicer.mrmlScene.GetNumberOfNodes() == count - 1
 
 

@@ -32,9 +32,11 @@ def lib(scene):
     from types import SimpleNamespace
 
     from SAMConvexLib import nodes, segments
-    from SAMConvexRegistrationLib import outputs, preview, request
+    from SAMConvexRegistrationLib import attachment, outputs, quality, request
 
-    return SimpleNamespace(nodes=nodes, outputs=outputs, preview=preview, request=request, segments=segments)
+    return SimpleNamespace(
+        attachment=attachment, nodes=nodes, outputs=outputs, quality=quality, request=request, segments=segments
+    )
 
 
 def displacement(node_lib, fixed, direction=None, scale=1.0):
@@ -87,7 +89,7 @@ def test_the_scene_shows_what_the_engine_computed(lib, parents):
     engine = slicer.util.arrayFromVolume(result.outputs.volume)
     copy = build.volume("Copy", slicer.util.arrayFromVolume(moving), lib.nodes.ijkToRas(moving))
     copy.SetAndObserveTransformNodeID(moving.GetTransformNodeID())
-    lib.preview.attach(copy, result.transformNode)
+    lib.attachment.attach(copy, result.transformNode)
     scene = build.resample_by_mrml(copy, fixed, 3.0)
     # ITK and VTK end an image half a voxel apart.
     inside = (engine > 3.5) & (scene > 3.5)
@@ -235,7 +237,7 @@ def test_results_remember_where_they_come_from(lib):
     transform = result.transformNode
     assert transform.GetNodeReference("spatialRegistrationFixed") is fixed
     assert transform.GetNodeReference("spatialRegistrationMoving") is moving
-    report = lib.outputs.reportOf(transform)
+    report = lib.quality.reportOf(transform)
     assert report["inputs"]["moving"]["path"] == "Moving"
     assert transform.GetAttribute("SAMConvex.Preset") == "ct-inter-patient"
 
@@ -256,7 +258,7 @@ def test_the_quality_table_names_structures_and_has_before_and_after(lib):
 def test_a_saved_and_reloaded_scene_gives_the_same_pixels(lib, ending, tmp_path):
     fixed, moving = pair()
     result = filled(lib, lib.request.RegistrationRequest(fixed, moving), displacement(lib.nodes, fixed))
-    lib.preview.attach(moving, result.transformNode)
+    lib.attachment.attach(moving, result.transformNode)
     before = build.resample_by_mrml(moving, fixed, 3.0)
     path = tmp_path / ("scene" + ending)
     if ending == ".mrml":
@@ -274,7 +276,7 @@ def test_a_saved_and_reloaded_scene_gives_the_same_pixels(lib, ending, tmp_path)
     assert np.abs(after - before).max() < 1e-2
     transform = moving.GetParentTransformNode()
     assert transform.GetNodeReference("spatialRegistrationFixed") is fixed
-    assert lib.outputs.reportOf(transform)["dice"]["final_mean"] == 0.9
+    assert lib.quality.reportOf(transform)["dice"]["final_mean"] == 0.9
 
 
 def test_an_output_that_is_an_input_is_refused(lib):
@@ -323,7 +325,7 @@ def test_warnings_name_nodes_instead_of_temporary_files(lib):
     run = lib.request.prepare(request)
     path = next(path for path, name in run.names.items() if name == "Moving")
     sentence = "The settings need about 3.0 GiB: the tier 'half' was taken."
-    report = lib.outputs.namedReport({"warnings": [f"{path} shows only 12 %.", sentence]}, run, request)
+    report = lib.quality.namedReport({"warnings": [f"{path} shows only 12 %.", sentence]}, run, request)
     assert report["warnings"] == ["'Moving' shows only 12 %.", sentence]
     from types import SimpleNamespace
 

@@ -1,0 +1,272 @@
+"""The panel of the module."""
+
+import sys
+
+import slicer
+import vtk
+from SAMConvexLib import dependencies, nodes, status
+from SAMConvexLib.job import JobState
+from SAMConvexLib.polling import pollWithTimer
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+from slicer.util import VTKObservationMixin
+
+from . import outputs, quality, request
+from .batchpanel import BatchPanel
+from .forecast import Forecaster
+from .logic import SAMConvexRegistrationLogic
+from .parameters import SAMConvexRegistrationParameterNode
+from .presetmenu import PresetMenu, explainChoices
+from .previewpanel import PreviewPanel
+from .settings import Features, Refinement
+
+
+class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel: parameter node <-> controls, Apply and Cancel, progress; preview, presets and batch have own files."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.job = None
+        self._parameterNode = None
+        self._connection = None
+
+    def setup(self):
+        ScriptedLoadableModuleWidget.setup(self)
+        widget = slicer.util.loadUI(self.resourcePath("UI/SAMConvexRegistration.ui"))
+        self.layout.addWidget(widget)
+        self.ui = slicer.util.childWidgetVariables(widget)
+        widget.setMRMLScene(slicer.mrmlScene)
+        self.logic = SAMConvexRegistrationLogic()
+        self.ui.parameterSetSelector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", self.moduleName)
+        self.presetMenu = PresetMenu(self.ui, self.parameters)
+        self.previewPanel = PreviewPanel(self.ui, self.parameters)
+        self.batchPanel = BatchPanel(self.ui, self.logic, self.parameters)
+        self.forecaster = Forecaster(
+            pollWithTimer, lambda arguments: self.logic.engineCommand(arguments), self.updateButtons
+        )
+
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.StartSaveEvent, self.onSceneStartSave)
+        self.addObserver(scene, scene.NodeRemovedEvent, self.onNodeRemoved)
+        self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
+        self.ui.parameterSetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onParameterSetChanged)
+        self.initializeParameterNode()
+
+    def cleanup(self):
+        if self.job is not None:
+            self.job.kill()
+        self.batchPanel.kill()
+        self.forecaster.kill()
+        self.previewPanel.revert()
+        self.setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self):
+        self.initializeParameterNode()
+        if dependencies.isPending():
+            dependencies.setPending(False)
+            self.installDependencies()
+
+    def exit(self):
+        # A running registration goes on; only the controls are disconnected.
+        self.setParameterNode(None)
+
+    def onReload(self):
+        for name in [name for name in sys.modules if name.split(".")[0] == "SAMConvexRegistrationLib"]:
+            del sys.modules[name]
+        super().onReload()
+
+    # --- parameter node ---------------------------------------------------------------------------------------------
+
+    def parameters(self):
+        """The parameter node that the controls show, or None."""
+        return self._parameterNode
+
+    def initializeParameterNode(self):
+        if self.logic:
+            self.setParameterNode(self.logic.getParameterNode())
+
+    def setParameterNode(self, parameterNode):
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._connection)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
+        self._parameterNode = parameterNode
+        if parameterNode is None:
+            return
+        self._connection = parameterNode.connectGui(self.ui)
+        # Connecting fills the lists anew.
+        explainChoices(self.ui.featuresComboBox, Features)
+        explainChoices(self.ui.refinementComboBox, Refinement)
+        self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
+        wasBlocked = self.ui.parameterSetSelector.blockSignals(True)
+        self.ui.parameterSetSelector.setCurrentNode(parameterNode.parameterNode)
+        self.ui.parameterSetSelector.blockSignals(wasBlocked)
+        self.presetMenu.update()
+        self.previewPanel.update()
+        self.batchPanel.update()
+        self.onParametersChanged()
+
+    def onParameterSetChanged(self, node):
+        if node is not None and self._parameterNode is not None and node is not self._parameterNode.parameterNode:
+            self.previewPanel.revert()
+            self.setParameterNode(SAMConvexRegistrationParameterNode(node))
+
+    def setEditedNode(self, node, role="", context=""):
+        """ "Edit properties" on a result or a parameter set opens it here."""
+        if node.IsA("vtkMRMLScriptedModuleNode"):
+            self.setParameterNode(SAMConvexRegistrationParameterNode(node))
+        elif node.IsA("vtkMRMLTransformNode") and self._parameterNode is not None:
+            self._parameterNode.outputTransform = node
+        return True
+
+    def nodeEditable(self, node):
+        if node.IsA("vtkMRMLScriptedModuleNode") and node.GetAttribute("ModuleName") == self.moduleName:
+            return 0.7
+        return 0.6 if quality.reportOf(node) and node.IsA("vtkMRMLTransformNode") else 0.0
+
+    # --- scene ------------------------------------------------------------------------------------------------------
+
+    def onSceneStartClose(self, caller, event):
+        self.previewPanel.forget()
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller, event):
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onSceneStartSave(self, caller, event):
+        # Stand-ins are not saved; the views must not refer to them in the file.
+        self.previewPanel.revert()
+
+    def onNodeRemoved(self, caller, event):
+        self.previewPanel.nodeRemoved()
+        if self._parameterNode is not None and not slicer.mrmlScene.IsClosing():
+            self.onParametersChanged()
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    @property
+    def isRunning(self):
+        return self.job is not None and not self.job.isFinished
+
+    def onParametersChanged(self, caller=None, event=None):
+        self.presetMenu.parametersChanged()
+        self.previewPanel.parametersChanged()
+        self.batchPanel.parametersChanged()
+        self.updateButtons()
+
+    def updateButtons(self):
+        button, running = self.ui.applyButton, self.isRunning
+        for section in ("inputsButton", "settingsButton", "outputsButton", "advancedButton"):
+            getattr(self.ui, section).enabled = not running
+        self.ui.parameterSetSelector.enabled = not running
+        if running:
+            cancelling = self.job.state is JobState.CANCELLING
+            button.text = _("Cancelling...") if cancelling else _("Cancel")
+            button.toolTip = _("Stop the registration; nothing will be changed.")
+            button.enabled = not cancelling
+            return
+        button.text = _("Apply")
+        parameters = self._parameterNode
+        if parameters is None:
+            button.enabled = False
+            return
+        sentence = request.checkInputs(parameters.request()) or (
+            "" if self.wanted() else _("Check at least one output.")
+        )
+        button.toolTip = sentence or _("Register the moving volume to the fixed one.")
+        button.enabled = not sentence
+        self.ui.forecastLabel.text = "" if sentence else self.forecast()
+        self.ui.strengthNumbersLabel.text = (
+            ""
+            if sentence
+            else self.forecaster.numbers(parameters.fixedVolume, parameters.preset, parameters.strength.value)
+        )
+
+    def forecast(self):
+        """What the preset will cost; other features or another refinement than its own are not forecast."""
+        parameters = self._parameterNode
+        text = self.forecaster.sentence(parameters.fixedVolume, parameters.preset)
+        asPreset = parameters.features is Features.PRESET and parameters.refinement is Refinement.PRESET
+        if not text or asPreset:
+            return text
+        return _("{forecast} That is for the preset's own features and refinement.").format(forecast=text)
+
+    def wanted(self):
+        """Names of the OutputNodes fields that are checked and possible with the inputs."""
+        parameters = self._parameterNode
+        names = {
+            "transform": parameters.wantTransform,
+            "inverse": parameters.wantInverse,
+            "volume": parameters.wantVolume,
+            "segmentation": parameters.wantSegmentation and parameters.movingSegmentation is not None,
+            "markups": parameters.wantMarkups and parameters.movingMarkups is not None,
+            "jacobian": parameters.wantJacobian,
+            "validity": parameters.wantValidity,
+            "table": parameters.wantTable,
+        }
+        return [name for name, chosen in names.items() if chosen]
+
+    def targets(self):
+        """OutputNodes of the checked outputs, from the selectors."""
+        parameters, wanted = self._parameterNode, self.wanted()
+        return outputs.OutputNodes(**{name: getattr(parameters, "output" + name.capitalize()) for name in wanted})
+
+    def installDependencies(self):
+        """Make the engine able to run; False, with the reason in the status line, where it cannot."""
+        try:
+            dependencies.ensure()
+        except RuntimeError as error:
+            self.ui.statusLabel.text = str(error)
+            return False
+        return True
+
+    def onApplyButton(self, checked=False):
+        if self.isRunning:
+            self.job.cancel()
+            return
+        self.previewPanel.revert()
+        if not self.installDependencies():
+            return
+        try:
+            with slicer.util.WaitCursor():
+                targets = self.targets()
+                self.job = self.logic.startRequest(self._parameterNode.request(), targets, self.wanted())
+        except nodes.NodeError as error:
+            self.ui.statusLabel.text = str(error)
+            return
+        self._runningParameters = self._parameterNode.parameterNode
+        self._targets = targets
+        self.ui.logText.plainText = ""
+        self.job.onChange = self.onJobChanged
+        pollWithTimer(self.job)
+        self.onJobChanged(self.job)
+
+    def onJobChanged(self, job):
+        if job is not self.job:
+            return
+        self.ui.progressBar.visible = not job.isFinished
+        self.ui.progressBar.value = int(1000 * job.progress.fraction)
+        self.ui.statusLabel.text = status.sentence(job)
+        self.ui.logText.plainText = job.log
+        if job.state is JobState.DONE:
+            self.onDone(job)
+        self.updateButtons()
+
+    def onDone(self, job):
+        """Select the created nodes and show the figures."""
+        node = self._runningParameters
+        if slicer.mrmlScene.IsNodePresent(node):
+            current = self._parameterNode
+            same = current is not None and current.parameterNode is node
+            parameters = current if same else SAMConvexRegistrationParameterNode(node)
+            for name, output in vars(self._targets).items():
+                if output is not None:
+                    setattr(parameters, "output" + name.capitalize(), output)
+        self.ui.qualityButton.collapsed = False
+        self.ui.previewButton.collapsed = False
+        self.previewPanel.parametersChanged()
