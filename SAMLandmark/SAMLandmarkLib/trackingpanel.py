@@ -8,8 +8,22 @@ from SAMConvexLib.polling import pollWithTimer
 from SAMConvexLib.tables import formatted
 from slicer.i18n import tr as _
 
-from . import results, tracking
+from . import courseplot, results, tracking
 from .checklist import CheckList, scalarVolumes
+from .course import (
+    FOUND,
+    UNCERTAIN,
+    changesOf,
+    confirm,
+    courseOf,
+    exportCsv,
+    exportJson,
+    response,
+    setLymphNode,
+    setNewLesion,
+    stateLabel,
+    withdraw,
+)
 
 LESION_CLASSES = (
     "vtkMRMLMarkupsFiducialNode",
@@ -169,12 +183,12 @@ class TrackingPanel:
     def table(self):
         """The table node with a course that is shown, or None."""
         node = self._parameters().courseTable if self._parameters() is not None else None
-        return node if tracking.courseOf(node) is not None else None
+        return node if courseOf(node) is not None else None
 
     def showCourse(self):
         """Fill both tables from the course."""
         node, ui = self.table(), self.ui
-        course = tracking.courseOf(node)
+        course = courseOf(node)
         self._updating = True
         self._rows = []
         titles = [
@@ -191,7 +205,7 @@ class TrackingPanel:
         ]
         lines = []
         for lesion in course["lesions"] if course else []:
-            changes = tracking.changesOf(lesion)
+            changes = changesOf(lesion)
             for number, finding in enumerate(lesion["findings"]):
                 self._rows.append((lesion["name"], number))
                 figures = [
@@ -203,7 +217,7 @@ class TrackingPanel:
                     *changes[number],
                 ]
                 texts = ["" if value is None else formatted(float(value)) for value in figures]
-                state = tracking.stateLabel(finding["state"])
+                state = stateLabel(finding["state"])
                 lines.append((finding, [lesion["name"], course["timepoints"][number]["name"], state, *texts]))
         fillTable(ui.courseTable, titles, [texts for _finding, texts in lines])
         for row, (finding, _texts) in enumerate(lines):
@@ -221,7 +235,7 @@ class TrackingPanel:
         self.updateChecks()
 
     def showResponse(self, course):
-        entries = tracking.response(course) if course else []
+        entries = response(course) if course else []
         titles = [
             _("Time point"),
             _("Sum (mm)"),
@@ -244,7 +258,7 @@ class TrackingPanel:
 
     def updateChecks(self):
         """The check boxes show the selected row."""
-        chosen, course = self.selected(), tracking.courseOf(self.table())
+        chosen, course = self.selected(), courseOf(self.table())
         boxes = self.ui.lymphNodeCheckBox, self.ui.newLesionCheckBox
         for box in boxes:
             box.enabled = bool(chosen) and course is not None
@@ -261,7 +275,7 @@ class TrackingPanel:
         if self._updating:
             return
         self.updateChecks()
-        chosen, course = self.selected(), tracking.courseOf(self.table())
+        chosen, course = self.selected(), courseOf(self.table())
         if len(chosen) != 1 or course is None:
             return
         name, number = chosen[0]
@@ -281,9 +295,9 @@ class TrackingPanel:
         text = item.text().strip().replace(",", ".")
         try:
             if text:
-                tracking.confirm(self.table(), name, number, float(text))
+                confirm(self.table(), name, number, float(text))
             else:
-                tracking.withdraw(self.table(), name, number)
+                withdraw(self.table(), name, number)
         except (nodes.NodeError, ValueError):
             self.ui.trackStatusLabel.text = _("'{text}' is no diameter; type millimeters, 0 or more.").format(text=text)
         self.showCourse()
@@ -292,24 +306,24 @@ class TrackingPanel:
         self.ui.trackStatusLabel.text = ""
         for name, number in self.selected():
             try:
-                tracking.confirm(self.table(), name, number)
+                confirm(self.table(), name, number)
             except nodes.NodeError as error:
                 self.ui.trackStatusLabel.text = str(error)
         self._refresh()
 
     def onWithdraw(self, checked=False):
         for name, number in self.selected():
-            tracking.withdraw(self.table(), name, number)
+            withdraw(self.table(), name, number)
         self._refresh()
 
     def onLymphNode(self, checked):
         for name in dict.fromkeys(name for name, _number in self.selected()):
-            tracking.setLymphNode(self.table(), name, checked)
+            setLymphNode(self.table(), name, checked)
         self._refresh()
 
     def onNewLesion(self, checked):
         for number in {number for _name, number in self.selected()}:
-            tracking.setNewLesion(self.table(), number, checked)
+            setNewLesion(self.table(), number, checked)
         self._refresh()
 
     def _refresh(self):
@@ -326,7 +340,7 @@ class TrackingPanel:
     # --- plot and export --------------------------------------------------------------------------------------------
 
     def onPlot(self, checked=False):
-        chart = tracking.plot(self.table())
+        chart = courseplot.plot(self.table())
         logic = slicer.modules.plots.logic()
         if hasattr(logic, "ShowChartInLayout"):
             logic.ShowChartInLayout(chart)
@@ -341,7 +355,7 @@ class TrackingPanel:
         if not path:
             return
         try:
-            {"csv": tracking.exportCsv, "json": tracking.exportJson}[kind](self.table(), path)
+            {"csv": exportCsv, "json": exportJson}[kind](self.table(), path)
         except OSError as error:
             self.ui.trackStatusLabel.text = _("{file} could not be written: {reason}").format(
                 file=path, reason=error.strerror
@@ -362,6 +376,6 @@ def fillTable(table, titles, lines):
 def stateColor(state):
     """Green found, yellow uncertain, gray not in the field of view."""
     return {
-        tracking.FOUND: qt.QColor(200, 240, 205),
-        tracking.UNCERTAIN: qt.QColor(255, 235, 170),
+        FOUND: qt.QColor(200, 240, 205),
+        UNCERTAIN: qt.QColor(255, 235, 170),
     }.get(state, qt.QColor(215, 215, 215))

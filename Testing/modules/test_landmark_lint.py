@@ -53,7 +53,7 @@ def test_every_widget_that_python_uses_is_in_the_form(python_files, form):
 
 
 def test_every_parameter_is_bound_to_one_control(form, folder):
-    tree = ast.parse((folder / f"{MODULE}.py").read_text())
+    tree = ast.parse((folder / f"{MODULE}Lib" / "parameters.py").read_text())
     parameters = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == f"{MODULE}ParameterNode")
     fields = {n.target.id for n in parameters.body if isinstance(n, ast.AnnAssign)}
     bound = {}

@@ -30,10 +30,13 @@ def logic(load_scripted_module, repository):
 
 
 @pytest.fixture
-def tracking(logic):
-    from SAMLandmarkLib import tracking
+def lib(logic):
+    """The parts of the module that know lesions."""
+    from types import SimpleNamespace
 
-    return tracking
+    from SAMLandmarkLib import course, courseplot, patients, tracking
+
+    return SimpleNamespace(course=course, courseplot=courseplot, patients=patients, tracking=tracking)
 
 
 def volume(name, degrees=0.0):
@@ -66,16 +69,16 @@ def roi():
     return node
 
 
-def test_points_boxes_lines_and_segments_are_found(logic, tracking, images):
+def test_points_boxes_lines_and_segments_are_found(logic, lib, images):
     points = build.markups("Lesions", [CENTER, CENTER + 4], ["Lung lesion", "gone"])
     table = logic.trackLesions(images[0], [points, roi(), line(), segmentation(images[0])], images[1])
-    course = tracking.courseOf(table)
+    course = lib.course.courseOf(table)
     names = [lesion["name"] for lesion in course["lesions"]]
     assert names == ["Lung lesion", "gone", "Box", "Diameter", "Liver lesion"]
     for lesion in course["lesions"]:
         finding = lesion["findings"][1]
         if lesion["name"] == "gone":
-            assert finding["state"] == tracking.NOT_IN_VIEW and finding["place"] is None
+            assert finding["state"] == lib.course.NOT_IN_VIEW and finding["place"] is None
             continue
         start = np.array(lesion["findings"][0]["place"])
         assert np.linalg.norm(start - CENTER) < 8.0
@@ -86,9 +89,9 @@ def test_points_boxes_lines_and_segments_are_found(logic, tracking, images):
     assert markups.GetNthControlPointPositionStatus(1) != slicer.vtkMRMLMarkupsNode.PositionDefined
 
 
-def test_a_segments_contours_lie_where_the_lesion_was_found(logic, tracking, images):
+def test_a_segments_contours_lie_where_the_lesion_was_found(logic, lib, images):
     table = logic.trackLesions(images[0], segmentation(images[0]), images[1])
-    place = tracking.courseOf(table)["lesions"][0]["findings"][1]["place"]
+    place = lib.course.courseOf(table)["lesions"][0]["findings"][1]["place"]
     contours = slicer.util.getNode("Lesion contours in Follow-up 2")
     segments = contours.GetSegmentation()
     assert segments.GetNumberOfSegments() == 2
@@ -96,20 +99,20 @@ def test_a_segments_contours_lie_where_the_lesion_was_found(logic, tracking, ima
     assert np.linalg.norm(np.array(center) - place) < 3.0
 
 
-def test_follow_ups_are_ordered_by_date_where_all_are_known(logic, tracking, images):
+def test_follow_ups_are_ordered_by_date_where_all_are_known(logic, lib, images):
     baseline, second, first = images
-    assert [e.name for e in tracking.followUpsOf([second, first])] == ["Follow-up 2", "Follow-up 1"]
-    second.SetAttribute(tracking.DATE_ATTRIBUTE, "2024-06-01")
-    first.SetAttribute(tracking.DATE_ATTRIBUTE, "20240301")
-    assert [e.name for e in tracking.followUpsOf([second, first])] == ["Follow-up 1", "Follow-up 2"]
+    assert [e.name for e in lib.tracking.followUpsOf([second, first])] == ["Follow-up 2", "Follow-up 1"]
+    second.SetAttribute(lib.patients.DATE_ATTRIBUTE, "2024-06-01")
+    first.SetAttribute(lib.patients.DATE_ATTRIBUTE, "20240301")
+    assert [e.name for e in lib.tracking.followUpsOf([second, first])] == ["Follow-up 1", "Follow-up 2"]
 
 
-def test_a_sequences_volumes_are_follow_ups(logic, tracking, images):
+def test_a_sequences_volumes_are_follow_ups(logic, lib, images):
     sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "Series")
     for value in ("0", "1"):
         sequence.SetDataNodeAtValue(images[1], value)
     table = logic.trackLesions(images[0], build.markups("L", [CENTER], ["a"]), sequence)
-    assert len(tracking.courseOf(table)["timepoints"]) == 3
+    assert len(lib.course.courseOf(table)["timepoints"]) == 3
 
 
 def in_patient(node, name):
@@ -121,14 +124,14 @@ def in_patient(node, name):
     return hierarchy, patient
 
 
-def test_patients_are_kept_apart(logic, tracking, images):
+def test_patients_are_kept_apart(logic, lib, images):
     from SAMConvexLib.nodes import NodeError
 
     points = build.markups("L", [CENTER], ["a"])
     hierarchy, patient = in_patient(images[0], "Doe")
     in_patient(images[1], "Doe")
     table = logic.trackLesions(images[0], points, images[1])
-    assert tracking.courseOf(table)["patient"] == "Doe" and "Doe" in table.GetName()
+    assert lib.course.courseOf(table)["patient"] == "Doe" and "Doe" in table.GetName()
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(table)) == patient
     in_patient(images[2], "Miller")
     with pytest.raises(NodeError, match="Miller.*Doe"):
@@ -147,59 +150,59 @@ def table(logic, images):
     return logic.trackLesions(images[0], nodes, [images[1], images[2]])
 
 
-def test_only_confirmed_diameters_count_for_the_response(tracking, table):
-    assert tracking.response(tracking.courseOf(table)) == []
-    tracking.confirm(table, "Liver lesion", 0)
-    entries = tracking.response(tracking.courseOf(table))
+def test_only_confirmed_diameters_count_for_the_response(lib, table):
+    assert lib.course.response(lib.course.courseOf(table)) == []
+    lib.course.confirm(table, "Liver lesion", 0)
+    entries = lib.course.response(lib.course.courseOf(table))
     assert [e.category for e in entries] == ["baseline", "NE", "NE"] and entries[0].sum_mm == 20.0
-    tracking.confirm(table, "Liver lesion", 1)
-    tracking.confirm(table, "Liver lesion", 2, 18.0)
-    entries = tracking.response(tracking.courseOf(table))
+    lib.course.confirm(table, "Liver lesion", 1)
+    lib.course.confirm(table, "Liver lesion", 2, 18.0)
+    entries = lib.course.response(lib.course.courseOf(table))
     assert [e.category for e in entries] == ["baseline", "PR", "PD"]
-    tracking.withdraw(table, "Liver lesion", 2)
-    assert tracking.response(tracking.courseOf(table))[2].category == "NE"
-    tracking.setNewLesion(table, 1, True)
-    assert tracking.response(tracking.courseOf(table))[1].category == "PD"
+    lib.course.withdraw(table, "Liver lesion", 2)
+    assert lib.course.response(lib.course.courseOf(table))[2].category == "NE"
+    lib.course.setNewLesion(table, 1, True)
+    assert lib.course.response(lib.course.courseOf(table))[1].category == "PD"
 
 
-def test_a_lymph_node_counts_by_its_short_axis(tracking, table):
-    tracking.confirm(table, "Node lesion", 0)
-    tracking.setLymphNode(table, "Node lesion", True)
-    assert tracking.response(tracking.courseOf(table)) == []
-    tracking.confirm(table, "Node lesion", 0)
-    assert tracking.response(tracking.courseOf(table))[0].sum_mm == 12.0
+def test_a_lymph_node_counts_by_its_short_axis(lib, table):
+    lib.course.confirm(table, "Node lesion", 0)
+    lib.course.setLymphNode(table, "Node lesion", True)
+    assert lib.course.response(lib.course.courseOf(table)) == []
+    lib.course.confirm(table, "Node lesion", 0)
+    assert lib.course.response(lib.course.courseOf(table))[0].sum_mm == 12.0
 
 
-def test_changes_are_told_since_baseline_and_smallest(tracking, table):
-    lesion = tracking.courseOf(table)["lesions"][0]
-    assert tracking.changesOf(lesion)[0] == (None, None)
-    assert tracking.changesOf(lesion)[2] == pytest.approx((-80.0, -100 * 8 / 12))
+def test_changes_are_told_since_baseline_and_smallest(lib, table):
+    lesion = lib.course.courseOf(table)["lesions"][0]
+    assert lib.course.changesOf(lesion)[0] == (None, None)
+    assert lib.course.changesOf(lesion)[2] == pytest.approx((-80.0, -100 * 8 / 12))
 
 
-def test_the_course_is_exported(tracking, table, tmp_path):
-    tracking.confirm(table, "Liver lesion", 0)
-    tracking.exportCsv(table, tmp_path / "course.csv")
+def test_the_course_is_exported(lib, table, tmp_path):
+    lib.course.confirm(table, "Liver lesion", 0)
+    lib.course.exportCsv(table, tmp_path / "course.csv")
     with open(tmp_path / "course.csv", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 6 and rows[0]["Confirmed (mm)"] == "20.00"
-    tracking.exportJson(table, tmp_path / "course.json")
+    lib.course.exportJson(table, tmp_path / "course.json")
     values = json.loads((tmp_path / "course.json").read_text())
     assert "not a diagnosis" in values["notice"] and values["response"][0]["category"] == "baseline"
 
 
-def test_the_plot_shows_every_lesion_and_the_sum(tracking, table):
-    chart = tracking.plot(table)
+def test_the_plot_shows_every_lesion_and_the_sum(lib, table):
+    chart = lib.courseplot.plot(table)
     series = [chart.GetNthPlotSeriesNode(n) for n in range(chart.GetNumberOfPlotSeriesNodes())]
     assert [node.GetYColumnName() for node in series] == ["Liver lesion", "Node lesion", "Sum"]
     numbers = series[2].GetTableNode().GetTable()
     assert [numbers.GetValueByName(n, "Sum").ToDouble() for n in range(3)] == [40.0, 24.0, 8.0]
-    assert tracking.plot(table) is chart and chart.GetNumberOfPlotSeriesNodes() == 3
+    assert lib.courseplot.plot(table) is chart and chart.GetNumberOfPlotSeriesNodes() == 3
 
 
-def test_a_course_comes_back_with_the_scene(tracking, table, scene, tmp_path):
-    tracking.confirm(table, "Liver lesion", 0)
-    before, name = tracking.courseOf(table), table.GetName()
+def test_a_course_comes_back_with_the_scene(lib, table, scene, tmp_path):
+    lib.course.confirm(table, "Liver lesion", 0)
+    before, name = lib.course.courseOf(table), table.GetName()
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     scene.Clear(0)
     slicer.util.loadScene(str(tmp_path / "scene.mrb"))
-    assert tracking.courseOf(slicer.util.getNode(name)) == before
+    assert lib.course.courseOf(slicer.util.getNode(name)) == before
