@@ -108,6 +108,11 @@ class EngineJob:
         return self.state in FINAL_STATES
 
     @property
+    def fraction(self):
+        """Share of the run that is done."""
+        return self.progress.fraction
+
+    @property
     def log(self):
         """Everything the engine printed, the oldest lines dropped beyond 256 kB."""
         return "\n".join(self._log)

@@ -19,3 +19,10 @@ def pollWithTimer(job):
     timer.connect("timeout()", onTimeout)
     job.timer = timer
     timer.start()
+
+
+def stopPolling(job):
+    """Take the timer away again; nothing advances the job any more."""
+    if getattr(job, "timer", None) is not None:
+        job.timer.stop()
+        job.timer = None

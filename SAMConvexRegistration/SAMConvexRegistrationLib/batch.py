@@ -62,6 +62,11 @@ class BatchRun:
         return min(1.0, (done + running) / len(self.items))
 
     @property
+    def state(self):
+        """DONE at the end, whatever became of the pairs: each has a state of its own."""
+        return JobState.DONE if self.isFinished else JobState.RUNNING
+
+    @property
     def currentJob(self):
         return self._job
 
@@ -73,6 +78,11 @@ class BatchRun:
         self._cancelled = True
         if self._job is not None:
             self._job.cancel()
+
+    def kill(self):
+        """End the running pair at once, without waiting; for an application that is closing."""
+        if self._job is not None:
+            self._job.kill()
 
     def poll(self):
         """Advance; call it from the thread that owns the scene."""

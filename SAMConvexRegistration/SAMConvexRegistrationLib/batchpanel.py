@@ -2,13 +2,12 @@
 
 import qt
 import slicer
-from SAMConvexLib import dependencies, nodes, status
+from SAMConvexLib import nodes, status
 from SAMConvexLib.job import JobState
+from SAMConvexLib.runpanel import RunPanel
 from slicer.i18n import tr as _
 
 from . import batch
-
-POLL_MILLISECONDS = 100
 
 
 class BatchPanel:
@@ -23,10 +22,15 @@ class BatchPanel:
         self.ui = ui
         self._logic = logic
         self._parameters = parameters
-        self.run = None
-        self._timer = qt.QTimer()
-        self._timer.setInterval(POLL_MILLISECONDS)
-        self._timer.connect("timeout()", self.onTimeout)
+        self.runPanel = RunPanel(
+            ui.batchApplyButton,
+            ui.batchProgressBar,
+            ui.batchStatusLabel,
+            title=_("Apply to all"),
+            cancelTip=_("Stop the running pair and leave out the rest."),
+            onChange=self.showRun,
+            sentence=self.sentence,
+        )
         ui.batchSourceComboBox.addItem(_("Volumes of the scene"), "scene")
         ui.batchSourceComboBox.addItem(_("CSV of image files"), "csv")
         ui.batchSourceComboBox.connect("currentIndexChanged(int)", self.onSourceChanged)
@@ -87,71 +91,56 @@ class BatchPanel:
     # --- running ----------------------------------------------------------------------------------------------------
 
     @property
+    def run(self):
+        """The running or last BatchRun, or None."""
+        return self.runPanel.job
+
+    @property
     def isRunning(self):
-        return self.run is not None and not self.run.isFinished
+        return self.runPanel.isRunning
 
     def updateButtons(self):
-        button = self.ui.batchApplyButton
-        if self.isRunning:
-            button.text, button.enabled = _("Cancel"), True
-            button.toolTip = _("Stop the running pair and leave out the rest.")
-            return
-        button.text = _("Apply to all")
         if self.fromScene():
             ready = self.ui.batchFixedSelector.currentNode() is not None and bool(self.checkedIds())
             missing = _("Choose the fixed volume and check at least one moving volume.")
         else:
             ready, missing = bool(self.ui.batchCsvPathEdit.currentPath), _("Choose the CSV file.")
-        button.enabled = ready and self._parameters() is not None
-        button.toolTip = _("Register every pair of the list.") if ready else missing
+        toolTip = _("Register every pair of the list.") if ready else missing
+        self.runPanel.updateButton(ready and self._parameters() is not None, toolTip)
 
     def onApplyButton(self, checked=False):
-        if self.isRunning:
-            self.run.cancel()
+        if self.runPanel.cancel():
             return
-        self.ui.batchStatusLabel.text = ""
-        try:
-            dependencies.ensure()
-            settings = self._parameters().settings()
-            if self.fromScene():
-                fixed = self.ui.batchFixedSelector.currentNode()
-                moving = [slicer.mrmlScene.GetNodeByID(nodeId) for nodeId in self.checkedIds()]
-                self.run = batch.BatchRun(self._logic.sceneBatchItems(fixed, moving, settings))
-            else:
-                folder = self.ui.batchFolderButton.directory
-                pairs = batch.readPairs(self.ui.batchCsvPathEdit.currentPath)
-                self.run = batch.BatchRun(self._logic.fileBatchItems(pairs, folder, settings), folder)
-        except (batch.BatchError, nodes.NodeError, RuntimeError) as error:
-            self.ui.batchStatusLabel.text = str(error)
-            return
-        self.run.onChange = lambda run: self.showRun()
-        self.run.start()
-        self._timer.start()
-        self.showRun()
+        self.runPanel.say("")
+        self.runPanel.start(self.startBatch, refusals=(batch.BatchError, nodes.NodeError, RuntimeError))
 
-    def onTimeout(self):
-        self.run.poll()
-        if self.run.isFinished:
-            self._timer.stop()
-            self.showRun()
+    def startBatch(self):
+        """A started BatchRun of the chosen list."""
+        settings = self._parameters().settings()
+        if self.fromScene():
+            fixed = self.ui.batchFixedSelector.currentNode()
+            moving = [slicer.mrmlScene.GetNodeByID(nodeId) for nodeId in self.checkedIds()]
+            run = batch.BatchRun(self._logic.sceneBatchItems(fixed, moving, settings))
+        else:
+            folder = self.ui.batchFolderButton.directory
+            pairs = batch.readPairs(self.ui.batchCsvPathEdit.currentPath)
+            run = batch.BatchRun(self._logic.fileBatchItems(pairs, folder, settings), folder)
+        run.start()
+        return run
 
     def kill(self):
-        """End everything at once (the panel is being removed)."""
-        self._timer.stop()
-        if self.isRunning and self.run.currentJob is not None:
-            self.run.currentJob.kill()
+        self.runPanel.kill()
+
+    def sentence(self, run):
+        """What the running pair does; at the end how many succeeded."""
+        if run.currentJob is not None:
+            return status.sentence(run.currentJob)
+        done = sum(item.state is JobState.DONE for item in run.items)
+        return _("{done} of {count} pairs registered.").format(done=done, count=len(run.items))
 
     def showRun(self):
+        """Fill the table with the pairs."""
         run, table = self.run, self.ui.batchTable
-        self.ui.batchProgressBar.visible = self.isRunning
-        self.ui.batchProgressBar.value = int(1000 * run.fraction)
-        if run.currentJob is not None:
-            self.ui.batchStatusLabel.text = status.sentence(run.currentJob)
-        elif run.isFinished:
-            done = sum(item.state is JobState.DONE for item in run.items)
-            self.ui.batchStatusLabel.text = _("{done} of {count} pairs registered.").format(
-                done=done, count=len(run.items)
-            )
         titles = [_("Pair"), _("State"), _("Time"), _("Message")]
         table.setRowCount(len(run.items))
         table.setColumnCount(len(titles))

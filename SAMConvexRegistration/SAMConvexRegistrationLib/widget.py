@@ -4,9 +4,9 @@ import sys
 
 import slicer
 import vtk
-from SAMConvexLib import dependencies, nodes, status
-from SAMConvexLib.job import JobState
+from SAMConvexLib import dependencies
 from SAMConvexLib.polling import pollWithTimer
+from SAMConvexLib.runpanel import RunPanel
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
@@ -28,7 +28,6 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
-        self.job = None
         self._parameterNode = None
         self._connection = None
 
@@ -40,6 +39,15 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         widget.setMRMLScene(slicer.mrmlScene)
         self.logic = SAMConvexRegistrationLogic()
         self.ui.parameterSetSelector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", self.moduleName)
+        self.runPanel = RunPanel(
+            self.ui.applyButton,
+            self.ui.progressBar,
+            self.ui.statusLabel,
+            self.ui.logText,
+            title=_("Apply"),
+            cancelTip=_("Stop the registration; nothing will be changed."),
+            onChange=self.updateButtons,
+        )
         self.presetMenu = PresetMenu(self.ui, self.parameters)
         self.previewPanel = PreviewPanel(self.ui, self.parameters)
         self.batchPanel = BatchPanel(self.ui, self.logic, self.parameters)
@@ -57,8 +65,7 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         self.initializeParameterNode()
 
     def cleanup(self):
-        if self.job is not None:
-            self.job.kill()
+        self.runPanel.kill()
         self.batchPanel.kill()
         self.forecaster.kill()
         self.previewPanel.revert()
@@ -69,7 +76,7 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         self.initializeParameterNode()
         if dependencies.isPending():
             dependencies.setPending(False)
-            self.installDependencies()
+            self.runPanel.installDependencies()
 
     def exit(self):
         # A running registration goes on; only the controls are disconnected.
@@ -150,8 +157,13 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
     # --- running ----------------------------------------------------------------------------------------------------
 
     @property
+    def job(self):
+        """The running or last job, or None."""
+        return self.runPanel.job
+
+    @property
     def isRunning(self):
-        return self.job is not None and not self.job.isFinished
+        return self.runPanel.isRunning
 
     def onParametersChanged(self, caller=None, event=None):
         self.presetMenu.parametersChanged()
@@ -160,26 +172,18 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         self.updateButtons()
 
     def updateButtons(self):
-        button, running = self.ui.applyButton, self.isRunning
+        running = self.isRunning
         for section in ("inputsButton", "settingsButton", "outputsButton", "advancedButton"):
             getattr(self.ui, section).enabled = not running
         self.ui.parameterSetSelector.enabled = not running
-        if running:
-            cancelling = self.job.state is JobState.CANCELLING
-            button.text = _("Cancelling...") if cancelling else _("Cancel")
-            button.toolTip = _("Stop the registration; nothing will be changed.")
-            button.enabled = not cancelling
-            return
-        button.text = _("Apply")
         parameters = self._parameterNode
-        if parameters is None:
-            button.enabled = False
+        if running or parameters is None:
+            self.runPanel.updateButton(enabled=False)
             return
         sentence = request.checkInputs(parameters.request()) or (
             "" if self.wanted() else _("Check at least one output.")
         )
-        button.toolTip = sentence or _("Register the moving volume to the fixed one.")
-        button.enabled = not sentence
+        self.runPanel.updateButton(not sentence, sentence or _("Register the moving volume to the fixed one."))
         self.ui.forecastLabel.text = "" if sentence else self.forecast()
         self.ui.strengthNumbersLabel.text = (
             ""
@@ -216,55 +220,23 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         parameters, wanted = self._parameterNode, self.wanted()
         return outputs.OutputNodes(**{name: getattr(parameters, "output" + name.capitalize()) for name in wanted})
 
-    def installDependencies(self):
-        """Make the engine able to run; False, with the reason in the status line, where it cannot."""
-        try:
-            dependencies.ensure()
-        except RuntimeError as error:
-            self.ui.statusLabel.text = str(error)
-            return False
-        return True
-
     def onApplyButton(self, checked=False):
-        if self.isRunning:
-            self.job.cancel()
+        if self.runPanel.cancel():
             return
         self.previewPanel.revert()
-        if not self.installDependencies():
-            return
-        try:
-            with slicer.util.WaitCursor():
-                targets = self.targets()
-                self.job = self.logic.startRequest(self._parameterNode.request(), targets, self.wanted())
-        except nodes.NodeError as error:
-            self.ui.statusLabel.text = str(error)
-            return
-        self._runningParameters = self._parameterNode.parameterNode
-        self._targets = targets
-        self.ui.logText.plainText = ""
-        self.job.onChange = self.onJobChanged
-        pollWithTimer(self.job)
-        self.onJobChanged(self.job)
+        node, targets = self._parameterNode.parameterNode, self.targets()
+        self.runPanel.start(
+            lambda: self.logic.startRequest(self._parameterNode.request(), targets, self.wanted()),
+            lambda result: self.onDone(node, targets),
+        )
 
-    def onJobChanged(self, job):
-        if job is not self.job:
-            return
-        self.ui.progressBar.visible = not job.isFinished
-        self.ui.progressBar.value = int(1000 * job.progress.fraction)
-        self.ui.statusLabel.text = status.sentence(job)
-        self.ui.logText.plainText = job.log
-        if job.state is JobState.DONE:
-            self.onDone(job)
-        self.updateButtons()
-
-    def onDone(self, job):
-        """Select the created nodes and show the figures."""
-        node = self._runningParameters
+    def onDone(self, node, targets):
+        """Select the created nodes in the parameter node of the run, and show the figures."""
         if slicer.mrmlScene.IsNodePresent(node):
             current = self._parameterNode
             same = current is not None and current.parameterNode is node
             parameters = current if same else SAMConvexRegistrationParameterNode(node)
-            for name, output in vars(self._targets).items():
+            for name, output in vars(targets).items():
                 if output is not None:
                     setattr(parameters, "output" + name.capitalize(), output)
         self.ui.qualityButton.collapsed = False

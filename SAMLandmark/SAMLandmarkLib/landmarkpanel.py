@@ -2,10 +2,9 @@
 
 import qt
 import slicer
-from SAMConvexLib import dependencies, nodes, status
+from SAMConvexLib import nodes
 from SAMConvexLib.choices import Device, Mode
-from SAMConvexLib.job import JobState
-from SAMConvexLib.polling import pollWithTimer
+from SAMConvexLib.runpanel import RunPanel
 from SAMConvexLib.tables import formatted
 from slicer.i18n import tr as _
 
@@ -26,12 +25,19 @@ class LandmarkPanel:
 
     def __init__(self, ui, logic, parameters):
         self.ui, self.logic, self._parameters = ui, logic, parameters
-        self.job = None
+        self.runPanel = RunPanel(
+            ui.applyButton,
+            ui.progressBar,
+            ui.statusLabel,
+            ui.logText,
+            title=_("Find points"),
+            cancelTip=_("Stop the computation; nothing will be changed."),
+            onChange=self.onRunChanged,
+        )
         self.views = None
         self._updating = False
         self._observed = None
         self._observation = None
-        self._after = None
         for choice in Mode:
             ui.modeComboBox.addItem(choice.label(), choice.value)
         for choice in Device:
@@ -65,12 +71,16 @@ class LandmarkPanel:
     # --- life -------------------------------------------------------------------------------------------------------
 
     @property
+    def job(self):
+        """The running or last job, or None."""
+        return self.runPanel.job
+
+    @property
     def isRunning(self):
-        return self.job is not None and not self.job.isFinished
+        return self.runPanel.isRunning
 
     def kill(self):
-        if self.isRunning:
-            self.job.kill()
+        self.runPanel.kill()
         self.forget()
 
     def forget(self):
@@ -160,21 +170,25 @@ class LandmarkPanel:
         if parameters.templateVolume is None or parameters.templateMarkups is None:
             ui.libraryDescriptionLabel.text = _("Choose the template volume and its points first.")
             return
-        if self.isRunning or not self.installDependencies():
+        if self.isRunning:
             return
-        try:
-            job = self.logic.startSaving(
+
+        def tell(sentence):
+            ui.libraryDescriptionLabel.text = sentence
+
+        self._start(
+            lambda: self.logic.startSaving(
                 ui.libraryDirectoryButton.directory,
                 ui.libraryNameEdit.text,
                 parameters.templateVolume,
                 parameters.templateMarkups,
                 ui.libraryDescriptionEdit.text,
                 ui.libraryReferenceCheckBox.checked,
-            )
-        except (library.LibraryError, nodes.NodeError) as error:
-            ui.libraryDescriptionLabel.text = str(error)
-            return
-        self._run(job, lambda folder: self.listLibrary())
+            ),
+            lambda folder: self.listLibrary(),
+            refusals=(library.LibraryError, nodes.NodeError),
+            tell=tell,
+        )
 
     # --- run --------------------------------------------------------------------------------------------------------
 
@@ -207,17 +221,8 @@ class LandmarkPanel:
         ui, running = self.ui, self.isRunning
         for section in ("templateButton", "queryButton"):
             getattr(ui, section).enabled = not running
-        button = ui.applyButton
-        if running:
-            cancelling = self.job.state is JobState.CANCELLING
-            button.text = _("Cancelling...") if cancelling else _("Cancel")
-            button.toolTip = _("Stop the computation; nothing will be changed.")
-            button.enabled = not cancelling
-        else:
-            sentence = matching.checkRequest(self.request())
-            button.text = _("Find points")
-            button.toolTip = sentence or _("Find the template's points in every checked volume.")
-            button.enabled = not sentence
+        sentence = "" if running else matching.checkRequest(self.request())
+        self.runPanel.updateButton(not sentence, sentence or _("Find the template's points in every checked volume."))
         chosen = bool(self.selectedRows())
         for name in ("acceptButton", "rejectButton", "restoreButton"):
             getattr(ui, name).enabled = chosen
@@ -228,20 +233,8 @@ class LandmarkPanel:
             getattr(ui, name).enabled = hasResult
         ui.sideBySideCheckBox.enabled = hasResult or self.views is not None
 
-    def installDependencies(self):
-        """Make the engine able to run; False, with the reason in the status line, where it cannot."""
-        try:
-            dependencies.ensure()
-        except RuntimeError as error:
-            self.ui.statusLabel.text = str(error)
-            return False
-        return True
-
     def onApply(self, checked=False):
-        if self.isRunning:
-            self.job.cancel()
-            return
-        if not self.installDependencies():
+        if self.runPanel.cancel():
             return
         request = self.request()
         first = request.templates[0].markups
@@ -252,38 +245,24 @@ class LandmarkPanel:
             if node.GetNodeReference(results.TEMPLATE_ROLE) is first
             and node not in [template.markups for template in request.templates]
         }
-        try:
-            with slicer.util.WaitCursor():
-                job = self.logic.startMatching(request, [known.get(volume) for volume in request.queryVolumes])
-        except nodes.NodeError as error:
-            self.ui.statusLabel.text = str(error)
-            return
-        self._run(job, self.onMatched)
+        filled = [known.get(volume) for volume in request.queryVolumes]
+        self._start(lambda: self.logic.startMatching(request, filled), self.onMatched)
 
     def onMatched(self, found):
         self.ui.resultsButton.collapsed = False
         self.listResults(found[0])
 
-    def _run(self, job, after):
-        self.job, self._after = job, after
-        self.ui.logText.plainText = ""
-        job.onChange = self.onJobChanged
-        pollWithTimer(job)
-        self.onJobChanged(job)
+    def _start(self, makeJob, after, **options):
+        def shown(result):
+            # A panel that was left meanwhile shows nothing.
+            if self._parameters() is not None:
+                after(result)
 
-    def onJobChanged(self, job):
-        if job is not self.job:
-            return
-        ui = self.ui
-        ui.progressBar.visible = not job.isFinished
-        ui.progressBar.value = int(1000 * job.progress.fraction)
-        ui.statusLabel.text = status.sentence(job)
-        ui.logText.plainText = job.log
-        if self._parameters() is None:
-            return
-        if job.state is JobState.DONE:
-            self._after(job.result)
-        self.updateButtons()
+        self.runPanel.start(makeJob, shown, **options)
+
+    def onRunChanged(self):
+        if self._parameters() is not None:
+            self.updateButtons()
 
     # --- results ----------------------------------------------------------------------------------------------------
 
@@ -431,14 +410,7 @@ class LandmarkPanel:
         request.templates = [t for t in request.templates if t.markups is not node]
         request.only = frozenset(node.GetNthControlPointLabel(row) for row in self.selectedRows())
         request.templates = [t for t in request.templates if request.points(t.markups)]
-        if not self.installDependencies():
-            return
-        try:
-            job = self.logic.startRematching(request, node)
-        except nodes.NodeError as error:
-            self.ui.statusLabel.text = str(error)
-            return
-        self._run(job, lambda found: self.listResults(found[0]))
+        self._start(lambda: self.logic.startRematching(request, node), lambda found: self.listResults(found[0]))
 
     def onPlace(self, checked=False):
         crosshair = slicer.util.getNodesByClass("vtkMRMLCrosshairNode")[0]

@@ -2,9 +2,8 @@
 
 import qt
 import slicer
-from SAMConvexLib import dependencies, nodes, status
-from SAMConvexLib.job import JobState
-from SAMConvexLib.polling import pollWithTimer
+from SAMConvexLib import nodes
+from SAMConvexLib.runpanel import RunPanel
 from SAMConvexLib.tables import formatted
 from slicer.i18n import tr as _
 
@@ -40,7 +39,15 @@ class TrackingPanel:
 
     def __init__(self, ui, logic, parameters):
         self.ui, self.logic, self._parameters = ui, logic, parameters
-        self.job = None
+        self.runPanel = RunPanel(
+            ui.trackButton,
+            ui.trackProgressBar,
+            ui.trackStatusLabel,
+            ui.logText,
+            title=_("Track lesions"),
+            cancelTip=_("Stop the computation; nothing will be changed."),
+            onChange=self.onRunChanged,
+        )
         self._rows = []
         self._updating = False
         self.lesions = CheckList(ui.lesionList, lambda chosen: self._keep(LESION_ROLE, chosen))
@@ -60,11 +67,10 @@ class TrackingPanel:
 
     @property
     def isRunning(self):
-        return self.job is not None and not self.job.isFinished
+        return self.runPanel.isRunning
 
     def kill(self):
-        if self.isRunning:
-            self.job.kill()
+        self.runPanel.kill()
 
     def forget(self):
         """The scene goes; a running job notices by itself."""
@@ -128,54 +134,31 @@ class TrackingPanel:
         self.showCourse()
 
     def updateButtons(self):
-        ui, running = self.ui, self.isRunning
-        ui.trackInputsButton.enabled = not running
-        button = ui.trackButton
-        if running:
-            cancelling = self.job.state is JobState.CANCELLING
-            button.text = _("Cancelling...") if cancelling else _("Cancel")
-            button.toolTip = _("Stop the computation; nothing will be changed.")
-            button.enabled = not cancelling
-            return
-        sentence = tracking.checkRequest(self.request())
-        button.text = _("Track lesions")
-        button.toolTip = sentence or _("Find every lesion in every follow-up.")
-        button.enabled = not sentence
+        running = self.isRunning
+        self.ui.trackInputsButton.enabled = not running
+        sentence = "" if running else tracking.checkRequest(self.request())
+        self.runPanel.updateButton(not sentence, sentence or _("Find every lesion in every follow-up."))
 
     # --- run --------------------------------------------------------------------------------------------------------
 
     def onTrack(self, checked=False):
-        if self.isRunning:
-            self.job.cancel()
+        if self.runPanel.cancel():
             return
-        try:
-            dependencies.ensure()
-            with slicer.util.WaitCursor():
-                job = self.logic.startTracking(self.request())
-        except (nodes.NodeError, RuntimeError) as error:
-            self.ui.trackStatusLabel.text = str(error)
-            return
-        self.job = job
-        self.ui.logText.plainText = ""
-        job.onChange = self.onJobChanged
-        pollWithTimer(job)
-        self.onJobChanged(job)
+        self.runPanel.start(
+            lambda: self.logic.startTracking(self.request()), self.onTracked, refusals=(nodes.NodeError, RuntimeError)
+        )
 
-    def onJobChanged(self, job):
-        if job is not self.job:
-            return
-        ui = self.ui
-        ui.trackProgressBar.visible = not job.isFinished
-        ui.trackProgressBar.value = int(1000 * job.progress.fraction)
-        ui.trackStatusLabel.text = status.sentence(job)
-        ui.logText.plainText = job.log
+    def onTracked(self, output):
+        # A panel that was left meanwhile shows nothing.
+        if self._parameters() is not None:
+            self._parameters().courseTable = output.table
+            self.ui.courseButton.collapsed = False
+
+    def onRunChanged(self):
         if self._parameters() is None:
             return
-        if job.state is JobState.DONE:
-            self._parameters().courseTable = job.result.table
-            ui.courseButton.collapsed = False
         self.updateButtons()
-        if job.isFinished:
+        if not self.isRunning:
             self.showCourse()
 
     # --- course -----------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class SAMLandmarkWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
         if dependencies.isPending():
             dependencies.setPending(False)
-            self.landmarkPanel.installDependencies()
+            self.landmarkPanel.runPanel.installDependencies()
 
     def exit(self):
         # A running computation goes on; live matching would follow the mouse in another module.
