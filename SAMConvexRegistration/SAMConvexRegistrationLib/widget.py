@@ -1,15 +1,10 @@
 """The panel of the module."""
 
-import sys
-
 import slicer
-import vtk
-from SAMConvexLib import dependencies
+from SAMConvexLib.modulewidget import ModuleWidget
 from SAMConvexLib.polling import pollWithTimer
 from SAMConvexLib.runpanel import RunPanel
 from slicer.i18n import tr as _
-from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
-from slicer.util import VTKObservationMixin
 
 from . import outputs, quality, request
 from .batchpanel import BatchPanel
@@ -21,22 +16,10 @@ from .previewpanel import PreviewPanel
 from .settings import Features, Refinement
 
 
-class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+class SAMConvexRegistrationWidget(ModuleWidget):
     """The panel: parameter node <-> controls, Apply and Cancel, progress; preview, presets and batch have own files."""
 
-    def __init__(self, parent=None):
-        ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
-        self.logic = None
-        self._parameterNode = None
-        self._connection = None
-
-    def setup(self):
-        ScriptedLoadableModuleWidget.setup(self)
-        widget = slicer.util.loadUI(self.resourcePath("UI/SAMConvexRegistration.ui"))
-        self.layout.addWidget(widget)
-        self.ui = slicer.util.childWidgetVariables(widget)
-        widget.setMRMLScene(slicer.mrmlScene)
+    def setupPanels(self):
         self.logic = SAMConvexRegistrationLogic()
         self.ui.parameterSetSelector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", self.moduleName)
         self.runPanel = RunPanel(
@@ -56,61 +39,34 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         )
 
         scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.StartSaveEvent, self.onSceneStartSave)
         self.addObserver(scene, scene.NodeRemovedEvent, self.onNodeRemoved)
         self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
         self.ui.parameterSetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onParameterSetChanged)
-        self.initializeParameterNode()
 
-    def cleanup(self):
+    def kill(self):
         self.runPanel.kill()
         self.batchPanel.kill()
         self.forecaster.kill()
         self.previewPanel.revert()
-        self.setParameterNode(None)
-        self.removeObservers()
 
-    def enter(self):
-        self.initializeParameterNode()
-        if dependencies.isPending():
-            dependencies.setPending(False)
-            self.runPanel.installDependencies()
+    def forget(self):
+        self.previewPanel.forget()
 
-    def exit(self):
-        # A running registration goes on; only the controls are disconnected.
-        self.setParameterNode(None)
+    def leaveViews(self):
+        # Stand-ins are not saved; the views must not refer to them in the file.
+        self.previewPanel.revert()
 
-    def onReload(self):
-        for name in [name for name in sys.modules if name.split(".")[0] == "SAMConvexRegistrationLib"]:
-            del sys.modules[name]
-        super().onReload()
+    def installDependencies(self):
+        self.runPanel.installDependencies()
 
     # --- parameter node ---------------------------------------------------------------------------------------------
 
-    def parameters(self):
-        """The parameter node that the controls show, or None."""
-        return self._parameterNode
-
-    def initializeParameterNode(self):
-        if self.logic:
-            self.setParameterNode(self.logic.getParameterNode())
-
-    def setParameterNode(self, parameterNode):
-        if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._connection)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
-        self._parameterNode = parameterNode
-        if parameterNode is None:
-            return
-        self._connection = parameterNode.connectGui(self.ui)
+    def parametersShown(self):
         # Connecting fills the lists anew.
         explainChoices(self.ui.featuresComboBox, Features)
         explainChoices(self.ui.refinementComboBox, Refinement)
-        self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
         wasBlocked = self.ui.parameterSetSelector.blockSignals(True)
-        self.ui.parameterSetSelector.setCurrentNode(parameterNode.parameterNode)
+        self.ui.parameterSetSelector.setCurrentNode(self._parameterNode.parameterNode)
         self.ui.parameterSetSelector.blockSignals(wasBlocked)
         self.presetMenu.update()
         self.previewPanel.update()
@@ -134,20 +90,6 @@ class SAMConvexRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMi
         if node.IsA("vtkMRMLScriptedModuleNode") and node.GetAttribute("ModuleName") == self.moduleName:
             return 0.7
         return 0.6 if quality.reportOf(node) and node.IsA("vtkMRMLTransformNode") else 0.0
-
-    # --- scene ------------------------------------------------------------------------------------------------------
-
-    def onSceneStartClose(self, caller, event):
-        self.previewPanel.forget()
-        self.setParameterNode(None)
-
-    def onSceneEndClose(self, caller, event):
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-
-    def onSceneStartSave(self, caller, event):
-        # Stand-ins are not saved; the views must not refer to them in the file.
-        self.previewPanel.revert()
 
     def onNodeRemoved(self, caller, event):
         self.previewPanel.nodeRemoved()
