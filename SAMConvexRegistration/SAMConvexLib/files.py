@@ -1,6 +1,49 @@
 """What a run writes and reads."""
 
+from dataclasses import dataclass, field
+from pathlib import Path
+
 import SimpleITK as sitk
+
+from .process import temporaryFolder
+
+
+@dataclass(kw_only=True)
+class PreparedRun:
+    """A request turned into files to write and engine arguments; it holds copies, no nodes.
+
+    Attributes:
+        folder: temporary folder of the run.
+        target: what the engine writes; ``result`` in the folder where nothing else is said.
+        arguments: what follows ``-m samconvex``.
+        names: {file path: name of its node}, for messages.
+        writes: [(writer, content, path)].
+    """
+
+    folder: Path = field(default_factory=temporaryFolder)
+    target: Path | None = None
+    arguments: list = field(default_factory=list)
+    names: dict = field(default_factory=dict)
+    writes: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self.target = self.target or self.folder / "result"
+
+    def add(self, fileName, writer, content, name=""):
+        """A file of the folder that ``writer(content, path)`` will write; ``name`` is what messages call it."""
+        path = self.folder / fileName
+        self.writes.append((writer, content, path))
+        if name:
+            self.names[path] = name
+        return path
+
+    def write(self):
+        """Write all files (safe in a worker thread: no node is touched)."""
+        for writer, content, path in self.writes:
+            writer(content, str(path))
+
+    def read(self):
+        """What the engine wrote, for those who need it (safe in a worker thread)."""
 
 
 def writeImage(image, path):

@@ -60,6 +60,22 @@ class JobProgress:
         self.memoryMib = None
 
 
+def startRun(run, command, finish, guards=(), collect=None):
+    """Start the EngineJob of a files.PreparedRun; ``collect`` replaces the run's own reading."""
+    job = EngineJob(
+        run.arguments,
+        prepare=run.write,
+        collect=collect or run.read,
+        finish=finish,
+        guards=guards,
+        folder=run.folder,
+        names=run.names,
+        command=command,
+    )
+    job.start()
+    return job
+
+
 class EngineJob:
     """Runs prepare (thread) -> engine (process) -> collect (thread) -> finish (caller of poll).
 

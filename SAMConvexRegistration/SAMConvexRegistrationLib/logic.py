@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from SAMConvexLib.job import EngineJob
+from SAMConvexLib.job import EngineJob, startRun
 from SAMConvexLib.process import engineCommand
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
@@ -132,18 +132,13 @@ class SAMConvexRegistrationLogic(ScriptedLoadableModuleLogic):
             outputs.create(wanted, targets, create)
             return outputs.fill(wanted, run, files, targets)
 
-        job = EngineJob(
-            run.arguments,
-            prepare=run.write,
-            collect=lambda: outputs.readFiles(run, {*create, *targets.names()}),
-            finish=finish,
+        return startRun(
+            run,
+            self.engineCommand(run.arguments),
+            finish,
             guards=[*wanted.inputNodes(), *targets.nodes()],
-            folder=run.folder,
-            names=run.names,
-            command=self.engineCommand(run.arguments),
+            collect=lambda: outputs.readFiles(run, {*create, *targets.names()}),
         )
-        job.start()
-        return job
 
     def sceneBatchItems(self, fixedNode, movingNodes, settings):
         """Batch items that register every moving volume to the fixed one; each gives a transform and a volume."""

@@ -115,7 +115,7 @@ def readFiles(run, wanted):
     Args:
         wanted: names of OutputNodes fields that will be filled.
     """
-    folder = run.resultFolder
+    folder = run.target
     with open(folder / "report.json", encoding="utf-8") as file:
         report = json.load(file)
     transform = sitk.ReadTransform(str(folder / "transform.h5"))

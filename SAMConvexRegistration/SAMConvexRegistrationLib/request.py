@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import SimpleITK as sitk
 from SAMConvexLib import nodes, segments
-from SAMConvexLib.files import writeImage, writePoints
-from SAMConvexLib.process import temporaryFolder
+from SAMConvexLib.files import PreparedRun, writeImage, writePoints
 from slicer.i18n import tr as _
 
 
@@ -47,30 +46,22 @@ class RegistrationRequest:
         return [node for node in every if node is not None]
 
 
-@dataclass
-class PreparedRun:
-    """A request turned into images in memory, the files they go to, and the engine's arguments."""
+@dataclass(kw_only=True)
+class PreparedRegistration(PreparedRun):
+    """A registration's images in memory, its files, and what its results are called.
 
-    folder: object
+    Attributes:
+        labelNames, protectedNames: {label value: segment name}.
+        segments, layers: what segments.metadata and segments.labelLayers give of the moving segmentation.
+    """
+
     fixed: nodes.ImageInFrame
     moving: nodes.ImageInFrame
     fixedVoxelToRas: np.ndarray
-    arguments: list
-    names: dict
     labelNames: dict = field(default_factory=dict)
     protectedNames: dict = field(default_factory=dict)
-    writes: list = field(default_factory=list)
     segments: list = field(default_factory=list)
     layers: list = field(default_factory=list)
-
-    @property
-    def resultFolder(self):
-        return self.folder / "result"
-
-    def write(self):
-        """Write all files (safe in a worker thread: no node is touched)."""
-        for writer, content, path in self.writes:
-            writer(content, str(path))
 
 
 def checkInputs(request):
@@ -103,17 +94,10 @@ def prepare(request):
     if sentence:
         raise nodes.NodeError(sentence)
     fixed, moving = nodes.imageFromVolume(request.fixedVolume), nodes.imageFromVolume(request.movingVolume)
-    folder = temporaryFolder()
-    fixedPath, movingPath = folder / "fixed.mha", folder / "moving.mha"
-    run = PreparedRun(
-        folder=folder,
-        fixed=fixed,
-        moving=moving,
-        fixedVoxelToRas=nodes.ijkToRas(request.fixedVolume),
-        arguments=["register", fixedPath, movingPath, "-o", folder / "result", "--progress", "json"],
-        names={fixedPath: request.fixedVolume.GetName(), movingPath: request.movingVolume.GetName()},
-    )
-    run.writes += [(writeImage, fixed.image, fixedPath), (writeImage, moving.image, movingPath)]
+    run = PreparedRegistration(fixed=fixed, moving=moving, fixedVoxelToRas=nodes.ijkToRas(request.fixedVolume))
+    fixedPath = run.add("fixed.mha", writeImage, fixed.image, request.fixedVolume.GetName())
+    movingPath = run.add("moving.mha", writeImage, moving.image, request.movingVolume.GetName())
+    run.arguments = ["register", fixedPath, movingPath, "-o", run.target, "--progress", "json"]
     if request.settings is not None:
         run.arguments += request.settings.engineArguments()
     if request.movingSegmentation is not None:
@@ -124,11 +108,9 @@ def prepare(request):
     _addLabels(request, run)
     _addPoints(request, run)
     if request.initialTransform is not None:
-        path = folder / "initial.h5"
         transform = nodes.transformNodeToSitk(request.initialTransform, fixed, moving)
-        run.writes.append((sitk.WriteTransform, transform, path))
+        path = run.add("initial.h5", sitk.WriteTransform, transform, request.initialTransform.GetName())
         run.arguments += ["--initial-transform", path]
-        run.names[path] = request.initialTransform.GetName()
     return run
 
 
@@ -199,10 +181,8 @@ def _addPoints(request, run):
         ("fixed", fixed, run.fixed, request.fixedMarkups),
         ("moving", moving, run.moving, request.movingMarkups),
     ):
-        path = run.folder / f"{side}-points.csv"
-        run.writes.append((writePoints, nodes.lpsInFrame(points, frame.worldFromFrame), path))
-        run.arguments += [f"--{side}-points", path]
-        run.names[path] = node.GetName()
+        points = nodes.lpsInFrame(points, frame.worldFromFrame)
+        run.arguments += [f"--{side}-points", run.add(f"{side}-points.csv", writePoints, points, node.GetName())]
 
 
 def pairedPoints(fixedMarkups, movingMarkups):
@@ -226,7 +206,4 @@ def pairedPoints(fixedMarkups, movingMarkups):
 def _addImage(run, option, fileName, array, frame, nodeName):
     image = sitk.GetImageFromArray(array)
     image.CopyInformation(frame.image)
-    path = run.folder / fileName
-    run.writes.append((writeImage, image, path))
-    run.arguments += [option, path]
-    run.names[path] = nodeName
+    run.arguments += [option, run.add(fileName, writeImage, image, nodeName)]

@@ -15,8 +15,7 @@ import numpy as np
 import slicer
 import vtk
 from SAMConvexLib import nodes
-from SAMConvexLib.files import writeImage
-from SAMConvexLib.process import temporaryFolder
+from SAMConvexLib.files import PreparedRun, writeImage
 from slicer.i18n import tr as _
 
 from . import matching, results
@@ -142,24 +141,8 @@ def load(folder, withImage=False):
     return markups, volume
 
 
-@dataclass
-class PreparedTemplate:
-    """What saving a template writes, and the engine's arguments."""
-
-    folder: Path
-    target: Path
-    arguments: list
-    names: dict
-    writes: list
-
-    def write(self):
-        """Write all files (safe in a worker thread: no node is touched)."""
-        for writer, content, path in self.writes:
-            writer(content, str(path))
-
-
 def prepareSaving(directory, name, volume, markups, description="", reference=False):
-    """Copy volume and points for a new template folder in a library directory.
+    """The PreparedRun that makes a new template folder in a library directory of a volume and its points.
 
     Args:
         reference: keep the path of the volume's file, where it has one.
@@ -176,19 +159,13 @@ def prepareSaving(directory, name, volume, markups, description="", reference=Fa
             _("'{name}' has no point with a position; place at least one.").format(name=markups.GetName())
         )
     frame = nodes.imageFromVolume(volume, slices=True)
-    folder = temporaryFolder()
-    imagePath, pointsPath = folder / "image.mha", folder / "points.csv"
-    arguments = ["template", imagePath, pointsPath, "-o", target, "--name", name, "--description", description]
+    run = PreparedRun(target=target)
+    points = matching.framedPoints(results.templatePoints(markups), frame)
+    imagePath = run.add("image.mha", writeImage, frame.image, volume.GetName())
+    pointsPath = run.add("points.csv", matching.writeLabeledPoints, points, markups.GetName())
+    run.arguments = ["template", imagePath, pointsPath, "-o", target, "--name", name, "--description", description]
     storage = volume.GetStorageNode()
     if reference and storage is not None and storage.GetFileName() and volume.GetParentTransformNode() is None:
-        arguments += ["--reference", storage.GetFileName()]
-    return PreparedTemplate(
-        folder,
-        target,
-        [*arguments, "--progress", "json"],
-        {imagePath: volume.GetName(), pointsPath: markups.GetName()},
-        [
-            (writeImage, frame.image, imagePath),
-            (matching.writeLabeledPoints, matching.framedPoints(results.templatePoints(markups), frame), pointsPath),
-        ],
-    )
+        run.arguments += ["--reference", storage.GetFileName()]
+    run.arguments += ["--progress", "json"]
+    return run

@@ -3,7 +3,7 @@
 import slicer
 from SAMConvexLib import nodes
 from SAMConvexLib.choices import Device, Mode
-from SAMConvexLib.job import EngineJob
+from SAMConvexLib.job import startRun
 from SAMConvexLib.process import engineCommand
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
@@ -117,7 +117,7 @@ class SAMLandmarkLogic(ScriptedLoadableModuleLogic):
                 found.append(node)
             return found
 
-        return self._start(run, run.arguments, request.inputNodes() + outputs, finish)
+        return self._start(run, request.inputNodes() + outputs, finish)
 
     def startRematching(self, request, markups):
         """Start finding some points of a result again (``request.only`` names them); returns the EngineJob."""
@@ -132,7 +132,7 @@ class SAMLandmarkLogic(ScriptedLoadableModuleLogic):
                     results.replace(markups, index, entry, position)
             return [markups]
 
-        return self._start(run, run.arguments, [*request.inputNodes(), markups], finish)
+        return self._start(run, [*request.inputNodes(), markups], finish)
 
     def startSaving(self, directory, name, volume, markups, description="", reference=False):
         """Start saving a template into a library directory; the EngineJob's result is the new folder.
@@ -141,7 +141,7 @@ class SAMLandmarkLogic(ScriptedLoadableModuleLogic):
             library.LibraryError, nodes.NodeError: a name in use, unusable inputs.
         """
         run = library.prepareSaving(directory, name, volume, markups, description, reference)
-        return self._start(run, run.arguments, [volume, markups], lambda _content: run.target)
+        return self._start(run, [volume, markups], lambda _content: run.target)
 
     def startTracking(self, request, outputTable=None):
         """Start a TrackingRequest and return its EngineJob at once; its result is a findings.TrackingOutput.
@@ -160,21 +160,10 @@ class SAMLandmarkLogic(ScriptedLoadableModuleLogic):
             return findings.fill(request, run, content, table)
 
         guards = [*request.inputNodes(), outputTable]
-        return self._start(run, run.arguments, guards, finish)
+        return self._start(run, guards, finish)
 
-    def _start(self, run, arguments, guards, finish):
-        job = EngineJob(
-            arguments,
-            prepare=run.write,
-            collect=getattr(run, "read", None),
-            finish=finish,
-            guards=guards,
-            folder=run.folder,
-            names=run.names,
-            command=self.engineCommand(arguments),
-        )
-        job.start()
-        return job
+    def _start(self, run, guards, finish):
+        return startRun(run, self.engineCommand(run.arguments), finish, guards)
 
     def liveMatching(self, first, second):
         """A LiveMatching between two volumes, to be started and polled."""

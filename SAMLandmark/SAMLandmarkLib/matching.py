@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from SAMConvexLib import nodes
-from SAMConvexLib.files import writeImage
-from SAMConvexLib.process import temporaryFolder
+from SAMConvexLib.files import PreparedRun, writeImage
 from slicer.i18n import tr as _
 
 from . import results
@@ -67,35 +66,26 @@ class MatchRequest:
         return [node for node in dict.fromkeys([*every, *self.queryVolumes]) if node is not None]
 
 
-@dataclass
-class PreparedMatch:
-    """A request as images in memory, files to write and engine arguments.
+@dataclass(kw_only=True)
+class PreparedMatch(PreparedRun):
+    """A matching run's files, and what its answers belong to.
 
     Attributes:
         frames: ImageInFrame of each query volume.
         points: results.TemplatePoint of the first template, one per row of the engine's answer.
+        queryPaths: file of each query volume, the engine's name for it.
     """
 
-    folder: Path
-    arguments: list
-    frames: list
     points: list
-    queryPaths: list
-    names: dict = field(default_factory=dict)
-    writes: list = field(default_factory=list)
+    frames: list = field(default_factory=list)
+    queryPaths: list = field(default_factory=list)
 
-    @property
-    def reportPath(self):
-        return self.folder / "matches.json"
-
-    def write(self):
-        """Write all files (safe in a worker thread: no node is touched)."""
-        for writer, content, path in self.writes:
-            writer(content, str(path))
+    def __post_init__(self):
+        self.target = self.folder / "matches.json"
 
     def read(self):
         """The engine's answers: per query volume a list of entries (safe in a worker thread)."""
-        report = json.loads(self.reportPath.read_text(encoding="utf-8"))
+        report = json.loads(self.target.read_text(encoding="utf-8"))
         return [report[str(path)] for path in self.queryPaths]
 
 
@@ -140,31 +130,27 @@ def prepare(request):
     sentence = checkRequest(request)
     if sentence:
         raise nodes.NodeError(sentence)
-    folder = temporaryFolder()
-    run = PreparedMatch(folder, [], [], request.points(request.templates[0].markups), [])
+    run = PreparedMatch(points=request.points(request.templates[0].markups))
     images = {}
 
     def imageOf(volume):
         if volume.GetID() not in images:
             frame = nodes.imageFromVolume(volume, slices=True)
-            path = folder / f"image{len(images)}.mha"
-            run.writes.append((writeImage, frame.image, path))
-            run.names[path] = volume.GetName()
+            path = run.add(f"image{len(images)}.mha", writeImage, frame.image, volume.GetName())
             images[volume.GetID()] = frame, path
         return images[volume.GetID()]
 
     sources = []
     for number, template in enumerate(request.templates):
         frame, image = (None, template.folder) if template.volume is None else imageOf(template.volume)
-        path = folder / f"points{number}.csv"
-        run.writes.append((writeLabeledPoints, framedPoints(request.points(template.markups), frame), path))
-        run.names[path] = template.markups.GetName()
+        points = framedPoints(request.points(template.markups), frame)
+        path = run.add(f"points{number}.csv", writeLabeledPoints, points, template.markups.GetName())
         sources.append((image, path))
     for volume in request.queryVolumes:
         frame, path = imageOf(volume)
         run.frames.append(frame)
         run.queryPaths.append(path)
-    run.arguments = ["match", *sources[0], *run.queryPaths, "-o", run.reportPath, "--progress", "json"]
+    run.arguments = ["match", *sources[0], *run.queryPaths, "-o", run.target, "--progress", "json"]
     run.arguments += ["--mode", request.mode, "--device", request.device]
     for image, path in sources[1:]:
         run.arguments += ["--also", image, path]

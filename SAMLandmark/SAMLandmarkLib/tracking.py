@@ -1,14 +1,13 @@
 """One tracking run: baseline, lesion nodes and follow-ups out as files, the engine's findings read back."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 from SAMConvexLib import nodes, segments
-from SAMConvexLib.files import writeImage
-from SAMConvexLib.process import temporaryFolder
+from SAMConvexLib.files import PreparedRun, writeImage
 from slicer.i18n import tr as _
 
 from .patients import acquisitionDate, patientOf
@@ -46,31 +45,21 @@ class TrackingRequest:
         return [node for node in every if node is not None]
 
 
-@dataclass
-class PreparedTracking:
-    """A request as files to write and engine arguments."""
+@dataclass(kw_only=True)
+class PreparedTracking(PreparedRun):
+    """A tracking run's files, and the ImageInFrame of the baseline and each follow-up."""
 
-    folder: Path
-    arguments: list
     frames: list
-    names: dict
-    writes: list = field(default_factory=list)
-
-    def write(self):
-        """Write all files (safe in a worker thread: no node is touched)."""
-        for writer, content, path in self.writes:
-            writer(content, str(path))
 
     def read(self):
         """(findings, {contour file: image}) (safe in a worker thread)."""
-        folder = self.folder / "result"
-        found = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+        found = json.loads((self.target / RESULT_FILE).read_text(encoding="utf-8"))
         contours = {}
         for lesion in found["lesions"]:
             for entry in lesion["timepoints"]:
                 for kind in ("carried", "suggested"):
                     if kind in entry:
-                        contours[entry[kind]] = sitk.ReadImage(str(folder / entry[kind]))
+                        contours[entry[kind]] = sitk.ReadImage(str(self.target / entry[kind]))
         return found, contours
 
 
@@ -94,13 +83,13 @@ def followUpsOf(volumesOrSequences, baselineVolume=None):
     return found
 
 
-def lesionsOf(lesionNodes, frame, baselineVolume, folder):
-    """([entries of the engine's list of lesions], [files to write]) of all lesion nodes.
+def lesionsOf(lesionNodes, frame, baselineVolume, run):
+    """Entries of the engine's list of lesions of all lesion nodes; masks become files of the run.
 
     Raises:
         nodes.NodeError: a node of another kind, or none with a lesion.
     """
-    lesions, writes = [], []
+    lesions = []
 
     def lps(points):
         return nodes.lpsInFrame(points, frame.worldFromFrame).round(4).tolist()
@@ -115,8 +104,7 @@ def lesionsOf(lesionNodes, frame, baselineVolume, folder):
                         continue
                     image = sitk.GetImageFromArray(mask)
                     image.CopyInformation(frame.image)
-                    path = folder / f"lesion{len(lesions)}.mha"
-                    writes.append((writeImage, image, path))
+                    path = run.add(f"lesion{len(lesions)}.mha", writeImage, image)
                     name = node.GetSegmentation().GetSegment(segmentId).GetName()
                     lesions.append({"name": name, "mask": path.name})
         elif node.IsA("vtkMRMLMarkupsROINode"):
@@ -149,7 +137,7 @@ def lesionsOf(lesionNodes, frame, baselineVolume, folder):
         raise nodes.NodeError(
             _("No lesion was found on '{name}'; mark at least one.").format(name=baselineVolume.GetName())
         )
-    return lesions, writes
+    return lesions
 
 
 def checkRequest(request):
@@ -185,20 +173,19 @@ def prepare(request):
     sentence = checkRequest(request)
     if sentence:
         raise nodes.NodeError(sentence)
-    folder = temporaryFolder()
-    baseline = nodes.imageFromVolume(request.baselineVolume)
-    lesions, writes = lesionsOf(request.lesionNodes, baseline, request.baselineVolume, folder)
-    frames = [nodes.imageFromVolume(entry.volume) for entry in request.followUps]
-    paths = [folder / "baseline.mha", *(folder / f"followup{number}.mha" for number in range(len(frames)))]
-    writes += [(writeImage, frame.image, path) for frame, path in zip([baseline, *frames], paths, strict=True)]
+    volumes = [request.baselineVolume, *(entry.volume for entry in request.followUps)]
     names = [request.baselineVolume.GetName(), *(entry.name for entry in request.followUps)]
-    listed = folder / "lesions.json"
-    writes.append((writeList, lesions, listed))
-    arguments = ["track", paths[0], listed, *paths[1:], "-o", folder / "result", "--each-contour"]
-    arguments += ["--progress", "json", "--device", request.device]
+    run = PreparedTracking(frames=[nodes.imageFromVolume(volume) for volume in volumes])
+    lesions = lesionsOf(request.lesionNodes, run.frames[0], request.baselineVolume, run)
+    files = ["baseline.mha", *(f"followup{number}.mha" for number in range(len(request.followUps)))]
+    paths = [
+        run.add(file, writeImage, frame.image, name) for file, frame, name in zip(files, run.frames, names, strict=True)
+    ]
+    run.arguments = ["track", paths[0], run.add("lesions.json", writeList, lesions), *paths[1:], "-o", run.target]
+    run.arguments += ["--each-contour", "--progress", "json", "--device", request.device]
     if request.minimumScore is not None:
-        arguments += ["--min-score", request.minimumScore]
-    return PreparedTracking(folder, arguments, [baseline, *frames], dict(zip(paths, names, strict=True)), writes)
+        run.arguments += ["--min-score", request.minimumScore]
+    return run
 
 
 def writeList(entries, path):
