@@ -138,41 +138,27 @@ def readFiles(run, wanted):
 
 def fill(request, run, files, outputs):
     """Put everything into the output nodes; returns RegistrationResult. Input nodes are not touched."""
+    report = namedReport(files.report, run, request)
+    fixed = request.fixedVolume
+    fillers = {
+        "transform": lambda node: nodes.fillGridTransform(node, *files.grid),
+        "inverse": lambda node: nodes.fillGridTransform(node, *files.inverseGrid),
+        "volume": lambda node: fillWarpedVolume(node, files.warped, request),
+        "segmentation": lambda node: segments.fill(node, run.segments, run.layers, files.labels, fixed),
+        "markups": lambda node: warpMarkups(request.movingMarkups, nodes.orientedGrid(*files.grid), node),
+        "jacobian": lambda node: fillJacobian(node, files.determinant, files.grid[1]),
+        "validity": lambda node: nodes.fillVolumeLike(node, files.validity, fixed),
+        "table": lambda node: fillTable(node, report),
+    }
     scene = slicer.mrmlScene
     scene.StartState(slicer.vtkMRMLScene.BatchProcessState)
     try:
-        report = namedReport(files.report, run, request)
-        transform = outputs.transform
-        vectors, lattice = files.grid
-        if transform is not None:
-            nodes.fillGridTransform(transform, vectors, lattice)
-            addProvenance(transform, request, report)
-            placeBeside(transform, request.fixedVolume)
-        if outputs.inverse is not None:
-            nodes.fillGridTransform(outputs.inverse, *files.inverseGrid)
-            addProvenance(outputs.inverse, request, report, inverse=True)
-            placeBeside(outputs.inverse, request.fixedVolume)
-        if outputs.volume is not None:
-            fillWarpedVolume(outputs.volume, files.warped, request, report)
-        if outputs.segmentation is not None:
-            segments.fill(outputs.segmentation, run.segments, run.layers, files.labels, request.fixedVolume)
-            addProvenance(outputs.segmentation, request, report)
-            placeBeside(outputs.segmentation, request.fixedVolume)
-        if outputs.markups is not None:
-            warpMarkups(request.movingMarkups, nodes.orientedGrid(vectors, lattice), outputs.markups)
-            addProvenance(outputs.markups, request, report)
-            placeBeside(outputs.markups, request.fixedVolume)
-        if outputs.jacobian is not None:
-            fillJacobian(outputs.jacobian, files.determinant, lattice)
-            addProvenance(outputs.jacobian, request, report)
-            placeBeside(outputs.jacobian, request.fixedVolume)
-        if outputs.validity is not None:
-            nodes.fillVolumeLike(outputs.validity, files.validity, request.fixedVolume)
-            addProvenance(outputs.validity, request, report)
-            placeBeside(outputs.validity, request.fixedVolume)
-        if outputs.table is not None:
-            fillTable(outputs.table, report)
-            addProvenance(outputs.table, request, report)
+        for name in outputs.names():
+            node = getattr(outputs, name)
+            fillers[name](node)
+            addProvenance(node, request, report, inverse=name == "inverse")
+            if name != "table":
+                placeBeside(node, fixed)
         return RegistrationResult(outputs, report)
     finally:
         scene.EndState(slicer.vtkMRMLScene.BatchProcessState)
@@ -191,12 +177,10 @@ def addProvenance(node, request, report, inverse=False):
     node.SetAttribute(REPORT_ATTRIBUTE, json.dumps(report))
 
 
-def fillWarpedVolume(volumeNode, array, request, report):
+def fillWarpedVolume(volumeNode, array, request):
     """Moving image on the fixed grid, shown with the moving image's window and color."""
     nodes.fillVolumeLike(volumeNode, array, request.fixedVolume)
     copyDisplay(request.movingVolume, volumeNode)
-    addProvenance(volumeNode, request, report)
-    placeBeside(volumeNode, request.fixedVolume)
 
 
 def warpMarkups(source, fixedToMoving, target):
