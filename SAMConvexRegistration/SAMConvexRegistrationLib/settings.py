@@ -15,14 +15,10 @@ class Strength(Enum):
     STIFF = "stiff"
     NORMAL = "normal"
     FLEXIBLE = "flexible"
-    # Aliases: scenes and presets saved earlier hold these names.
+    # Aliases: scenes saved earlier hold these names, and presets the same in lower case.
     GENTLE = "stiff"
     STANDARD = "normal"
     STRONG = "flexible"
-
-    @classmethod
-    def _missing_(cls, value):
-        return {"gentle": cls.STIFF, "standard": cls.NORMAL, "strong": cls.FLEXIBLE}.get(value)
 
     def label(self):
         return {
@@ -228,6 +224,9 @@ def _understood(name, kind, value):
     except ValueError as error:
         if not issubclass(kind, Enum):
             raise
+        aliases = {key.lower(): member for key, member in kind.__members__.items() if key != member.name}
+        if value in aliases:
+            return aliases[value]
         known = ", ".join(member.value for member in kind if member.value)
         sentence = _("'{value}' is not known as {name}; choose one of: {known}.")
         raise ValueError(sentence.format(name=name, value=value, known=known)) from error
