@@ -1,9 +1,6 @@
 """Time and memory a registration will take, asked of the engine in the background and compared with this computer."""
 
-import ctypes
 import json
-import os
-import sys
 
 from SAMConvexLib.job import EngineJob, JobState
 from SAMConvexLib.status import duration
@@ -32,8 +29,11 @@ class Forecaster:
         if key not in self._answers:
             self._ask(key)
             return ""
+        # Of the engine only this, and not before it is needed: the module loads without it.
+        from samconvex.memory import available_memory_gib
+
         answer = self._answers[key].get(preset)
-        return costSentence(answer["forecast"], availableMemoryGib()) if answer else ""
+        return costSentence(answer["forecast"], available_memory_gib()) if answer else ""
 
     def numbers(self, volumeNode, preset, strength):
         """What a strength makes of a preset, for the panel; "" until it is known (asked for by ``sentence``)."""
@@ -92,44 +92,12 @@ def costSentence(cost, available):
 
     Args:
         cost: {"seconds": s, "memory_gib": g}.
-        available: free memory in GiB, or None when it is not known.
+        available: free memory in GiB.
     """
     values = {"time": duration(cost["seconds"]), "memory": cost["memory_gib"]}
-    if available is not None and cost["memory_gib"] > available:
+    if cost["memory_gib"] > available:
         return _(
             "Needs about {memory:.1f} GiB of memory but only {available:.1f} GiB are free: coarser settings will be "
             "taken; crop the volumes or close other programs to avoid that."
         ).format(available=available, **values)
     return _("Expected: about {time} on two processor cores and {memory:.1f} GiB of memory.").format(**values)
-
-
-def availableMemoryGib():
-    """Free memory of this computer in GiB, or None."""
-    try:
-        if sys.platform == "win32":
-            return _windowsAvailable()
-        with open("/proc/meminfo", encoding="ascii") as file:
-            line = next(line for line in file if line.startswith("MemAvailable:"))
-        return int(line.split()[1]) / 2**20
-    except (OSError, StopIteration, ValueError, IndexError, AttributeError):
-        return _physicalGib()
-
-
-def _physicalGib():
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
-def _windowsAvailable():
-    class Status(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [
-            (name, ctypes.c_ulonglong)
-            for name in ("total", "available", "totalPage", "availablePage", "totalVirtual", "virtual", "extended")
-        ]
-
-    status = Status()
-    status.length = ctypes.sizeof(status)
-    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
-    return status.available / 2**30
