@@ -7,6 +7,7 @@ follow-up of the lesion picture is the template itself, shifted. Everything is c
 from __future__ import annotations
 
 import numpy as np
+from camera import REPOSITORY, coarser
 
 # Label values of the atlas (TotalSegmentator's list) whose centers are good landmarks.
 LANDMARKS = {"Trachea": 16, "Heart": 51, "Aorta": 52, "Liver": 5, "Spleen": 1, "Vertebra T6": 38, "Vertebra T10": 34}
@@ -17,7 +18,6 @@ def take_all(window, camera, offline, spacing):
     import slicer
     from harness import load_module, wait_until
     from harness.pictures import settle
-    from pictures import REPOSITORY, coarser
     from samconvex.demo import obtain_pair
 
     load_module(REPOSITORY / "SAMLandmark" / "SAMLandmark.py")

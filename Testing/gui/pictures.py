@@ -12,8 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-for folder in ("Testing", "SAMConvexRegistration", "SAMLandmark", "Testing/gui"):
+from camera import REPOSITORY, Camera, coarser
+
+for folder in ("Testing", "SAMConvexRegistration", "SAMLandmark"):
     sys.path.insert(0, str(REPOSITORY / folder))
 
 from harness import load_module, start, wait_until  # noqa: E402
@@ -74,46 +75,6 @@ def registration(app, window, camera, options):
     after(widget, camera, nodes)
     print_agreement(widget, nodes)
     widget.cleanup()
-
-
-class Camera:
-    """Takes numbered-by-name pictures of the window, the part of the panel in question in view."""
-
-    def __init__(self, window, folder):
-        self._window, self._folder = window, folder
-
-    def take(self, name, show=None):
-        from harness.pictures import photograph, settle
-        from PySide6 import QtWidgets
-
-        settle(0.2)
-        if show is not None:
-            ancestor = show
-            while ancestor is not None and not isinstance(ancestor, QtWidgets.QScrollArea):
-                ancestor = ancestor.parent()
-            if ancestor is not None:
-                ancestor.ensureWidgetVisible(show, 0, 40)
-        settle(0.3)
-        photograph(self._window, self._folder / f"{name}.png", scale=0.8)
-        print(f"{self._folder / name}.png", flush=True)
-
-
-def coarser(pair, spacing):
-    """The pair at another resolution: a picture needs no 0.7 mm, and a run then takes seconds instead of minutes."""
-    from dataclasses import replace
-
-    from samconvex.volume import resample
-
-    grids = [
-        volume.grid.with_spacing([max(spacing, s) for s in volume.grid.spacing]) for volume in (pair.fixed, pair.moving)
-    ]
-    return replace(
-        pair,
-        fixed=resample(pair.fixed, grids[0]),
-        moving=resample(pair.moving, grids[1]),
-        lungs=tuple(resample(labels, grid, mode="nearest") for labels, grid in zip(pair.lungs, grids, strict=True)),
-        anatomy=resample(pair.anatomy, grids[1], mode="nearest"),
-    )
 
 
 def make_nodes(offline, spacing):
