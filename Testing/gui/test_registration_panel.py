@@ -400,3 +400,15 @@ def test_the_tab_key_visits_the_controls_from_top_to_bottom(main_window, widget)
         if current is start:
             break
     assert visited == list(names)
+
+
+def test_a_reload_takes_the_libraries_along(widget):
+    import slicer
+    from SAMConvexLib import job as before
+
+    widget.onReload()
+    from SAMConvexLib import job as after
+
+    assert after is not before
+    new = slicer.modules.SAMConvexRegistrationWidget
+    assert new is not widget and new.ui.applyButton.text == "Apply"

@@ -45,6 +45,7 @@ def test_every_choice_is_one_the_engine_accepts(presets, choices):
     import argparse
 
     from samconvex import register_command
+    from SAMConvexLib.choices import Device
 
     parser = argparse.ArgumentParser()
     register_command.add_arguments(parser)
@@ -52,7 +53,7 @@ def test_every_choice_is_one_the_engine_accepts(presets, choices):
         for quality in choices.Quality:
             for affine in choices.Affine:
                 for refinement in choices.Refinement:
-                    for device in presets.Device:
+                    for device in Device:
                         settings = choices.RegistrationSettings(
                             "fast-preview",
                             strength,
