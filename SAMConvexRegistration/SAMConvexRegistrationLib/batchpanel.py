@@ -5,6 +5,7 @@ import slicer
 from SAMConvexLib import nodes, status
 from SAMConvexLib.job import JobState
 from SAMConvexLib.runpanel import RunPanel
+from SAMConvexLib.tablewidgets import fillTableWidget
 from slicer.i18n import tr as _
 
 from . import batch
@@ -140,13 +141,14 @@ class BatchPanel:
 
     def showRun(self):
         """Fill the table with the pairs."""
-        run, table = self.run, self.ui.batchTable
-        titles = [_("Pair"), _("State"), _("Time"), _("Message")]
-        table.setRowCount(len(run.items))
-        table.setColumnCount(len(titles))
-        table.setHorizontalHeaderLabels(titles)
-        for row, item in enumerate(run.items):
-            time = status.duration(item.seconds) if item.seconds else ""
-            for column, text in enumerate((item.name, status.stateLabel(item.state), time, item.message)):
-                table.setItem(row, column, qt.QTableWidgetItem(text))
+        lines = [
+            (
+                item.name,
+                status.stateLabel(item.state),
+                status.duration(item.seconds) if item.seconds else "",
+                item.message,
+            )
+            for item in self.run.items
+        ]
+        fillTableWidget(self.ui.batchTable, [_("Pair"), _("State"), _("Time"), _("Message")], lines)
         self.updateButtons()

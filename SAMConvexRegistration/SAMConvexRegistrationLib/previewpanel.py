@@ -3,7 +3,7 @@
 import qt
 import slicer
 from SAMConvexLib import nodes
-from SAMConvexLib.tables import formatted
+from SAMConvexLib.tablewidgets import fillTableWidget
 from slicer.i18n import tr as _
 
 from . import attachment, quality
@@ -219,13 +219,5 @@ class PreviewPanel:
 
 def showReport(table, report):
     """Fill the quality table of the panel."""
-    rows = quality.tableRows(report)
-    titles = [_("Quantity"), _("Before"), _("After"), _("Unit")]
-    table.setRowCount(len(rows))
-    table.setColumnCount(len(titles))
-    table.setHorizontalHeaderLabels(titles)
-    for row, values in enumerate(rows):
-        for column, value in enumerate(values):
-            text = formatted(value) if column in (1, 2) else str(value)
-            table.setItem(row, column, qt.QTableWidgetItem(text))
+    fillTableWidget(table, quality.titles(), quality.tableTexts(report))
     table.resizeColumnsToContents()

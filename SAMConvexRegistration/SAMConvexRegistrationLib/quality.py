@@ -2,8 +2,7 @@
 
 import json
 
-import vtk
-from SAMConvexLib.tables import formatted
+from SAMConvexLib.tables import fillTextTable, formatted
 from slicer.i18n import tr as _
 
 REPORT_ATTRIBUTE = "SAMConvex.Report"
@@ -78,17 +77,16 @@ def tableRows(report):
     return [tuple("" if value is None else value for value in row) for row in rows]
 
 
+def titles():
+    """Column titles of the quality table."""
+    return [_("Quantity"), _("Before"), _("After"), _("Unit")]
+
+
+def tableTexts(report):
+    """The cells of the quality table as texts."""
+    return [(name, formatted(before), formatted(after), unit) for name, before, after, unit in tableRows(report)]
+
+
 def fillTable(tableNode, report):
     """Quality figures as a table node that is saved with the scene."""
-    rows = tableRows(report)
-    tableNode.RemoveAllColumns()
-    columns = (_("Quantity"), _("Before"), _("After"), _("Unit"))
-    for index, title in enumerate(columns):
-        column = vtk.vtkStringArray()
-        column.SetName(title)
-        for row in rows:
-            value = row[index]
-            column.InsertNextValue(formatted(value) if index in (1, 2) else str(value))
-        tableNode.AddColumn(column)
-    tableNode.SetUseColumnTitleAsColumnHeader(True)
-    tableNode.Modified()
+    fillTextTable(tableNode, titles(), tableTexts(report))

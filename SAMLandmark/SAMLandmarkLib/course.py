@@ -8,9 +8,8 @@ import csv
 import json
 from pathlib import Path
 
-import vtk
 from SAMConvexLib import nodes
-from SAMConvexLib.tables import formatted
+from SAMConvexLib.tables import fillTextTable, formatted
 from slicer.i18n import tr as _
 
 COURSE_ATTRIBUTE = "SAMLandmark.Course"
@@ -38,16 +37,7 @@ def courseOf(table):
 def writeCourse(table, course):
     """Keep a course with its table and write the table's cells anew."""
     table.SetAttribute(COURSE_ATTRIBUTE, json.dumps(course))
-    lines = rows(course)
-    table.RemoveAllColumns()
-    for column, title in enumerate(titles()):
-        array = vtk.vtkStringArray()
-        array.SetName(title)
-        for line in lines:
-            array.InsertNextValue(line[column])
-        table.AddColumn(array)
-    table.SetUseColumnTitleAsColumnHeader(True)
-    table.Modified()
+    fillTextTable(table, titles(), rows(course))
 
 
 def titles():

@@ -13,7 +13,7 @@ import slicer
 import vtk
 from SAMConvexLib import nodes
 from SAMConvexLib.scene import placeBeside
-from SAMConvexLib.tables import formatted
+from SAMConvexLib.tables import fillTextTable, formatted
 from slicer.i18n import tr as _
 
 MATCHES_ATTRIBUTE = "SAMLandmark.Matches"
@@ -340,15 +340,7 @@ def fillTable(tableNode, resultMarkups, truth=None):
             figures += tuple(position) if position is not None else (None,) * 3
             texts = ["" if value is None else formatted(float(value)) for value in figures]
             lines.append([volume.GetName() if volume else "", shown.label, stateLabel(shown.state), *texts])
-    tableNode.RemoveAllColumns()
-    for column, title in enumerate(titles):
-        array = vtk.vtkStringArray()
-        array.SetName(title)
-        for line in lines:
-            array.InsertNextValue(line[column])
-        tableNode.AddColumn(array)
-    tableNode.SetUseColumnTitleAsColumnHeader(True)
-    tableNode.Modified()
+    fillTextTable(tableNode, titles, lines)
 
 
 def errorSummary(markups, truthMarkups):

@@ -5,6 +5,7 @@ import slicer
 from SAMConvexLib import nodes
 from SAMConvexLib.runpanel import RunPanel
 from SAMConvexLib.tables import formatted
+from SAMConvexLib.tablewidgets import fillTableWidget
 from slicer.i18n import tr as _
 
 from . import courseplot, results, tracking
@@ -202,7 +203,7 @@ class TrackingPanel:
                 texts = ["" if value is None else formatted(float(value)) for value in figures]
                 state = stateLabel(finding["state"])
                 lines.append((finding, [lesion["name"], course["timepoints"][number]["name"], state, *texts]))
-        fillTable(ui.courseTable, titles, [texts for _finding, texts in lines])
+        fillTableWidget(ui.courseTable, titles, [texts for _finding, texts in lines])
         for row, (finding, _texts) in enumerate(lines):
             color = stateColor(finding["state"])
             for column in range(len(titles)):
@@ -232,7 +233,7 @@ class TrackingPanel:
             figures = (entry.sum_mm, entry.change_since_baseline_percent, entry.change_since_nadir_percent)
             texts = ["" if value is None else formatted(float(value)) for value in figures]
             lines.append([point["name"], *texts, entry.category, entry.reason])
-        fillTable(self.ui.responseTable, titles, lines)
+        fillTableWidget(self.ui.responseTable, titles, lines)
 
     def selected(self):
         """[(lesion name, time point)] of the selected rows."""
@@ -345,15 +346,6 @@ class TrackingPanel:
             )
             return
         self.ui.trackStatusLabel.text = _("Written: {file}").format(file=path)
-
-
-def fillTable(table, titles, lines):
-    table.setRowCount(len(lines))
-    table.setColumnCount(len(titles))
-    table.setHorizontalHeaderLabels(titles)
-    for row, texts in enumerate(lines):
-        for column, text in enumerate(texts):
-            table.setItem(row, column, qt.QTableWidgetItem(text))
 
 
 def stateColor(state):

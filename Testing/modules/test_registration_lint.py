@@ -155,7 +155,7 @@ def test_nothing_heavy_is_imported_at_file_scope(python_files):
 def test_qt_is_only_used_by_the_panels(python_files):
     for path in python_files:
         imported = {a.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import) for a in n.names}
-        with_qt = ("polling", "presetmenu", "previewpanel", "batchpanel")
+        with_qt = ("polling", "tablewidgets", "presetmenu", "previewpanel", "batchpanel")
         assert ("qt" in imported) <= (path.stem in with_qt), path.name
 
 
