@@ -20,9 +20,9 @@ from samconvex.presets import PRESETS, Settings
 from samconvex.transforms import Transform
 
 from .assess import assess
+from .data.pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
 from .job import common_grid, common_start
 from .paired import wilcoxon
-from .pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
 from .publish import commands_of, folder_of, publish, remember_command
 from .registration import describe_machine
 from .tables import by_pair, merit_of, summarize

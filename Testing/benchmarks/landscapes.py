@@ -25,7 +25,7 @@ from samconvex.transforms import AffineTransform, Transform
 from samconvex.volume import body_mask, normalized_intensity, resample
 from samconvex.weights import SamModel, load_sam
 
-from .pairs import REPOSITORY, data_folder
+from .data.pairs import REPOSITORY, data_folder
 from .publish import commands_of, folder_of, publish, remember_command
 from .registration import create_peers_environment, describe_machine, draw
 

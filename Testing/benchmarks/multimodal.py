@@ -31,8 +31,8 @@ from samconvex.transforms import Transform
 from samconvex.volume import normalized_intensity
 from samconvex.weights import family_of, load_network
 
+from .data.pairs import REPOSITORY, Case, Pair, _seen, data_folder
 from .multimodal_landscape import landscape_lines
-from .pairs import REPOSITORY, Case, Pair, _seen, data_folder
 from .peers import METHODS as PEERS
 from .publish import PICTURES, commands_of, folder_of, footer, groups, multimodal_lines, remember_command
 from .registration import TIMES, command_of, create_peers_environment, describe_machine, run_all, run_process

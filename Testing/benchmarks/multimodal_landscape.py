@@ -137,7 +137,7 @@ def main() -> None:
         return
     repository = Path(__file__).resolve().parents[2]
     sys.path[:0] = [str(repository / "SAMConvexRegistration"), str(repository / "Testing")]
-    from benchmarks.pairs import data_folder
+    from benchmarks.data.pairs import data_folder
     from benchmarks.registration import PEERS_ENVIRONMENT, peers_python
 
     data = data_folder()

@@ -26,7 +26,7 @@ from samconvex.metrics import dice  # noqa: E402
 from samconvex.volume import Volume, read_labels, read_volume  # noqa: E402
 from samconvex.weights import SemanticModel, load_semantic  # noqa: E402
 
-from benchmarks.pairs import data_folder  # noqa: E402
+from benchmarks.data.pairs import data_folder  # noqa: E402
 
 CONFIG = REPOSITORY / "SAMConvexRegistration" / "samconvex" / "training" / "configs" / "semantic_ct.json"
 TUBULAR = (2, 5)

@@ -21,8 +21,8 @@ from samconvex.presets import PRESETS, get_settings
 from samconvex.transforms import Transform
 
 from .assess import assess
+from .data.pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
 from .job import common_start, is_prepared, prepare
-from .pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
 from .peers import METHODS as PEERS
 from .publish import commands_of, publish, remember_command
 from .tables import compare, markdown, summarize, time_ratios

@@ -17,8 +17,8 @@ import numpy as np
 from samconvex import Volume
 from samconvex.transforms import AffineTransform, Transform
 
+from .data.pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
 from .job import common_start
-from .pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
 from .peers import METHODS as PEERS
 from .publish import commands_of, folder_of, publish, remember_command
 from .registration import (

@@ -19,7 +19,7 @@ from samconvex.presets import PRESETS
 from samconvex.transforms import Transform
 from samconvex.volume import resample
 
-from .pairs import REPOSITORY, WARPED_CASES, Case, Pair, breathing_case, data_folder
+from .data.pairs import REPOSITORY, WARPED_CASES, Case, Pair, breathing_case, data_folder
 from .peers import METHODS as PEERS
 from .publish import commands_of, folder_of, publish, remember_command
 from .registration import command_of, create_peers_environment, describe_machine, draw, run_all, run_process

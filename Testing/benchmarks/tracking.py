@@ -26,8 +26,16 @@ from samconvex.tracking import FOUND, NOT_IN_VIEW, Lesion, TrackingResult, track
 from samconvex.volume import Volume
 from samconvex.weights import SamModel, load_sam
 
-from .pairs import REPOSITORY, WARPED_CASES, data_folder
-from .synthetic_lesions import PRESENT, FollowUp, SyntheticLesion, insert, lesion_mask, make_follow_up, place_lesions
+from .data.pairs import REPOSITORY, WARPED_CASES, data_folder
+from .data.synthetic_lesions import (
+    PRESENT,
+    FollowUp,
+    SyntheticLesion,
+    insert,
+    lesion_mask,
+    make_follow_up,
+    place_lesions,
+)
 
 CALIBRATION_TRUNK = ("lungfcp01", "c3l00189", "crlm1004", "nsclcrg001")
 KINDS = ("mask", "mask", "mask", "box", "diameter", "point")

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import torch
 from benchmarks import job, registration, tables
 from benchmarks.assess import assess
-from benchmarks.pairs import Case, Pair, breathing_case, choose_pairs
+from benchmarks.data.pairs import Case, Pair, breathing_case, choose_pairs
 from samconvex import Grid, Volume
 from samconvex.field import DisplacementField
 from samconvex.transforms import AffineTransform, Transform

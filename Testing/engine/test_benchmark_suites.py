@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from benchmarks import ablation, landscapes, publish, robustness, scaling
-from benchmarks.pairs import Case, Pair
+from benchmarks.data.pairs import Case, Pair
 from benchmarks.variants import family_of, paper_rows, variants, with_features
 from samconvex import Grid, Volume
 from samconvex.presets import Settings

@@ -14,7 +14,7 @@ from samconvex.known_warps import breathing
 from samconvex.phantom import make_phantom
 from samconvex.volume import body_mask, read_mask
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 # CT never used for training, so that learned features get no advantage either.
 WARPED_CASES = ("lidc0001", "rad_lung1", "rad_lung2", "ts_example")
 BREATH_MM = 25.0
