@@ -19,12 +19,12 @@ import torch
 from samconvex.presets import PRESETS, Settings
 from samconvex.transforms import Transform
 
-from .assess import assess
 from .data.pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
-from .job import common_grid, common_start
+from .methods.assess import assess
+from .methods.job import common_grid, common_start
+from .methods.runs import describe_machine
 from .paired import wilcoxon
 from .publish import commands_of, folder_of, publish, remember_command
-from .registration import describe_machine
 from .tables import by_pair, merit_of, summarize
 from .variants import variants
 

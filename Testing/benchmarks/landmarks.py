@@ -273,8 +273,8 @@ def _peer(pair: LandmarkPair, method: str, options: argparse.Namespace) -> tuple
     import SimpleITK as sitk
 
     from .data.pairs import Case
-    from .job import is_prepared, prepare
-    from .registration import command_of, run_process
+    from .methods.job import is_prepared, prepare
+    from .methods.runs import command_of, run_process
 
     job = options.output / "work" / pair.name
     if not is_prepared(job):

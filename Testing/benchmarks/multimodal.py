@@ -32,10 +32,10 @@ from samconvex.volume import normalized_intensity
 from samconvex.weights import family_of, load_network
 
 from .data.pairs import REPOSITORY, Case, Pair, _seen, data_folder
+from .methods.peers import METHODS as PEERS
+from .methods.runs import TIMES, command_of, create_peers_environment, describe_machine, run_all, run_process
 from .multimodal_landscape import landscape_lines
-from .peers import METHODS as PEERS
 from .publish import PICTURES, commands_of, folder_of, footer, groups, multimodal_lines, remember_command
-from .registration import TIMES, command_of, create_peers_environment, describe_machine, run_all, run_process
 from .tables import summarize, time_ratios
 
 PAGE = Path(__file__).resolve().parent / "RESULTS-multimodal.md"
@@ -224,7 +224,7 @@ def words_of(method: str, pair: Pair, job: Path, output: Path, threads: int, net
     name, _, refinement = method.rpartition("-")
     weights = networks.get(name)
     feature = name if name in FEATURES or weights is None else FEATURE_OF[family_of(weights)]
-    words = ["-m", "benchmarks.ours", pair.preset, str(job), str(output), "--threads", str(threads)]
+    words = ["-m", "benchmarks.methods.ours", pair.preset, str(job), str(output), "--threads", str(threads)]
     words += ["--features", feature, "--refine", refinement]
     return [sys.executable, *words, *(["--weights", weights] if weights else [])]
 

@@ -138,7 +138,7 @@ def main() -> None:
     repository = Path(__file__).resolve().parents[2]
     sys.path[:0] = [str(repository / "SAMConvexRegistration"), str(repository / "Testing")]
     from benchmarks.data.pairs import data_folder
-    from benchmarks.registration import PEERS_ENVIRONMENT, peers_python
+    from benchmarks.methods.runs import PEERS_ENVIRONMENT, peers_python
 
     data = data_folder()
     if data is None:

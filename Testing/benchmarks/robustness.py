@@ -18,19 +18,11 @@ from samconvex import Volume
 from samconvex.transforms import AffineTransform, Transform
 
 from .data.pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
-from .job import common_start
-from .peers import METHODS as PEERS
+from .methods.job import common_start
+from .methods.peers import METHODS as PEERS
+from .methods.runs import TIMES, command_of, create_peers_environment, describe_machine, preset_of, run_all, run_process
 from .publish import commands_of, folder_of, publish, remember_command
-from .registration import (
-    TIMES,
-    command_of,
-    create_peers_environment,
-    describe_machine,
-    draw,
-    preset_of,
-    run_all,
-    run_process,
-)
+from .registration import draw
 from .tables import by_pair, merit_of
 
 DEGREES, SHIFT_MM = 30.0, 80.0

@@ -20,9 +20,10 @@ from samconvex.transforms import Transform
 from samconvex.volume import resample
 
 from .data.pairs import REPOSITORY, WARPED_CASES, Case, Pair, breathing_case, data_folder
-from .peers import METHODS as PEERS
+from .methods.peers import METHODS as PEERS
+from .methods.runs import command_of, create_peers_environment, describe_machine, run_all, run_process
 from .publish import commands_of, folder_of, publish, remember_command
-from .registration import command_of, create_peers_environment, describe_machine, draw, run_all, run_process
+from .registration import draw
 
 METHODS = ("samconvex", "samconvex-own", "samconvex-fast-preview", "samconvex-fast-preview-own", "convexadam")
 SPACINGS_MM = (4.0, 3.0, 2.5, 2.0)

@@ -8,7 +8,7 @@ import numpy as np
 from samconvex import Grid, metrics
 from samconvex.transforms import AffineTransform, Transform
 
-from .data.pairs import Case
+from ..data.pairs import Case
 
 
 def assess(case: Case, transform: Transform, grid: Grid) -> dict:

@@ -11,7 +11,7 @@ from samconvex.presets import get_settings
 from samconvex.transforms import Transform
 from samconvex.volume import resample
 
-from .data.pairs import Case
+from ..data.pairs import Case
 
 # Head-neck voxels are about 3.9 x 3.9 x 2.5 mm. The peers' defaults count in voxels and do better on cubes: on these
 # pairs ConvexAdam and greedy gain 1 to 3 points of Dice at 2.5 mm over the native grid.

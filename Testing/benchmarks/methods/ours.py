@@ -1,6 +1,7 @@
-"""Run one of our presets on one prepared pair: ``python -m benchmarks.ours PRESET JOB OUTPUT [--own [--from-start]]``.
+"""Run one of our presets on one prepared pair.
 
-Same job, same process boundaries and the same clock as :mod:`benchmarks.peers`.
+``python -m benchmarks.methods.ours PRESET JOB OUTPUT [--own [--from-start]]``: same job, same process boundaries and
+the same clock as :mod:`benchmarks.methods.peers`.
 """
 
 from __future__ import annotations
