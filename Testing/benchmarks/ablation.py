@@ -23,9 +23,10 @@ from .data.pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
 from .methods.assess import assess
 from .methods.job import common_grid, common_start
 from .methods.runs import describe_machine
-from .paired import wilcoxon
-from .publish import commands_of, folder_of, publish, remember_command
-from .tables import by_pair, merit_of, summarize
+from .publish import publish
+from .results.paired import wilcoxon
+from .results.records import commands_of, folder_of, remember_command
+from .results.tables import by_pair, merit_of, summarize
 from .variants import variants
 
 STAGES = ("convex", "refine", "finish")

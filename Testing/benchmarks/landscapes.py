@@ -27,8 +27,9 @@ from samconvex.weights import SamModel, load_sam
 
 from .data.pairs import REPOSITORY, data_folder
 from .methods.runs import create_peers_environment, describe_machine
-from .publish import commands_of, folder_of, publish, remember_command
-from .registration import draw
+from .publish import publish
+from .results.drawing import draw
+from .results.records import commands_of, folder_of, remember_command
 
 FEATURES = ("SAM fine", "SAM coarse", "SAM", "MIND")
 SHIFTS_MM = (2.0, 4.0, 8.0, 16.0, 24.0, 32.0, 48.0, 64.0, 80.0)

@@ -35,8 +35,9 @@ from .data.pairs import REPOSITORY, Case, Pair, _seen, data_folder
 from .methods.peers import METHODS as PEERS
 from .methods.runs import TIMES, command_of, create_peers_environment, describe_machine, run_all, run_process
 from .multimodal_landscape import landscape_lines
-from .publish import PICTURES, commands_of, folder_of, footer, groups, multimodal_lines, remember_command
-from .tables import summarize, time_ratios
+from .results.pages import PICTURES, footer, groups, multimodal_lines
+from .results.records import commands_of, folder_of, remember_command
+from .results.tables import summarize, time_ratios
 
 PAGE = Path(__file__).resolve().parent / "RESULTS-multimodal.md"
 PICTURE = "benchmark-multimodal-landscape.png"

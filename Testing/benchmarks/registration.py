@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,18 +15,18 @@ from pathlib import Path
 from .data.pairs import REPOSITORY, Pair, choose_pairs, data_folder
 from .methods.peers import METHODS as PEERS
 from .methods.runs import (
-    PEERS_ENVIRONMENT,
     TIMES,
     command_of,
     create_peers_environment,
     describe_machine,
-    peers_python,
     preset_of,
     run_all,
     run_process,
 )
-from .publish import commands_of, publish, remember_command
-from .tables import compare, markdown, summarize, time_ratios
+from .publish import publish
+from .results.drawing import draw
+from .results.records import commands_of, remember_command
+from .results.tables import compare, markdown, summarize, time_ratios
 
 # "samconvex" stands for the preset of the pair's kind.
 DEFAULT_METHODS = ("samconvex", "samconvex-fast-preview", "convexadam", "greedy", "ants", "elastix")
@@ -106,13 +105,6 @@ def write_results(output: Path) -> dict:
     (output / "registration.json").write_text(json.dumps(document, indent=1))
     (output / "registration.md").write_text(markdown(document))
     return document
-
-
-def draw(document: Path) -> None:
-    """The picture of a suite's document beside it, by matplotlib in the peers' environment; none without that."""
-    if PEERS_ENVIRONMENT.exists():
-        words = [str(Path(__file__).with_name("plot.py")), str(document), str(document.with_suffix(".png"))]
-        subprocess.run([str(peers_python()), *words], check=False)
 
 
 if __name__ == "__main__":

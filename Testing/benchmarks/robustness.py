@@ -21,9 +21,10 @@ from .data.pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
 from .methods.job import common_start
 from .methods.peers import METHODS as PEERS
 from .methods.runs import TIMES, command_of, create_peers_environment, describe_machine, preset_of, run_all, run_process
-from .publish import commands_of, folder_of, publish, remember_command
-from .registration import draw
-from .tables import by_pair, merit_of
+from .publish import publish
+from .results.drawing import draw
+from .results.records import commands_of, folder_of, remember_command
+from .results.tables import by_pair, merit_of
 
 DEGREES, SHIFT_MM = 30.0, 80.0
 METHODS = ("samconvex", "samconvex-own", "convexadam")

@@ -22,8 +22,9 @@ from samconvex.volume import resample
 from .data.pairs import REPOSITORY, WARPED_CASES, Case, Pair, breathing_case, data_folder
 from .methods.peers import METHODS as PEERS
 from .methods.runs import command_of, create_peers_environment, describe_machine, run_all, run_process
-from .publish import commands_of, folder_of, publish, remember_command
-from .registration import draw
+from .publish import publish
+from .results.drawing import draw
+from .results.records import commands_of, folder_of, remember_command
 
 METHODS = ("samconvex", "samconvex-own", "samconvex-fast-preview", "samconvex-fast-preview-own", "convexadam")
 SPACINGS_MM = (4.0, 3.0, 2.5, 2.0)

@@ -25,7 +25,7 @@ from samconvex.training.suits import SuitsSettings, pair_dice  # noqa: E402
 from samconvex.weights import load_network  # noqa: E402
 
 from benchmarks.data.pairs import REPOSITORY, data_folder  # noqa: E402
-from benchmarks.paired import wilcoxon  # noqa: E402
+from benchmarks.results.paired import wilcoxon  # noqa: E402
 
 CONFIG = REPOSITORY / "SAMConvexRegistration" / "samconvex" / "training" / "configs" / "suits.json"
 

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 import torch
 from benchmarks import ablation, landscapes, publish, robustness, scaling
 from benchmarks.data.pairs import Case, Pair
+from benchmarks.results.records import remember_command
 from benchmarks.variants import family_of, paper_rows, variants, with_features
 from samconvex import Grid, Volume
 from samconvex.presets import Settings
@@ -244,7 +245,7 @@ def test_a_loss_is_useful_as_far_as_it_rises_steadily():
 def test_a_suites_page_is_published(tmp_path):
     calls: list[str] = []
     run_ablation(tmp_path / "ablation", calls)
-    publish.remember_command(tmp_path / "ablation", "ablation", ["--pairs", "1"])
+    remember_command(tmp_path / "ablation", "ablation", ["--pairs", "1"])
     ablation.write_results(tmp_path / "ablation")
     assert publish.publish(tmp_path, tmp_path / "RESULTS.md", tmp_path / "pictures")
     text = (tmp_path / "RESULTS.md").read_text()
