@@ -32,7 +32,7 @@ def main() -> int:
     # Embeddings kept on disk are rounded to 8 bits; here both sides compute their own.
     os.environ["SAMCONVEX_NO_DISK_CACHE"] = "1"
     from benchmarks.data.pairs import data_folder
-    from benchmarks.landmarks import all_pairs
+    from benchmarks.suites.landmarks import all_pairs
 
     data = data_folder()
     if data is None:

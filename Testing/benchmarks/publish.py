@@ -15,12 +15,21 @@ from pathlib import Path
 from .data.pairs import REPOSITORY
 from .results.pages import PICTURES, footer, registration_lines
 from .results.records import folder_of
+from .suites import ablation, landscapes, robustness, scaling
 
 PAGE = Path(__file__).resolve().parent / "RESULTS.md"
 LARGEST_PICTURE = 300_000
 # Other suites' own pages, taken over as they are.
 PAGES = ("landmarks.md", "tracking.md")
 MULTIMODAL = "RESULTS-multimodal.md"
+# Suite -> its part of the page, in the page's order.
+SECTIONS: dict[str, Callable[[dict], list[str]]] = {
+    "registration": registration_lines,
+    "robustness": lambda document: ["## Robustness", "", *robustness.page_lines(document)],
+    "ablation": lambda document: ["## What each ingredient contributes", "", *ablation.page_lines(document)],
+    "scaling": lambda document: ["## Time and memory against size", "", *scaling.page_lines(document)],
+    "landscapes": lambda document: ["## Loss landscapes", "", *landscapes.page_lines(document)],
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def publish(output: Path, page: Path = PAGE, pictures: Path = PICTURES) -> bool:
     """Write ``page`` and copy the plots; False, and nothing written, where ``output`` holds no results."""
     parts: list[str] = []
-    for suite, lines_of in _suites().items():
+    for suite, lines_of in SECTIONS.items():
         folder = folder_of(output, suite)
         file = folder / f"{suite}.json"
         if not file.is_file():
@@ -64,18 +73,6 @@ def publish(output: Path, page: Path = PAGE, pictures: Path = PICTURES) -> bool:
     )
     print(f"{page} written.")
     return True
-
-
-def _suites() -> dict[str, Callable[[dict], list[str]]]:
-    from . import ablation, landscapes, robustness, scaling
-
-    return {
-        "registration": registration_lines,
-        "robustness": lambda document: ["## Robustness", "", *robustness.page_lines(document)],
-        "ablation": lambda document: ["## What each ingredient contributes", "", *ablation.page_lines(document)],
-        "scaling": lambda document: ["## Time and memory against size", "", *scaling.page_lines(document)],
-        "landscapes": lambda document: ["## Loss landscapes", "", *landscapes.page_lines(document)],
-    }
 
 
 def _demoted(text: str) -> str:

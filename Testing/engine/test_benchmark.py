@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from benchmarks import registration
 from benchmarks.data.pairs import Case, Pair, breathing_case, choose_pairs
 from benchmarks.methods import job, runs
 from benchmarks.methods.assess import assess
 from benchmarks.results import tables
+from benchmarks.suites import registration
 from samconvex import Grid, Volume
 from samconvex.field import DisplacementField
 from samconvex.transforms import AffineTransform, Transform

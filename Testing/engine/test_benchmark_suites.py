@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from benchmarks import ablation, landscapes, publish, robustness, scaling
+from benchmarks import publish
 from benchmarks.data.pairs import Case, Pair
 from benchmarks.results.records import remember_command
-from benchmarks.variants import family_of, paper_rows, variants, with_features
+from benchmarks.suites import ablation, landscapes, robustness, scaling, xray
+from benchmarks.suites.variants import family_of, paper_rows, variants, with_features
 from samconvex import Grid, Volume
 from samconvex.presets import Settings
 from samconvex.pyramid import Level
@@ -251,3 +253,12 @@ def test_a_suites_page_is_published(tmp_path):
     text = (tmp_path / "RESULTS.md").read_text()
     assert "## What each ingredient contributes" in text
     assert "    samconvex benchmark --suite ablation --pairs 1\n" in text
+
+
+def test_the_command_hands_publishing_to_the_suites_of_the_page(monkeypatch):
+    handed: list[tuple] = []
+    for suite in (ablation, xray):
+        monkeypatch.setattr(suite, "main", lambda *arguments: handed.append(arguments) or 0)
+    command = importlib.import_module("benchmarks.__main__")
+    assert command.main(["--suite", "ablation", "--list"]) == command.main(["--suite", "xray"]) == 0
+    assert handed == [(["--list"], publish.publish), ([],)]

@@ -10,21 +10,28 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from samconvex import Volume
 from samconvex.transforms import AffineTransform, Transform
 
-from .data.pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
-from .methods.job import common_start
-from .methods.peers import METHODS as PEERS
-from .methods.runs import TIMES, command_of, create_peers_environment, describe_machine, preset_of, run_all, run_process
-from .publish import publish
-from .results.drawing import draw
-from .results.records import commands_of, folder_of, remember_command
-from .results.tables import by_pair, merit_of
+from ..data.pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
+from ..methods.job import common_start
+from ..methods.peers import METHODS as PEERS
+from ..methods.runs import (
+    TIMES,
+    command_of,
+    create_peers_environment,
+    describe_machine,
+    preset_of,
+    run_all,
+    run_process,
+)
+from ..results.drawing import draw
+from ..results.records import commands_of, folder_of, remember_command
+from ..results.tables import by_pair, merit_of
 
 DEGREES, SHIFT_MM = 30.0, 80.0
 METHODS = ("samconvex", "samconvex-own", "convexadam")
@@ -32,7 +39,7 @@ WITHIN = 0.02
 UNDISTURBED = "undisturbed"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], object] | None = None) -> int:
     """Run the suite; the exit status is 1 if a run failed."""
     parser = argparse.ArgumentParser(prog="samconvex benchmark --suite robustness", description=__doc__)
     parser.add_argument("--pairs", type=int, default=6, metavar="N", help="head-neck pairs (default 6)")
@@ -52,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="keep the finished runs found in DIR/robustness")
     parser.add_argument("--untimed", action="store_true", help="record no times: the machine is busy with other work")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--publish", action="store_true", help="then write RESULTS.md here from what DIR holds")
+    if publish:
+        parser.add_argument("--publish", action="store_true", help="then write RESULTS.md here from what DIR holds")
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.methods if name not in PEERS and preset_of(name, "ct-inter-patient") is None]
     if unknown:
@@ -79,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_results(folder)
     draw(folder / "robustness.json")
     print((folder / "robustness.md").read_text())
-    if chosen.publish:
+    if publish and chosen.publish:
         publish(chosen.output)
     return int(any("failed" in record for record in records))
 

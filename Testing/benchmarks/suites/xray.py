@@ -23,8 +23,8 @@ from samconvex.radiograph import Projection, radiograph
 from samconvex.volume import Volume, body_mask, read_labels, read_volume, resample
 from samconvex.weights import DEFAULT_XRAY, SamModel, load_sam
 
-from .data.label_landmarks import HEAD_NECK, label_landmarks
-from .data.pairs import REPOSITORY, data_folder
+from ..data.label_landmarks import HEAD_NECK, label_landmarks
+from ..data.pairs import REPOSITORY, data_folder
 
 CONFIG = REPOSITORY / "SAMConvexRegistration" / "samconvex" / "training" / "configs" / "sam_xray.json"
 

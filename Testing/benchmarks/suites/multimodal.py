@@ -31,15 +31,15 @@ from samconvex.transforms import Transform
 from samconvex.volume import normalized_intensity
 from samconvex.weights import family_of, load_network
 
-from .data.pairs import REPOSITORY, Case, Pair, _seen, data_folder
-from .methods.peers import METHODS as PEERS
-from .methods.runs import TIMES, command_of, create_peers_environment, describe_machine, run_all, run_process
+from ..data.pairs import REPOSITORY, Case, Pair, _seen, data_folder
+from ..methods.peers import METHODS as PEERS
+from ..methods.runs import TIMES, command_of, create_peers_environment, describe_machine, run_all, run_process
+from ..results.pages import PICTURES, footer, groups, multimodal_lines
+from ..results.records import commands_of, folder_of, remember_command
+from ..results.tables import summarize, time_ratios
 from .multimodal_landscape import landscape_lines
-from .results.pages import PICTURES, footer, groups, multimodal_lines
-from .results.records import commands_of, folder_of, remember_command
-from .results.tables import summarize, time_ratios
 
-PAGE = Path(__file__).resolve().parent / "RESULTS-multimodal.md"
+PAGE = Path(__file__).resolve().parents[1] / "RESULTS-multimodal.md"
 PICTURE = "benchmark-multimodal-landscape.png"
 FEATURES, REFINEMENTS = ("mind", "dns", "featcnn"), ("none", "adam", "diffusion")
 FEATURE_OF = {"masr": "dns", "featcnn": "featcnn"}

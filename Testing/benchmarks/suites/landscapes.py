@@ -25,11 +25,10 @@ from samconvex.transforms import AffineTransform, Transform
 from samconvex.volume import body_mask, normalized_intensity, resample
 from samconvex.weights import SamModel, load_sam
 
-from .data.pairs import REPOSITORY, data_folder
-from .methods.runs import create_peers_environment, describe_machine
-from .publish import publish
-from .results.drawing import draw
-from .results.records import commands_of, folder_of, remember_command
+from ..data.pairs import REPOSITORY, data_folder
+from ..methods.runs import create_peers_environment, describe_machine
+from ..results.drawing import draw
+from ..results.records import commands_of, folder_of, remember_command
 
 FEATURES = ("SAM fine", "SAM coarse", "SAM", "MIND")
 SHIFTS_MM = (2.0, 4.0, 8.0, 16.0, 24.0, 32.0, 48.0, 64.0, 80.0)
@@ -42,14 +41,15 @@ IMAGE = "hn024"
 Describe = Callable[[Volume], dict[str, torch.Tensor]]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], object] | None = None) -> int:
     """Run the suite."""
     parser = argparse.ArgumentParser(prog="samconvex benchmark --suite landscapes", description=__doc__)
     parser.add_argument("--axes", default="xz", help="axes to shift along and turn about (default xz)")
     parser.add_argument("--image", type=Path, metavar="FILE", help="a CT (default: a head-neck CT, else a phantom)")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "benchmark-output", metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="keep what is found in DIR/landscapes")
-    parser.add_argument("--publish", action="store_true", help="then write RESULTS.md here from what DIR holds")
+    if publish:
+        parser.add_argument("--publish", action="store_true", help="then write RESULTS.md here from what DIR holds")
     chosen = parser.parse_args(arguments)
     data = data_folder()
     if chosen.image is None and data is not None:
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document = write_results(folder, image.name)
     draw(folder / "landscapes.json")
     print("\n".join(page_lines(document)))
-    if chosen.publish:
+    if publish and chosen.publish:
         publish(chosen.output)
     return 0
 

@@ -26,8 +26,8 @@ from samconvex.tracking import FOUND, NOT_IN_VIEW, Lesion, TrackingResult, track
 from samconvex.volume import Volume
 from samconvex.weights import SamModel, load_sam
 
-from .data.pairs import REPOSITORY, WARPED_CASES, data_folder
-from .data.synthetic_lesions import (
+from ..data.pairs import REPOSITORY, WARPED_CASES, data_folder
+from ..data.synthetic_lesions import (
     PRESENT,
     FollowUp,
     SyntheticLesion,

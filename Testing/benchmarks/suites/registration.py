@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .data.pairs import REPOSITORY, Pair, choose_pairs, data_folder
-from .methods.peers import METHODS as PEERS
-from .methods.runs import (
+from ..data.pairs import REPOSITORY, Pair, choose_pairs, data_folder
+from ..methods.peers import METHODS as PEERS
+from ..methods.runs import (
     TIMES,
     command_of,
     create_peers_environment,
@@ -23,16 +23,15 @@ from .methods.runs import (
     run_all,
     run_process,
 )
-from .publish import publish
-from .results.drawing import draw
-from .results.records import commands_of, remember_command
-from .results.tables import compare, markdown, summarize, time_ratios
+from ..results.drawing import draw
+from ..results.records import commands_of, remember_command
+from ..results.tables import compare, markdown, summarize, time_ratios
 
 # "samconvex" stands for the preset of the pair's kind.
 DEFAULT_METHODS = ("samconvex", "samconvex-fast-preview", "convexadam", "greedy", "ants", "elastix")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], object] | None = None) -> int:
     """Run the suite; the exit status is 1 if a run failed."""
     parser = argparse.ArgumentParser(prog="samconvex benchmark --suite registration", description=__doc__)
     parser.add_argument("--pairs", type=int, default=20, metavar="N", help="head-neck pairs (default: all 20)")
@@ -50,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2, help="for every method (default 2)")
     parser.add_argument("--untimed", action="store_true", help="record no times: the machine is busy with other work")
     parser.add_argument("--no-peers", action="store_true", help="only our own methods")
-    parser.add_argument("--publish", action="store_true", help="then write RESULTS.md here from what DIR holds")
+    if publish:
+        parser.add_argument("--publish", action="store_true", help="then write RESULTS.md here from what DIR holds")
     chosen = parser.parse_args(arguments)
     methods = [name for name in chosen.methods if not (chosen.no_peers and name in PEERS)]
     unknown = [name for name in methods if name not in PEERS and preset_of(name, "ct-inter-patient") is None]
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document = write_results(chosen.output)
     draw(chosen.output / "registration.json")
     print(markdown(document))
-    if chosen.publish:
+    if publish and chosen.publish:
         publish(chosen.output)
     return int(any("failed" in record for record in records))
 

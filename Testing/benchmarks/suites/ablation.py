@@ -19,21 +19,20 @@ import torch
 from samconvex.presets import PRESETS, Settings
 from samconvex.transforms import Transform
 
-from .data.pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
-from .methods.assess import assess
-from .methods.job import common_grid, common_start
-from .methods.runs import describe_machine
-from .publish import publish
-from .results.paired import wilcoxon
-from .results.records import commands_of, folder_of, remember_command
-from .results.tables import by_pair, merit_of, summarize
+from ..data.pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
+from ..methods.assess import assess
+from ..methods.job import common_grid, common_start
+from ..methods.runs import describe_machine
+from ..results.paired import wilcoxon
+from ..results.records import commands_of, folder_of, remember_command
+from ..results.tables import by_pair, merit_of, summarize
 from .variants import variants
 
 STAGES = ("convex", "refine", "finish")
 Run = Callable[[Case, Settings, Transform], tuple[Transform, float]]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], object] | None = None) -> int:
     """Run the suite; the exit status is 1 if a run failed."""
     parser = argparse.ArgumentParser(prog="samconvex benchmark --suite ablation", description=__doc__)
     parser.add_argument("--pairs", type=int, default=6, metavar="N", help="head-neck pairs (default 6)")
@@ -45,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="keep the finished runs found in DIR/ablation")
     parser.add_argument("--untimed", action="store_true", help="record no times: the machine is busy with other work")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--publish", action="store_true", help="then write RESULTS.md here from what DIR holds")
+    if publish:
+        parser.add_argument("--publish", action="store_true", help="then write RESULTS.md here from what DIR holds")
     chosen = parser.parse_args(arguments)
     rows = [row for row in variants(PRESETS[chosen.preset]) if chosen.only in row[0]]
     if chosen.list:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     remember_command(folder, "ablation", sys.argv[1:] if arguments is None else arguments)
     records = run_all(pairs, rows, folder, register, resume=chosen.resume, untimed=chosen.untimed, starts=chosen.starts)
     write_results(folder)
-    if chosen.publish:
+    if publish and chosen.publish:
         publish(chosen.output)
     return int(any("failed" in record for record in records))
 

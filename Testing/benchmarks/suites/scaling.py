@@ -19,12 +19,11 @@ from samconvex.presets import PRESETS
 from samconvex.transforms import Transform
 from samconvex.volume import resample
 
-from .data.pairs import REPOSITORY, WARPED_CASES, Case, Pair, breathing_case, data_folder
-from .methods.peers import METHODS as PEERS
-from .methods.runs import command_of, create_peers_environment, describe_machine, run_all, run_process
-from .publish import publish
-from .results.drawing import draw
-from .results.records import commands_of, folder_of, remember_command
+from ..data.pairs import REPOSITORY, WARPED_CASES, Case, Pair, breathing_case, data_folder
+from ..methods.peers import METHODS as PEERS
+from ..methods.runs import command_of, create_peers_environment, describe_machine, run_all, run_process
+from ..results.drawing import draw
+from ..results.records import commands_of, folder_of, remember_command
 
 METHODS = ("samconvex", "samconvex-own", "samconvex-fast-preview", "samconvex-fast-preview-own", "convexadam")
 SPACINGS_MM = (4.0, 3.0, 2.5, 2.0)
@@ -35,7 +34,7 @@ FINER, LARGER, NAMED = "finer voxels", "larger field of view", "192 x 160 x 256 
 NAMED_CASE, NAMED_SIZE = "acrin001a", (192, 160, 256)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], object] | None = None) -> int:
     """Run the suite; the exit status is 1 if a run failed."""
     parser = argparse.ArgumentParser(prog="samconvex benchmark --suite scaling", description=__doc__)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="METHOD")
@@ -44,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=REPOSITORY / "benchmark-output", metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="keep the finished runs found in DIR/scaling")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--publish", action="store_true", help="then write RESULTS.md here from what DIR holds")
+    if publish:
+        parser.add_argument("--publish", action="store_true", help="then write RESULTS.md here from what DIR holds")
     chosen = parser.parse_args(arguments)
     if any(name in PEERS for name in chosen.methods):
         create_peers_environment()
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document = write_results(folder)
     draw(folder / "scaling.json")
     print("\n".join(page_lines(document)))
-    if chosen.publish:
+    if publish and chosen.publish:
         publish(chosen.output)
     return int(any("failed" in record for record in records))
 

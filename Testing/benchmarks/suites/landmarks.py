@@ -27,8 +27,8 @@ from samconvex.networks.sam_compact import SAMCompact
 from samconvex.transforms import Transform
 from samconvex.volume import Volume, body_mask, read_labels, read_volume, resample
 
-from .data.label_landmarks import HEAD_NECK, label_landmarks
-from .data.pairs import REPOSITORY, WARPED_CASES, data_folder
+from ..data.label_landmarks import HEAD_NECK, label_landmarks
+from ..data.pairs import REPOSITORY, WARPED_CASES, data_folder
 
 METHODS = ("sam", "sam-fast", "sam-random", "box", "moments", "sam-affine")
 PEERS = ("convexadam", "greedy", "greedy-own", "greedy-affine")
@@ -272,9 +272,9 @@ def _peer(pair: LandmarkPair, method: str, options: argparse.Namespace) -> tuple
     """A registration tool as landmark carrier: the common affine start, then its displacement field."""
     import SimpleITK as sitk
 
-    from .data.pairs import Case
-    from .methods.job import is_prepared, prepare
-    from .methods.runs import command_of, run_process
+    from ..data.pairs import Case
+    from ..methods.job import is_prepared, prepare
+    from ..methods.runs import command_of, run_process
 
     job = options.output / "work" / pair.name
     if not is_prepared(job):

@@ -1,7 +1,8 @@
 """Loss landscapes across modalities: how NMI, MIND and DNS change as an aligned MR is rotated against its CT.
 
-``python Testing/benchmarks/multimodal_landscape.py --output DIR``: for each angle about each axis the loss over the
-voxels that both bodies cover, scaled to [0, 1] within the curve (MASR-Net, Mok et al., CVPR 2024, Figure 13, in kind).
+``python Testing/benchmarks/suites/multimodal_landscape.py --output DIR``: for each angle about each axis the loss over
+the voxels that both bodies cover, scaled to [0, 1] within the curve (MASR-Net, Mok et al., CVPR 2024, Figure 13, in
+kind).
 Writes ``landscape.json``, and ``landscape.png`` where the peers' environment, which has matplotlib, exists.
 """
 
@@ -78,7 +79,7 @@ def landscape_lines(found: dict) -> list[str]:
         f"Patient {found['case']}: the MR turned against its CT about each axis, the loss over the voxels that both",
         f"bodies cover, every {angles[1] - angles[0]:g} degrees up to {angles.max():g}. `lowest at`: where the loss is",
         "least (0 is right). `rises to`: how far from there it grows on both sides without a step back. `depth`: its",
-        "rise within 8 degrees as a share of its range. Made by `Testing/benchmarks/multimodal_landscape.py`.",
+        "rise within 8 degrees as a share of its range. Made by `Testing/benchmarks/suites/multimodal_landscape.py`.",
         "",
         "| measure | axis | lowest at | rises to | depth |",
         "|---|---|---:|---:|---:|",
@@ -135,7 +136,7 @@ def main() -> None:
     if chosen.draw:
         draw(source, target)
         return
-    repository = Path(__file__).resolve().parents[2]
+    repository = Path(__file__).resolve().parents[3]
     sys.path[:0] = [str(repository / "SAMConvexRegistration"), str(repository / "Testing")]
     from benchmarks.data.pairs import data_folder
     from benchmarks.methods.runs import PEERS_ENVIRONMENT, peers_python
