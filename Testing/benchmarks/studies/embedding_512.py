@@ -1,7 +1,7 @@
 """Time and memory of embedding a 512x512x300 CT, and of the first and the second question about it.
 
-``python Testing/benchmarks/embedding_512.py [--size X Y Z] [--threads N]``: draws two invented patients, then asks, in
-a process of its own, where 20 points of one lie in the other: without anything cached, and again.
+``python Testing/benchmarks/studies/embedding_512.py [--size X Y Z] [--threads N]``: draws two invented patients, then
+asks, in a process of its own, where 20 points of one lie in the other: without anything cached, and again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Peak memory and time of DNS descriptors of a whole volume: ``python Testing/benchmarks/dns_memory.py``.
+"""Peak memory and time of DNS descriptors of a whole volume: ``python Testing/benchmarks/studies/dns_memory.py``.
 
 Random weights of the shipped size; the acceptance figure is 2 GiB at 192x160x192 voxels, torch itself included.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SAMConvexRegistration"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "SAMConvexRegistration"))
 
 from samconvex.features.dns import DnsExtractor  # noqa: E402
 from samconvex.geometry import Grid  # noqa: E402

@@ -1,7 +1,8 @@
 """Peak memory and time of a 512x512x300 CT pair through the command line.
 
-``python Testing/benchmarks/memory_512.py [--preset NAME] [--size X Y Z] [--output FILE.json]``: draws two invented
-patients, runs ``samconvex register`` in a process of its own and prints what it took. The acceptance figure is 4 GiB.
+``python Testing/benchmarks/studies/memory_512.py [--preset NAME] [--size X Y Z] [--output FILE.json]``: draws two
+invented patients, runs ``samconvex register`` in a process of its own and prints what it took. The acceptance figure is
+4 GiB.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-ENGINE = Path(__file__).resolve().parents[2] / "SAMConvexRegistration"
+ENGINE = Path(__file__).resolve().parents[3] / "SAMConvexRegistration"
 LIMIT_GIB = 4.0
 
 

@@ -1,6 +1,6 @@
 """Whether the Slicer module finds landmarks where the engine does: head-neck pairs through both, in the stand-in.
 
-    python Testing/benchmarks/module_landmarks.py [--pairs N] [-o FILE.json]
+    python Testing/benchmarks/studies/module_landmarks.py [--pairs N] [-o FILE.json]
 
 The engine's answers are those of ``samconvex benchmark --suite landmarks`` (method ``sam``). The module loads the same
 files as nodes, gets the points as markups and runs ``SAMLandmarkLogic.matchLandmarks``; its answers are the places
@@ -16,7 +16,7 @@ import os
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 for folder in ("Testing", "SAMConvexRegistration", "SAMLandmark"):
     sys.path.insert(0, str(REPOSITORY / folder))
 

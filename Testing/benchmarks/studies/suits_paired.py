@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 sys.path[:0] = [
-    str(Path(__file__).resolve().parents[1]),
-    str(Path(__file__).resolve().parents[2] / "SAMConvexRegistration"),
+    str(Path(__file__).resolve().parents[2]),
+    str(Path(__file__).resolve().parents[3] / "SAMConvexRegistration"),
 ]
 
 from samconvex.networks.featcnn import FeatCNN  # noqa: E402

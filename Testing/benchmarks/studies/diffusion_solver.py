@@ -1,8 +1,8 @@
 """The Gauss-Newton system of ``samconvex.diffusion`` solved by our multigrid and by pyamg: residual, iterations, time.
 
-``python Testing/benchmarks/diffusion_solver.py [--voxels 80000 660000] [--output FILE.json]``: real data blocks, from
-MIND features of an invented torso, at three unknowns per voxel (240 thousand and 2 million). Needs pyamg and scipy; set
-OMP_NUM_THREADS to compare at equal threads (the solve phase of pyamg runs on one).
+``python Testing/benchmarks/studies/diffusion_solver.py [--voxels 80000 660000] [--output FILE.json]``: real data
+blocks, from MIND features of an invented torso, at three unknowns per voxel (240 thousand and 2 million). Needs pyamg
+and scipy; set OMP_NUM_THREADS to compare at equal threads (the solve phase of pyamg runs on one).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SAMConvexRegistration"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "SAMConvexRegistration"))
 
 from samconvex.diffusion import DiffusionSystem, Linearization, conjugate_gradients  # noqa: E402
 from samconvex.features.mind import Mind  # noqa: E402

@@ -1,8 +1,9 @@
-"""How well organs of head and neck are found in patients never trained on: ``python Testing/benchmarks/organs.py``.
+"""How well organs of head and neck are found in patients never trained on.
 
-Dice of the probabilities (above 0.5) with the label maps on their own grids, per organ over the cases that label it. Of
-tubular organs only the slices from the last contour upwards count: below it nobody drew them. Then the volume that is
-taken for such organs in scans of other body parts, and the time and memory of it all.
+``python Testing/benchmarks/studies/organs.py``: Dice of the probabilities (above 0.5) with the label maps on their own
+grids, per organ over the cases that label it. Of tubular organs only the slices from the last contour upwards count:
+below it nobody drew them. Then the volume that is taken for such organs in scans of other body parts, and the time and
+memory of it all.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(REPOSITORY / "SAMConvexRegistration"), str(REPOSITORY / "Testing")]
 
 from samconvex.features.semantic import SemanticPair, organ_probabilities  # noqa: E402

@@ -1,6 +1,6 @@
 """How fast the matched point follows the mouse: from the cursor event to the moved point, in the stand-in application.
 
-    python Testing/benchmarks/live_latency.py [--count N] [--first FILE] [--second FILE] [-o FILE.json]
+    python Testing/benchmarks/studies/live_latency.py [--count N] [--first FILE] [--second FILE] [-o FILE.json]
 
 The pair is the demo's (512x512x133 and 512x512x61 voxels); ``--first`` and ``--second`` take other files. Every event
 asks for a new random place in the body, after the previous answer; the rendering of the views is not included.
@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 for folder in ("Testing", "SAMConvexRegistration", "SAMLandmark"):
     sys.path.insert(0, str(REPOSITORY / folder))
 
