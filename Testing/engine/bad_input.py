@@ -1,6 +1,6 @@
 """Every kind of unusable input, with the exit status and the sentence that ``samconvex`` answers.
 
-    python Testing/benchmarks/bad_input_table.py        runs each case as a process and prints a Markdown table
+    python Testing/engine/bad_input.py        runs each case as a process and prints a Markdown table
 
 ``Testing/engine/test_bad_input.py`` runs the same cases on every test run.
 """
