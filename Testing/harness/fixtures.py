@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from . import environment
+from .environment import prepare, unavailable_reason
 
 __all__ = ["answers", "app", "load_scripted_module", "main_window", "scene", "views"]
 
-environment.prepare()
+prepare()
 
 
 @pytest.fixture(scope="session")
 def app():
     """The running application."""
-    reason = environment.unavailable_reason()
+    reason = unavailable_reason()
     if reason:
         pytest.skip(reason)
-    from . import start
+    from .startup import start
 
     return start()
 

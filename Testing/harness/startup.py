@@ -7,30 +7,12 @@ process, and tests clear its scene instead of starting another.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
-from . import environment
+from .environment import prepare, unavailable_reason
 
 _application = None
-
-# Module name -> class of its logic in slicer-core.
-LOGIC_CLASSES = {
-    "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
-    "Units": "vtkSlicerUnitsLogic",
-    "Colors": "vtkSlicerColorLogic",
-    "Volumes": "vtkSlicerVolumesLogic",
-    "Segmentations": "vtkSlicerSegmentationsModuleLogic",
-    "Transforms": "vtkSlicerTransformLogic",
-    "Markups": "vtkSlicerMarkupsLogic",
-    "Models": "vtkSlicerModelsLogic",
-    "Tables": "vtkSlicerTablesLogic",
-    "Texts": "vtkSlicerTextsLogic",
-    "Plots": "vtkSlicerPlotsLogic",
-    "Sequences": "vtkSlicerSequencesLogic",
-    "CropVolume": "vtkSlicerCropVolumeLogic",
-}
 
 
 def start(desktop: bool = False, testing: bool = True):
@@ -41,8 +23,8 @@ def start(desktop: bool = False, testing: bool = True):
     """
     global _application
     if _application is None:
-        environment.prepare(desktop)
-        reason = environment.unavailable_reason()
+        prepare(desktop)
+        reason = unavailable_reason()
         if reason:
             raise RuntimeError(reason)
         _application = _start()
@@ -51,9 +33,9 @@ def start(desktop: bool = False, testing: bool = True):
 
 
 def _start():
-    from . import pythonqt
+    from .pythonqt import install as install_pythonqt
 
-    pythonqt.install()
+    install_pythonqt()
 
     import slicer
 
@@ -62,11 +44,13 @@ def _start():
     slicer.__path__.append(str(Path(__file__).parent / "slicer_additions"))
     sys.path.append(str(Path(__file__).parent / "scripted_modules"))
 
-    from . import widgets
     from .app import Application
-    from .modules import ModuleManager, Modules, add_logic_modules
+    from .module_logics import LOGIC_CLASSES
+    from .modules import ModuleManager, Modules, add_logic_modules, install_into_slicer
+    from .widgets import install as install_widgets
 
-    widgets.install()
+    install_widgets()
+    install_into_slicer()
 
     app = Application()
     slicer.app = app
@@ -75,74 +59,3 @@ def _start():
     app._moduleManager = ModuleManager()
     add_logic_modules(LOGIC_CLASSES)
     return app
-
-
-def create_scene(temporary: str):
-    """The scene and its application logic, set up in the order Slicer uses."""
-    import slicer
-    import vtk
-
-    scene = slicer.vtkMRMLScene()
-    logic = slicer.vtkSlicerApplicationLogic()
-    logic.SetMRMLScene(scene)  # creates the selection and interaction nodes
-    logic.SetHomeDirectory(temporary)
-    logic.SetTemporaryPath(os.path.join(temporary, "Temporary"))
-    logic.SetShareDirectory(os.path.join("share", "Slicer-5.13"))
-    _write_generic_colors(os.path.join(temporary, "share", "Slicer-5.13", "ColorFiles"))
-    os.makedirs(logic.GetTemporaryPath(), exist_ok=True)
-    scene.SetRootDirectory(logic.GetTemporaryPath())
-    logic.GetColorLogic().SetMRMLScene(scene)
-    logic.GetColorLogic().AddDefaultColorNodes()
-
-    io = slicer.vtkMRMLRemoteIOLogic()
-    io.SetMRMLScene(scene)
-    data_io = slicer.vtkDataIOManagerLogic()
-    data_io.SetMRMLApplicationLogic(logic)
-    data_io.SetAndObserveDataIOManager(io.GetDataIOManager())
-    logic.SetMRMLSceneDataIO(scene, io, data_io)
-
-    logic.SetSliceLogics(vtk.vtkCollection())
-    logic.SetViewLogics(vtk.vtkCollection())
-    for factory in (
-        slicer.vtkMRMLThreeDViewDisplayableManagerFactory,
-        slicer.vtkMRMLSliceViewDisplayableManagerFactory,
-    ):
-        factory.GetInstance().SetMRMLApplicationLogic(logic)
-
-    crosshair = slicer.vtkMRMLCrosshairNode()
-    crosshair.SetCrosshairName("default")
-    scene.AddNode(crosshair)
-    slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
-    # Both IO logics are kept: the scene only borrows them.
-    return scene, logic, (io, data_io)
-
-
-def create_module_logics(scene, application_logic, classes=None):
-    """Instances of the module logics that slicer-core has, by module name."""
-    import slicer
-
-    logics = {}
-    for name, class_name in (classes or LOGIC_CLASSES).items():
-        logic = getattr(slicer, class_name)()
-        logic.SetMRMLApplicationLogic(application_logic)
-        application_logic.SetModuleLogic(name, logic)
-        logic.SetMRMLScene(scene)
-        logics[name] = logic
-    return logics
-
-
-def _write_generic_colors(folder: str) -> None:
-    """A small table under the name the color logic looks for; Slicer ships a longer one."""
-    os.makedirs(folder, exist_ok=True)
-    colors = (
-        (128, 174, 128),
-        (241, 214, 145),
-        (177, 122, 101),
-        (111, 184, 210),
-        (216, 101, 79),
-        (221, 130, 101),
-        (144, 238, 144),
-    )
-    lines = ["# Color table file", f"# {len(colors) + 1} values", "0 Background 0 0 0 0"]
-    lines += [f"{i} Color_{i} {r} {g} {b} 255" for i, (r, g, b) in enumerate(colors, 1)]
-    Path(folder, "GenericColors.txt").write_text("\n".join(lines) + "\n")
