@@ -46,6 +46,23 @@ def create_scene(temporary: str):
     return scene, logic, (io, data_io)
 
 
+def singletons(scene) -> set[str]:
+    """IDs of the nodes that ``scene.Clear(0)`` keeps."""
+    nodes = (scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes()))
+    return {node.GetID() for node in nodes if node.GetSingletonTag()}
+
+
+def clear(scene, own: set[str]) -> None:
+    """Empty the scene down to the application's ``own`` singletons.
+
+    A view node becomes a singleton by its layout name: one that a test makes or loads would outlive the test, and the
+    window's logics would take it for their own.
+    """
+    scene.Clear(0)
+    for identifier in singletons(scene) - own:
+        scene.RemoveNode(scene.GetNodeByID(identifier))
+
+
 def _write_generic_colors(folder: str) -> None:
     """A small table under the name the color logic looks for; Slicer ships a longer one."""
     os.makedirs(folder, exist_ok=True)
