@@ -7,6 +7,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from . import publish
+
 SUITES = (
     "registration",
     "landmarks",
@@ -29,7 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen, others = parser.parse_known_args(words)
     if others and others[0] in ("-h", "--help"):
         print(f"--suite {{{','.join(SUITES)}}} (default registration), then the arguments of the suite:\n")
-    return importlib.import_module(f"benchmarks.{chosen.suite}").main(others)
+    if chosen.suite == "publish":
+        return publish.main(others)
+    suite = importlib.import_module(f"benchmarks.suites.{chosen.suite}")
+    # The page is made of several suites' records: a suite does not know how, it is handed the way.
+    return suite.main(others, publish.publish) if chosen.suite in publish.SECTIONS else suite.main(others)
 
 
 if __name__ == "__main__":

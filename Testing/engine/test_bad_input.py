@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from benchmarks.bad_input_table import CASES, QUICK, Case, contents, make_files
+from engine.bad_input import CASES, QUICK, Case, contents, make_files
 from samconvex import outputs, report
 from samconvex.cli import main
 

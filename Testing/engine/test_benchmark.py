@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from benchmarks import job, registration, tables
-from benchmarks.assess import assess
-from benchmarks.pairs import Case, Pair, breathing_case, choose_pairs
+from benchmarks.data.pairs import Case, Pair, breathing_case, choose_pairs
+from benchmarks.methods import job, runs
+from benchmarks.methods.assess import assess
+from benchmarks.results import tables
+from benchmarks.suites import registration
 from samconvex import Grid, Volume
 from samconvex.field import DisplacementField
 from samconvex.transforms import AffineTransform, Transform
@@ -65,7 +67,7 @@ def other_half(method: str, pair: Pair, job_folder: Path, output: Path) -> dict:
 
 
 def run(tmp_path: Path, starts: Path, launch, methods=("convexadam", "samconvex"), resume=False) -> list[dict]:
-    return registration.run_all([PAIR], methods, tmp_path / "out", launch, resume=resume, starts=starts)
+    return runs.run_all([PAIR], methods, tmp_path / "out", launch, resume=resume, starts=starts)
 
 
 def test_a_field_on_the_prepared_images_is_composed_with_the_start(tmp_path, starts):
@@ -127,8 +129,8 @@ def test_a_stop_keeps_what_is_finished(tmp_path, starts):
 
 def test_a_half_written_record_is_not_finished(tmp_path):
     (tmp_path / "x.json").write_text('{"pair": ')
-    assert not registration.is_finished(tmp_path / "x.json", "given")
-    assert not registration.is_finished(tmp_path / "absent.json", "given")
+    assert not runs.is_finished(tmp_path / "x.json", "given")
+    assert not runs.is_finished(tmp_path / "absent.json", "given")
 
 
 def test_runs_from_another_start_are_repeated(tmp_path, starts, monkeypatch):
@@ -139,12 +141,12 @@ def test_runs_from_another_start_are_repeated(tmp_path, starts, monkeypatch):
         return other_half(method, *rest)
 
     exact = Transform((AffineTransform(np.eye(3), SHIFT),))
-    monkeypatch.setattr(registration, "common_start", lambda case, preset: exact)
+    monkeypatch.setattr(runs, "common_start", lambda case, preset: exact)
     run(tmp_path, starts, launch, methods=("greedy",))
-    moved = registration.run_all([PAIR], ["greedy"], tmp_path / "out", launch, resume=True)
+    moved = runs.run_all([PAIR], ["greedy"], tmp_path / "out", launch, resume=True)
     assert calls == ["greedy", "greedy"] and moved[0]["start"] == "affine sam"
     assert moved[0]["tre_mm"]["mean"] < 1e-3
-    registration.run_all([PAIR], ["greedy"], tmp_path / "out", launch, resume=True)
+    runs.run_all([PAIR], ["greedy"], tmp_path / "out", launch, resume=True)
     assert len(calls) == 2
 
 
@@ -232,20 +234,20 @@ words = {{"seconds": 1.5, "threads seen": os.environ["OMP_NUM_THREADS"],
          "disk cache off": os.environ.get("SAMCONVEX_NO_DISK_CACHE")}}
 pathlib.Path({str(tmp_path / "run.json")!r}).write_text(json.dumps(words))
 """
-    record = registration.run_process([sys.executable, "-c", good], tmp_path, 1)
+    record = runs.run_process([sys.executable, "-c", good], tmp_path, 1)
     assert record["seconds"] == 1.5 and record["process_seconds"] > 0
     assert record["threads seen"] == "1" and record["disk cache off"] == "1"
-    bad = registration.run_process([sys.executable, "-c", "raise SystemExit('no such thing')"], tmp_path, 1)
+    bad = runs.run_process([sys.executable, "-c", "raise SystemExit('no such thing')"], tmp_path, 1)
     assert bad == {"failed": "exit status 1: no such thing"}
 
 
 def test_method_names_stand_for_presets_and_peers(tmp_path):
-    assert registration.preset_of("samconvex", "ct-lung-breathing") == "ct-lung-breathing"
-    assert registration.preset_of("samconvex-fast-preview-own", "x") == "fast-preview"
-    assert registration.preset_of("elastix-of-ours", "x") is None
-    own = registration.command_of("samconvex-own", "ct-inter-patient", tmp_path, tmp_path, 2)
+    assert runs.preset_of("samconvex", "ct-lung-breathing") == "ct-lung-breathing"
+    assert runs.preset_of("samconvex-fast-preview-own", "x") == "fast-preview"
+    assert runs.preset_of("elastix-of-ours", "x") is None
+    own = runs.command_of("samconvex-own", "ct-inter-patient", tmp_path, tmp_path, 2)
     assert "--own" in own and "ct-inter-patient" in own
-    assert ".venv-peers" in registration.command_of("greedy", "x", tmp_path, tmp_path, 2)[0]
+    assert ".venv-peers" in runs.command_of("greedy", "x", tmp_path, tmp_path, 2)[0]
 
 
 def test_without_the_data_folder_phantoms_stand_in():

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from benchmarks import multimodal
-from benchmarks.multimodal_landscape import AXES, MEASURES, joint_entropy_loss, landscape_lines
-from benchmarks.pairs import Pair
+from benchmarks.data.pairs import Pair
+from benchmarks.suites import multimodal
+from benchmarks.suites.multimodal_landscape import AXES, MEASURES, joint_entropy_loss, landscape_lines
 from samconvex.geometry import Grid
 from samconvex.networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, MASRNet
 from samconvex.training.loop import save_checkpoint

@@ -7,8 +7,10 @@ import json
 
 import numpy as np
 import pytest
-from benchmarks import publish, tables
-from benchmarks.paired import wilcoxon
+from benchmarks import publish
+from benchmarks.results import tables
+from benchmarks.results.paired import wilcoxon
+from benchmarks.results.records import commands_of, remember_command
 
 
 def record(pair: str, method: str, dice: float | None = None, **further) -> dict:
@@ -92,9 +94,9 @@ def test_ours_is_compared_on_the_pairs_that_both_finished():
 
 def results(folder) -> None:
     words = ["--pairs", "3", "--output", "/x/y", "--resume", "--starts", "/z/s"]
-    publish.remember_command(folder, "registration", words)
-    publish.remember_command(folder, "registration", ["--pairs", "3", "--starts", "/q/s"])
-    document = {"machine": "Machine: one.", "records": RECORDS, "commands": publish.commands_of(folder)}
+    remember_command(folder, "registration", words)
+    remember_command(folder, "registration", ["--pairs", "3", "--starts", "/q/s"])
+    document = {"machine": "Machine: one.", "records": RECORDS, "commands": commands_of(folder)}
     (folder / "registration.json").write_text(json.dumps(document))
     (folder / "registration.png").write_bytes(b"picture")
     (folder / "landmarks.md").write_text("# Landmarks\n\n## lung\n")

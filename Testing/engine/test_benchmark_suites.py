@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from benchmarks import ablation, landscapes, publish, robustness, scaling
-from benchmarks.pairs import Case, Pair
-from benchmarks.variants import family_of, paper_rows, variants, with_features
+from benchmarks import publish
+from benchmarks.data.pairs import Case, Pair
+from benchmarks.results.records import remember_command
+from benchmarks.suites import ablation, landscapes, robustness, scaling, xray
+from benchmarks.suites.variants import family_of, paper_rows, variants, with_features
 from samconvex import Grid, Volume
 from samconvex.presets import Settings
 from samconvex.pyramid import Level
@@ -244,9 +247,18 @@ def test_a_loss_is_useful_as_far_as_it_rises_steadily():
 def test_a_suites_page_is_published(tmp_path):
     calls: list[str] = []
     run_ablation(tmp_path / "ablation", calls)
-    publish.remember_command(tmp_path / "ablation", "ablation", ["--pairs", "1"])
+    remember_command(tmp_path / "ablation", "ablation", ["--pairs", "1"])
     ablation.write_results(tmp_path / "ablation")
     assert publish.publish(tmp_path, tmp_path / "RESULTS.md", tmp_path / "pictures")
     text = (tmp_path / "RESULTS.md").read_text()
     assert "## What each ingredient contributes" in text
     assert "    samconvex benchmark --suite ablation --pairs 1\n" in text
+
+
+def test_the_command_hands_publishing_to_the_suites_of_the_page(monkeypatch):
+    handed: list[tuple] = []
+    for suite in (ablation, xray):
+        monkeypatch.setattr(suite, "main", lambda *arguments: handed.append(arguments) or 0)
+    command = importlib.import_module("benchmarks.__main__")
+    assert command.main(["--suite", "ablation", "--list"]) == command.main(["--suite", "xray"]) == 0
+    assert handed == [(["--list"], publish.publish), ([],)]

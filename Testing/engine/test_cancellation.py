@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from benchmarks.bad_input_table import make_files
+from engine.bad_input import make_files
 from samconvex import cli
 from samconvex.console import ConsoleProgress
 

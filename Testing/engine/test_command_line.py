@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from benchmarks.bad_input_table import make_files
+from engine.bad_input import make_files
 from samconvex import __version__
 from samconvex.cli import COMMANDS, main
 from samconvex.phantom import make_phantom

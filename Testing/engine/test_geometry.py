@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from engine.geometry_fixtures import rotation
 from samconvex.geometry import Grid
-
-
-def rotation(x: float, y: float, z: float) -> np.ndarray:
-    cx, cy, cz, sx, sy, sz = *np.cos(np.radians([x, y, z])), *np.sin(np.radians([x, y, z]))
-    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    return about_z @ about_y @ about_x
-
 
 GRIDS = {
     "plain": Grid((12, 10, 9), (2.0, 2.0, 2.0)),

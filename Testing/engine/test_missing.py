@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import samconvex as sc
 import torch
+from engine.phantom_fixtures import QUICK, error
 from samconvex import registration
 from samconvex.errors import InputError
 from samconvex.known_warps import breathing_warp
@@ -15,8 +16,6 @@ from samconvex.missing import missing_part
 from samconvex.phantom import Phantom, make_phantom
 from samconvex.transforms import Transform
 from samconvex.volume import Volume, body_mask
-
-from .test_registration import QUICK, error
 
 AIR_HU = -1000.0
 

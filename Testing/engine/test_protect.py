@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from engine.geometry_fixtures import rotation, smooth_field
 from samconvex.errors import InputError
 from samconvex.field import DisplacementField
 from samconvex.folding import cell_determinants, without_folds
@@ -13,9 +14,6 @@ from samconvex.geometry import Grid
 from samconvex.protect import determinants, protect, rigid_fit
 from samconvex.transforms import AffineTransform, Transform
 from samconvex.volume import Volume
-
-from .test_geometry import rotation
-from .test_transforms import smooth_field
 
 GRID = Grid((40, 40, 40), (4.0, 4.0, 4.0), (-80.0, -80.0, 500.0))
 CENTER = GRID.center

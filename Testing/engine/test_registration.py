@@ -9,57 +9,22 @@ import numpy as np
 import pytest
 import samconvex as sc
 import torch
+from engine.geometry_fixtures import rotation
+from engine.phantom_fixtures import QUICK, error
 from samconvex import metrics, registration
 from samconvex.errors import Cancelled, InputError, ResourceError
 from samconvex.features.mind import Mind
 from samconvex.field import DisplacementField, smooth
 from samconvex.folding import cell_determinants, without_folds
 from samconvex.geometry import Grid
-from samconvex.known_warps import breathing_warp
-from samconvex.phantom import Phantom, make_phantom
+from samconvex.phantom import Phantom
 from samconvex.presets import PRESETS, forecast, get_settings
 from samconvex.protect import rigid_fit
 from samconvex.pyramid import Level, Scene, run_pyramid
 from samconvex.refine import AdamSettings
 from samconvex.report import schema_errors
 from samconvex.transforms import AffineTransform, Transform
-from samconvex.volume import Volume, body_mask, resample
-
-from .test_geometry import rotation
-
-# Coarser than any preset, so that a registration of a 6 mm phantom takes about a second.
-QUICK = replace(
-    PRESETS["ct-lung-breathing"],
-    name="quick",
-    affine="none",
-    levels=(Level(16.0, 2, 2), Level(8.0, 2, 2)),
-    refine="none",
-    working_spacing=4.0,
-    field_spacing=8.0,
-)
-
-
-@pytest.fixture(scope="module")
-def phantom() -> Phantom:
-    return make_phantom(seed=1, spacing=6.0)
-
-
-@pytest.fixture(scope="module")
-def breath(phantom: Phantom):
-    return breathing_warp(phantom.ct, 20.0)
-
-
-@pytest.fixture(scope="module")
-def inside(phantom: Phantom) -> np.ndarray:
-    """Points of the body that the breath does not push out of the image."""
-    mask = body_mask(phantom.ct)
-    points = mask.grid.voxels_to_points(mask.tensor[0, 0].nonzero().flip(1).numpy())[::97]
-    low, high = phantom.ct.grid.corners().min(0) + 30, phantom.ct.grid.corners().max(0) - 30
-    return points[((points > low) & (points < high)).all(1)]
-
-
-def error(transform: Transform, truth, points: np.ndarray) -> float:
-    return float(np.linalg.norm(transform.map_points(points) - truth.map_points(points), axis=1).mean())
+from samconvex.volume import Volume, resample
 
 
 def moved_volume(volume: Volume, transform: AffineTransform, grid: Grid) -> Volume:

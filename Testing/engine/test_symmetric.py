@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import samconvex as sc
+from engine.geometry_fixtures import rotation, smooth_field
+from engine.phantom_fixtures import QUICK, error
 from samconvex.field import DisplacementField
 from samconvex.geometry import Grid
 from samconvex.symmetric import disagreement_mm, inverse_consistent, mean_affine
 from samconvex.transforms import AffineTransform, Transform
-
-from .test_geometry import rotation
-from .test_registration import QUICK, breath, error, inside, phantom  # noqa: F401
-from .test_transforms import smooth_field
 
 GRID = Grid((30, 30, 30), (4.0, 4.0, 4.0), (-60.0, -60.0, -60.0))
 
@@ -51,7 +49,7 @@ def test_two_fields_meet_where_each_inverts_the_other() -> None:
     assert apart.mean() < 0.1 and apart.max() < 0.5
 
 
-def test_exchanging_the_images_gives_the_inverse(phantom, breath, inside: np.ndarray) -> None:  # noqa: F811
+def test_exchanging_the_images_gives_the_inverse(phantom, breath, inside: np.ndarray) -> None:
     moving, truth = breath
     settings = replace(QUICK, symmetric=True)
     there = sc.register(phantom.ct, moving, preset=settings)
@@ -67,10 +65,7 @@ def test_exchanging_the_images_gives_the_inverse(phantom, breath, inside: np.nda
 
 
 def test_the_inverse_of_a_symmetric_registration_is_exact_on_disk(
-    phantom,  # noqa: F811
-    breath,  # noqa: F811
-    inside: np.ndarray,  # noqa: F811
-    tmp_path: Path,
+    phantom, breath, inside: np.ndarray, tmp_path: Path
 ) -> None:
     result = sc.register(phantom.ct, breath[0], preset=replace(QUICK, symmetric=True))
     result.fixed_to_moving.save(tmp_path / "transform.h5")

@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 import samconvex as sc
 import torch
+from engine.phantom_fixtures import QUICK
 from samconvex import memory, registration, tiers
 from samconvex.errors import ResourceError
 from samconvex.geometry import Grid
 from samconvex.phantom import Phantom
 from samconvex.presets import PRESETS, forecast
 from samconvex.volume import Volume
-
-from .test_registration import QUICK, phantom  # noqa: F401
 
 LARGE = Volume(torch.zeros(1, 1, 300, 1, 1).expand(1, 1, 300, 400, 400), Grid((400, 400, 300), (1.0, 1.0, 1.2)))
 
@@ -56,7 +55,7 @@ def test_without_a_limit_free_memory_decides_and_only_the_machine_refuses(monkey
         tiers.fitting(settings, LARGE, LARGE)
 
 
-def test_the_report_names_the_tier(phantom: Phantom) -> None:  # noqa: F811
+def test_the_report_names_the_tier(phantom: Phantom) -> None:
     settings = replace(QUICK, working_spacing=1.0)
     limit = forecast(tiers.tier(settings, "half"), phantom.ct.grid, phantom.ct.grid).memory_gib + 0.001
     assert forecast(settings, phantom.ct.grid, phantom.ct.grid).memory_gib > limit
@@ -67,8 +66,7 @@ def test_the_report_names_the_tier(phantom: Phantom) -> None:  # noqa: F811
 
 
 def test_a_gpu_without_memory_falls_back_to_the_cpu_and_finishes(
-    phantom: Phantom,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    phantom: Phantom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def to(volume: Volume, device: torch.device) -> Volume:
         if device.type == "cuda":

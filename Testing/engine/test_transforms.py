@@ -8,24 +8,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from engine.geometry_fixtures import ramp, rotation, smooth_field
 from samconvex.errors import InputError
 from samconvex.field import DisplacementField, smooth
 from samconvex.geometry import Grid
 from samconvex.transforms import AffineTransform, Transform
 from samconvex.volume import Volume
 
-from .test_geometry import rotation
-from .test_volume import ramp
-
 _FLIPPED = tuple((rotation(10, 20, 30) @ np.diag([1, 1, -1])).ravel())
 FIXED = Grid((30, 26, 22), (2.0, 2.5, 3.1), (1000.0, -500.0, 300.0), _FLIPPED)
 MOVING = Grid((70, 60, 60), (1.8, 2.2, 3.0), (950.0, -560.0, 180.0), tuple(rotation(-10, 5, 12).ravel()))
-
-
-def smooth_field(grid: Grid, size_mm: float = 6.0, seed: int = 0) -> DisplacementField:
-    torch.manual_seed(seed)
-    tensor = smooth(torch.randn(1, 3, *grid.shape), 8)
-    return DisplacementField(tensor * (size_mm / tensor.norm(dim=1).max()), grid)
 
 
 @pytest.fixture(scope="module")

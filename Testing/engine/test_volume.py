@@ -9,20 +9,13 @@ import pytest
 import samconvex as sc
 import SimpleITK as sitk
 import torch
+from engine.geometry_fixtures import ramp, rotation
 from samconvex.geometry import Grid
 from samconvex.phantom import make_phantom
 from samconvex.sampling import sample, sample_aligned
 from samconvex.volume import Volume, average_to, body_mask, resample
 
-from .test_geometry import rotation
-
 OBLIQUE = Grid((30, 28, 26), (1.0, 1.2, 2.0), (50.0, -20.0, 300.0), tuple(rotation(10, 20, -15).ravel()))
-
-
-def ramp(grid: Grid, axis: int) -> Volume:
-    """A volume whose value is the physical coordinate: interpolation must return positions."""
-    points = grid.voxel_centers(reference=grid.center)[..., axis] + float(grid.center[axis])
-    return Volume(points[None, None].contiguous(), grid)
 
 
 @pytest.mark.parametrize("axis", range(3))

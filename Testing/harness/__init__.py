@@ -13,8 +13,8 @@ Start it before anything imports Qt or VTK. ``python -m harness`` shows the same
 
 from __future__ import annotations
 
-from .core import start
 from .environment import unavailable_reason
+from .startup import start
 
 __all__ = ["load_module", "start", "unavailable_reason", "wait_until"]
 

@@ -29,7 +29,7 @@ def main(arguments=None) -> int:
         print(reason, file=sys.stderr)
         return 2
 
-    from .core import start
+    from .startup import start
 
     try:
         app = start(desktop=desktop, testing=not desktop)

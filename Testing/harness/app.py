@@ -8,8 +8,8 @@ import sys
 import slicer
 from PySide6 import QtCore, QtWidgets
 
-from . import core
 from .io_manager import IOManager, temporary_folder
+from .scene import create_scene
 from .subject_hierarchy import SubjectHierarchyFiller
 
 
@@ -77,7 +77,7 @@ class Application(QtWidgets.QApplication):
             QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, scope, os.path.join(self._folder, "Settings"))
         QtCore.QStandardPaths.setTestModeEnabled(True)
 
-        self.mrmlScene, self._applicationLogic, self._ioLogics = core.create_scene(self._folder)
+        self.mrmlScene, self._applicationLogic, self._ioLogics = create_scene(self._folder)
         self._subjectHierarchy = SubjectHierarchyFiller(self.mrmlScene)
         self._ioManager = IOManager(self)
         self._commandOptions = _CommandOptions()

@@ -11,6 +11,8 @@ from collections import defaultdict, deque
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
+from .bool_result import BoolResult
+
 WATCHDOG_SECONDS = 5
 
 
@@ -69,8 +71,6 @@ def _wrap_static(cls, name, first_of_tuple=False, cancelled_is_empty=False):
     function = f"{cls.__name__}.{name}"
 
     def call(*args, **kwargs):
-        from .pythonqt import BoolResult
-
         results = [a for a in args if isinstance(a, BoolResult)]
         args = [a for a in args if not isinstance(a, BoolResult)]
         answers.opened.append((function, " ".join(a for a in args if isinstance(a, str))))

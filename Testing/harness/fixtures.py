@@ -1,8 +1,8 @@
 """Fixtures for tests in the stand-in application; ``from harness.fixtures import *`` in a conftest.py.
 
-``app`` starts the application once per process or skips, naming the command that installs what is missing. ``scene``
-is its scene, empty before and after the test; an exception in a slot or observer, which Qt and VTK only print, fails
-the test.
+``app`` starts the application once per process, with its window, or skips, naming the command that installs what is
+missing. ``scene`` is its scene, empty before and after the test; an exception in a slot or observer, which Qt and VTK
+only print, fails the test.
 """
 
 from __future__ import annotations
@@ -11,40 +11,56 @@ from pathlib import Path
 
 import pytest
 
-from . import environment
+from .environment import prepare, unavailable_reason
 
-__all__ = ["answers", "app", "load_scripted_module", "main_window", "scene", "views"]
+__all__ = ["answers", "app", "load_scripted_module", "main_window", "own_singletons", "scene", "views"]
 
-environment.prepare()
+prepare()
 
 
 @pytest.fixture(scope="session")
 def app():
     """The running application."""
-    reason = environment.unavailable_reason()
+    reason = unavailable_reason()
     if reason:
         pytest.skip(reason)
-    from . import start
+    from .startup import start
 
-    return start()
+    application = start()
+
+    from .window import MainWindow
+
+    # As in Slicer, before any module or test adds nodes: otherwise the first test that asks for the window decides
+    # which view nodes it gets, and which tests run without one.
+    MainWindow.instance()
+    return application
+
+
+@pytest.fixture(scope="session")
+def own_singletons(app):
+    """IDs of the singleton nodes of the application and its window."""
+    from .scene import singletons
+
+    return singletons(app.mrmlScene)
 
 
 @pytest.fixture
-def scene(app):
+def scene(app, own_singletons):
     """The application's empty scene."""
     import slicer
 
+    from .scene import clear
     from .slot_errors import slot_errors
 
     with slot_errors() as errors:
-        slicer.mrmlScene.Clear(0)
+        clear(slicer.mrmlScene, own_singletons)
         app.setTestingEnabled(True)
         app.restartRequested = False
         try:
             yield slicer.mrmlScene
             app.processEvents()
         finally:
-            slicer.mrmlScene.Clear(0)
+            clear(slicer.mrmlScene, own_singletons)
             app.processEvents()
     if errors:
         pytest.fail("an exception was raised in a slot or observer:\n" + "\n".join(errors), pytrace=False)

@@ -10,7 +10,8 @@ from pathlib import Path
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from . import core
+from .module_logics import create_module_logics
+from .widgets.mrml import qMRMLWidget
 
 
 class Modules:
@@ -139,7 +140,7 @@ class ModuleManager(QtCore.QObject):
 def add_logic_modules(classes):
     """``slicer.modules.volumes`` and its like, each with its real logic."""
     app = slicer.app
-    for name, logic in core.create_module_logics(app.mrmlScene, app.applicationLogic(), classes).items():
+    for name, logic in create_module_logics(app.mrmlScene, app.applicationLogic(), classes).items():
         app.moduleManager().add(qSlicerCoreModule(name, logic))
 
 
@@ -179,7 +180,6 @@ def load_module(path) -> qSlicerScriptedLoadableModule:
 
 def install_into_slicer():
     """The classes that ``slicer.util`` and modules compare with."""
-    from .widgets.mrml import qMRMLWidget
 
     class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
         """The panel of a scripted module; ``self()`` is the Python widget class that fills it."""

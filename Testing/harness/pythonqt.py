@@ -16,6 +16,7 @@ import types
 
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
+from .bool_result import BoolResult
 from .dialogs import install_dialogs
 
 # Getters that C++ looks up by name on the Python object: a property in their place would call itself for ever.
@@ -75,16 +76,6 @@ def install() -> None:
     python_qt = types.ModuleType("PythonQt")
     python_qt.BoolResult = BoolResult
     sys.modules["PythonQt"] = python_qt
-
-
-class BoolResult:
-    """PythonQt's way to pass a C++ bool* argument, such as the 'ok' of QInputDialog.getText."""
-
-    def __init__(self, value=False):
-        self.value = value
-
-    def __bool__(self):
-        return bool(self.value)
 
 
 def stray_attributes(root) -> list[str]:

@@ -27,9 +27,6 @@ def install() -> None:
         setattr(slicer, cls.__name__, cls)
     slicer.__getattr__ = _unknown("qMRML", "qSlicer")
     mrml.install_helpers()
-    from ..modules import install_into_slicer
-
-    install_into_slicer()
 
     import qt
 

@@ -6,7 +6,7 @@ import slicer
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from . import ctk
+from .ctk import ctkSliderWidget
 from .node_combo_box import qMRMLNodeComboBox
 
 
@@ -31,7 +31,7 @@ class qMRMLWidget(QtWidgets.QWidget):
         self.mrmlSceneChanged.emit(scene)
 
 
-class qMRMLSliderWidget(ctk.ctkSliderWidget):
+class qMRMLSliderWidget(ctkSliderWidget):
     """A slider that knows units; here just a slider."""
 
     quantity = QtCore.Property(str, lambda self: "", lambda self, value: None)

@@ -3,10 +3,7 @@
 import typing
 
 from .validators import NotNone
-
-
-def isParameterPack(kind):
-    return getattr(kind, "_is_parameter_pack", False)
+from .values import parameterInfo
 
 
 def parameterPack(classtype=None):
@@ -15,8 +12,6 @@ def parameterPack(classtype=None):
 
 
 def _process(cls):
-    from .values import parameterInfo
-
     hints = typing.get_type_hints(cls, include_extras=True)
     cls.allParameters = {name: parameterInfo(cls, name, hint) for name, hint in hints.items()}
     cls._is_parameter_pack = True

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import slicer
 
-from .packs import isParameterPack
 from .validators import Default, Validator
 
 
@@ -24,6 +23,10 @@ def splitAnnotations(hint):
 
 def unannotatedType(hint):
     return splitAnnotations(hint)[0]
+
+
+def isParameterPack(kind):
+    return getattr(kind, "_is_parameter_pack", False)
 
 
 def unionMembers(hint):
