@@ -1,4 +1,4 @@
-"""``samconvex demo``: register two real chest CTs (a phantom pair without network), print a table, write a report."""
+"""The demo's images and figures."""
 
 from __future__ import annotations
 

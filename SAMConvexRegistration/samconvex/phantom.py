@@ -202,8 +202,6 @@ class _Canvas:
 
 
 # --- solids ---------------------------------------------------------------------------------------------------------
-
-
 def _ball(center: Sequence[float] | np.ndarray, radii: Sequence[float]) -> Solid:
     middle, half = torch.as_tensor(np.asarray(center), dtype=torch.float32), torch.tensor(radii, dtype=torch.float32)
 
@@ -272,8 +270,6 @@ def _spine_y_of(z: torch.Tensor) -> torch.Tensor:
 
 
 # --- texture and noise ----------------------------------------------------------------------------------------------
-
-
 def _texture(mean: float, amplitude: float, scale_mm: float, seed: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """Smooth random values about ``mean``; ``scale_mm`` is the lattice on which they are drawn."""
     size = 48
@@ -297,8 +293,6 @@ def _noise(shape: tuple[int, int, int], sigma: float, random: np.random.Generato
 
 
 # --- anatomy --------------------------------------------------------------------------------------------------------
-
-
 def _draw_body(canvas: _Canvas, fat_mm: float) -> None:
     """Skin, subcutaneous fat, the muscular wall, and mediastinal and abdominal fat inside it."""
 
@@ -590,8 +584,6 @@ def _draw_couch(canvas: _Canvas, center: np.ndarray) -> None:
 
 
 # --- patients -------------------------------------------------------------------------------------------------------
-
-
 def _patient_warp(random: np.random.Generator, center: np.ndarray, variation: float) -> SmoothWarp:
     """Patient LPS mm to atlas mm: size and posture, then organs shifted by up to a centimeter or two."""
     anchors = np.array(

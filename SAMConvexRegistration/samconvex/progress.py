@@ -7,7 +7,10 @@ be cleaned up, so that the exception simply travels outwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -29,3 +32,18 @@ def stage(progress: Progress | None, name: str, start: float = 0.0, end: float =
             progress(name, start + (end - start) * min(max(fraction, 0.0), 1.0))
 
     return report
+
+
+@dataclass
+class Clock:
+    """Seconds per stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

@@ -1,13 +1,11 @@
-"""register(): the stages of a registration, chained, with progress, cancellation and a report."""
+"""register(): the stages of a registration in order, a file each."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,16 +14,16 @@ from . import __version__, metrics
 from .affine_stage import Pair, Run, align
 from .choices import adjusted
 from .descriptors import Extractors, describable
+from .device import chosen_device, cpu_has_bfloat16, device_name, or_on_cpu
 from .diffusion import descend
-from .errors import InputError, ResourceError
-from .features.sam import cpu_has_bfloat16
+from .errors import InputError
 from .field import DisplacementField, dilated
 from .folding import without_folds
 from .geometry import Grid
 from .memory import peak_memory_mib
 from .missing import missing_part
 from .presets import Settings, get_settings, with_overrides
-from .progress import Progress, null_progress, stage
+from .progress import Clock, Progress, null_progress, stage
 from .protect import MODES, RESIDUAL_MM, protect
 from .pyramid import Extractor, Scene, View, described, run_pyramid
 from .refine import optimize
@@ -58,21 +56,6 @@ class RegistrationResult:
     moving_to_fixed: Transform
     report: dict
     jacobian: Volume | None = None
-
-
-@dataclass
-class _Clock:
-    """Seconds per stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def register(
@@ -146,13 +129,13 @@ def register(
         raise InputError(f"There is no protection {protect_mode!r}; choose one of: {', '.join(MODES)}.")
     check_volume(fixed)
     check_volume(moving)
-    chosen = _device(device)
+    chosen = chosen_device(device)
     settings, taken, shortage = fitting(settings, fixed, moving, max_memory_gib)
     if threads is not None:
         torch.set_num_threads(max(1, threads))
     torch.manual_seed(seed)
     warnings = [*fixed.notes, *moving.notes, *_unused(weights, settings), *([shortage] if shortage else [])]
-    clock = _Clock()
+    clock = Clock()
 
     progress("prepare", 0.0, shortage or "")
     with clock("prepare"):
@@ -161,7 +144,7 @@ def register(
         progress("prepare", 0.4)
         fixed_body = _mask_or_body(fixed_work, fixed_mask)
     with clock("affine"):
-        (initial, affine_details), chosen = _or_on_cpu(
+        (initial, affine_details), chosen = or_on_cpu(
             lambda device: align(
                 Pair(fixed_work, moving_work, fixed_mask, moving_mask),
                 initial_transform or Transform(),
@@ -234,7 +217,7 @@ def register(
 
     solved: list[DisplacementField] = []
     if settings.levels:
-        solved, chosen = _or_on_cpu(solve, chosen, warnings)
+        solved, chosen = or_on_cpu(solve, chosen, warnings)
     with clock("finish"):
         deformation = _final_field(fixed, moving, initial, solved, settings, protect_mask is not None)
         progress("finish", 0.3)
@@ -269,7 +252,7 @@ def register(
         settings=settings,
         fixed=fixed,
         moving=moving,
-        device=_device_name(chosen),
+        device=device_name(chosen),
         threads=torch.get_num_threads(),
         total_seconds=time.perf_counter() - start,
         stage_seconds=clock.seconds,
@@ -287,24 +270,6 @@ def register(
     return RegistrationResult(forward, backward, report, jacobian)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"There is no device {name!r}; use auto, cpu, cuda or cuda:N.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"Device {name!r} is not supported; use auto, cpu, cuda or cuda:N.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ResourceError(f"Device {name!r} was not found on this computer; use --device cpu.")
-    return device
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
 def _to(volume: Volume, device: torch.device) -> Volume:
     return volume.with_tensor(volume.tensor.to(device))
 
@@ -312,23 +277,6 @@ def _to(volume: Volume, device: torch.device) -> Volume:
 def _normalized(volume: Volume) -> Volume:
     """Intensities in [0, 1]; networks with an input for each modality still learn which it was."""
     return replace(volume, tensor=normalized_intensity(volume), known_modality=volume.modality)
-
-
-T = TypeVar("T")
-
-
-def _or_on_cpu(work: Callable[[torch.device], T], device: torch.device, warnings: list[str]) -> tuple[T, torch.device]:
-    """What ``work`` gives, done again on the CPU where the memory of the GPU does not suffice; and the device of it."""
-    try:
-        return work(device), device
-    except RuntimeError as error:
-        ran_out = isinstance(error, torch.cuda.OutOfMemoryError) or "CUDA out of memory" in str(error)
-        if device.type != "cuda" or not ran_out:
-            raise
-    # Outside the except clause: the error holds the frames, and they hold the tensors.
-    torch.cuda.empty_cache()
-    warnings.append("The memory of the GPU did not suffice; the CPU was used instead.")
-    return work(torch.device("cpu")), torch.device("cpu")
 
 
 def _share_of(progress: Progress, number: int, count: int) -> Progress:

@@ -124,8 +124,6 @@ def render_report(
 
 
 # --- slices ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Plane:
     name: str
@@ -246,8 +244,6 @@ def _deformation(fixed: Volume, transform: Transform) -> DisplacementField:
 
 
 # --- colors ---------------------------------------------------------------------------------------------------------
-
-
 def _window(volume: Volume) -> Callable[[torch.Tensor], np.ndarray]:
     """A function from values to gray 0..1. CT: one curve in which lung, soft tissue and bone can all be read."""
     if volume.modality == "ct":
@@ -337,8 +333,6 @@ def volume_change_color(determinant: np.ndarray) -> np.ndarray:
 
 
 # --- page -----------------------------------------------------------------------------------------------------------
-
-
 def _page(
     rows: Sequence[Sequence[np.ndarray]],
     slices: Sequence[_Slice],

@@ -1,7 +1,4 @@
-"""Network weights: shipped with the product, imported by the user, or any file; official and compact formats alike.
-
-Files are only ever read with ``weights_only=True``: tensors and plain values, never objects that run code.
-"""
+"""Shipped and imported network weights, checked, never unpickled."""
 
 from __future__ import annotations
 

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..device import cpu_has_bfloat16
 from ..geometry import Grid
 from ..networks.masr import HALO, SLAB_VOXELS, MASRNet
 from ..sampling import sample
 from ..transforms import Transform
 from ..volume import Volume, resample
 from . import FeatureMap
-from .sam import cpu_has_bfloat16
 
 # What a map may hold; larger regions are described more coarsely.
 _VOXELS = 4_000_000

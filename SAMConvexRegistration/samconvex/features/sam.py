@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..device import cpu_has_bfloat16
 from ..errors import InputError, ResourceError
 from ..field import dilated
 from ..geometry import Grid
@@ -155,19 +155,6 @@ def _around(part: FeatureMap, points: np.ndarray) -> FeatureMap:
 
 def _sample_map(part: FeatureMap, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
     return sample(part.tensor.float(), part.grid, points, reference=reference)
-
-
-@lru_cache(maxsize=1)
-def cpu_has_bfloat16() -> bool:
-    """True where the processor multiplies bfloat16 in hardware; emulation would be slower than float32."""
-    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-    if any(checks):
-        return any(bool(check()) for check in checks if check is not None)
-    try:  # torch before 2.4 cannot tell
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
-    except OSError:
-        return False
-    return " avx512_bf16" in flags or " amx_bf16" in flags
 
 
 def embed(

@@ -13,6 +13,7 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
+from ..device import cpu_has_bfloat16
 from ..embedding_cache import content_key
 from ..errors import InputError, ResourceError
 from ..networks.semantic import HU_RANGE, prepare
@@ -21,7 +22,7 @@ from ..sampling import sample
 from ..volume import Volume, body_mask, resample
 from ..weights import SemanticModel, load_semantic
 from . import FeatureMap
-from .sam import body_grid, cpu_has_bfloat16, looks_like_ct, tiles
+from .sam import body_grid, looks_like_ct, tiles
 
 _MEMORY_ENTRIES = 6
 _memory: OrderedDict[str, FeatureMap] = OrderedDict()

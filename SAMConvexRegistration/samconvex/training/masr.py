@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..device import cpu_has_bfloat16
 from ..errors import InputError
-from ..features.sam import cpu_has_bfloat16
 from ..networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, MASRNet
 from ..volume import Volume, resample
 from ..weights import load_network

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..device import cpu_has_bfloat16
 from ..errors import InputError
-from ..features.sam import cpu_has_bfloat16
 from ..networks.semantic import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, HU_RANGE, ORGANS, SemanticNet, prepare
 from .augmentation import augment_curve, augment_hu
 from .images import Image, split_images

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..device import cpu_has_bfloat16
 from ..diffusion import Linearization, increment
 from ..errors import InputError
 from ..features import FeatureMap
 from ..features.mind import mind_ssc
-from ..features.sam import cpu_has_bfloat16
 from ..field import smooth
 from ..geometry import Grid
 from ..networks.featcnn import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, FeatCNN

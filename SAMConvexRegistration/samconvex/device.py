@@ -1,0 +1,59 @@
+"""Where it computes: devices by name, and what is done when the memory of one runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from .errors import InputError, ResourceError
+
+T = TypeVar("T")
+
+
+@lru_cache(maxsize=1)
+def cpu_has_bfloat16() -> bool:
+    """True where the processor multiplies bfloat16 in hardware; emulation would be slower than float32."""
+    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    if any(checks):
+        return any(bool(check()) for check in checks if check is not None)
+    try:  # torch before 2.4 cannot tell
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
+    except OSError:
+        return False
+    return " avx512_bf16" in flags or " amx_bf16" in flags
+
+
+def chosen_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"There is no device {name!r}; use auto, cpu, cuda or cuda:N.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"Device {name!r} is not supported; use auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ResourceError(f"Device {name!r} was not found on this computer; use --device cpu.")
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def or_on_cpu(work: Callable[[torch.device], T], device: torch.device, warnings: list[str]) -> tuple[T, torch.device]:
+    """What ``work`` gives, done again on the CPU where the memory of the GPU does not suffice; and the device of it."""
+    try:
+        return work(device), device
+    except RuntimeError as error:
+        ran_out = isinstance(error, torch.cuda.OutOfMemoryError) or "CUDA out of memory" in str(error)
+        if device.type != "cuda" or not ran_out:
+            raise
+    # Outside the except clause: the error holds the frames, and they hold the tensors.
+    torch.cuda.empty_cache()
+    warnings.append("The memory of the GPU did not suffice; the CPU was used instead.")
+    return work(torch.device("cpu")), torch.device("cpu")
