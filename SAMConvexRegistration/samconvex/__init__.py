@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from .errors import Cancelled, InputError, ResourceError, SamConvexError
     from .geometry import Grid
     from .matching import Matches, match_points
-    from .presets import PRESETS, Settings
     from .registration import RegistrationResult, register
+    from .settings.presets import PRESETS
+    from .settings.registration import Settings
     from .tracking import Finding, Lesion, TrackingResult, read_lesions, track_lesions
     from .transforms import AffineTransform, Transform
     from .volume import Volume, read_labels, read_volume, write_volume
@@ -47,13 +48,13 @@ __all__ = [
 
 # Names load on first use: the command line's help and Slicer's start must not wait seconds for torch.
 _MODULES = {
-    "PRESETS": "presets",
+    "PRESETS": "settings.presets",
     "AffineTransform": "transforms",
     "Finding": "tracking",
     "Lesion": "tracking",
     "Matches": "matching",
     "RegistrationResult": "registration",
-    "Settings": "presets",
+    "Settings": "settings.registration",
     "TrackingResult": "tracking",
     "Transform": "transforms",
     "match_points": "matching",

@@ -9,9 +9,9 @@ import torch
 
 from .descriptors import not_for
 from .errors import InputError
-from .presets import Settings
 from .progress import Progress
 from .robust_affine import limited
+from .settings.registration import Settings
 from .symmetric import disagreement_mm, mean_affine
 from .transforms import AffineTransform, Transform
 from .volume import Volume

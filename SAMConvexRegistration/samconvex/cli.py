@@ -71,7 +71,7 @@ COMMANDS = (
         "add_weights_arguments",
         "run_weights",
     ),
-    Command("presets", "list the presets with their expected time and memory", "presets_command"),
+    Command("settings.presets", "list the presets with their expected time and memory", "presets_command"),
     Command("demo", "register two real chest CTs (or a phantom) and show the result", "demo", quiet=False),
     Command(
         "benchmark",

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
+from .settings.registration import FORBIDDEN
+
 # Voxels of a tile in z, y, x: a larger one multiplies less of its window in vain, a smaller one wastes less at edges.
 _TILE = (4, 4, 4)
 _TILE_VOXELS = _TILE[0] * _TILE[1] * _TILE[2]
-FORBIDDEN = 1.0e4
 
 
 def _squares(vectors: torch.Tensor) -> torch.Tensor:

@@ -18,9 +18,9 @@ from .features.sam import SamPair, looks_like_ct
 from .features.semantic import SemanticPair, organ_probabilities
 from .networks.featcnn import FeatCNN
 from .networks.masr import MASRNet
-from .presets import Settings
 from .progress import Progress, stage
 from .pyramid import Scene
+from .settings.registration import Settings
 from .volume import Volume
 from .weights import SamModel, load_network, load_sam, load_semantic, weights_for
 

@@ -23,6 +23,7 @@ from .features import FeatureMap
 from .field import DisplacementField
 from .geometry import Grid
 from .sampling import interpolate
+from .settings.registration import DiffusionSettings
 
 # Entries xx, yy, zz, xy, xz, yz of the symmetric 3x3 block of a voxel.
 _ENTRIES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
@@ -33,27 +34,6 @@ _COARSEST = 4
 # Damping of the block Jacobi smoother; any value below 1 converges, 6/7 is best for the 3D Laplacian.
 _DAMPING = 6 / 7
 _SWEEPS = 2
-
-
-@dataclass(frozen=True)
-class DiffusionSettings:
-    """Attributes:
-    spacing: grid of the displacement, mm.
-    pool: image voxels averaged into a feature voxel along an axis.
-    iterations: Gauss-Newton steps at most.
-    regularization: weight of the squared displacement gradient (mm per mm) against 1 per unit of feature distance.
-    step: share of each increment that is taken first; halved while the energy would rise.
-    tolerance: relative residual at which a linear system counts as solved.
-    enough: the descent ends once a step lowers the energy by less than this share.
-    """
-
-    spacing: float = 4.0
-    pool: int = 2
-    iterations: int = 15
-    regularization: float = 2.0
-    step: float = 1.0
-    tolerance: float = 1e-3
-    enough: float = 1e-3
 
 
 @dataclass(frozen=True)

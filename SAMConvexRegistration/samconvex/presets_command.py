@@ -40,12 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    from .choices import STRENGTHS, adjusted, stiffness_numbers
     from .errors import InputError
     from .geometry import Grid
     from .inputs import read_grid
-    from .presets import PRESETS, forecast
     from .report import plain
+    from .settings.presets import PRESETS, forecast
+    from .settings.strength import STRENGTHS, adjusted, stiffness_numbers
 
     if min(args.size) < 1 or min(args.spacing) <= 0:
         raise InputError("--size and --spacing need numbers above 0.")

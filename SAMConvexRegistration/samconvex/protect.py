@@ -18,10 +18,10 @@ from .errors import InputError
 from .field import DisplacementField
 from .folding import LEAST_VOLUME_RATIO, cell_determinants, without_folds
 from .geometry import Grid
+from .settings.strength import MODES
 from .transforms import AffineTransform, Transform
 from .volume import Volume
 
-MODES = ("rigid", "volume")
 RESIDUAL_MM = 0.1
 # The field around a body turns into its motion over the first width that does not fold.
 _BLENDS_MM = (12.0, 18.0, 27.0, 40.0)

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 
 from .convex import coupled_convex
-from .correlation import FORBIDDEN, LocalCorrelation
+from .correlation import LocalCorrelation
 from .features import FeatureExtractor, FeatureMap, PairFeatures
 from .field import DisplacementField, dilated, smooth
 from .geometry import Grid
 from .progress import Progress, stage
 from .sampling import inside, interpolate, slabs
+from .settings.registration import FORBIDDEN, Level
 from .transforms import Transform
 from .volume import Volume, resample
 
@@ -27,35 +28,6 @@ from .volume import Volume, resample
 _BELIEVED = 0.4
 # So many voxels a level may match before it becomes coarser: those of a head and neck with shoulders at 2.5 mm.
 _VOXELS = 1_200_000
-
-
-@dataclass(frozen=True)
-class Level:
-    """One level of the pyramid.
-
-    Attributes:
-        spacing: control grid and displacement step, mm.
-        radius: candidates reach ``radius * spacing`` mm along each axis.
-        subdivision: feature voxels per control voxel along an axis; features are averaged over them.
-        features: descriptor names whose costs are summed at this level, such as ("mind",) or ("sam", "mind").
-        weights: factor on the cost of each; empty means 1 for all.
-        unseen: added to the cost of a candidate where the moving image has no data. Forbidden by default: right where
-            both images show the same; else what the other image does not show is squeezed into what it does.
-        coarsest: where more than a million voxels count, the spacing grows up to this, mm; 0 keeps it.
-        coupling: factor on the registration's coupling at this level.
-        consistent: solve in both directions and make the maps each other's inverse (ConvexAdam's inverse consistency,
-            Siebert et al., 2021): steadier where patients differ much, less exact where they do not.
-    """
-
-    spacing: float
-    radius: int
-    subdivision: int = 2
-    features: tuple[str, ...] = ("mind",)
-    weights: tuple[float, ...] = ()
-    unseen: float = FORBIDDEN
-    coarsest: float = 0.0
-    coupling: float = 1.0
-    consistent: bool = False
 
 
 @dataclass(frozen=True)

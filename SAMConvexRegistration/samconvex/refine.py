@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,27 +11,7 @@ from .features import FeatureMap
 from .field import DisplacementField, smooth
 from .geometry import Grid
 from .sampling import interpolate
-
-
-@dataclass(frozen=True)
-class AdamSettings:
-    """Attributes:
-    spacing: grid of the displacement parameters, mm.
-    subdivision: feature voxels per parameter voxel along an axis.
-    pool: image voxels averaged into a feature voxel along an axis; features of a finer image find the last millimeter.
-    iterations: Adam steps.
-    step_mm: Adam's learning rate in millimeters.
-    regularization: weight of the squared gradient of the displacement (dimensionless, mm per mm), per counted voxel.
-    box_passes: 3^3 box filters that smooth the parameters before they displace.
-    """
-
-    spacing: float = 4.0
-    subdivision: int = 1
-    pool: int = 2
-    iterations: int = 40
-    step_mm: float = 0.5
-    regularization: float = 1.0
-    box_passes: int = 2
+from .settings.registration import AdamSettings
 
 
 def optimize(

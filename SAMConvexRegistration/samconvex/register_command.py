@@ -172,8 +172,8 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
         args.protect,
     ]
     check_output_folder(args.output, names=names, overwrite=args.overwrite, inputs=sources)
-    from .choices import adjusted
-    from .presets import get_settings
+    from .settings.presets import get_settings
+    from .settings.strength import adjusted
 
     progress = ConsoleProgress(args.progress, PLAN, args.cancelled)
     _check_names(args)
@@ -320,7 +320,7 @@ class _Inputs:
 
 def _check_names(args: argparse.Namespace) -> None:
     """Refuse an unknown preset before images are read."""
-    from .presets import get_settings
+    from .settings.presets import get_settings
 
     get_settings(args.preset)
 

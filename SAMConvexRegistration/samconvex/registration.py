@@ -12,7 +12,6 @@ import torch
 
 from . import __version__, metrics
 from .affine_stage import Pair, Run, align
-from .choices import adjusted
 from .descriptors import Extractors, describable
 from .device import chosen_device, cpu_has_bfloat16, device_name, or_on_cpu
 from .diffusion import descend
@@ -22,12 +21,14 @@ from .folding import without_folds
 from .geometry import Grid
 from .memory import peak_memory_mib
 from .missing import missing_part
-from .presets import Settings, get_settings, with_overrides
 from .progress import Clock, Progress, null_progress, stage
-from .protect import MODES, RESIDUAL_MM, protect
+from .protect import RESIDUAL_MM, protect
 from .pyramid import Extractor, Scene, View, described, run_pyramid
 from .refine import optimize
 from .report import build_report
+from .settings.presets import get_settings
+from .settings.registration import Settings, with_overrides
+from .settings.strength import MODES, adjusted
 from .symmetric import inverse_consistent
 from .tiers import fitting
 from .transforms import Transform
@@ -89,7 +90,7 @@ def register(
     Args:
         preset: a name of ``samconvex presets`` or your own Settings.
         strength: "stiff", "normal" or "flexible": factors on the preset's numbers, see
-            :func:`samconvex.choices.adjusted`.
+            :func:`samconvex.settings.strength.adjusted`.
         affine, refine, features: override the preset ("none", "moments", "sam"; "none", "adam", "diffusion"; "mind",
             "sam+mind").
         symmetric: solve both directions and let them meet halfway: exchanging the images gives the inverse transform.

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from .errors import ResourceError
 from .memory import available_memory_gib, current_memory_mib, machine_memory_gib
-from .presets import Settings, forecast
+from .settings.presets import forecast
+from .settings.registration import Settings
 from .volume import Volume
 
 TIERS = ("full", "half", "fast")

@@ -29,7 +29,8 @@ from .lesions import Lesion, read_lesions
 from .matching import match_points
 from .measurement import Measurement, centroid, measure_lesion, trimmed
 from .progress import Progress, stage
-from .pyramid import Level, Scene, run_pyramid
+from .pyramid import Scene, run_pyramid
+from .settings.registration import Level
 from .transforms import AffineTransform, Transform
 from .volume import Volume, average_to, check_volume, ct_window, normalized_intensity, resample
 from .weights import SamModel, load_sam

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from samconvex.presets import PRESETS
-from samconvex.pyramid import Level
+from samconvex.settings.presets import PRESETS
+from samconvex.settings.registration import Level
 from samconvex.transforms import Transform
 
 # Coarser than any preset, so that a registration of a 6 mm phantom takes about a second.

@@ -17,8 +17,7 @@ from benchmarks.results.records import remember_command
 from benchmarks.suites import ablation, landscapes, robustness, scaling, xray
 from benchmarks.suites.variants import family_of, paper_rows, variants, with_features
 from samconvex import Grid, Volume
-from samconvex.presets import Settings
-from samconvex.pyramid import Level
+from samconvex.settings.registration import Level, Settings
 from samconvex.transforms import AffineTransform, Transform
 
 SHIFT = np.array([6.0, 0.0, -4.0])

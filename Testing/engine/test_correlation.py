@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from samconvex.convex import coupled_convex
-from samconvex.correlation import FORBIDDEN, LocalCorrelation
+from samconvex.correlation import LocalCorrelation
 from samconvex.field import continued
+from samconvex.settings.registration import FORBIDDEN
 
 RADIUS = 2
 SHAPE = (5, 9, 21)

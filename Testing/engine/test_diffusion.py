@@ -9,7 +9,6 @@ import pytest
 import samconvex
 import torch
 from samconvex.diffusion import (
-    DiffusionSettings,
     DiffusionSystem,
     Linearization,
     conjugate_gradients,
@@ -25,8 +24,8 @@ from samconvex.field import DisplacementField
 from samconvex.geometry import Grid
 from samconvex.known_warps import breathing_warp
 from samconvex.phantom import make_phantom
-from samconvex.presets import PRESETS
-from samconvex.pyramid import Level
+from samconvex.settings.presets import PRESETS
+from samconvex.settings.registration import DiffusionSettings, Level
 from samconvex.volume import body_mask
 
 SPACING = (2.0, 3.0, 2.5)

@@ -87,9 +87,7 @@ def test_weights_survive_saving_and_foreign_files_are_refused(tmp_path):
 
 
 def test_registration_runs_on_featcnn_and_diffusion(tmp_path):
-    from samconvex.diffusion import DiffusionSettings
-    from samconvex.presets import Settings
-    from samconvex.pyramid import Level
+    from samconvex.settings.registration import DiffusionSettings, Level, Settings
 
     path = tmp_path / "featcnn.pt"
     save_checkpoint(path, FeatCNN(), CHECKPOINT_FORMAT, CHECKPOINT_VERSION, {})

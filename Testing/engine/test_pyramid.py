@@ -9,13 +9,14 @@ import pytest
 import torch
 from engine.sam_fixtures import GRID, random_model, textured_body
 from samconvex import pyramid
-from samconvex.correlation import FORBIDDEN, LocalCorrelation
+from samconvex.correlation import LocalCorrelation
 from samconvex.features import FeatureMap
 from samconvex.features.mind import Mind
 from samconvex.features.sam import SamPair, embed
 from samconvex.field import DisplacementField
 from samconvex.geometry import Grid
-from samconvex.pyramid import Level, Scene, View, affordable, described, run_pyramid
+from samconvex.pyramid import Scene, View, affordable, described, run_pyramid
+from samconvex.settings.registration import FORBIDDEN, Level
 from samconvex.transforms import AffineTransform, Transform
 from samconvex.volume import Volume, normalized_intensity
 

@@ -18,11 +18,11 @@ from samconvex.field import DisplacementField, smooth
 from samconvex.folding import cell_determinants, without_folds
 from samconvex.geometry import Grid
 from samconvex.phantom import Phantom
-from samconvex.presets import PRESETS, forecast, get_settings
 from samconvex.protect import rigid_fit
-from samconvex.pyramid import Level, Scene, run_pyramid
-from samconvex.refine import AdamSettings
+from samconvex.pyramid import Scene, run_pyramid
 from samconvex.report import schema_errors
+from samconvex.settings.presets import PRESETS, forecast, get_settings
+from samconvex.settings.registration import AdamSettings, Level
 from samconvex.transforms import AffineTransform, Transform
 from samconvex.volume import Volume, resample
 

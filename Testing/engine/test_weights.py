@@ -13,8 +13,8 @@ from samconvex.networks import masr as masr_module
 from samconvex.networks.featcnn import FeatCNN
 from samconvex.networks.masr import MASRNet
 from samconvex.networks.sam_compact import CHECKPOINT_FORMAT, SAMCompact
-from samconvex.presets import PRESETS
 from samconvex.registration import _unused
+from samconvex.settings.presets import PRESETS
 from samconvex.training.loop import save_checkpoint
 
 

@@ -36,7 +36,7 @@ def custom(choices):
 
 
 def test_the_list_names_the_engines_presets(presets):
-    from samconvex.presets import PRESETS
+    from samconvex.settings.presets import PRESETS
 
     assert list(presets.builtInPresets()) == list(PRESETS)
 
@@ -74,8 +74,7 @@ def test_every_choice_of_features_is_one_the_engine_knows(presets, choices):
     import samconvex
     import torch
     from samconvex.geometry import Grid
-    from samconvex.presets import Settings
-    from samconvex.pyramid import Level
+    from samconvex.settings.registration import Level, Settings
     from samconvex.volume import Volume
 
     # A body in air, as every network expects it.
@@ -90,8 +89,8 @@ def test_every_choice_of_features_is_one_the_engine_knows(presets, choices):
 
 
 def test_strength_and_quality_change_the_engines_settings():
-    from samconvex.choices import adjusted
-    from samconvex.presets import PRESETS
+    from samconvex.settings.presets import PRESETS
+    from samconvex.settings.strength import adjusted
 
     plain = PRESETS["ct-lung-breathing"]
     assert adjusted(plain) == plain

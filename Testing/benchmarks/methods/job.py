@@ -7,7 +7,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 from samconvex import Grid, Volume, register, write_volume
-from samconvex.presets import get_settings
+from samconvex.settings.presets import get_settings
 from samconvex.transforms import Transform
 from samconvex.volume import resample
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import samconvex
 import torch
-from samconvex.presets import get_settings
+from samconvex.settings.presets import get_settings
 from samconvex.transforms import Transform
 from samconvex.volume import read_mask
 

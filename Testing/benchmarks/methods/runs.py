@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from samconvex import Grid, read_volume
-from samconvex.presets import PRESETS, get_settings
+from samconvex.settings.presets import PRESETS, get_settings
 from samconvex.transforms import Transform
 
 from ..data.pairs import REPOSITORY, Case, Pair

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import samconvex
 import torch
-from samconvex.presets import PRESETS, Settings
+from samconvex.settings.presets import PRESETS
+from samconvex.settings.registration import Settings
 from samconvex.transforms import Transform
 
 from ..data.pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from samconvex import Grid, Volume, read_volume
 from samconvex.phantom import make_phantom
-from samconvex.presets import PRESETS
+from samconvex.settings.presets import PRESETS
 from samconvex.transforms import Transform
 from samconvex.volume import resample
 

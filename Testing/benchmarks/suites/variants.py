@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from samconvex.presets import PRESETS, Settings
-from samconvex.pyramid import Level
+from samconvex.settings.presets import PRESETS
+from samconvex.settings.registration import Level, Settings
 
 # The families of features: a name's part before the hyphen.
 FAMILIES = ("sam", "mind", "semantic", "hu")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .errors import InputError
-from .presets import Settings
+from ..errors import InputError
+from .registration import Settings
 
+MODES = ("rigid", "volume")
 STRENGTHS = ("stiff", "normal", "flexible")
 QUALITIES = ("fast", "standard", "best")
 

@@ -2,56 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from .diffusion import DiffusionSettings
-from .errors import InputError
-from .features.dns import map_voxels
-from .geometry import Grid
-from .pyramid import Level, affordable
-from .refine import AdamSettings
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides a registration.
-
-    Attributes:
-        name: preset name.
-        description: when to choose it, one sentence.
-        affine: "none" (images overlap already), "moments" (learning-free, many starts) or "sam" (embeddings).
-        levels: the pyramid, coarse to fine; empty stops after the affine.
-        coupling: strength of the coupling, cost per squared millimeter; larger follows the data less freely.
-        box_passes: 3^3 box filters after every coupled pass; more is stiffer.
-        symmetric: register both ways from the affine on and let the results meet halfway.
-        refine: "adam", "diffusion" (Gauss-Newton) or "none".
-        adam, diffusion: settings of the refinements.
-        working_spacing: images are averaged to about this spacing first, mm.
-        field_spacing: grid of the resulting field, mm.
-        fold_free: smooth the field where it would fold until it folds nowhere.
-        affine_model: "rigid", "similarity" or "affine".
-        polish_affine: refine the embeddings' affine by the images themselves; right for images of one patient, where
-            it is more exact, and wrong between patients, where anatomy tells more.
-    """
-
-    name: str
-    description: str
-    affine: str = "moments"
-    levels: tuple[Level, ...] = (Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(3.0, 1))
-    coupling: float = 0.04
-    box_passes: int = 2
-    symmetric: bool = False
-    refine: str = "none"
-    adam: AdamSettings = AdamSettings()
-    diffusion: DiffusionSettings = DiffusionSettings()
-    working_spacing: float = 2.0
-    field_spacing: float = 4.0
-    fold_free: bool = True
-    affine_model: str = "affine"
-    polish_affine: bool = False
-
+from ..errors import InputError
+from ..features.dns import map_voxels
+from ..geometry import Grid
+from ..pyramid import affordable
+from .registration import AdamSettings, Level, Settings
 
 # Embeddings for the capture range, organs where the network knows them, MIND for what no network was taught.
 _ANATOMY = ("sam", "mind", "semantic")
@@ -153,12 +112,6 @@ def get_settings(preset: str | Settings) -> Settings:
     if preset not in PRESETS:
         raise InputError(f"There is no preset {preset!r}; choose one of: {', '.join(PRESETS)}.")
     return PRESETS[preset]
-
-
-def with_overrides(settings: Settings, **overrides: object) -> Settings:
-    """Settings with the given fields replaced; None leaves a field as it is."""
-    given = {key: value for key, value in overrides.items() if value is not None}
-    return replace(settings, **given)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
