@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import Cancelled, InputError, ResourceError, SamConvexError
-    from .geometry import Grid
     from .matching import Matches, match_points
     from .registration import RegistrationResult, register
     from .settings.presets import PRESETS
     from .settings.registration import Settings
+    from .space.grid import Grid
+    from .space.transforms import AffineTransform, Transform
+    from .space.volume import Volume, read_labels, read_volume, write_volume
     from .tracking import Finding, Lesion, TrackingResult, read_lesions, track_lesions
-    from .transforms import AffineTransform, Transform
-    from .volume import Volume, read_labels, read_volume, write_volume
 
 __version__ = "0.1.0"
 
@@ -49,27 +49,27 @@ __all__ = [
 # Names load on first use: the command line's help and Slicer's start must not wait seconds for torch.
 _MODULES = {
     "PRESETS": "settings.presets",
-    "AffineTransform": "transforms",
+    "AffineTransform": "space.transforms",
     "Finding": "tracking",
     "Lesion": "tracking",
     "Matches": "matching",
     "RegistrationResult": "registration",
     "Settings": "settings.registration",
     "TrackingResult": "tracking",
-    "Transform": "transforms",
+    "Transform": "space.transforms",
     "match_points": "matching",
     "read_lesions": "tracking",
     "register": "registration",
     "track_lesions": "tracking",
     "Cancelled": "errors",
-    "Grid": "geometry",
+    "Grid": "space.grid",
     "InputError": "errors",
     "ResourceError": "errors",
     "SamConvexError": "errors",
-    "Volume": "volume",
-    "read_labels": "volume",
-    "read_volume": "volume",
-    "write_volume": "volume",
+    "Volume": "space.volume",
+    "read_labels": "space.volume",
+    "read_volume": "space.volume",
+    "write_volume": "space.volume",
 }
 
 

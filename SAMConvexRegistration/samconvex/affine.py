@@ -18,13 +18,15 @@ import torch.nn.functional as F
 
 from .errors import InputError
 from .features.mind import mind_ssc
-from .geometry import Grid
 from .progress import Progress, stage
-from .robust_affine import AffineProblem, limited
-from .sampling import sample
-from .transforms import AffineTransform
+from .robust_affine import AffineProblem
+from .space.grid import Grid
+from .space.intensity import normalized_intensity
+from .space.linear import limited, rotation
+from .space.sampling import sample
+from .space.transforms import AffineTransform
+from .space.volume import Volume, body_mask, resample
 from .translation_search import chance_level, peaks, translation_gain
-from .volume import Volume, body_mask, normalized_intensity, resample
 
 MODELS = ("affine", "similarity", "rigid")
 STAGE = "affine"
@@ -308,7 +310,7 @@ def _searched_starts(fixed: _Image, moving: _Image, report: Callable[[float], No
     starts = []
     for number, (pitch, roll, yaw, scale) in enumerate(ORIENTATIONS):
         report(number / len(ORIENTATIONS))
-        matrix = _rotation(pitch, roll, yaw) * scale
+        matrix = rotation(pitch, roll, yaw) * scale
         turned = _turned(moving, matrix, spacing)
         features = _features(turned, [fixed, moving], 1, 0)[0]
         chance = 0.9 * chance_level(fixed_features, fixed.region[0, 0], features, turned.region[0, 0])
@@ -321,19 +323,6 @@ def _searched_starts(fixed: _Image, moving: _Image, report: Callable[[float], No
             center = moving.grid.center
             starts.append(_Hypothesis(name, AffineTransform(matrix, matrix @ (offset - center) + center), value))
     return starts
-
-
-def _rotation(pitch: float, roll: float, yaw: float) -> np.ndarray:
-    """About x (left), y (posterior) and z (superior), degrees."""
-    result = np.eye(3)
-    for axis, angle in enumerate(np.radians([pitch, roll, yaw])):
-        turn = np.eye(3)
-        j, k = (axis + 1) % 3, (axis + 2) % 3
-        turn[j, j] = turn[k, k] = np.cos(angle)
-        turn[k, j] = np.sin(angle)
-        turn[j, k] = -turn[k, j]
-        result = turn @ result
-    return result
 
 
 def _turned(moving: _Image, matrix: np.ndarray, spacing: float) -> _Image:

@@ -21,13 +21,14 @@ import torch.nn.functional as F
 from .embedding_cache import embed_cached
 from .embedding_search import nearest
 from .features.sam import SamEmbedding
-from .field import DisplacementField
-from .geometry import Grid
 from .local_maps import robust_local_maps
 from .progress import Progress, stage
-from .sampling import sample
-from .transforms import AffineTransform
-from .volume import Volume
+from .space.field import DisplacementField
+from .space.grid import Grid
+from .space.linear import similarity_from_points
+from .space.sampling import sample
+from .space.transforms import AffineTransform
+from .space.volume import Volume
 from .weights import SamModel, load_sam
 
 GRID_MM = 16.0
@@ -209,20 +210,6 @@ def matched_pairs(
     report(1.0)
     pairs = PointPairs(points, voted, support / (1 + (spread / 6.0) ** 2))
     return pairs.where((support > MINIMUM_SUPPORT) & (spread < 15.0) & _in_mask(voted, moving_mask)), tried
-
-
-def similarity_from_points(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares similarities (Umeyama, 1991) of (..., K, 3) points: matrices (..., 3, 3), translations (..., 3)."""
-    mean_s, mean_t = source.mean(-2, keepdims=True), target.mean(-2, keepdims=True)
-    s, t = source - mean_s, target - mean_t
-    covariance = np.swapaxes(t, -1, -2) @ s
-    u, values, vt = np.linalg.svd(covariance)
-    sign = np.sign(np.linalg.det(u @ vt))
-    flip = np.stack([np.ones_like(sign), np.ones_like(sign), sign], -1)
-    rotation = (u * flip[..., None, :]) @ vt
-    scale = (values * flip).sum(-1) / np.maximum((s**2).sum((-1, -2)), 1e-9)
-    matrix = scale[..., None, None] * rotation
-    return matrix, mean_t[..., 0, :] - np.einsum("...ij,...j->...i", matrix, mean_s[..., 0, :])
 
 
 def ransac_similarity(

@@ -10,11 +10,10 @@ import torch
 from .descriptors import not_for
 from .errors import InputError
 from .progress import Progress
-from .robust_affine import limited
 from .settings.registration import Settings
-from .symmetric import disagreement_mm, mean_affine
-from .transforms import AffineTransform, Transform
-from .volume import Volume
+from .space.linear import disagreement_mm, limited, mean_affine
+from .space.transforms import AffineTransform, Transform
+from .space.volume import Volume
 from .weights import load_sam, weights_for
 
 # Affine alignments of the two directions that end this near their start, at the corners of the image, are averaged.

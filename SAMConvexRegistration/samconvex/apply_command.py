@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> str | None:
     from .inputs import outside_note, read_grid
-    from .transforms import Transform
+    from .space.transforms import Transform
 
     progress("read", 0.0)
     like = read_grid(args.like) if args.like else None
@@ -81,8 +81,8 @@ def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> str | 
 def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> str | None:
     from .inputs import read_grid
     from .progress import stage
-    from .transforms import Transform
-    from .volume import read_labels, read_volume, write_volume
+    from .space.transforms import Transform
+    from .space.volume import read_labels, read_volume, write_volume
 
     progress("read", 0.0)
     grid = read_grid(args.like)

@@ -16,7 +16,7 @@ from .register_command import PLAN, device_name, positive_int
 if TYPE_CHECKING:
     from .demo_data import DemoPair
     from .registration import RegistrationResult
-    from .volume import Volume
+    from .space.volume import Volume
 
 RESULTS = ("transform.h5", "inverse.h5", "warped.nii.gz", "labels.nii.gz", "report.json", "report.png")
 
@@ -120,7 +120,7 @@ class Stage:
 
 def stages(pair: DemoPair, result: RegistrationResult) -> tuple[Stage, Stage]:
     """After the linear alignment, and after the deformation."""
-    from .transforms import AffineTransform, Transform
+    from .space.transforms import AffineTransform, Transform
 
     linear = tuple(part for part in result.fixed_to_moving.parts if isinstance(part, AffineTransform))
     return _stage(pair, Transform(linear)), _stage(pair, result.fixed_to_moving)
@@ -140,7 +140,8 @@ def correlation(pair: DemoPair, transform) -> float:
     """Normalized cross-correlation of windowed Hounsfield units over the fixed body, on a 4 mm grid."""
     import torch
 
-    from .volume import average_to, body_mask, ct_window, resample
+    from .space.intensity import ct_window
+    from .space.volume import average_to, body_mask, resample
 
     body = body_mask(pair.fixed)
     moving = transform.warp_volume(average_to(pair.moving, 4.0), body.grid)
@@ -155,7 +156,7 @@ def figures_table(
 ) -> list[tuple[str, str, str, str]]:
     """Rows (quantity, before, aligned, registered)."""
     from .demo_data import LUNG_NAMES
-    from .transforms import Transform
+    from .space.transforms import Transform
 
     before_dice = report.get("dice", {}).get("initial", {})
     rows = [("", "before", "aligned", "registered")]
@@ -202,7 +203,7 @@ def write_results(
     """Write every result into ``folder``."""
     from .report import save_report
     from .report_picture import write_report_picture
-    from .volume import write_volume
+    from .space.volume import write_volume
 
     labels = result.fixed_to_moving.warp_labels(pair.anatomy, pair.fixed)
     result.fixed_to_moving.save(folder / "transform.h5")

@@ -19,7 +19,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from .volume import Volume, body_mask, read_labels, read_volume, resample
+from .space.volume import Volume, body_mask, read_labels, read_volume, resample
 
 Say = Callable[[str], None]
 RIGHT_LUNG, LEFT_LUNG = 1, 2

@@ -14,14 +14,15 @@ from .features.dns import DnsExtractor, DnsPair
 from .features.featcnn import FeatCnnExtractor
 from .features.hounsfield import Hounsfield
 from .features.mind import Mind
-from .features.sam import SamPair, looks_like_ct
+from .features.sam import SamPair
 from .features.semantic import SemanticPair, organ_probabilities
 from .networks.featcnn import FeatCNN
 from .networks.masr import MASRNet
 from .progress import Progress, stage
 from .pyramid import Scene
 from .settings.registration import Settings
-from .volume import Volume
+from .space.intensity import looks_like_ct
+from .space.volume import Volume
 from .weights import SamModel, load_network, load_sam, load_semantic, weights_for
 
 # Beginnings of the names of features that only CT has.

@@ -19,11 +19,11 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from .features import FeatureMap
-from .field import DisplacementField
-from .geometry import Grid
-from .sampling import interpolate
 from .settings.registration import DiffusionSettings
+from .space.field import DisplacementField
+from .space.grid import Grid
+from .space.sampling import interpolate
+from .space.volume import FeatureMap
 
 # Entries xx, yy, zz, xy, xz, yz of the symmetric 3x3 block of a voxel.
 _ENTRIES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))

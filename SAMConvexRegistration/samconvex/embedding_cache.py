@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 
-from .features import FeatureMap
 from .features.sam import SamEmbedding, embed
-from .geometry import Grid
 from .progress import Progress
-from .volume import Volume
+from .space.grid import Grid, grid_of, plain_grid
+from .space.volume import FeatureMap, Volume
 from .weights import SamModel, SemanticModel, load_sam, suited_to, user_folder
 
 LOGGER = logging.getLogger(__name__)
@@ -190,13 +189,3 @@ def _trim(folder: Path) -> None:
         with suppress(OSError):
             path.unlink()
             total -= size
-
-
-def plain_grid(grid: Grid) -> dict[str, list]:
-    """A grid as plain lists, for files."""
-    return {name: list(getattr(grid, name)) for name in ("size", "spacing", "origin", "direction")}
-
-
-def grid_of(values: dict[str, list]) -> Grid:
-    """The grid that :func:`plain_grid` wrote."""
-    return Grid(*(tuple(values[name]) for name in ("size", "spacing", "origin", "direction")))  # type: ignore[arg-type]

@@ -10,8 +10,8 @@ from .outputs import check_output_file, output_file
 from .points import read_points
 
 if TYPE_CHECKING:
-    from .transforms import Transform
-    from .volume import Volume
+    from .space.transforms import Transform
+    from .space.volume import Volume
 
 EXPLANATION = """
 Measure how good a transform is: label overlap (Dice), landmark error, folding, regularity and inverse consistency.
@@ -73,8 +73,8 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
     from .progress import stage
     from .registration import measure
     from .report import build_report, file_sha256
-    from .transforms import Transform
-    from .volume import read_labels, read_volume
+    from .space.transforms import Transform
+    from .space.volume import read_labels, read_volume
 
     progress("read", 0.0)
     fixed, moving = read_volume(args.fixed), read_volume(args.moving)
@@ -121,7 +121,7 @@ def _body(fixed: Volume, notes: list[str]) -> Volume:
     import torch
 
     from .errors import InputError
-    from .volume import body_mask
+    from .space.volume import body_mask
 
     try:
         return body_mask(fixed)
@@ -133,8 +133,8 @@ def _body(fixed: Volume, notes: list[str]) -> Volume:
 
 def _jacobian(transform: Transform, fixed: Volume) -> Volume | None:
     """Volume ratio of the deformation, without a linear part where that stands apart; None for linear transforms."""
-    from .field import DisplacementField
-    from .volume import Volume
+    from .space.field import DisplacementField
+    from .space.volume import Volume
 
     fields = [part for part in transform.parts if isinstance(part, DisplacementField)]
     if not fields:

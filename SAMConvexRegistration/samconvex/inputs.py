@@ -9,9 +9,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-from .geometry import Grid
 from .points import PointSet
-from .volume import Volume, read_volume
+from .space.grid import Grid
+from .space.volume import Volume, read_volume
 
 
 def read_grid(path: str | os.PathLike) -> Grid:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from .errors import InputError
-from .field import DisplacementField
-from .geometry import Grid
-from .sampling import sample, slabs
-from .transforms import AffineTransform
-from .volume import Volume, body_mask, resample
+from .space.field import DisplacementField
+from .space.grid import Grid
+from .space.sampling import sample, slabs
+from .space.transforms import AffineTransform
+from .space.volume import Volume, body_mask, resample
 
 # Below one the map p -> p + u(p) is one-to-one with a positive Jacobian (Banach); the rest is room to invert quickly.
 STEEPEST_SLOPE = 0.8

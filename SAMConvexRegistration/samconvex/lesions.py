@@ -15,7 +15,7 @@ import torch
 from .errors import InputError
 from .measurement import centroid, trimmed
 from .points import PointSet, markups_points, read_points
-from .volume import Volume, read_labels
+from .space.volume import Volume, read_labels
 
 POINT_FILES = (".csv", ".fcsv")
 MARKUPS_FILE = ".mrk.json"

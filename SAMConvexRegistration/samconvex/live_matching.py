@@ -28,10 +28,11 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
-from .embedding_cache import embed_cached, plain_grid
+from .embedding_cache import embed_cached
 from .errors import SamConvexError
 from .features.sam import SamEmbedding
 from .matching import match_points
+from .space.grid import plain_grid
 from .template_library import template_embedding
 from .weights import load_sam
 

@@ -21,7 +21,7 @@ from .points import POINT_ENDINGS, PointSet, check_writable_ending, read_points,
 if TYPE_CHECKING:
     from .features.sam import SamEmbedding
     from .progress import Progress
-    from .volume import Volume
+    from .space.volume import Volume
     from .voting import Vote
 
 COLUMNS = ("label", "x", "y", "z", "score", "cycle_mm", "found")
@@ -103,8 +103,8 @@ def run_match(args: argparse.Namespace) -> int:
 
     import torch
 
+    from .space.volume import read_volume
     from .template_library import template_embedding
-    from .volume import read_volume
     from .weights import load_sam
 
     if args.threads:

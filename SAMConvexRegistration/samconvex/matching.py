@@ -22,8 +22,8 @@ from .errors import InputError
 from .features.sam import SamEmbedding
 from .local_maps import robust_local_maps
 from .progress import Progress, stage
-from .transforms import AffineTransform
-from .volume import Volume
+from .space.transforms import AffineTransform
+from .space.volume import Volume
 from .weights import SamModel, load_sam
 
 # Found or not: limits where false finds and false losses balance (Testing/benchmarks/landmarks.py measures both).

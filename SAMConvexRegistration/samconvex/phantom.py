@@ -15,11 +15,11 @@ import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 
-from .geometry import IDENTITY, Grid
 from .known_warps import SmoothWarp
-from .sampling import sample
-from .transforms import AffineTransform
-from .volume import Volume
+from .space.grid import IDENTITY, Grid
+from .space.sampling import sample
+from .space.transforms import AffineTransform
+from .space.volume import Volume
 
 LABELS = {
     1: "body",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .geometry import Grid
+from .space.grid import Grid
 
 POINT_ENDINGS = (".csv", ".mrk.json", ".fcsv", ".txt", ".pts")
 WRITABLE_ENDINGS = (".csv", ".mrk.json")

@@ -41,11 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
     from .errors import InputError
-    from .geometry import Grid
     from .inputs import read_grid
     from .report import plain
     from .settings.presets import PRESETS, forecast
     from .settings.strength import STRENGTHS, adjusted, stiffness_numbers
+    from .space.grid import Grid
 
     if min(args.size) < 1 or min(args.spacing) <= 0:
         raise InputError("--size and --spacing need numbers above 0.")

@@ -15,12 +15,13 @@ import SimpleITK as sitk
 import torch
 
 from .errors import InputError
-from .field import DisplacementField
 from .folding import LEAST_VOLUME_RATIO, cell_determinants, without_folds
-from .geometry import Grid
 from .settings.strength import MODES
-from .transforms import AffineTransform, Transform
-from .volume import Volume
+from .space.field import DisplacementField
+from .space.grid import Grid
+from .space.linear import rigid_fit
+from .space.transforms import AffineTransform, Transform
+from .space.volume import Volume
 
 RESIDUAL_MM = 0.1
 # The field around a body turns into its motion over the first width that does not fold.
@@ -133,14 +134,6 @@ def _motion(transform: Transform, body: _Body, mode: str) -> _Motion:
     center = transform.map_points(body.centers).mean(0)
     scale = float(np.mean(determinants(transform, body.centers))) ** (-1 / 3)
     return _Motion(of_values=AffineTransform.about(center, np.eye(3) * scale, np.zeros(3)))
-
-
-def rigid_fit(points: np.ndarray, images: np.ndarray) -> AffineTransform:
-    """The rotation and translation nearest to points -> images, both (N, 3), in the mean square (Kabsch, 1976)."""
-    center, target = points.mean(0), images.mean(0)
-    left, _, right = np.linalg.svd((images - target).T @ (points - center))
-    turn = left @ np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))]) @ right
-    return AffineTransform(turn, target - turn @ center)
 
 
 def determinants(transform: Transform, points: np.ndarray) -> np.ndarray:

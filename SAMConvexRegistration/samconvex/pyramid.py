@@ -14,14 +14,15 @@ import torch.nn.functional as F
 
 from .convex import coupled_convex
 from .correlation import LocalCorrelation
-from .features import FeatureExtractor, FeatureMap, PairFeatures
-from .field import DisplacementField, dilated, smooth
-from .geometry import Grid
+from .features import FeatureExtractor, PairFeatures
 from .progress import Progress, stage
-from .sampling import inside, interpolate, slabs
 from .settings.registration import FORBIDDEN, Level
-from .transforms import Transform
-from .volume import Volume, resample
+from .space.field import DisplacementField
+from .space.filters import dilated, smooth
+from .space.grid import Grid
+from .space.sampling import inside, interpolate, slabs
+from .space.transforms import Transform
+from .space.volume import FeatureMap, Volume, resample
 
 # What counts less than this is not matched but continues what is. Dice on eight head-neck pairs: 0.609 with 0 and 0.05,
 # 0.612 with 0.4, 0.610 with 0.7.

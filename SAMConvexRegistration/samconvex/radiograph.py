@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .geometry import Grid
-from .sampling import sample
-from .volume import Volume
+from .space.grid import Grid
+from .space.sampling import sample
+from .space.volume import Volume
 
 WATER_PER_MM = 0.02
 BONE_HU = 150.0

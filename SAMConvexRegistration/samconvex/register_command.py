@@ -18,7 +18,7 @@ from .points import PointSet, read_points, write_points
 
 if TYPE_CHECKING:
     from .registration import RegistrationResult
-    from .volume import Volume
+    from .space.volume import Volume
 
 # Choices are repeated from choices.py, which needs torch: help must come at once.
 PROTECTIONS = ("rigid", "volume")
@@ -268,8 +268,8 @@ class _Inputs:
     @classmethod
     def read(cls, args: argparse.Namespace, progress: ConsoleProgress) -> _Inputs:
         from .inputs import grid_note, outside_note, paired
-        from .transforms import Transform
-        from .volume import read_labels, read_mask, read_volume
+        from .space.transforms import Transform
+        from .space.volume import read_labels, read_mask, read_volume
 
         notes: list[str | None] = []
         images = {"fixed": read_volume(args.fixed)}
@@ -351,7 +351,7 @@ def _write(
     from .progress import stage
     from .report import save_report
     from .report_picture import write_report_picture
-    from .volume import write_volume
+    from .space.volume import write_volume
 
     transform = result.fixed_to_moving
     warped, valid = transform.warp_with_validity(inputs.moving, inputs.fixed, report=stage(progress, "warp"))

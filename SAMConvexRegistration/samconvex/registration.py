@@ -16,9 +16,7 @@ from .descriptors import Extractors, describable
 from .device import chosen_device, cpu_has_bfloat16, device_name, or_on_cpu
 from .diffusion import descend
 from .errors import InputError
-from .field import DisplacementField, dilated
 from .folding import without_folds
-from .geometry import Grid
 from .memory import peak_memory_mib
 from .missing import missing_part
 from .progress import Clock, Progress, null_progress, stage
@@ -29,10 +27,14 @@ from .report import build_report
 from .settings.presets import get_settings
 from .settings.registration import Settings, with_overrides
 from .settings.strength import MODES, adjusted
+from .space.field import DisplacementField
+from .space.filters import dilated
+from .space.grid import Grid
+from .space.intensity import normalized_intensity
+from .space.transforms import Transform
+from .space.volume import Volume, average_to, body_mask, check_volume, resample
 from .symmetric import inverse_consistent
 from .tiers import fitting
-from .transforms import Transform
-from .volume import Volume, average_to, body_mask, check_volume, normalized_intensity, resample
 from .weights import family_of
 
 # Around the body: the skin's neighborhood tells where the body ends.

@@ -17,12 +17,12 @@ import SimpleITK as sitk
 import torch
 
 from .errors import InputError
-from .field import DisplacementField
-from .geometry import Grid
-from .sampling import sample
+from .space.field import DisplacementField
+from .space.grid import Grid
+from .space.sampling import sample
+from .space.transforms import AffineTransform, Transform
+from .space.volume import Volume, body_mask, write_image
 from .stroke_font import draw_text, fit_text, text_width
-from .transforms import AffineTransform, Transform
-from .volume import Volume, body_mask, write_image
 
 BACKGROUND = (21, 23, 28)
 PANEL = (8, 9, 11)

@@ -7,15 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from .geometry import Grid
-from .sampling import sample
-from .transforms import AffineTransform
+from .space.grid import Grid
+from .space.linear import limited, polar
+from .space.sampling import sample
+from .space.transforms import AffineTransform
 from .translation_search import chance_level
 
 # Standard deviations of the prior: shear and unequal stretch, uniform scale (log), rotation (rad). Patients differ
 # mostly by scale and posture; chosen on head-neck CT pairs that are not used for evaluation.
 PRIORS = {"affine": (0.06, 0.06, 0.35), "similarity": (1e-3, 0.06, 0.35), "rigid": (1e-3, 1e-3, 0.35)}
-SCALE_LIMITS = (0.6, 1.6)
 # Neighboring voxels repeat each other: the data count as this many independent observations per unit of noise.
 INDEPENDENT_OBSERVATIONS = 300.0
 
@@ -152,25 +152,6 @@ class AffineProblem:
         vector[entries] += derivative.T @ prior
         hessian += np.diag(0.02 * np.diag(hessian) + 1e-9)
         return -np.linalg.solve(hessian, vector).reshape(3, 4)
-
-
-def polar(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation and symmetric stretch (both (..., 3, 3)) of matrices with positive determinant."""
-    left, _, right = np.linalg.svd(matrix)
-    rotation = left @ right
-    return rotation, np.swapaxes(rotation, -1, -2) @ matrix
-
-
-def limited(matrix: np.ndarray, model: str = "affine") -> np.ndarray:
-    """The nearest matrix of the model with stretches within ``SCALE_LIMITS`` and no reflection."""
-    left, stretches, right = np.linalg.svd(matrix)
-    if np.linalg.det(left @ right) < 0:
-        left[:, 2] *= -1
-    if model == "rigid":
-        stretches = np.ones(3)
-    elif model == "similarity":
-        stretches = np.full(3, stretches.mean())
-    return left @ np.diag(np.clip(stretches, *SCALE_LIMITS)) @ right
 
 
 def _prior_residual(matrices: np.ndarray, model: str) -> np.ndarray:

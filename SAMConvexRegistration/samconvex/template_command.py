@@ -53,8 +53,8 @@ def run_template(args: argparse.Namespace) -> int:
     import torch
 
     from .embedding_cache import embed_cached
+    from .space.volume import read_volume
     from .template_library import save_template
-    from .volume import read_volume
     from .weights import load_sam
 
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")

@@ -21,14 +21,14 @@ import numpy as np
 import torch
 
 from . import __version__
-from .embedding_cache import embed_cached, grid_of, plain_grid, quantized
+from .embedding_cache import embed_cached, quantized
 from .errors import InputError
-from .features import FeatureMap
 from .features.sam import SamEmbedding
 from .outputs import output_folder
 from .points import PointSet, write_points
 from .progress import Progress
-from .volume import Volume, read_volume
+from .space.grid import grid_of, plain_grid
+from .space.volume import FeatureMap, Volume, read_volume
 from .weights import SamModel
 
 DESCRIPTION_FILE = "template.json"

@@ -8,7 +8,7 @@ from .errors import ResourceError
 from .memory import available_memory_gib, current_memory_mib, machine_memory_gib
 from .settings.presets import forecast
 from .settings.registration import Settings
-from .volume import Volume
+from .space.volume import Volume
 
 TIERS = ("full", "half", "fast")
 _FAST_FINEST_MM = 6.0

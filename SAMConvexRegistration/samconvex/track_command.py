@@ -14,8 +14,8 @@ from .errors import InputError
 from .outputs import check_output_file, check_output_folder, output_folder
 
 if TYPE_CHECKING:
+    from .space.volume import Volume
     from .tracking import TrackingResult
-    from .volume import Volume
 
 COLUMNS = (
     "lesion",
@@ -100,8 +100,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from .lesions import read_lesions
+    from .space.volume import read_volume
     from .tracking import track_lesions
-    from .volume import read_volume
     from .weights import load_sam
 
     if args.threads:
@@ -159,7 +159,7 @@ def _write_table(result: TrackingResult, path: Path) -> None:
 
 def _write_each_contour(result: TrackingResult, folder: Path) -> dict[tuple[int, int, str], str]:
     """Every contour on its own grid; returns the file names."""
-    from .volume import write_volume
+    from .space.volume import write_volume
 
     names = {}
     for row, lesion in enumerate(result.lesions):
@@ -181,7 +181,7 @@ def _write_contours(result: TrackingResult, follow_ups: list[Volume], paths: lis
     import SimpleITK as sitk
     import torch
 
-    from .volume import Volume, resample, write_volume
+    from .space.volume import Volume, resample, write_volume
 
     for number, (follow_up, path) in enumerate(zip(follow_ups, paths, strict=True)):
         labels = torch.zeros(follow_up.grid.shape, dtype=torch.int16)

@@ -21,9 +21,7 @@ from .embedding_cache import embed_cached
 from .errors import InputError
 from .features.mind import Mind
 from .features.sam import SamEmbedding
-from .field import DisplacementField
 from .folding import without_folds
-from .geometry import Grid
 from .lesion_contour import LEAST_CONTRAST, Fit, fit_contour, neighborhood, on_neighborhood, scaled, suggest_contour
 from .lesions import Lesion, read_lesions
 from .matching import match_points
@@ -31,8 +29,11 @@ from .measurement import Measurement, centroid, measure_lesion, trimmed
 from .progress import Progress, stage
 from .pyramid import Scene, run_pyramid
 from .settings.registration import Level
-from .transforms import AffineTransform, Transform
-from .volume import Volume, average_to, check_volume, ct_window, normalized_intensity, resample
+from .space.field import DisplacementField
+from .space.grid import Grid
+from .space.intensity import ct_window, normalized_intensity
+from .space.transforms import AffineTransform, Transform
+from .space.volume import Volume, average_to, check_volume, resample
 from .weights import SamModel, load_sam
 
 __all__ = [

@@ -22,7 +22,7 @@ from .errors import InputError, ResourceError
 from .networks import featcnn, masr, sam_2d, sam_compact, sam_official, semantic
 
 if TYPE_CHECKING:
-    from .volume import Volume
+    from .space.volume import Volume
 
 DEFAULT_SAM = "sam-ct"
 DEFAULT_XRAY = "sam-xray"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from samconvex.known_warps import breathing_warp
 from samconvex.phantom import Phantom, make_phantom
-from samconvex.volume import body_mask
+from samconvex.space.volume import body_mask
 
 
 @pytest.fixture(scope="module")

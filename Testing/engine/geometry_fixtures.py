@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from samconvex.field import DisplacementField, smooth
-from samconvex.geometry import Grid
-from samconvex.volume import Volume
+from samconvex.space.field import DisplacementField
+from samconvex.space.filters import smooth
+from samconvex.space.grid import Grid
+from samconvex.space.volume import Volume
 
 
 def rotation(x: float, y: float, z: float) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from samconvex.settings.presets import PRESETS
 from samconvex.settings.registration import Level
-from samconvex.transforms import Transform
+from samconvex.space.transforms import Transform
 
 # Coarser than any preset, so that a registration of a 6 mm phantom takes about a second.
 QUICK = replace(

@@ -9,9 +9,9 @@ import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 from samconvex import weights
-from samconvex.geometry import Grid
 from samconvex.networks.sam_compact import SAMCompact, preprocess
-from samconvex.volume import Volume, resample
+from samconvex.space.grid import Grid
+from samconvex.space.volume import Volume, resample
 
 GRID = Grid((48, 40, 48), (4.0, 4.0, 4.0), (-120.0, 30.0, -700.0))
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from samconvex.affine import LOW_CONFIDENCE, moments_affine
 from samconvex.errors import Cancelled, InputError
-from samconvex.geometry import Grid
-from samconvex.robust_affine import limited
-from samconvex.transforms import AffineTransform
+from samconvex.space.grid import Grid
+from samconvex.space.linear import limited
+from samconvex.space.transforms import AffineTransform
+from samconvex.space.volume import Volume, read_labels, read_mask, read_volume
 from samconvex.translation_search import chance_level, peaks, translation_gain
-from samconvex.volume import Volume, read_labels, read_mask, read_volume
 
 GRID = Grid((52, 44, 56), (5.0, 5.0, 5.0), (-127.5, -107.5, -137.5))
 HALF_AXES = np.array([90.0, 70.0, 110.0])
@@ -248,7 +248,7 @@ def test_head_and_neck_pairs_of_different_fields_of_view_align(shared_data):
         folder = shared_data / "headneck"
         fixed, moving = (read_volume(folder / f"{case}_ct.nii.gz") for case in (fixed_case, moving_case))
         fixed_labels, moving_labels = (read_labels(folder / f"{case}_seg.nii.gz") for case in (fixed_case, moving_case))
-        from samconvex.transforms import Transform
+        from samconvex.space.transforms import Transform
 
         result = moments_affine(fixed, moving)
         warped = Transform((result.transform,)).warp_labels(moving_labels, fixed_labels).tensor.numpy()

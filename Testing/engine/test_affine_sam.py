@@ -8,19 +8,12 @@ import numpy as np
 import pytest
 import torch
 from engine.sam_fixtures import body_points, random_model, textured_body
-from samconvex.affine_sam import (
-    CONFIDENT,
-    PointPairs,
-    ransac_similarity,
-    reweighted_affine,
-    sam_affine,
-    sam_coarse,
-    similarity_from_points,
-)
+from samconvex.affine_sam import CONFIDENT, PointPairs, ransac_similarity, reweighted_affine, sam_affine, sam_coarse
 from samconvex.features.sam import embed
-from samconvex.geometry import Grid
-from samconvex.transforms import AffineTransform, Transform
-from samconvex.volume import Volume
+from samconvex.space.grid import Grid
+from samconvex.space.linear import similarity_from_points
+from samconvex.space.transforms import AffineTransform, Transform
+from samconvex.space.volume import Volume
 
 
 def rotation(degrees: float, axis: int = 2) -> np.ndarray:

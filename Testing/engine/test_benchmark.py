@@ -18,8 +18,8 @@ from benchmarks.methods.assess import assess
 from benchmarks.results import tables
 from benchmarks.suites import registration
 from samconvex import Grid, Volume
-from samconvex.field import DisplacementField
-from samconvex.transforms import AffineTransform, Transform
+from samconvex.space.field import DisplacementField
+from samconvex.space.transforms import AffineTransform, Transform
 
 SHIFT = np.array([6.0, 0.0, -4.0])
 GRID = Grid((24, 20, 16), (2.0, 2.0, 2.0), (-10.0, 5.0, 30.0))

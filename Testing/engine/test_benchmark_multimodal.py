@@ -10,10 +10,10 @@ import torch
 from benchmarks.data.pairs import Pair
 from benchmarks.suites import multimodal
 from benchmarks.suites.multimodal_landscape import AXES, MEASURES, joint_entropy_loss, landscape_lines
-from samconvex.geometry import Grid
 from samconvex.networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, MASRNet
+from samconvex.space.grid import Grid
+from samconvex.space.volume import Volume
 from samconvex.training.loop import save_checkpoint
-from samconvex.volume import Volume
 from samconvex.weights import load_network
 
 PAIR = Pair("pair", "group", "mr-ct", lambda: None)  # type: ignore[arg-type,return-value]

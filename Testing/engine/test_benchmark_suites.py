@@ -18,7 +18,7 @@ from benchmarks.suites import ablation, landscapes, robustness, scaling, xray
 from benchmarks.suites.variants import family_of, paper_rows, variants, with_features
 from samconvex import Grid, Volume
 from samconvex.settings.registration import Level, Settings
-from samconvex.transforms import AffineTransform, Transform
+from samconvex.space.transforms import AffineTransform, Transform
 
 SHIFT = np.array([6.0, 0.0, -4.0])
 GRID = Grid((24, 20, 16), (2.0, 2.0, 2.0), (-10.0, 5.0, 30.0))

@@ -19,7 +19,7 @@ from samconvex.cli import COMMANDS, main
 from samconvex.phantom import make_phantom
 from samconvex.points import PointSet, read_points, write_points
 from samconvex.report import schema_errors
-from samconvex.volume import write_volume
+from samconvex.space.volume import write_volume
 
 ENGINE = Path(__file__).resolve().parents[2] / "SAMConvexRegistration"
 QUICK = ("--preset", "fast-preview", "--affine", "none")

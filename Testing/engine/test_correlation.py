@@ -6,8 +6,8 @@ import pytest
 import torch
 from samconvex.convex import coupled_convex
 from samconvex.correlation import LocalCorrelation
-from samconvex.field import continued
 from samconvex.settings.registration import FORBIDDEN
+from samconvex.space.filters import continued
 
 RADIUS = 2
 SHAPE = (5, 9, 21)

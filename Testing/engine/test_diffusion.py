@@ -19,14 +19,13 @@ from samconvex.diffusion import (
     solve,
 )
 from samconvex.errors import InputError
-from samconvex.features import FeatureMap
-from samconvex.field import DisplacementField
-from samconvex.geometry import Grid
 from samconvex.known_warps import breathing_warp
 from samconvex.phantom import make_phantom
 from samconvex.settings.presets import PRESETS
 from samconvex.settings.registration import DiffusionSettings, Level
-from samconvex.volume import body_mask
+from samconvex.space.field import DisplacementField
+from samconvex.space.grid import Grid
+from samconvex.space.volume import FeatureMap, body_mask
 
 SPACING = (2.0, 3.0, 2.5)
 ENTRIES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))

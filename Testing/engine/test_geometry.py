@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from engine.geometry_fixtures import rotation
-from samconvex.geometry import Grid
+from samconvex.space.grid import Grid
 
 GRIDS = {
     "plain": Grid((12, 10, 9), (2.0, 2.0, 2.0)),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from samconvex.features.hounsfield import Hounsfield
-from samconvex.geometry import Grid
-from samconvex.volume import Volume, ct_window
+from samconvex.space.grid import Grid
+from samconvex.space.intensity import ct_window
+from samconvex.space.volume import Volume
 
 GRID = Grid((5, 1, 1), (1.0, 1.0, 1.0))
 

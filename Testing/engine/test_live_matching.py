@@ -17,7 +17,7 @@ from samconvex.embedding_cache import embed_cached
 from samconvex.errors import InputError
 from samconvex.matching import Matches, match_points
 from samconvex.points import PointSet, write_points
-from samconvex.volume import write_volume
+from samconvex.space.volume import write_volume
 from samconvex.voting import vote
 
 

@@ -10,13 +10,14 @@ import torch
 from samconvex.errors import InputError
 from samconvex.features import dns
 from samconvex.features.dns import DnsExtractor, DnsPair
-from samconvex.geometry import Grid
 from samconvex.networks import masr
 from samconvex.networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, LAYOUTS, PAIRS, MASRNet, _BlurPool, gaussian
 from samconvex.phantom import make_phantom
+from samconvex.space.grid import Grid
+from samconvex.space.intensity import normalized_intensity
+from samconvex.space.transforms import AffineTransform, Transform
+from samconvex.space.volume import Volume, resample
 from samconvex.training.loop import save_checkpoint
-from samconvex.transforms import AffineTransform, Transform
-from samconvex.volume import Volume, normalized_intensity, resample
 from samconvex.weights import load_network
 
 

@@ -16,8 +16,8 @@ from samconvex.errors import Cancelled, InputError
 from samconvex.features.sam import embed
 from samconvex.local_maps import robust_local_maps
 from samconvex.matching import match_points
-from samconvex.transforms import AffineTransform
-from samconvex.volume import write_volume
+from samconvex.space.transforms import AffineTransform
+from samconvex.space.volume import write_volume
 
 
 @pytest.fixture(scope="module")

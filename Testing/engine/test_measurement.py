@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from samconvex.geometry import Grid
 from samconvex.measurement import centroid, measure_lesion, trimmed
-from samconvex.volume import Volume
+from samconvex.space.grid import Grid
+from samconvex.space.volume import Volume
 
 
 def ellipsoid(grid: Grid, radii: tuple[float, float, float], turn_degrees: float = 0.0) -> Volume:

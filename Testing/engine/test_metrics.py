@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from samconvex import metrics
-from samconvex.field import DisplacementField
-from samconvex.geometry import Grid
-from samconvex.transforms import AffineTransform, Transform
-from samconvex.volume import Volume
+from samconvex.space.field import DisplacementField
+from samconvex.space.grid import Grid
+from samconvex.space.transforms import AffineTransform, Transform
+from samconvex.space.volume import Volume
 
 GRID = Grid((20, 20, 20), (1.0, 2.0, 3.0))
 

@@ -14,8 +14,8 @@ from samconvex.errors import InputError
 from samconvex.known_warps import breathing_warp
 from samconvex.missing import missing_part
 from samconvex.phantom import Phantom, make_phantom
-from samconvex.transforms import Transform
-from samconvex.volume import Volume, body_mask
+from samconvex.space.transforms import Transform
+from samconvex.space.volume import Volume, body_mask
 
 AIR_HU = -1000.0
 

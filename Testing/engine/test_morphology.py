@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from samconvex.morphology import closed_across_slices, closed_in_slices, opened_in_slices
+from samconvex.space.filters import closed_across_slices, closed_in_slices, opened_in_slices
 
 
 @pytest.fixture(scope="module")

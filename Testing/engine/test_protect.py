@@ -8,12 +8,13 @@ import SimpleITK as sitk
 import torch
 from engine.geometry_fixtures import rotation, smooth_field
 from samconvex.errors import InputError
-from samconvex.field import DisplacementField
 from samconvex.folding import cell_determinants, without_folds
-from samconvex.geometry import Grid
-from samconvex.protect import determinants, protect, rigid_fit
-from samconvex.transforms import AffineTransform, Transform
-from samconvex.volume import Volume
+from samconvex.protect import determinants, protect
+from samconvex.space.field import DisplacementField
+from samconvex.space.grid import Grid
+from samconvex.space.linear import rigid_fit
+from samconvex.space.transforms import AffineTransform, Transform
+from samconvex.space.volume import Volume
 
 GRID = Grid((40, 40, 40), (4.0, 4.0, 4.0), (-80.0, -80.0, 500.0))
 CENTER = GRID.center

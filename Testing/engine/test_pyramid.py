@@ -10,15 +10,15 @@ import torch
 from engine.sam_fixtures import GRID, random_model, textured_body
 from samconvex import pyramid
 from samconvex.correlation import LocalCorrelation
-from samconvex.features import FeatureMap
 from samconvex.features.mind import Mind
 from samconvex.features.sam import SamPair, embed
-from samconvex.field import DisplacementField
-from samconvex.geometry import Grid
 from samconvex.pyramid import Scene, View, affordable, described, run_pyramid
 from samconvex.settings.registration import FORBIDDEN, Level
-from samconvex.transforms import AffineTransform, Transform
-from samconvex.volume import Volume, normalized_intensity
+from samconvex.space.field import DisplacementField
+from samconvex.space.grid import Grid
+from samconvex.space.intensity import normalized_intensity
+from samconvex.space.transforms import AffineTransform, Transform
+from samconvex.space.volume import FeatureMap, Volume
 
 SHIFT = np.array([12.0, -8.0, 4.0])
 CONTROL = Grid.covering(GRID.center + np.array([[-50.0, -40.0, -50.0], [50.0, 40.0, 50.0]]), 8.0)

@@ -14,17 +14,18 @@ from engine.phantom_fixtures import QUICK, error
 from samconvex import metrics, registration
 from samconvex.errors import Cancelled, InputError, ResourceError
 from samconvex.features.mind import Mind
-from samconvex.field import DisplacementField, smooth
 from samconvex.folding import cell_determinants, without_folds
-from samconvex.geometry import Grid
 from samconvex.phantom import Phantom
-from samconvex.protect import rigid_fit
 from samconvex.pyramid import Scene, run_pyramid
 from samconvex.report import schema_errors
 from samconvex.settings.presets import PRESETS, forecast, get_settings
 from samconvex.settings.registration import AdamSettings, Level
-from samconvex.transforms import AffineTransform, Transform
-from samconvex.volume import Volume, resample
+from samconvex.space.field import DisplacementField
+from samconvex.space.filters import smooth
+from samconvex.space.grid import Grid
+from samconvex.space.linear import rigid_fit
+from samconvex.space.transforms import AffineTransform, Transform
+from samconvex.space.volume import Volume, resample
 
 
 def moved_volume(volume: Volume, transform: AffineTransform, grid: Grid) -> Volume:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from samconvex.geometry import Grid
 from samconvex.memory import peak_memory_mib
 from samconvex.report import build_report, file_sha256, plain, save_report, schema_errors
-from samconvex.volume import Volume
+from samconvex.space.grid import Grid
+from samconvex.space.volume import Volume
 
 
 @dataclass(frozen=True)

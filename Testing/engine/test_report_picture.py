@@ -10,13 +10,13 @@ import SimpleITK as sitk
 import torch
 from samconvex import report_picture, stroke_font
 from samconvex.errors import InputError
-from samconvex.field import DisplacementField
-from samconvex.geometry import Grid
 from samconvex.known_warps import breathing
 from samconvex.phantom import make_phantom
 from samconvex.report_picture import COLUMN, GUTTER, MARGIN, key_figures, render_report, volume_change_color
-from samconvex.transforms import AffineTransform, Transform
-from samconvex.volume import Volume
+from samconvex.space.field import DisplacementField
+from samconvex.space.grid import Grid
+from samconvex.space.transforms import AffineTransform, Transform
+from samconvex.space.volume import Volume
 
 LEFT, TOP = MARGIN + 40, 178
 REPORT = {

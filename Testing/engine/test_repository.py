@@ -62,7 +62,7 @@ def test_python_example_of_the_readme_names_what_exists(readme):
     ast.parse(example[1])
     for name in re.findall(r"\bsc\.(\w+)", example[1]):
         assert hasattr(samconvex, name)
-    from samconvex.transforms import Transform
+    from samconvex.space.transforms import Transform
 
     for name in re.findall(r"(?:fixed_to_moving|moving_to_fixed)\.(\w+)", example[1]):
         assert hasattr(Transform, name)

@@ -11,8 +11,8 @@ import torch
 from engine.sam_fixtures import textured_body
 from samconvex import weights
 from samconvex.features.sam import embed
-from samconvex.geometry import Grid
 from samconvex.networks.sam_official import SAMOfficial, checkpoint_state, from_state, preprocess_ct
+from samconvex.space.grid import Grid
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from samconvex.features import semantic
 from samconvex.features.semantic import SemanticPair, organ_probabilities
 from samconvex.networks.sam_compact import preprocess
 from samconvex.networks.semantic import ORGANS, SemanticNet, prepare
+from samconvex.space.volume import Volume
 from samconvex.training.images import Image
 from samconvex.training.semantic import SemanticSettings, Source, make_example, organ_loss, truth
-from samconvex.volume import Volume
 from samconvex.weights import SemanticModel, load_semantic
 
 CENTER = GRID.center + np.array([20.0, -16.0, 30.0])

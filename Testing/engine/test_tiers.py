@@ -10,10 +10,10 @@ import torch
 from engine.phantom_fixtures import QUICK
 from samconvex import memory, registration, tiers
 from samconvex.errors import ResourceError
-from samconvex.geometry import Grid
 from samconvex.phantom import Phantom
 from samconvex.settings.presets import PRESETS, forecast
-from samconvex.volume import Volume
+from samconvex.space.grid import Grid
+from samconvex.space.volume import Volume
 
 LARGE = Volume(torch.zeros(1, 1, 300, 1, 1).expand(1, 1, 300, 400, 400), Grid((400, 400, 300), (1.0, 1.0, 1.2)))
 

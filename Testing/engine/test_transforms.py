@@ -10,10 +10,11 @@ import SimpleITK as sitk
 import torch
 from engine.geometry_fixtures import ramp, rotation, smooth_field
 from samconvex.errors import InputError
-from samconvex.field import DisplacementField, smooth
-from samconvex.geometry import Grid
-from samconvex.transforms import AffineTransform, Transform
-from samconvex.volume import Volume
+from samconvex.space.field import DisplacementField
+from samconvex.space.filters import smooth
+from samconvex.space.grid import Grid
+from samconvex.space.transforms import AffineTransform, Transform
+from samconvex.space.volume import Volume
 
 _FLIPPED = tuple((rotation(10, 20, 30) @ np.diag([1, 1, -1])).ravel())
 FIXED = Grid((30, 26, 22), (2.0, 2.5, 3.1), (1000.0, -500.0, 300.0), _FLIPPED)

@@ -33,7 +33,7 @@ def coarser(pair, spacing):
     """The pair at another resolution: a picture needs no 0.7 mm, and a run then takes seconds instead of minutes."""
     from dataclasses import replace
 
-    from samconvex.volume import resample
+    from samconvex.space.volume import resample
 
     grids = [
         volume.grid.with_spacing([max(spacing, s) for s in volume.grid.spacing]) for volume in (pair.fixed, pair.moving)

@@ -73,9 +73,9 @@ def test_every_choice_is_one_the_engine_accepts(presets, choices):
 def test_every_choice_of_features_is_one_the_engine_knows(presets, choices):
     import samconvex
     import torch
-    from samconvex.geometry import Grid
     from samconvex.settings.registration import Level, Settings
-    from samconvex.volume import Volume
+    from samconvex.space.grid import Grid
+    from samconvex.space.volume import Volume
 
     # A body in air, as every network expects it.
     voxels = torch.full((1, 1, 24, 24, 24), -1000.0)

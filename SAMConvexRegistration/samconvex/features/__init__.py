@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
-from ..geometry import Grid
-from ..volume import Volume
-
-
-@dataclass(frozen=True)
-class FeatureMap:
-    """Feature vectors on a grid.
-
-    Attributes:
-        tensor: (1, C, D, H, W).
-        grid: where the vectors lie.
-    """
-
-    tensor: torch.Tensor
-    grid: Grid
+from ..space.volume import FeatureMap, Volume
 
 
 class FeatureExtractor(Protocol):

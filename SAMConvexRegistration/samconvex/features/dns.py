@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from ..device import cpu_has_bfloat16
-from ..geometry import Grid
 from ..networks.masr import HALO, SLAB_VOXELS, MASRNet
-from ..sampling import sample
-from ..transforms import Transform
-from ..volume import Volume, resample
-from . import FeatureMap
+from ..space.grid import Grid
+from ..space.linear import turn
+from ..space.sampling import sample
+from ..space.transforms import Transform
+from ..space.volume import FeatureMap, Volume, resample
 
 # What a map may hold; larger regions are described more coarsely.
 _VOXELS = 4_000_000
@@ -105,15 +105,6 @@ class DnsPair:
 def map_voxels(volume_mm3: float, finest: float) -> float:
     """How many voxels :class:`DnsPair` describes in a region of so many cubic millimeters."""
     return min(_VOXELS, volume_mm3 / (finest / _PER_LEVEL_VOXEL) ** 3)
-
-
-def turn(transform: Transform, points: np.ndarray) -> np.ndarray:
-    """The rotation (3, 3) next to ``transform`` around ``points`` (N, 3), not in a plane; identity where it mirrors."""
-    mapped = transform.map_points(points)
-    linear = np.linalg.lstsq(points - points.mean(0), mapped - mapped.mean(0), rcond=None)[0].T
-    left, _, right = np.linalg.svd(linear)
-    rotation = left @ right
-    return rotation if np.linalg.det(rotation) > 0 else np.eye(3)
 
 
 def _region(image: Grid, corners: np.ndarray, axes: np.ndarray, margin_mm: float, spacing: float) -> Grid:

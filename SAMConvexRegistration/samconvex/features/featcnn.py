@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from ..networks.featcnn import FeatCNN
-from ..volume import Volume
-from . import FeatureMap
+from ..space.volume import FeatureMap, Volume
 
 
 class FeatCnnExtractor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..volume import CT_RANGE, Volume
-from . import FeatureMap
+from ..space.intensity import CT_RANGE
+from ..space.volume import FeatureMap, Volume
 
 # Ends of the ramps in HU: lung to soft tissue, fat to muscle and contrast agent, soft tissue to dense bone.
 RAMPS = ((-900.0, -150.0), (-150.0, 150.0), (150.0, 900.0))
@@ -15,7 +15,7 @@ class Hounsfield:
     """Three ramps from 0 to 1 over the ranges of lung, soft tissue and bone."""
 
     def __call__(self, volume: Volume) -> FeatureMap:
-        """Args: volume: CT whose ``CT_RANGE`` lies in [0, 1] (:func:`samconvex.volume.normalized_intensity`)."""
+        """Args: volume: CT whose ``CT_RANGE`` lies in [0, 1] (:func:`samconvex.space.intensity.normalized_intensity`)."""
         lower, upper = CT_RANGE
         hounsfield = volume.as_float() * (upper - lower) + lower
         ramps = [((hounsfield - first) / (last - first)).clamp_(0, 1) for first, last in RAMPS]

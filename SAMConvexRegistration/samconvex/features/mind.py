@@ -7,9 +7,8 @@ from itertools import combinations
 import torch
 import torch.nn.functional as F
 
-from ..field import smooth
-from ..volume import Volume
-from . import FeatureMap
+from ..space.filters import smooth
+from ..space.volume import FeatureMap, Volume
 
 # The six face neighbors in z, y, x; the 12 pairs of them at distance sqrt(2) are the descriptor's channels.
 _NEIGHBORS = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))

@@ -18,13 +18,13 @@ import torch.nn.functional as F
 
 from ..device import cpu_has_bfloat16
 from ..errors import InputError, ResourceError
-from ..field import dilated
-from ..geometry import Grid
 from ..progress import Progress, stage
-from ..sampling import sample, slabs
-from ..volume import Volume, body_mask, resample
+from ..space.filters import dilated
+from ..space.grid import Grid
+from ..space.intensity import looks_like_ct
+from ..space.sampling import sample, slabs
+from ..space.volume import FeatureMap, Volume, body_mask, resample
 from ..weights import SamModel, SemanticModel, load_sam, suited_to
-from . import FeatureMap
 
 _AIR_HU = -1000.0
 # Of an X-ray image prepared for its network, 0 to about 1.
@@ -169,7 +169,7 @@ def embed(
 
     Args:
         model: a loaded network, a weights name or file; None is the shipped one.
-        mask: what counts as body, instead of :func:`samconvex.volume.body_mask`.
+        mask: what counts as body, instead of :func:`samconvex.space.volume.body_mask`.
 
     Raises:
         InputError: no body, wrong modality, unusable weights. ResourceError: the device ran out of memory.
@@ -225,11 +225,6 @@ def _prepare_slice(volume: Volume, mask: Volume | None, model: SamModel) -> tupl
     if not bool(inside.any()):
         raise InputError(f"{volume.name} shows nothing but background; check that dense tissue is bright in it.")
     return grid, inside, values
-
-
-def looks_like_ct(volume: Volume) -> bool:
-    """Hounsfield units: air near -1000, or, in a crop inside the body, at least the negative values of fat."""
-    return volume.modality == "ct" or volume.background <= -100
 
 
 def body_grid(volume: Volume, body: Volume, model: SamModel | SemanticModel) -> tuple[Grid, torch.Tensor, torch.Tensor]:

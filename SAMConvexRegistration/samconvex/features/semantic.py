@@ -18,11 +18,11 @@ from ..embedding_cache import content_key
 from ..errors import InputError, ResourceError
 from ..networks.semantic import HU_RANGE, prepare
 from ..progress import Progress, stage
-from ..sampling import sample
-from ..volume import Volume, body_mask, resample
+from ..space.intensity import looks_like_ct
+from ..space.sampling import sample
+from ..space.volume import FeatureMap, Volume, body_mask, resample
 from ..weights import SemanticModel, load_semantic
-from . import FeatureMap
-from .sam import body_grid, looks_like_ct, tiles
+from .sam import body_grid, tiles
 
 _MEMORY_ENTRIES = 6
 _memory: OrderedDict[str, FeatureMap] = OrderedDict()
@@ -41,7 +41,7 @@ def organ_probabilities(
     Args:
         volume: CT in Hounsfield units, any geometry.
         model: a loaded network, a weights name or file; None is the shipped one.
-        mask: what counts as body, instead of :func:`samconvex.volume.body_mask`.
+        mask: what counts as body, instead of :func:`samconvex.space.volume.body_mask`.
 
     Returns:
         Half precision (1, organs, D, H, W), identity direction, zero outside the body.

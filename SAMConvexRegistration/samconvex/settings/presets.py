@@ -8,8 +8,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..features.dns import map_voxels
-from ..geometry import Grid
 from ..pyramid import affordable
+from ..space.grid import Grid
 from .registration import AdamSettings, Level, Settings
 
 # Embeddings for the capture range, organs where the network knows them, MIND for what no network was taught.

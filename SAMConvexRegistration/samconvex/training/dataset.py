@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError, SamConvexError
-from ..geometry import Grid
-from ..volume import Volume, body_mask, read_labels, read_volume, resample
+from ..space.grid import Grid
+from ..space.volume import Volume, body_mask, read_labels, read_volume, resample
 from .landmarks import LabelShape, describe_label
 
 LOGGER = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, SamConvexError
-from ..geometry import Grid
 from ..phantom import make_phantom
-from ..volume import Volume, check_volume, normalized_intensity, read_labels, read_volume, resample
+from ..space.grid import Grid
+from ..space.intensity import normalized_intensity
+from ..space.volume import Volume, check_volume, read_labels, read_volume, resample
 from .dataset import case_name, find_cases
 
 LOGGER = logging.getLogger(__name__)

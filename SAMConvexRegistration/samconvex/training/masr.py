@@ -22,7 +22,7 @@ from torch import Tensor
 from ..device import cpu_has_bfloat16
 from ..errors import InputError
 from ..networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, MASRNet
-from ..volume import Volume, resample
+from ..space.volume import Volume, resample
 from ..weights import load_network
 from .contrast import random_contrast
 from .images import Image, cropped, random_corner, split_images

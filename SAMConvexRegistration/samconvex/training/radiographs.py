@@ -10,7 +10,7 @@ import torch
 
 from ..networks.sam_compact import SAMCompact
 from ..radiograph import Projection, radiograph
-from ..volume import Volume
+from ..space.volume import Volume
 from .dataset import AIR, Case
 from .landmarks import LabelShape
 from .settings import SamSettings

@@ -19,12 +19,12 @@ from torch import Tensor
 from ..device import cpu_has_bfloat16
 from ..diffusion import Linearization, increment
 from ..errors import InputError
-from ..features import FeatureMap
 from ..features.mind import mind_ssc
-from ..field import smooth
-from ..geometry import Grid
 from ..networks.featcnn import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, FeatCNN
-from ..sampling import interpolate
+from ..space.filters import smooth
+from ..space.grid import Grid
+from ..space.sampling import interpolate
+from ..space.volume import FeatureMap
 from ..weights import load_network
 from .contrast import random_contrast
 from .images import Image, cropped, random_corner, split_images

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from samconvex.volume import Volume
+from samconvex.space.volume import Volume
 
 MINIMUM_VOXELS = 24
 EXTREMES = {

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import SimpleITK as sitk
 import torch
-from samconvex.geometry import Grid
 from samconvex.known_warps import SmoothWarp
 from samconvex.measurement import Measurement, centroid, measure_lesion
-from samconvex.sampling import sample, slabs
-from samconvex.transforms import AffineTransform
-from samconvex.volume import Volume, body_mask
+from samconvex.space.grid import Grid
+from samconvex.space.sampling import sample, slabs
+from samconvex.space.transforms import AffineTransform
+from samconvex.space.volume import Volume, body_mask
 
 PRESENT = ("grown", "shrunk", "unchanged")
 FATES = (*PRESENT, "removed")

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from samconvex import Grid, metrics
-from samconvex.transforms import AffineTransform, Transform
+from samconvex.space.transforms import AffineTransform, Transform
 
 from ..data.pairs import Case
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import SimpleITK as sitk
 from samconvex import Grid, Volume, register, write_volume
 from samconvex.settings.presets import get_settings
-from samconvex.transforms import Transform
-from samconvex.volume import resample
+from samconvex.space.transforms import Transform
+from samconvex.space.volume import resample
 
 from ..data.pairs import Case
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import samconvex
 import torch
 from samconvex.settings.presets import get_settings
-from samconvex.transforms import Transform
-from samconvex.volume import read_mask
+from samconvex.space.transforms import Transform
+from samconvex.space.volume import read_mask
 
 from .peers import peak_memory_mib
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from samconvex import Grid, read_volume
 from samconvex.settings.presets import PRESETS, get_settings
-from samconvex.transforms import Transform
+from samconvex.space.transforms import Transform
 
 from ..data.pairs import REPOSITORY, Case, Pair
 from .assess import assess

@@ -20,10 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "SAMConvexRegistrat
 
 from samconvex.diffusion import DiffusionSystem, Linearization, conjugate_gradients  # noqa: E402
 from samconvex.features.mind import Mind  # noqa: E402
-from samconvex.geometry import Grid  # noqa: E402
 from samconvex.known_warps import breathing_warp  # noqa: E402
 from samconvex.phantom import make_phantom  # noqa: E402
-from samconvex.volume import Volume, ct_window, resample  # noqa: E402
+from samconvex.space.grid import Grid  # noqa: E402
+from samconvex.space.intensity import ct_window  # noqa: E402
+from samconvex.space.volume import Volume, resample
 
 PAIRS = {(0, 0): 0, (1, 1): 1, (2, 2): 2, (0, 1): 3, (1, 0): 3, (0, 2): 4, (2, 0): 4, (1, 2): 5, (2, 1): 5}
 

@@ -16,10 +16,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "SAMConvexRegistration"))
 
 from samconvex.features.dns import DnsExtractor  # noqa: E402
-from samconvex.geometry import Grid  # noqa: E402
 from samconvex.memory import peak_memory_mib  # noqa: E402
 from samconvex.networks.masr import MASRNet  # noqa: E402
-from samconvex.volume import Volume  # noqa: E402
+from samconvex.space.grid import Grid  # noqa: E402
+from samconvex.space.volume import Volume  # noqa: E402
 
 LIMIT_GIB = 2.0
 

@@ -24,7 +24,7 @@ sys.path[:0] = [str(REPOSITORY / "SAMConvexRegistration"), str(REPOSITORY / "Tes
 from samconvex.features.semantic import SemanticPair, organ_probabilities  # noqa: E402
 from samconvex.memory import peak_memory_mib  # noqa: E402
 from samconvex.metrics import dice  # noqa: E402
-from samconvex.volume import Volume, read_labels, read_volume  # noqa: E402
+from samconvex.space.volume import Volume, read_labels, read_volume  # noqa: E402
 from samconvex.weights import SemanticModel, load_semantic  # noqa: E402
 
 from benchmarks.data.pairs import data_folder  # noqa: E402

@@ -18,7 +18,7 @@ import samconvex
 import torch
 from samconvex.settings.presets import PRESETS
 from samconvex.settings.registration import Settings
-from samconvex.transforms import Transform
+from samconvex.space.transforms import Transform
 
 from ..data.pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
 from ..methods.assess import assess

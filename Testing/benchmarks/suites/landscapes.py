@@ -18,11 +18,12 @@ import torch
 from samconvex import Volume, read_volume
 from samconvex.features.mind import Mind
 from samconvex.features.sam import embed
-from samconvex.geometry import Grid
 from samconvex.known_warps import _rotation
 from samconvex.phantom import make_phantom
-from samconvex.transforms import AffineTransform, Transform
-from samconvex.volume import body_mask, normalized_intensity, resample
+from samconvex.space.grid import Grid
+from samconvex.space.intensity import normalized_intensity
+from samconvex.space.transforms import AffineTransform, Transform
+from samconvex.space.volume import body_mask, resample
 from samconvex.weights import SamModel, load_sam
 
 from ..data.pairs import REPOSITORY, data_folder

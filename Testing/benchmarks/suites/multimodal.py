@@ -25,10 +25,10 @@ import torch
 from samconvex import Volume, read_labels, read_volume
 from samconvex.known_warps import random_warp
 from samconvex.networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, MASRNet
+from samconvex.space.intensity import normalized_intensity
+from samconvex.space.transforms import Transform
 from samconvex.training.contrast import random_contrast
 from samconvex.training.loop import save_checkpoint
-from samconvex.transforms import Transform
-from samconvex.volume import normalized_intensity
 from samconvex.weights import family_of, load_network
 
 from ..data.pairs import REPOSITORY, Case, Pair, _seen, data_folder

@@ -36,13 +36,14 @@ def landscape(case: str, data: Path, angles: list[float], weights: str | None) -
     """Losses by measure and axis for a patient of ``mrct``."""
     import torch
     from samconvex import read_volume
-    from samconvex.affine import _rotation
     from samconvex.features.dns import DnsExtractor
     from samconvex.features.mind import Mind
-    from samconvex.geometry import Grid
     from samconvex.networks.masr import MASRNet
-    from samconvex.transforms import AffineTransform, Transform
-    from samconvex.volume import body_mask, normalized_intensity, resample
+    from samconvex.space.grid import Grid
+    from samconvex.space.intensity import normalized_intensity
+    from samconvex.space.linear import rotation
+    from samconvex.space.transforms import AffineTransform, Transform
+    from samconvex.space.volume import body_mask, resample
     from samconvex.weights import load_network
 
     ct, mr = (read_volume(data / "mrct" / f"{case}_{kind}.nii.gz") for kind in ("ct", "mr"))
@@ -59,7 +60,7 @@ def landscape(case: str, data: Path, angles: list[float], weights: str | None) -
         for angle in angles:
             turn = [0.0, 0.0, 0.0]
             turn[number] = float(np.radians(angle))
-            rotation = Transform((AffineTransform.about(grid.center, _rotation(*turn), np.zeros(3)),))
+            rotation = Transform((AffineTransform.about(grid.center, rotation(*turn), np.zeros(3)),))
             moved = rotation.warp_volume(mr, grid, background=0.0)
             values = (image.tensor[0, 0][weight].numpy() for image in (fixed, moved))
             losses["NMI"][axis].append(joint_entropy_loss(*values))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from samconvex import Volume
-from samconvex.transforms import AffineTransform, Transform
+from samconvex.space.transforms import AffineTransform, Transform
 
 from ..data.pairs import REPOSITORY, Case, Pair, choose_pairs, data_folder
 from ..methods.job import common_start

@@ -16,8 +16,8 @@ from pathlib import Path
 from samconvex import Grid, Volume, read_volume
 from samconvex.phantom import make_phantom
 from samconvex.settings.presets import PRESETS
-from samconvex.transforms import Transform
-from samconvex.volume import resample
+from samconvex.space.transforms import Transform
+from samconvex.space.volume import resample
 
 from ..data.pairs import REPOSITORY, WARPED_CASES, Case, Pair, breathing_case, data_folder
 from ..methods.peers import METHODS as PEERS

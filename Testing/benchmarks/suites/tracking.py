@@ -22,8 +22,8 @@ from samconvex import read_volume
 from samconvex.embedding_cache import embed_cached
 from samconvex.measurement import measure_lesion
 from samconvex.phantom import make_phantom
+from samconvex.space.volume import Volume
 from samconvex.tracking import FOUND, NOT_IN_VIEW, Lesion, TrackingResult, track_lesions
-from samconvex.volume import Volume
 from samconvex.weights import SamModel, load_sam
 
 from ..data.pairs import REPOSITORY, WARPED_CASES, data_folder

@@ -12,16 +12,14 @@ import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 
-from .dicom_check import check_slices
-from .errors import InputError, ResourceError
-from .geometry import Grid
-from .morphology import closed_across_slices, closed_in_slices, opened_in_slices
-from .nifti_check import check_nifti
+from ..dicom_check import check_slices
+from ..errors import InputError, ResourceError
+from ..nifti_check import check_nifti
+from .filters import closed_across_slices, closed_in_slices, opened_in_slices
+from .grid import Grid
 from .sampling import sample, sample_aligned, slabs
 
 MINIMUM_VOXELS_PER_AXIS = 8
-# Hounsfield units that normalized intensities span.
-CT_RANGE = (-1000.0, 1000.0)
 
 
 @dataclass(frozen=True)
@@ -264,22 +262,6 @@ def _block_mean(volume: Volume, factors: np.ndarray) -> Volume:
     return volume.with_tensor(torch.cat(pieces, 2), volume.grid.strided((fx, fy, fz)))
 
 
-def ct_window(tensor: torch.Tensor, lower: float = CT_RANGE[0], upper: float = CT_RANGE[1]) -> torch.Tensor:
-    """Clip Hounsfield units and scale to [0, 1]."""
-    return ((tensor.float() - lower) / (upper - lower)).clamp_(0, 1)
-
-
-def normalized_intensity(volume: Volume) -> torch.Tensor:
-    """(1, 1, D, H, W) float32 in [0, 1]: a wide CT window, or the 0.2 to 99.8 percentile range of other modalities."""
-    if volume.modality == "ct":
-        return ct_window(volume.tensor)
-    values = volume.as_float()
-    flat = values.flatten()
-    flat = flat[:: max(1, flat.numel() // 1_000_000)]
-    lower, upper = torch.quantile(flat, torch.tensor([0.002, 0.998], device=flat.device)).tolist()
-    return ct_window(values, lower, max(upper, lower + 1e-6))
-
-
 def body_mask(volume: Volume, spacing: float = 4.0) -> Volume:
     """Mask of the body, couch and outside air removed, lungs and airways kept.
 
@@ -372,3 +354,16 @@ def _largest_component(mask: np.ndarray) -> np.ndarray:
     labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(bridged))
     sizes = np.bincount(labels.ravel())[1:]
     return (labels == 1 + sizes.argmax()) & (mask > 0) if len(sizes) else np.zeros(mask.shape, bool)
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """Feature vectors on a grid.
+
+    Attributes:
+        tensor: (1, C, D, H, W).
+        grid: where the vectors lie.
+    """
+
+    tensor: torch.Tensor
+    grid: Grid

@@ -192,3 +192,13 @@ class Grid:
 
 def _triple(values, kind: type = float) -> tuple:
     return tuple(kind(v) for v in values)
+
+
+def plain_grid(grid: Grid) -> dict[str, list]:
+    """A grid as plain lists, for files."""
+    return {name: list(getattr(grid, name)) for name in ("size", "spacing", "origin", "direction")}
+
+
+def grid_of(values: dict[str, list]) -> Grid:
+    """The grid that :func:`plain_grid` wrote."""
+    return Grid(*(tuple(values[name]) for name in ("size", "spacing", "origin", "direction")))  # type: ignore[arg-type]

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 import torch
-import torch.nn.functional as F
 
-from .geometry import Grid
-from .morphology import beside
+from .grid import Grid
 from .sampling import sample
 
 
@@ -136,81 +134,3 @@ class DisplacementField:
         """From a 3-component vector image of LPS displacements."""
         array = sitk.GetArrayFromImage(image).astype(np.float32)
         return cls(torch.from_numpy(array).permute(3, 0, 1, 2)[None].contiguous(), Grid.from_sitk(image))
-
-
-def smooth(tensor: torch.Tensor, passes: int, radius: int = 1) -> torch.Tensor:
-    """``passes`` box filters of (2 radius + 1)^3 voxels over (1, C, D, H, W); border means count real voxels only."""
-    for _ in range(passes):
-        tensor = _BoxMean.apply(tensor, radius)
-    return tensor
-
-
-def continued(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """``values`` (1, C, D, H, W) where ``known`` (1, 1, D, H, W) bool, elsewhere continued smoothly from there.
-
-    Pull-push: ever coarser means of what is known, interpolated back into the gaps.
-    """
-    if bool(known.all()) or not bool(known.any()):
-        return values
-    weight = known.to(values.dtype)
-    levels = [(values * weight, weight)]
-    while not bool((levels[-1][1] > 0).all()):
-        total, weight = (F.avg_pool3d(F.pad(t, _to_even(t)), 2) for t in levels[-1])
-        levels.append((total, weight))
-    filled = levels[-1][0] / levels[-1][1]
-    for total, weight in reversed(levels[1:-1]):
-        share = (8 * weight).clamp(max=1.0)
-        filled = share * total / weight.clamp(min=1e-12) + (1 - share) * _finer(filled, total)
-    return torch.where(known, values, _finer(filled, values))
-
-
-def _finer(coarse: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    depth, height, width = like.shape[2:]
-    return F.interpolate(coarse, scale_factor=2, mode="trilinear")[..., :depth, :height, :width]
-
-
-def _to_even(tensor: torch.Tensor) -> tuple[int, ...]:
-    return tuple(part for n in reversed(tensor.shape[2:]) for part in (0, n % 2))
-
-
-def dilated(mask: torch.Tensor, reach: int) -> torch.Tensor:
-    """Bool (1, 1, D, H, W) mask grown by ``reach`` voxels along every axis (a cube)."""
-    for axis in (2, 3, 4):
-        for _ in range(reach):
-            mask = mask | beside(mask, axis)
-    return mask
-
-
-class _BoxMean(torch.autograd.Function):
-    """Box mean as shifted sums along each axis: several times faster on a CPU than average pooling."""
-
-    @staticmethod
-    def forward(ctx, tensor: torch.Tensor, radius: int) -> torch.Tensor:
-        ctx.radius = radius
-        for axis in (2, 3, 4):
-            tensor = _window_sum(tensor, axis, radius)
-            tensor *= _share(tensor, axis, radius)
-        return tensor
-
-    @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        for axis in (2, 3, 4):
-            gradient = _window_sum(gradient * _share(gradient, axis, ctx.radius), axis, ctx.radius)
-        return gradient, None
-
-
-def _window_sum(tensor: torch.Tensor, axis: int, radius: int) -> torch.Tensor:
-    result = tensor.clone(memory_format=torch.contiguous_format)
-    for shift in range(1, min(radius, tensor.shape[axis] - 1) + 1):
-        count = tensor.shape[axis] - shift
-        result.narrow(axis, shift, count).add_(tensor.narrow(axis, 0, count))
-        result.narrow(axis, 0, count).add_(tensor.narrow(axis, shift, count))
-    return result
-
-
-def _share(tensor: torch.Tensor, axis: int, radius: int) -> torch.Tensor:
-    """One over the number of voxels under the window, shaped to broadcast along ``axis``."""
-    size = tensor.shape[axis]
-    place = torch.arange(size, device=tensor.device)
-    count = (place + radius).clamp(max=size - 1) - (place - radius).clamp(min=0) + 1
-    return (1 / count.to(tensor.dtype)).view([-1 if a == axis else 1 for a in range(tensor.ndim)])

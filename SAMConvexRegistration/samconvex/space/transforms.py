@@ -15,9 +15,9 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from .errors import InputError, ResourceError
+from ..errors import InputError, ResourceError
 from .field import DisplacementField
-from .geometry import Grid
+from .grid import Grid
 from .sampling import inside, sample, slabs
 from .volume import Volume
 

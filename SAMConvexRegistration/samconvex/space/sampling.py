@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .geometry import Grid
+from .grid import Grid
 
 
 def sample(

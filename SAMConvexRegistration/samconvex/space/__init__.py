@@ -1,0 +1,1 @@
+"""Where things lie and how they move: grids, images, fields and transforms, in LPS millimeters."""
