@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import Cancelled, InputError, ResourceError, SamConvexError
+    from .io.images import read_labels, read_volume, write_volume
     from .matching import Matches, match_points
     from .registration import RegistrationResult, register
     from .settings.presets import PRESETS
     from .settings.registration import Settings
     from .space.grid import Grid
     from .space.transforms import AffineTransform, Transform
-    from .space.volume import Volume, read_labels, read_volume, write_volume
+    from .space.volume import Volume
     from .tracking import Finding, Lesion, TrackingResult, read_lesions, track_lesions
 
 __version__ = "0.1.0"
@@ -67,9 +68,9 @@ _MODULES = {
     "ResourceError": "errors",
     "SamConvexError": "errors",
     "Volume": "space.volume",
-    "read_labels": "space.volume",
-    "read_volume": "space.volume",
-    "write_volume": "space.volume",
+    "read_labels": "io.images",
+    "read_volume": "io.images",
+    "write_volume": "io.images",
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import KINDS, ConsoleProgress
-from .outputs import check_output_folder, output_folder
+from .io.outputs import check_output_folder, output_folder
 from .register_command import PLAN, device_name, positive_int
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def obtain_pair(offline: bool, say) -> DemoPair:
 
 def cache_folder() -> Path:
     """Where fetched demo images stay, for every later run of this user."""
-    from .weights import user_folder
+    from .io.files import user_folder
 
     folder = user_folder() / "demo"
     try:
@@ -201,9 +201,9 @@ def write_results(
     folder: Path, pair: DemoPair, result: RegistrationResult, registered: Stage, table: list[tuple[str, str, str, str]]
 ) -> None:
     """Write every result into ``folder``."""
+    from .io.images import write_volume
     from .report import save_report
     from .report_picture import write_report_picture
-    from .space.volume import write_volume
 
     labels = result.fixed_to_moving.warp_labels(pair.anatomy, pair.fixed)
     result.fixed_to_moving.save(folder / "transform.h5")

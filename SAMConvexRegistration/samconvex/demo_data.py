@@ -19,7 +19,8 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from .space.volume import Volume, body_mask, read_labels, read_volume, resample
+from .io.images import read_labels, read_volume
+from .space.volume import Volume, body_mask, resample
 
 Say = Callable[[str], None]
 RIGHT_LUNG, LEFT_LUNG = 1, 2

@@ -6,8 +6,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from .console import ConsoleProgress
-from .outputs import check_output_file, output_file
-from .points import read_points
+from .io.outputs import check_output_file, output_file
+from .io.points import read_points
 
 if TYPE_CHECKING:
     from .space.transforms import Transform
@@ -69,12 +69,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, Any]:
     from . import __version__
-    from .inputs import grid_note, outside_note, paired
+    from .io.checks import grid_note, outside_note, paired
+    from .io.images import read_labels, read_volume
     from .progress import stage
     from .registration import measure
     from .report import build_report, file_sha256
     from .space.transforms import Transform
-    from .space.volume import read_labels, read_volume
 
     progress("read", 0.0)
     fixed, moving = read_volume(args.fixed), read_volume(args.moving)

@@ -13,9 +13,10 @@ import SimpleITK as sitk
 import torch
 
 from .errors import InputError
+from .io.images import read_labels
+from .io.points import PointSet, markups_points, read_points
 from .measurement import centroid, trimmed
-from .points import PointSet, markups_points, read_points
-from .space.volume import Volume, read_labels
+from .space.volume import Volume
 
 POINT_FILES = (".csv", ".fcsv")
 MARKUPS_FILE = ".mrk.json"

@@ -15,8 +15,8 @@ import numpy as np
 
 from .console import ConsoleProgress
 from .errors import InputError
-from .outputs import check_output_file, check_output_folder, output_folder
-from .points import POINT_ENDINGS, PointSet, check_writable_ending, read_points, write_points
+from .io.outputs import check_output_file, check_output_folder, output_folder
+from .io.points import POINT_ENDINGS, PointSet, check_writable_ending, read_points, write_points
 
 if TYPE_CHECKING:
     from .features.sam import SamEmbedding
@@ -103,7 +103,7 @@ def run_match(args: argparse.Namespace) -> int:
 
     import torch
 
-    from .space.volume import read_volume
+    from .io.images import read_volume
     from .template_library import template_embedding
     from .weights import load_sam
 

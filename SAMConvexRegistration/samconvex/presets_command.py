@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
     from .errors import InputError
-    from .inputs import read_grid
+    from .io.images import read_grid
     from .report import plain
     from .settings.presets import PRESETS, forecast
     from .settings.strength import STRENGTHS, adjusted, stiffness_numbers

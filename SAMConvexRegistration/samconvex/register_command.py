@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import ConsoleProgress
-from .outputs import check_output_folder, output_folder
-from .points import PointSet, read_points, write_points
+from .io.outputs import check_output_folder, output_folder
+from .io.points import PointSet, read_points, write_points
 
 if TYPE_CHECKING:
     from .registration import RegistrationResult
@@ -267,9 +267,9 @@ class _Inputs:
 
     @classmethod
     def read(cls, args: argparse.Namespace, progress: ConsoleProgress) -> _Inputs:
-        from .inputs import grid_note, outside_note, paired
+        from .io.checks import grid_note, outside_note, paired
+        from .io.images import read_labels, read_mask, read_volume
         from .space.transforms import Transform
-        from .space.volume import read_labels, read_mask, read_volume
 
         notes: list[str | None] = []
         images = {"fixed": read_volume(args.fixed)}
@@ -347,11 +347,11 @@ def _write(
     folder: Path, inputs: _Inputs, result: RegistrationResult, progress: ConsoleProgress, clock: _Clock
 ) -> dict[str, Any]:
     """Write every result into ``folder``; returns the report."""
+    from .io.images import write_volume
     from .memory import peak_memory_mib
     from .progress import stage
     from .report import save_report
     from .report_picture import write_report_picture
-    from .space.volume import write_volume
 
     transform = result.fixed_to_moving
     warped, valid = transform.warp_with_validity(inputs.moving, inputs.fixed, report=stage(progress, "warp"))

@@ -17,11 +17,12 @@ import SimpleITK as sitk
 import torch
 
 from .errors import InputError
+from .io.images import write_image
 from .space.field import DisplacementField
 from .space.grid import Grid
 from .space.sampling import sample
 from .space.transforms import AffineTransform, Transform
-from .space.volume import Volume, body_mask, write_image
+from .space.volume import Volume, body_mask
 from .stroke_font import draw_text, fit_text, text_width
 
 BACKGROUND = (21, 23, 28)

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from .console import ConsoleProgress
-from .outputs import check_output_folder
-from .points import POINT_ENDINGS, read_points
+from .io.outputs import check_output_folder
+from .io.points import POINT_ENDINGS, read_points
 
 EXPLANATION = """
 Embed IMAGE and save it with POINTS in the folder OUT. The folder then serves as TEMPLATE of "samconvex match"; it holds
@@ -53,7 +53,7 @@ def run_template(args: argparse.Namespace) -> int:
     import torch
 
     from .embedding_cache import embed_cached
-    from .space.volume import read_volume
+    from .io.images import read_volume
     from .template_library import save_template
     from .weights import load_sam
 

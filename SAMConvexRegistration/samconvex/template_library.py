@@ -24,11 +24,12 @@ from . import __version__
 from .embedding_cache import embed_cached, quantized
 from .errors import InputError
 from .features.sam import SamEmbedding
-from .outputs import output_folder
-from .points import PointSet, write_points
+from .io.images import read_volume
+from .io.outputs import output_folder
+from .io.points import PointSet, write_points
 from .progress import Progress
 from .space.grid import grid_of, plain_grid
-from .space.volume import FeatureMap, Volume, read_volume
+from .space.volume import FeatureMap, Volume
 from .weights import SamModel
 
 DESCRIPTION_FILE = "template.json"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .console import ConsoleProgress
 from .errors import InputError
-from .outputs import check_output_file, check_output_folder, output_folder
+from .io.outputs import check_output_file, check_output_folder, output_folder
 
 if TYPE_CHECKING:
     from .space.volume import Volume
@@ -99,8 +99,8 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
+    from .io.images import read_volume
     from .lesions import read_lesions
-    from .space.volume import read_volume
     from .tracking import track_lesions
     from .weights import load_sam
 
@@ -159,7 +159,7 @@ def _write_table(result: TrackingResult, path: Path) -> None:
 
 def _write_each_contour(result: TrackingResult, folder: Path) -> dict[tuple[int, int, str], str]:
     """Every contour on its own grid; returns the file names."""
-    from .space.volume import write_volume
+    from .io.images import write_volume
 
     names = {}
     for row, lesion in enumerate(result.lesions):
@@ -181,7 +181,8 @@ def _write_contours(result: TrackingResult, follow_ups: list[Volume], paths: lis
     import SimpleITK as sitk
     import torch
 
-    from .space.volume import Volume, resample, write_volume
+    from .io.images import write_volume
+    from .space.volume import Volume, resample
 
     for number, (follow_up, path) in enumerate(zip(follow_ups, paths, strict=True)):
         labels = torch.zeros(follow_up.grid.shape, dtype=torch.int16)

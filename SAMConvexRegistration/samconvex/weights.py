@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError, ResourceError
+from .io.files import file_sha256, user_folder
 from .networks import featcnn, masr, sam_2d, sam_compact, sam_official, semantic
 
 if TYPE_CHECKING:
@@ -129,20 +128,6 @@ class SemanticModel:
     multiple: tuple[int, int, int]
     tile_voxels: int = 3_000_000
     halo: int = 32
-
-
-def user_folder() -> Path:
-    """The user's folder for imported weights and caches: SAMCONVEX_HOME, or the platform's place."""
-    override = os.environ.get("SAMCONVEX_HOME")
-    if override:
-        return Path(override).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
-    return base / "samconvex"
 
 
 def imported_folder() -> Path:
@@ -519,15 +504,6 @@ def _checkpoint(path: Path) -> Any:
 def _as_float(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights as they compute; files hold half precision."""
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-
-
-def file_sha256(path: Path) -> str:
-    """Checksum of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _entries(folder: Path, origin: str) -> list[WeightsEntry]:

@@ -9,10 +9,11 @@ import pytest
 import torch
 from samconvex.affine import LOW_CONFIDENCE, moments_affine
 from samconvex.errors import Cancelled, InputError
+from samconvex.io.images import read_labels, read_mask, read_volume
 from samconvex.space.grid import Grid
 from samconvex.space.linear import limited
 from samconvex.space.transforms import AffineTransform
-from samconvex.space.volume import Volume, read_labels, read_mask, read_volume
+from samconvex.space.volume import Volume
 from samconvex.translation_search import chance_level, peaks, translation_gain
 
 GRID = Grid((52, 44, 56), (5.0, 5.0, 5.0), (-127.5, -107.5, -137.5))

@@ -16,10 +16,10 @@ import SimpleITK as sitk
 from engine.bad_input import make_files
 from samconvex import __version__
 from samconvex.cli import COMMANDS, main
+from samconvex.io.images import write_volume
+from samconvex.io.points import PointSet, read_points, write_points
 from samconvex.phantom import make_phantom
-from samconvex.points import PointSet, read_points, write_points
 from samconvex.report import schema_errors
-from samconvex.space.volume import write_volume
 
 ENGINE = Path(__file__).resolve().parents[2] / "SAMConvexRegistration"
 QUICK = ("--preset", "fast-preview", "--affine", "none")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from samconvex.errors import InputError
-from samconvex.space.volume import read_volume
+from samconvex.io.images import read_volume
 
 EVEN = np.arange(12) * 2.5
 

@@ -14,10 +14,10 @@ from engine.sam_fixtures import body_points, random_model, textured_body, turned
 from samconvex import affine_sam, embedding_search, match_command, matching
 from samconvex.errors import Cancelled, InputError
 from samconvex.features.sam import embed
+from samconvex.io.images import write_volume
 from samconvex.local_maps import robust_local_maps
 from samconvex.matching import match_points
 from samconvex.space.transforms import AffineTransform
-from samconvex.space.volume import write_volume
 
 
 @pytest.fixture(scope="module")

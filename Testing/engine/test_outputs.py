@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from samconvex import outputs
 from samconvex.errors import Cancelled, InputError, ResourceError
-from samconvex.outputs import check_complete, check_output_file, check_output_folder, output_file, output_folder
+from samconvex.io import outputs
+from samconvex.io.outputs import check_complete, check_output_file, check_output_folder, output_file, output_folder
 
 
 def _names(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from samconvex.errors import InputError
-from samconvex.points import PointSet, read_points, write_points
+from samconvex.io.points import PointSet, read_points, write_points
 from samconvex.space.grid import Grid
 
 LPS = np.array([[-1.0, -2.0, 3.0], [-4.0, -5.0, 6.0], [-7.0, -8.0, 9.0]])

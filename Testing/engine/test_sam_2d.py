@@ -15,12 +15,13 @@ from samconvex import weights
 from samconvex.cli import main
 from samconvex.errors import InputError
 from samconvex.features.sam import embed
+from samconvex.io.images import read_volume, write_volume
 from samconvex.matching import match_points
 from samconvex.networks.sam_2d import SAM2D, preprocess
 from samconvex.phantom import make_phantom
 from samconvex.radiograph import Projection, radiograph
 from samconvex.space.grid import Grid
-from samconvex.space.volume import Volume, read_volume, write_volume
+from samconvex.space.volume import Volume
 from samconvex.training.sam import save_weights
 
 GRID = Grid((128, 112, 1), (2.0, 2.0, 2.0), (-40.0, 15.0, 7.0))

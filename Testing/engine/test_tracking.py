@@ -13,10 +13,11 @@ from engine.sam_fixtures import random_model, textured_body
 from samconvex import tracking
 from samconvex.cli import main
 from samconvex.errors import Cancelled, InputError
+from samconvex.io.images import read_labels, write_volume
 from samconvex.lesion_contour import Levels, fit_contour, suggest_contour
 from samconvex.lesions import Lesion, read_lesions
 from samconvex.space.grid import Grid
-from samconvex.space.volume import Volume, read_labels, write_volume
+from samconvex.space.volume import Volume
 from samconvex.tracking import FOUND, NOT_IN_VIEW, UNCERTAIN, track_lesions
 
 SHIFT = np.array([37.5, -12.25, 81.0])

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError, SamConvexError
+from ..io.images import read_labels, read_volume
 from ..space.grid import Grid
-from ..space.volume import Volume, body_mask, read_labels, read_volume, resample
+from ..space.volume import Volume, body_mask, resample
 from .landmarks import LabelShape, describe_label
 
 LOGGER = logging.getLogger(__name__)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, SamConvexError
+from ..io.images import read_labels, read_volume
 from ..phantom import make_phantom
 from ..space.grid import Grid
 from ..space.intensity import normalized_intensity
-from ..space.volume import Volume, check_volume, read_labels, read_volume, resample
+from ..space.volume import Volume, check_volume, resample
 from .dataset import case_name, find_cases
 
 LOGGER = logging.getLogger(__name__)

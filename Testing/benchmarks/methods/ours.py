@@ -13,9 +13,9 @@ from pathlib import Path
 
 import samconvex
 import torch
+from samconvex.io.images import read_mask
 from samconvex.settings.presets import get_settings
 from samconvex.space.transforms import Transform
-from samconvex.space.volume import read_mask
 
 from .peers import peak_memory_mib
 

@@ -22,9 +22,10 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(REPOSITORY / "SAMConvexRegistration"), str(REPOSITORY / "Testing")]
 
 from samconvex.features.semantic import SemanticPair, organ_probabilities  # noqa: E402
+from samconvex.io.images import read_labels, read_volume  # noqa: E402
 from samconvex.memory import peak_memory_mib  # noqa: E402
 from samconvex.metrics import dice  # noqa: E402
-from samconvex.space.volume import Volume, read_labels, read_volume  # noqa: E402
+from samconvex.space.volume import Volume
 from samconvex.weights import SemanticModel, load_semantic  # noqa: E402
 
 from benchmarks.data.pairs import data_folder  # noqa: E402

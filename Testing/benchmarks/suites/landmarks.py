@@ -19,13 +19,14 @@ from samconvex import weights
 from samconvex.affine import moments_affine
 from samconvex.affine_sam import sam_affine
 from samconvex.features.sam import SamEmbedding, embed
+from samconvex.io.images import read_labels, read_volume
 from samconvex.known_warps import random_warp
 from samconvex.matching import Matches, match_points
 from samconvex.networks.sam_compact import SAMCompact
 from samconvex.space.field import DisplacementField
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import Transform
-from samconvex.space.volume import Volume, body_mask, read_labels, read_volume, resample
+from samconvex.space.volume import Volume, body_mask, resample
 
 from ..data.label_landmarks import HEAD_NECK, label_landmarks
 from ..data.pairs import REPOSITORY, WARPED_CASES, data_folder

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from samconvex.features.sam import SamEmbedding, embed
+from samconvex.io.images import read_labels, read_volume
 from samconvex.matching import match_points
 from samconvex.phantom import make_phantom
 from samconvex.radiograph import Projection, radiograph
-from samconvex.space.volume import Volume, body_mask, read_labels, read_volume, resample
+from samconvex.space.volume import Volume, body_mask, resample
 from samconvex.weights import DEFAULT_XRAY, SamModel, load_sam
 
 from ..data.label_landmarks import HEAD_NECK, label_landmarks

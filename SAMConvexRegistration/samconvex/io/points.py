@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
-from .space.grid import Grid
+from ..errors import InputError
+from ..space.grid import Grid
 
 POINT_ENDINGS = (".csv", ".mrk.json", ".fcsv", ".txt", ".pts")
 WRITABLE_ENDINGS = (".csv", ".mrk.json")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import SimpleITK as sitk
 
-from .errors import InputError
+from ..errors import InputError
 
 _POSITION, _ORIENTATION = "0020|0032", "0020|0037"
 # Rounding in DICOM headers stays far below; a gap of one missing slice is a whole spacing.

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .errors import Cancelled, InputError, ResourceError
+from ..errors import Cancelled, InputError, ResourceError
 
 # Unfinished folders of this process: the command line must be able to remove them while a worker thread still computes.
 _unfinished: set[Path] = set()

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
 
 _BLOCK_BYTES = 1 << 24
 # NIfTI-1 and Analyze headers begin with their own size.

@@ -2,49 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
-import SimpleITK as sitk
 
-from .errors import InputError
+from ..errors import InputError
+from ..space.grid import Grid
+from ..space.volume import Volume
 from .points import PointSet
-from .space.grid import Grid
-from .space.volume import Volume, read_volume
-
-
-def read_grid(path: str | os.PathLike) -> Grid:
-    """Grid of an image; of a file only the header is read.
-
-    Raises:
-        InputError: missing, not an image, or not 3D.
-    """
-    location = Path(path)
-    if not location.exists():
-        raise InputError(f"{path} does not exist; check the path.")
-    if location.is_dir():
-        return read_volume(path).grid
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise InputError(
-            f"{path} could not be read as an image; give a NIfTI, NRRD, MetaImage file or a DICOM series folder."
-        ) from error
-    size = reader.GetSize()
-    if reader.GetDimension() == 4 and size[3] == 1:
-        return read_volume(path).grid
-    if reader.GetDimension() != 3:
-        raise InputError(f"{path} is {reader.GetDimension()}D; give one 3D volume.")
-    # An image of one voxel with the file's geometry carries it through the one conversion there is.
-    image = sitk.Image([1, 1, 1], sitk.sitkUInt8)
-    image.SetSpacing(reader.GetSpacing())
-    image.SetOrigin(reader.GetOrigin())
-    image.SetDirection(reader.GetDirection())
-    single = Grid.from_sitk(image)
-    return Grid((int(size[0]), int(size[1]), int(size[2])), single.spacing, single.origin, single.direction)
 
 
 def same_grid(first: Grid, second: Grid, tolerance_voxels: float = 0.01) -> bool:
