@@ -29,7 +29,7 @@ from .space.linear import similarity_from_points
 from .space.sampling import sample
 from .space.transforms import AffineTransform
 from .space.volume import Volume
-from .weights import SamModel, load_sam
+from .weights.models import SamModel, load_sam
 
 GRID_MM = 16.0
 MAXIMUM_POINTS = 1200

@@ -14,7 +14,7 @@ from .settings.registration import Settings
 from .space.linear import disagreement_mm, limited, mean_affine
 from .space.transforms import AffineTransform, Transform
 from .space.volume import Volume
-from .weights import load_sam, weights_for
+from .weights.models import load_sam, weights_for
 
 # Affine alignments of the two directions that end this near their start, at the corners of the image, are averaged.
 _AGREEING_MM = 60.0

@@ -65,7 +65,7 @@ COMMANDS = (
     Command("apply", "carry an image, a label map or points through a transform", "apply_command"),
     Command("train", "train a network on a folder of images", "training.command", patience_s=60.0, quiet=False),
     Command(
-        "weights",
+        "weights.models",
         "list, verify, import, remove or locate network weights",
         "weights_command",
         "add_weights_arguments",

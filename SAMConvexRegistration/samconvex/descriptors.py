@@ -23,7 +23,7 @@ from .pyramid import Scene
 from .settings.registration import Settings
 from .space.intensity import looks_like_ct
 from .space.volume import Volume
-from .weights import SamModel, load_network, load_sam, load_semantic, weights_for
+from .weights.models import SamModel, load_network, load_sam, load_semantic, weights_for
 
 # Beginnings of the names of features that only CT has.
 _OF_CT = ("sam", "semantic", "hu")

@@ -23,7 +23,7 @@ from .io.files import user_folder
 from .progress import Progress
 from .space.grid import Grid, grid_of, plain_grid
 from .space.volume import FeatureMap, Volume
-from .weights import SamModel, SemanticModel, load_sam, suited_to
+from .weights.models import SamModel, SemanticModel, load_sam, suited_to
 
 LOGGER = logging.getLogger(__name__)
 _FORMAT = 1

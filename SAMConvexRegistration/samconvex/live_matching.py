@@ -34,7 +34,7 @@ from .features.sam import SamEmbedding
 from .matching import match_points
 from .space.grid import plain_grid
 from .template_library import template_embedding
-from .weights import load_sam
+from .weights.models import load_sam
 
 # Only the newest of these counts: the pointer has moved on.
 _SUPERSEDED = ("match", "similarity")

@@ -105,7 +105,7 @@ def run_match(args: argparse.Namespace) -> int:
 
     from .io.images import read_volume
     from .template_library import template_embedding
-    from .weights import load_sam
+    from .weights.models import load_sam
 
     if args.threads:
         torch.set_num_threads(args.threads)

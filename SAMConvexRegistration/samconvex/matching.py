@@ -24,7 +24,7 @@ from .local_maps import robust_local_maps
 from .progress import Progress, stage
 from .space.transforms import AffineTransform
 from .space.volume import Volume
-from .weights import SamModel, load_sam
+from .weights.models import SamModel, load_sam
 
 # Found or not: limits where false finds and false losses balance (Testing/benchmarks/landmarks.py measures both).
 MINIMUM_SCORE = 0.7

@@ -35,7 +35,7 @@ from .space.transforms import Transform
 from .space.volume import Volume, average_to, body_mask, check_volume, resample
 from .symmetric import inverse_consistent
 from .tiers import fitting
-from .weights import family_of
+from .weights.models import family_of
 
 # Around the body: the skin's neighborhood tells where the body ends.
 _MARGIN_MM = 8.0

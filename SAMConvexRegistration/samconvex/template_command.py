@@ -55,7 +55,7 @@ def run_template(args: argparse.Namespace) -> int:
     from .embedding_cache import embed_cached
     from .io.images import read_volume
     from .template_library import save_template
-    from .weights import load_sam
+    from .weights.models import load_sam
 
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     progress = ConsoleProgress(args.progress, (("read", 1.0), ("embedding", 8.0), ("write", 1.0)), args.cancelled)

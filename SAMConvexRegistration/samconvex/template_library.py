@@ -30,7 +30,7 @@ from .io.points import PointSet, write_points
 from .progress import Progress
 from .space.grid import grid_of, plain_grid
 from .space.volume import FeatureMap, Volume
-from .weights import SamModel
+from .weights.models import SamModel
 
 DESCRIPTION_FILE = "template.json"
 EMBEDDING_FILE = "embedding.npz"

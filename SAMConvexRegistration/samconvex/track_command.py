@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     from .io.images import read_volume
     from .lesions import read_lesions
     from .tracking import track_lesions
-    from .weights import load_sam
+    from .weights.models import load_sam
 
     if args.threads:
         torch.set_num_threads(args.threads)

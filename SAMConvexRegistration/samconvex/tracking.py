@@ -34,7 +34,7 @@ from .space.grid import Grid
 from .space.intensity import ct_window, normalized_intensity
 from .space.transforms import AffineTransform, Transform
 from .space.volume import Volume, average_to, check_volume, resample
-from .weights import SamModel, load_sam
+from .weights.models import SamModel, load_sam
 
 __all__ = [
     "FOUND",

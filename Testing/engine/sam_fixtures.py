@@ -8,10 +8,10 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
-from samconvex import weights
 from samconvex.networks.sam_compact import SAMCompact, preprocess
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume, resample
+from samconvex.weights import models as weights
 
 GRID = Grid((48, 40, 48), (4.0, 4.0, 4.0), (-120.0, 30.0, -700.0))
 

@@ -14,7 +14,7 @@ from samconvex.networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, MASRN
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
 from samconvex.training.loop import save_checkpoint
-from samconvex.weights import load_network
+from samconvex.weights.models import load_network
 
 PAIR = Pair("pair", "group", "mr-ct", lambda: None)  # type: ignore[arg-type,return-value]
 

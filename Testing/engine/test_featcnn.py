@@ -15,7 +15,7 @@ from samconvex.space.grid import Grid
 from samconvex.space.intensity import normalized_intensity
 from samconvex.space.volume import Volume
 from samconvex.training.loop import save_checkpoint
-from samconvex.weights import load_network
+from samconvex.weights.models import load_network
 
 
 @pytest.mark.parametrize(("reductions", "parameters", "stride"), [(1, 97_484, 2), (2, 152_844, 4)])

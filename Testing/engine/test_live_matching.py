@@ -122,7 +122,7 @@ def test_points_of_several_templates_belong_together_by_label():
 
 def test_match_takes_template_folders_and_votes(template, tmp_path, monkeypatch):
     folder, volume, points = template
-    monkeypatch.setattr("samconvex.weights.load_sam", lambda name=None: random_model())
+    monkeypatch.setattr("samconvex.weights.models.load_sam", lambda name=None: random_model())
     write_volume(volume, tmp_path / "query.mha")
     moved = PointSet(points.positions[1:3] + [0.0, 0.0, 1.0], ("b", "c"))
     write_points(moved, tmp_path / "more.csv")

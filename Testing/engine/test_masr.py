@@ -18,7 +18,7 @@ from samconvex.space.intensity import normalized_intensity
 from samconvex.space.transforms import AffineTransform, Transform
 from samconvex.space.volume import Volume, resample
 from samconvex.training.loop import save_checkpoint
-from samconvex.weights import load_network
+from samconvex.weights.models import load_network
 
 
 def network(**options) -> MASRNet:

@@ -11,7 +11,6 @@ import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 from engine.sam_fixtures import random_model, textured_body
-from samconvex import weights
 from samconvex.cli import main
 from samconvex.errors import InputError
 from samconvex.features.sam import embed
@@ -23,6 +22,7 @@ from samconvex.radiograph import Projection, radiograph
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
 from samconvex.training.sam import save_weights
+from samconvex.weights import models as weights
 
 GRID = Grid((128, 112, 1), (2.0, 2.0, 2.0), (-40.0, 15.0, 7.0))
 UPRIGHT = (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)

@@ -18,7 +18,7 @@ from samconvex.networks.semantic import ORGANS, SemanticNet, prepare
 from samconvex.space.volume import Volume
 from samconvex.training.images import Image
 from samconvex.training.semantic import SemanticSettings, Source, make_example, organ_loss, truth
-from samconvex.weights import SemanticModel, load_semantic
+from samconvex.weights.models import SemanticModel, load_semantic
 
 CENTER = GRID.center + np.array([20.0, -16.0, 30.0])
 

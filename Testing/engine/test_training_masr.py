@@ -11,7 +11,7 @@ from samconvex.errors import InputError
 from samconvex.networks.masr import MASRNet
 from samconvex.training.loop import read_settings
 from samconvex.training.masr import Draw, MasrSettings, Places, contrastive_loss, draw_views, neighbors, views_loss
-from samconvex.weights import load_network
+from samconvex.weights.models import load_network
 
 
 def test_the_loss_is_small_where_places_agree_and_nothing_else_does():

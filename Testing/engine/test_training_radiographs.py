@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from samconvex import weights
 from samconvex.errors import InputError
 from samconvex.phantom import make_phantom
 from samconvex.training.batches import BatchSource
@@ -15,6 +14,7 @@ from samconvex.training.dataset import make_case
 from samconvex.training.radiographs import make_radiographs, view_errors
 from samconvex.training.sam import build_network, train
 from samconvex.training.settings import SamSettings
+from samconvex.weights import models as weights
 
 TINY = SamSettings.from_dict(
     {

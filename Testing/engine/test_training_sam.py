@@ -17,7 +17,7 @@ from samconvex.training.dataset import make_case
 from samconvex.training.sam import build_network, train
 from samconvex.training.settings import SamSettings
 from samconvex.training.validation import embed, match
-from samconvex.weights import load_sam_file
+from samconvex.weights.models import load_sam_file
 
 SPACING = 6.0
 TINY = SamSettings(

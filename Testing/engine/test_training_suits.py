@@ -12,7 +12,7 @@ from samconvex.training import suits
 from samconvex.training.contrast import bezier_table, random_contrast
 from samconvex.training.images import cropped
 from samconvex.training.suits import SuitsSettings, pair_loss, replicator_loss, train
-from samconvex.weights import load_network
+from samconvex.weights.models import load_network
 
 SMALL = SuitsSettings(spacing_mm=12.0, shape=(16, 16, 16), iterations=2, batch=1, threads=1)
 

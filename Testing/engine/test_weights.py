@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from samconvex import weights, weights_command
+from samconvex import weights_command
 from samconvex.errors import InputError
 from samconvex.networks import masr as masr_module
 from samconvex.networks.featcnn import FeatCNN
@@ -16,6 +16,7 @@ from samconvex.networks.sam_compact import CHECKPOINT_FORMAT, SAMCompact
 from samconvex.registration import _unused
 from samconvex.settings.presets import PRESETS
 from samconvex.training.loop import save_checkpoint
+from samconvex.weights import models as weights
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from ..space.grid import Grid
 from ..space.intensity import looks_like_ct
 from ..space.sampling import sample, slabs
 from ..space.volume import FeatureMap, Volume, body_mask, resample
-from ..weights import SamModel, SemanticModel, load_sam, suited_to
+from ..weights.models import SamModel, SemanticModel, load_sam, suited_to
 
 _AIR_HU = -1000.0
 # Of an X-ray image prepared for its network, 0 to about 1.

@@ -21,7 +21,7 @@ from ..progress import Progress, stage
 from ..space.intensity import looks_like_ct
 from ..space.sampling import sample
 from ..space.volume import FeatureMap, Volume, body_mask, resample
-from ..weights import SemanticModel, load_semantic
+from ..weights.models import SemanticModel, load_semantic
 from .sam import body_grid, tiles
 
 _MEMORY_ENTRIES = 6

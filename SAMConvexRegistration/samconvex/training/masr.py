@@ -23,7 +23,7 @@ from ..device import cpu_has_bfloat16
 from ..errors import InputError
 from ..networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, MASRNet
 from ..space.volume import Volume, resample
-from ..weights import load_network
+from ..weights.models import load_network
 from .contrast import random_contrast
 from .images import Image, cropped, random_corner, split_images
 from .loop import run_loop

@@ -279,7 +279,7 @@ def train(
         raise InputError("no labeled CT is left to train on; a label map is to lie next to NAME_ct as NAME_seg.")
     network = SemanticNet(settings.widths, settings.blocks, settings.detail, settings.organs, settings.spacing_mm)
     if start_from is not None:
-        from ..weights import load_semantic
+        from ..weights.models import load_semantic
 
         network = load_semantic(start_from).network.requires_grad_(True)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

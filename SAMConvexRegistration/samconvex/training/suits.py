@@ -25,7 +25,7 @@ from ..space.filters import smooth
 from ..space.grid import Grid
 from ..space.sampling import interpolate
 from ..space.volume import FeatureMap
-from ..weights import load_network
+from ..weights.models import load_network
 from .contrast import random_contrast
 from .images import Image, cropped, random_corner, split_images
 from .loop import run_loop

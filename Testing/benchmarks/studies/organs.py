@@ -26,7 +26,7 @@ from samconvex.io.images import read_labels, read_volume  # noqa: E402
 from samconvex.memory import peak_memory_mib  # noqa: E402
 from samconvex.metrics import dice  # noqa: E402
 from samconvex.space.volume import Volume
-from samconvex.weights import SemanticModel, load_semantic  # noqa: E402
+from samconvex.weights.models import SemanticModel, load_semantic  # noqa: E402
 
 from benchmarks.data.pairs import data_folder  # noqa: E402
 

@@ -22,7 +22,7 @@ from samconvex.networks.featcnn import FeatCNN  # noqa: E402
 from samconvex.training.images import load_images  # noqa: E402
 from samconvex.training.loop import read_settings  # noqa: E402
 from samconvex.training.suits import SuitsSettings, pair_dice  # noqa: E402
-from samconvex.weights import load_network  # noqa: E402
+from samconvex.weights.models import load_network  # noqa: E402
 
 from benchmarks.data.pairs import REPOSITORY, data_folder  # noqa: E402
 from benchmarks.results.paired import wilcoxon  # noqa: E402

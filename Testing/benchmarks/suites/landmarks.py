@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from samconvex import weights
 from samconvex.affine import moments_affine
 from samconvex.affine_sam import sam_affine
 from samconvex.features.sam import SamEmbedding, embed
@@ -27,6 +26,7 @@ from samconvex.space.field import DisplacementField
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import Transform
 from samconvex.space.volume import Volume, body_mask, resample
+from samconvex.weights import models as weights
 
 from ..data.label_landmarks import HEAD_NECK, label_landmarks
 from ..data.pairs import REPOSITORY, WARPED_CASES, data_folder

@@ -24,7 +24,7 @@ from samconvex.space.grid import Grid
 from samconvex.space.intensity import normalized_intensity
 from samconvex.space.transforms import AffineTransform, Transform
 from samconvex.space.volume import body_mask, resample
-from samconvex.weights import SamModel, load_sam
+from samconvex.weights.models import SamModel, load_sam
 
 from ..data.pairs import REPOSITORY, data_folder
 from ..methods.runs import create_peers_environment, describe_machine

@@ -29,7 +29,7 @@ from samconvex.space.intensity import normalized_intensity
 from samconvex.space.transforms import Transform
 from samconvex.training.contrast import random_contrast
 from samconvex.training.loop import save_checkpoint
-from samconvex.weights import family_of, load_network
+from samconvex.weights.models import family_of, load_network
 
 from ..data.pairs import REPOSITORY, Case, Pair, _seen, data_folder
 from ..methods.peers import METHODS as PEERS

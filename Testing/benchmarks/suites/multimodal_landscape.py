@@ -44,7 +44,7 @@ def landscape(case: str, data: Path, angles: list[float], weights: str | None) -
     from samconvex.space.linear import rotation
     from samconvex.space.transforms import AffineTransform, Transform
     from samconvex.space.volume import body_mask, resample
-    from samconvex.weights import load_network
+    from samconvex.weights.models import load_network
 
     ct, mr = (read_volume(data / "mrct" / f"{case}_{kind}.nii.gz") for kind in ("ct", "mr"))
     body = body_mask(mr)

@@ -24,7 +24,7 @@ from samconvex.measurement import measure_lesion
 from samconvex.phantom import make_phantom
 from samconvex.space.volume import Volume
 from samconvex.tracking import FOUND, NOT_IN_VIEW, Lesion, TrackingResult, track_lesions
-from samconvex.weights import SamModel, load_sam
+from samconvex.weights.models import SamModel, load_sam
 
 from ..data.pairs import REPOSITORY, WARPED_CASES, data_folder
 from ..data.synthetic_lesions import (

@@ -22,7 +22,8 @@ from samconvex.matching import match_points
 from samconvex.phantom import make_phantom
 from samconvex.radiograph import Projection, radiograph
 from samconvex.space.volume import Volume, body_mask, resample
-from samconvex.weights import DEFAULT_XRAY, SamModel, load_sam
+from samconvex.weights.models import SamModel, load_sam
+from samconvex.weights.registry import DEFAULT_XRAY
 
 from ..data.label_landmarks import HEAD_NECK, label_landmarks
 from ..data.pairs import REPOSITORY, data_folder

@@ -1,0 +1,1 @@
+"""Shipped and imported network weights, checked, never unpickled."""

@@ -1,0 +1,301 @@
+"""Shipped and imported network weights, checked, never unpickled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..io.files import file_sha256
+from ..networks import featcnn, masr, sam_2d, sam_compact, sam_official, semantic
+from .checkpoints import as_float, read_checkpoint
+from .registry import (
+    DEFAULT_SAM,
+    DEFAULT_SEMANTIC,
+    DEFAULT_XRAY,
+    check_unchanged,
+    existing_file,
+    known_weights,
+    path_of,
+)
+
+if TYPE_CHECKING:
+    from ..space.volume import Volume
+
+# Family of the embedding networks, compact and official.
+SAM = "sam"
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Networks of one class of this package.
+
+    Attributes:
+        name: what the registry calls them.
+        kind: the class, made from a checkpoint's ``config``.
+        form, version: of their checkpoints.
+        default: name of the shipped weights.
+    """
+
+    name: str
+    kind: type[nn.Module]
+    form: str
+    version: int
+    default: str
+
+
+FAMILIES = (
+    Family("masr", masr.MASRNet, masr.CHECKPOINT_FORMAT, masr.CHECKPOINT_VERSION, "masr"),
+    Family("featcnn", featcnn.FeatCNN, featcnn.CHECKPOINT_FORMAT, featcnn.CHECKPOINT_VERSION, "featcnn"),
+    Family("semantic", semantic.SemanticNet, semantic.CHECKPOINT_FORMAT, semantic.CHECKPOINT_VERSION, DEFAULT_SEMANTIC),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SamModel:
+    """An embedding network with what its callers must know, whichever architecture it is.
+
+    Attributes:
+        network: in evaluation mode; (B, 1, D, H, W) -> dict of unit maps "fine", "coarse" (and "semantic").
+        prepare: Hounsfield units or MR values (float tensor, any shape) -> network input.
+        fine_stride, coarse_stride, multiple: voxels along x, y, z; feature ``i`` lies at voxel
+            ``stride * i + (stride - 1) / 2``.
+        spacing_mm: isotropic voxel size of the input.
+        tile_voxels: input voxels that one forward pass takes in bounded memory.
+        halo: input voxels along z that a tile needs around it.
+        sha256: identity of the weights.
+        calibration: what the weights' training measured about scores, see :mod:`samconvex.matching`.
+    """
+
+    name: str
+    kind: str
+    network: nn.Module
+    prepare: Callable[[Tensor], Tensor]
+    fine_stride: tuple[int, int, int]
+    coarse_stride: tuple[int, int, int]
+    multiple: tuple[int, int, int]
+    spacing_mm: float
+    tile_voxels: int
+    halo: int
+    modality: str
+    sha256: str
+    calibration: dict[str, float]
+
+    @property
+    def planar(self) -> bool:
+        """True for a network of single slices."""
+        return self.multiple[2] == 1
+
+
+@dataclass(frozen=True, eq=False)
+class SemanticModel:
+    """An organ network; attributes as those of :class:`SamModel`."""
+
+    name: str
+    network: semantic.SemanticNet
+    sha256: str
+    spacing_mm: float
+    multiple: tuple[int, int, int]
+    tile_voxels: int = 3_000_000
+    halo: int = 32
+
+
+def load_network(kind: type[Network], name_or_path: str | os.PathLike | None = None) -> Network:
+    """One of this package's networks by weights name or file, in evaluation mode; None is the shipped one.
+
+    Args:
+        kind: its class, one of :data:`FAMILIES`.
+
+    Raises:
+        InputError: unknown name; unreadable, altered, foreign or damaged file, or of another version.
+    """
+    family = next(f for f in FAMILIES if f.kind is kind)
+    entry, path = existing_file(name_or_path or family.default)
+    if entry is not None:
+        check_unchanged(entry, file_sha256(path))
+    content = read_checkpoint(path)
+    if not isinstance(content, dict) or content.get("format") != family.form:
+        raise InputError(f"{path} holds other weights than {family.form}; give those of the network that is to run.")
+    if content.get("version") != family.version:
+        raise InputError(f"{path} has format version {content.get('version')}, this version reads {family.version}.")
+    try:
+        network = kind(**content["config"])
+        network.load_state_dict(as_float(content["state_dict"]))
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise InputError(f"{path} holds damaged {family.form} weights; train or import them again.") from error
+    return network.eval().requires_grad_(False)
+
+
+def family_of(name_or_path: str | os.PathLike) -> str:
+    """Which network a name or file holds weights of: "sam" or a name of :data:`FAMILIES`.
+
+    Raises:
+        InputError: unknown name or unreadable file.
+    """
+    entry, path = existing_file(name_or_path)
+    if entry is not None:
+        return entry.network if any(f.name == entry.network for f in FAMILIES) else SAM
+    stamp = path.stat()
+    return _family_of_file(str(path.resolve()), stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=16)
+def _family_of_file(path: str, _modified: int, _size: int) -> str:
+    content = read_checkpoint(Path(path))
+    form = content.get("format") if isinstance(content, dict) else None
+    return next((f.name for f in FAMILIES if f.form == form), SAM)
+
+
+def weights_for(family: str, name_or_path: str | os.PathLike | None) -> str | os.PathLike | None:
+    """The given weights if they are of this family of networks; None, its shipped ones, if not.
+
+    Raises:
+        InputError: see :func:`family_of`.
+    """
+    return name_or_path if name_or_path is not None and family_of(name_or_path) == family else None
+
+
+def load_sam(name_or_path: str | os.PathLike | None = None) -> SamModel:
+    """Embedding network by name or file; None is the shipped default.
+
+    The last ones stay loaded, so that asking again costs nothing.
+
+    Raises:
+        InputError: unknown name; unreadable, truncated, altered or foreign file.
+    """
+    entry, path = existing_file(name_or_path)
+    stamp = path.stat()
+    model = _load_cached(str(path.resolve()), stamp.st_mtime_ns, stamp.st_size)
+    if entry is not None:
+        check_unchanged(entry, model.sha256)
+    return model
+
+
+def suited_to(model: SamModel, volume: Volume) -> SamModel:
+    """The network for an image: where the default one of CT meets a single slice, the shipped one of X-ray images.
+
+    Raises:
+        InputError: a network of the other dimension was asked for, or no X-ray network is shipped.
+    """
+    if volume.is_slice == model.planar:
+        return model
+    if not volume.is_slice:
+        raise InputError(f"{volume.name} is no 2D image, but the weights {model.name} were made for X-ray images.")
+    names = {entry.name: entry for entry in known_weights()}
+    if DEFAULT_XRAY not in names or DEFAULT_SAM not in names or names[DEFAULT_SAM].sha256 != model.sha256:
+        raise InputError(
+            f"{volume.name} is a single slice, but the weights {model.name} were made for volumes; choose weights of a "
+            "2D network (made by `samconvex train sam --dimension 2`)."
+        )
+    return load_sam(DEFAULT_XRAY)
+
+
+def load_semantic(name_or_path: str | os.PathLike | None = None) -> SemanticModel:
+    """Organ network by name or file; None is the shipped one.
+
+    Raises:
+        InputError: as :func:`load_network`.
+    """
+    wanted = name_or_path or DEFAULT_SEMANTIC
+    network = sam_compact.fused(load_network(semantic.SemanticNet, wanted))
+    return semantic_model(network, Path(wanted).stem, file_sha256(path_of(wanted)))
+
+
+def semantic_model(network: semantic.SemanticNet, name: str, digest: str) -> SemanticModel:
+    """Wrap an organ network that is already in memory (training, tests)."""
+    network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return SemanticModel(name, network, digest, network.spacing_mm, (network.multiple,) * 3)
+
+
+@lru_cache(maxsize=3)
+def _load_cached(path: str, _modified: int, _size: int) -> SamModel:
+    return load_sam_file(Path(path))
+
+
+def load_sam_file(path: str | os.PathLike) -> SamModel:
+    """Read one weights file, compact or official.
+
+    Raises:
+        InputError: missing, unreadable, truncated or foreign file; the sentence says which.
+    """
+    location = Path(path)
+    content = read_checkpoint(location)
+    name, digest = location.stem, file_sha256(location)
+    try:
+        form = content.get("format") if isinstance(content, dict) else None
+        if form == sam_compact.CHECKPOINT_FORMAT:
+            return _compact(content, sam_compact.SAMCompact, sam_compact.CHECKPOINT_VERSION, name, digest)
+        if form == sam_2d.CHECKPOINT_FORMAT:
+            return _compact(content, sam_2d.SAM2D, sam_2d.CHECKPOINT_VERSION, name, digest)
+        state = sam_official.checkpoint_state(content)
+        if state is None:
+            raise ValueError("not a dictionary of tensors")
+        return _official(sam_official.from_state(state), name, digest)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise InputError(f"{path} does not hold SAM weights that this version can use ({reason}).") from error
+
+
+def _compact(
+    content: dict[str, Any], kind: type[sam_compact.SAMCompact], readable: int, name: str, digest: str
+) -> SamModel:
+    version = content.get("version")
+    if version != readable:
+        raise ValueError(f"format version {version}, this version reads {readable}")
+    network = kind(**content["config"])
+    network.load_state_dict(as_float(content["state_dict"]))
+    meta = content.get("meta") or {}
+    calibration = dict(meta.get("calibration") or {})
+    return compact_model(sam_compact.fused(network), name, digest, str(meta.get("modality", "ct")), calibration)
+
+
+def compact_model(
+    network: sam_compact.SAMCompact, name: str, digest: str, modality: str = "ct", calibration: dict | None = None
+) -> SamModel:
+    """Wrap a compact network that is already in memory (training, tests)."""
+    planar = network.dimension == 2
+
+    def per_axis(value: int) -> tuple[int, int, int]:
+        return value, value, 1 if planar else value
+
+    return SamModel(
+        name,
+        "sam-2d" if planar else "sam-compact",
+        network.eval().requires_grad_(False).channels_last(),
+        network.preprocess,
+        per_axis(network.fine_stride),
+        per_axis(network.coarse_stride),
+        per_axis(network.multiple),
+        network.spacing_mm,
+        tile_voxels=14_000_000,
+        halo=48,
+        modality=modality,
+        sha256=digest,
+        calibration=calibration or {},
+    )
+
+
+def _official(network: sam_official.SAMOfficial, name: str, digest: str) -> SamModel:
+    return SamModel(
+        name,
+        "sam" if network.semantic_head is None else "uae",
+        network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d),  # type: ignore[call-overload]
+        sam_official.preprocess_ct,
+        network.fine_stride,
+        network.coarse_stride,
+        network.multiple,
+        network.spacing_mm,
+        tile_voxels=2_500_000,
+        halo=16,
+        modality="any",
+        sha256=digest,
+        calibration={},
+    )
