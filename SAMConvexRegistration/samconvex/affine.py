@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .anatomy.body import body_mask
 from .errors import InputError
 from .features.mind import mind_ssc
 from .progress import Progress, stage
@@ -25,7 +26,7 @@ from .space.intensity import normalized_intensity
 from .space.linear import limited, rotation
 from .space.sampling import sample
 from .space.transforms import AffineTransform
-from .space.volume import Volume, body_mask, resample
+from .space.volume import Volume, resample
 from .translation_search import chance_level, peaks, translation_gain
 
 MODELS = ("affine", "similarity", "rigid")

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .embedding_cache import embed_cached
-from .embedding_search import nearest
-from .features.sam import SamEmbedding
+from .anatomy.cache import embed_cached
+from .anatomy.embedding import SamEmbedding
+from .anatomy.search import nearest
 from .local_maps import robust_local_maps
 from .progress import Progress, stage
 from .space.field import DisplacementField

@@ -140,8 +140,9 @@ def correlation(pair: DemoPair, transform) -> float:
     """Normalized cross-correlation of windowed Hounsfield units over the fixed body, on a 4 mm grid."""
     import torch
 
+    from .anatomy.body import body_mask
     from .space.intensity import ct_window
-    from .space.volume import average_to, body_mask, resample
+    from .space.volume import average_to, resample
 
     body = body_mask(pair.fixed)
     moving = transform.warp_volume(average_to(pair.moving, 4.0), body.grid)

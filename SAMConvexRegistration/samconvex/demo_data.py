@@ -19,8 +19,9 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from .anatomy.body import body_mask
 from .io.images import read_labels, read_volume
-from .space.volume import Volume, body_mask, resample
+from .space.volume import Volume, resample
 
 Say = Callable[[str], None]
 RIGHT_LUNG, LEFT_LUNG = 1, 2

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from .embedding_cache import embed_cached
+from .anatomy.cache import embed_cached
+from .anatomy.organs import organ_probabilities
 from .errors import InputError
 from .features import FeatureExtractor, PairFeatures
 from .features.dns import DnsExtractor, DnsPair
@@ -15,7 +16,7 @@ from .features.featcnn import FeatCnnExtractor
 from .features.hounsfield import Hounsfield
 from .features.mind import Mind
 from .features.sam import SamPair
-from .features.semantic import SemanticPair, organ_probabilities
+from .features.semantic import SemanticPair
 from .networks.featcnn import FeatCNN
 from .networks.masr import MASRNet
 from .progress import Progress, stage

@@ -120,8 +120,8 @@ def _body(fixed: Volume, notes: list[str]) -> Volume:
     """The body, or the whole image where none can be told apart."""
     import torch
 
+    from .anatomy.body import body_mask
     from .errors import InputError
-    from .space.volume import body_mask
 
     try:
         return body_mask(fixed)

@@ -28,9 +28,9 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
-from .embedding_cache import embed_cached
+from .anatomy.cache import embed_cached
+from .anatomy.embedding import SamEmbedding
 from .errors import SamConvexError
-from .features.sam import SamEmbedding
 from .matching import match_points
 from .space.grid import plain_grid
 from .template_library import template_embedding

@@ -19,7 +19,7 @@ from .io.outputs import check_output_file, check_output_folder, output_folder
 from .io.points import POINT_ENDINGS, PointSet, check_writable_ending, read_points, write_points
 
 if TYPE_CHECKING:
-    from .features.sam import SamEmbedding
+    from .anatomy.embedding import SamEmbedding
     from .progress import Progress
     from .space.volume import Volume
     from .voting import Vote

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from .affine_sam import pair_affine
-from .embedding_cache import embed_cached
-from .embedding_search import CUBE, nearest
+from .anatomy.cache import embed_cached
+from .anatomy.embedding import SamEmbedding
+from .anatomy.search import CUBE, nearest
 from .errors import InputError
-from .features.sam import SamEmbedding
 from .local_maps import robust_local_maps
 from .progress import Progress, stage
 from .space.transforms import AffineTransform

@@ -12,13 +12,14 @@ import torch
 
 from . import __version__, metrics
 from .affine_stage import Pair, Run, align
+from .anatomy.body import body_mask
+from .anatomy.missing import missing_part
 from .descriptors import Extractors, describable
 from .device import chosen_device, cpu_has_bfloat16, device_name, or_on_cpu
 from .diffusion import descend
 from .errors import InputError
 from .folding import without_folds
 from .memory import peak_memory_mib
-from .missing import missing_part
 from .progress import Clock, Progress, null_progress, stage
 from .protect import RESIDUAL_MM, protect
 from .pyramid import Extractor, Scene, View, described, run_pyramid
@@ -32,7 +33,7 @@ from .space.filters import dilated
 from .space.grid import Grid
 from .space.intensity import normalized_intensity
 from .space.transforms import Transform
-from .space.volume import Volume, average_to, body_mask, check_volume, resample
+from .space.volume import Volume, average_to, check_volume, resample
 from .symmetric import inverse_consistent
 from .tiers import fitting
 from .weights.models import family_of

@@ -16,13 +16,14 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from .anatomy.body import body_mask
 from .errors import InputError
 from .io.images import write_image
 from .space.field import DisplacementField
 from .space.grid import Grid
 from .space.sampling import sample
 from .space.transforms import AffineTransform, Transform
-from .space.volume import Volume, body_mask
+from .space.volume import Volume
 from .stroke_font import draw_text, fit_text, text_width
 
 BACKGROUND = (21, 23, 28)

@@ -52,7 +52,7 @@ def run_template(args: argparse.Namespace) -> int:
 
     import torch
 
-    from .embedding_cache import embed_cached
+    from .anatomy.cache import embed_cached
     from .io.images import read_volume
     from .template_library import save_template
     from .weights.models import load_sam

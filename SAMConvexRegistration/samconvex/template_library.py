@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from . import __version__
-from .embedding_cache import embed_cached, quantized
+from .anatomy.cache import embed_cached, quantized
+from .anatomy.embedding import SamEmbedding
 from .errors import InputError
-from .features.sam import SamEmbedding
 from .io.images import read_volume
 from .io.outputs import output_folder
 from .io.points import PointSet, write_points

@@ -17,10 +17,10 @@ import SimpleITK as sitk
 import torch
 
 from .affine_sam import CONFIDENT, PointPairs, matched_pairs, pair_affine, reweighted_affine
-from .embedding_cache import embed_cached
+from .anatomy.cache import embed_cached
+from .anatomy.embedding import SamEmbedding
 from .errors import InputError
 from .features.mind import Mind
-from .features.sam import SamEmbedding
 from .folding import without_folds
 from .lesion_contour import LEAST_CONTRAST, Fit, fit_contour, neighborhood, on_neighborhood, scaled, suggest_contour
 from .lesions import Lesion, read_lesions

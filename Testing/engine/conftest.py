@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from samconvex.anatomy.body import body_mask
 from samconvex.known_warps import breathing_warp
 from samconvex.phantom import Phantom, make_phantom
-from samconvex.space.volume import body_mask
 
 
 @pytest.fixture(scope="module")

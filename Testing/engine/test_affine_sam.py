@@ -9,7 +9,7 @@ import pytest
 import torch
 from engine.sam_fixtures import body_points, random_model, textured_body
 from samconvex.affine_sam import CONFIDENT, PointPairs, ransac_similarity, reweighted_affine, sam_affine, sam_coarse
-from samconvex.features.sam import embed
+from samconvex.anatomy.embed import embed
 from samconvex.space.grid import Grid
 from samconvex.space.linear import similarity_from_points
 from samconvex.space.transforms import AffineTransform, Transform

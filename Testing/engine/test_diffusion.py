@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import samconvex
 import torch
+from samconvex.anatomy.body import body_mask
 from samconvex.diffusion import (
     DiffusionSystem,
     Linearization,
@@ -25,7 +26,7 @@ from samconvex.settings.presets import PRESETS
 from samconvex.settings.registration import DiffusionSettings, Level
 from samconvex.space.field import DisplacementField
 from samconvex.space.grid import Grid
-from samconvex.space.volume import FeatureMap, body_mask
+from samconvex.space.volume import FeatureMap
 
 SPACING = (2.0, 3.0, 2.5)
 ENTRIES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))

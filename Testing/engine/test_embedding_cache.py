@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from engine.sam_fixtures import body_points, random_model, textured_body
-from samconvex import embedding_cache
-from samconvex.embedding_cache import cache_folder, clear, content_key, embed_cached
+from samconvex.anatomy import cache as embedding_cache
+from samconvex.anatomy.cache import cache_folder, clear, content_key, embed_cached
 from samconvex.features import sam
 from samconvex.matching import match_points
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from engine.sam_fixtures import body_points, random_model, textured_body
 from samconvex import live_matching, match_command, template_library
-from samconvex.embedding_cache import embed_cached
+from samconvex.anatomy.cache import embed_cached
 from samconvex.errors import InputError
 from samconvex.io.images import write_volume
 from samconvex.io.points import PointSet, write_points

@@ -11,9 +11,9 @@ import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 from engine.sam_fixtures import random_model, textured_body
+from samconvex.anatomy.embed import embed
 from samconvex.cli import main
 from samconvex.errors import InputError
-from samconvex.features.sam import embed
 from samconvex.io.images import read_volume, write_volume
 from samconvex.matching import match_points
 from samconvex.networks.sam_2d import SAM2D, preprocess

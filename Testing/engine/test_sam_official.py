@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from engine.sam_fixtures import textured_body
-from samconvex.features.sam import embed
+from samconvex.anatomy.embed import embed
 from samconvex.networks.sam_official import SAMOfficial, checkpoint_state, from_state, preprocess_ct
 from samconvex.space.grid import Grid
 from samconvex.weights import models as weights

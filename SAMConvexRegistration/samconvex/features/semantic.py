@@ -7,94 +7,11 @@ zero and do no harm.
 
 from __future__ import annotations
 
-import os
-from collections import OrderedDict
-
 import numpy as np
 import torch
 
-from ..device import cpu_has_bfloat16
-from ..embedding_cache import content_key
-from ..errors import InputError, ResourceError
-from ..networks.semantic import HU_RANGE, prepare
-from ..progress import Progress, stage
-from ..space.intensity import looks_like_ct
 from ..space.sampling import sample
-from ..space.volume import FeatureMap, Volume, body_mask, resample
-from ..weights.models import SemanticModel, load_semantic
-from .sam import body_grid, tiles
-
-_MEMORY_ENTRIES = 6
-_memory: OrderedDict[str, FeatureMap] = OrderedDict()
-
-
-def organ_probabilities(
-    volume: Volume,
-    model: SemanticModel | str | os.PathLike | None = None,
-    *,
-    device: torch.device | str = "cpu",
-    mask: Volume | None = None,
-    progress: Progress | None = None,
-) -> FeatureMap:
-    """Probability of each organ on a 3 mm grid around the body; the last answers stay in memory.
-
-    Args:
-        volume: CT in Hounsfield units, any geometry.
-        model: a loaded network, a weights name or file; None is the shipped one.
-        mask: what counts as body, instead of :func:`samconvex.space.volume.body_mask`.
-
-    Returns:
-        Half precision (1, organs, D, H, W), identity direction, zero outside the body.
-
-    Raises:
-        InputError: no CT, no body, unusable weights. ResourceError: the device ran out of memory. Cancelled: by
-            ``progress``.
-    """
-    model = model if isinstance(model, SemanticModel) else load_semantic(model)
-    if not looks_like_ct(volume):
-        raise InputError(f"{volume.name} is no CT in Hounsfield units, but the weights {model.name} were made for CT.")
-    key = f"{content_key(volume, model, mask)}-{torch.device(device).type}"
-    found = _memory.get(key)
-    if found is None:
-        try:
-            found = _computed(volume, model, torch.device(device), mask, progress)
-        except RuntimeError as error:
-            if "out of memory" in str(error) or "alloc" in str(error):
-                raise ResourceError(
-                    f"The organs of {volume.name} need more memory than {device} has; crop the volume or use another "
-                    "device."
-                ) from error
-            raise
-        _memory[key] = found
-        while len(_memory) > _MEMORY_ENTRIES:
-            _memory.popitem(last=False)
-    _memory.move_to_end(key)
-    return found
-
-
-@torch.inference_mode()
-def _computed(
-    volume: Volume, model: SemanticModel, device: torch.device, mask: Volume | None, progress: Progress | None
-) -> FeatureMap:
-    report = stage(progress, "embedding")
-    report(0.0)
-    grid, _, near = body_grid(volume, mask if mask is not None else body_mask(volume), model)
-    report(0.2)
-    values = prepare(resample(volume, grid).tensor.masked_fill_(~near, HU_RANGE[0]))
-    report(0.4)
-    network = model.network.to(device)
-    low_precision = torch.float16 if device.type == "cuda" else torch.bfloat16
-    autocast = torch.autocast(device.type, low_precision, enabled=device.type == "cuda" or cpu_has_bfloat16())
-    parts = []
-    for z0, z1, first, last in tiles(values.shape[2:], model):
-        with autocast:
-            logits = network(values[:, :, first:last].to(device))
-        inside = near[:, :, z0:z1].to(device)
-        parts.append(torch.sigmoid(logits[:, :, z0 - first : z1 - first]).mul_(inside).half())
-        report(0.4 + 0.6 * z1 / values.shape[2])
-    # A copy, because tensors of inference mode refuse gradients, also those of what is computed from them.
-    with torch.inference_mode(False):
-        return FeatureMap(torch.cat(parts, 2).clone(), grid)
+from ..space.volume import FeatureMap
 
 
 class SemanticPair:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import SimpleITK as sitk
 import torch
+from samconvex.anatomy.body import body_mask
 from samconvex.known_warps import SmoothWarp
 from samconvex.measurement import Measurement, centroid, measure_lesion
 from samconvex.space.grid import Grid
 from samconvex.space.sampling import sample, slabs
 from samconvex.space.transforms import AffineTransform
-from samconvex.space.volume import Volume, body_mask
+from samconvex.space.volume import Volume
 
 PRESENT = ("grown", "shrunk", "unchanged")
 FATES = (*PRESENT, "removed")

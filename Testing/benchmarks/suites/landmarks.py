@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from samconvex.affine import moments_affine
 from samconvex.affine_sam import sam_affine
-from samconvex.features.sam import SamEmbedding, embed
+from samconvex.anatomy.body import body_mask
+from samconvex.anatomy.embed import embed
+from samconvex.anatomy.embedding import SamEmbedding
 from samconvex.io.images import read_labels, read_volume
 from samconvex.known_warps import random_warp
 from samconvex.matching import Matches, match_points
@@ -25,7 +27,7 @@ from samconvex.networks.sam_compact import SAMCompact
 from samconvex.space.field import DisplacementField
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import Transform
-from samconvex.space.volume import Volume, body_mask, resample
+from samconvex.space.volume import Volume, resample
 from samconvex.weights import models as weights
 
 from ..data.label_landmarks import HEAD_NECK, label_landmarks

@@ -36,6 +36,7 @@ def landscape(case: str, data: Path, angles: list[float], weights: str | None) -
     """Losses by measure and axis for a patient of ``mrct``."""
     import torch
     from samconvex import read_volume
+    from samconvex.anatomy.body import body_mask
     from samconvex.features.dns import DnsExtractor
     from samconvex.features.mind import Mind
     from samconvex.networks.masr import MASRNet
@@ -43,7 +44,7 @@ def landscape(case: str, data: Path, angles: list[float], weights: str | None) -
     from samconvex.space.intensity import normalized_intensity
     from samconvex.space.linear import rotation
     from samconvex.space.transforms import AffineTransform, Transform
-    from samconvex.space.volume import body_mask, resample
+    from samconvex.space.volume import resample
     from samconvex.weights.models import load_network
 
     ct, mr = (read_volume(data / "mrct" / f"{case}_{kind}.nii.gz") for kind in ("ct", "mr"))

@@ -19,7 +19,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from samconvex import read_volume
-from samconvex.embedding_cache import embed_cached
+from samconvex.anatomy.cache import embed_cached
 from samconvex.measurement import measure_lesion
 from samconvex.phantom import make_phantom
 from samconvex.space.volume import Volume

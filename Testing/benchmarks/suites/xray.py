@@ -16,12 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from samconvex.features.sam import SamEmbedding, embed
+from samconvex.anatomy.body import body_mask
+from samconvex.anatomy.embed import embed
+from samconvex.anatomy.embedding import SamEmbedding
 from samconvex.io.images import read_labels, read_volume
 from samconvex.matching import match_points
 from samconvex.phantom import make_phantom
 from samconvex.radiograph import Projection, radiograph
-from samconvex.space.volume import Volume, body_mask, resample
+from samconvex.space.volume import Volume, resample
 from samconvex.weights.models import SamModel, load_sam
 from samconvex.weights.registry import DEFAULT_XRAY
 

@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 
-from .features.sam import SamEmbedding, embed
-from .io.files import user_folder
-from .progress import Progress
-from .space.grid import Grid, grid_of, plain_grid
-from .space.volume import FeatureMap, Volume
-from .weights.models import SamModel, SemanticModel, load_sam, suited_to
+from ..io.files import user_folder
+from ..progress import Progress
+from ..space.grid import Grid, grid_of, plain_grid
+from ..space.volume import FeatureMap, Volume
+from ..weights.models import SamModel, SemanticModel, load_sam, suited_to
+from .embed import embed
+from .embedding import SamEmbedding
 
 LOGGER = logging.getLogger(__name__)
 _FORMAT = 1
@@ -45,7 +46,7 @@ def embed_cached(
     progress: Progress | None = None,
     disk: bool = True,
 ) -> SamEmbedding:
-    """:func:`samconvex.features.sam.embed`, or its earlier answer for the same voxels, grid, mask and weights.
+    """:func:`samconvex.anatomy.embed.embed`, or its earlier answer for the same voxels, grid, mask and weights.
 
     Args:
         disk: also look on disk and keep the result there; SAMCONVEX_NO_DISK_CACHE=1 switches it off everywhere.

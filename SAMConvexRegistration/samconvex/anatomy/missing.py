@@ -10,9 +10,9 @@ from __future__ import annotations
 import SimpleITK as sitk
 import torch
 
-from .space.filters import dilated
-from .space.transforms import Transform
-from .space.volume import Volume, resample
+from ..space.filters import dilated
+from ..space.transforms import Transform
+from ..space.volume import Volume, resample
 
 # Bodies of different patients that differ by less, after the alignment, are just different.
 _THICK_MM = 24.0

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .errors import InputError
-from .features.sam import BLOCK_ROWS, SamEmbedding, SearchIndex
+from ..errors import InputError
+from .embedding import BLOCK_ROWS, SamEmbedding, SearchIndex
 
 # The 27 voxels around and including one.
 CUBE = np.array(list(product((-1, 0, 1), repeat=3)))
