@@ -10,13 +10,13 @@ import torch
 from .anatomy.cache import embed_cached
 from .anatomy.organs import organ_probabilities
 from .errors import InputError
-from .features import FeatureExtractor, PairFeatures
 from .features.dns import DnsExtractor, DnsPair
 from .features.featcnn import FeatCnnExtractor
 from .features.hounsfield import Hounsfield
 from .features.mind import Mind
+from .features.organs import SemanticPair
+from .features.protocols import FeatureExtractor, PairFeatures
 from .features.sam import SamPair
-from .features.semantic import SemanticPair
 from .networks.featcnn import FeatCNN
 from .networks.masr import MASRNet
 from .progress import Progress, stage

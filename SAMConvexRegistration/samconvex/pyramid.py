@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from .convex import coupled_convex
 from .correlation import LocalCorrelation
-from .features import FeatureExtractor, PairFeatures
+from .features.protocols import FeatureExtractor, PairFeatures
 from .progress import Progress, stage
 from .settings.registration import FORBIDDEN, Level
 from .space.field import DisplacementField

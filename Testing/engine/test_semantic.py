@@ -12,8 +12,8 @@ from engine.sam_fixtures import GRID, textured_body, turned
 from samconvex import cli
 from samconvex.anatomy.organs import organ_probabilities
 from samconvex.errors import InputError
-from samconvex.features import semantic
-from samconvex.features.semantic import SemanticPair
+from samconvex.features import organs as semantic
+from samconvex.features.organs import SemanticPair
 from samconvex.networks.sam_compact import preprocess
 from samconvex.networks.semantic import ORGANS, SemanticNet, prepare
 from samconvex.space.volume import Volume

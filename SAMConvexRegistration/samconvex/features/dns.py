@@ -78,7 +78,7 @@ class DnsPair:
         finest: spacing of the finest level, mm; the maps are a little finer, and coarser where the region is large.
 
     Attributes:
-        spacing_mm: see :class:`samconvex.features.PairFeatures`.
+        spacing_mm: see :class:`samconvex.features.protocols.PairFeatures`.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class DnsPair:
         }
 
     def at(self, side: str, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
-        """See :class:`samconvex.features.PairFeatures`; outside the region its edge is repeated."""
+        """See :class:`samconvex.features.protocols.PairFeatures`; outside the region its edge is repeated."""
         described = self._maps[side]
         return sample(described.tensor, described.grid, points, reference=reference)
 

@@ -22,7 +22,7 @@ class SamPair:
     affine costs a fifth of that; which of the two registers better has not been measured.
 
     Attributes:
-        spacing_mm: see :class:`samconvex.features.PairFeatures`.
+        spacing_mm: see :class:`samconvex.features.protocols.PairFeatures`.
         kept: share of the squared distances between descriptors that the reduced channels keep.
 
     Args:
@@ -44,7 +44,7 @@ class SamPair:
         }
 
     def at(self, side: str, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
-        """See :class:`samconvex.features.PairFeatures`; zero outside the body."""
+        """See :class:`samconvex.features.protocols.PairFeatures`; zero outside the body."""
         described = self._maps[side]
         return sample(described.tensor, described.grid, points, reference=reference, fill=0.0)
 

@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(REPOSITORY / "SAMConvexRegistration"), str(REPOSITORY / "Testing")]
 
 from samconvex.anatomy.organs import organ_probabilities  # noqa: E402
-from samconvex.features.semantic import SemanticPair
+from samconvex.features.organs import SemanticPair
 from samconvex.io.images import read_labels, read_volume  # noqa: E402
 from samconvex.memory import peak_memory_mib  # noqa: E402
 from samconvex.metrics import dice  # noqa: E402

@@ -18,7 +18,7 @@ class SemanticPair:
     """Organ probabilities of two volumes as features of the solvers, read where points come to lie.
 
     Attributes:
-        spacing_mm: see :class:`samconvex.features.PairFeatures`.
+        spacing_mm: see :class:`samconvex.features.protocols.PairFeatures`.
     """
 
     def __init__(self, fixed: FeatureMap, moving: FeatureMap) -> None:
@@ -26,6 +26,6 @@ class SemanticPair:
         self.spacing_mm = fixed.grid.spacing[0]
 
     def at(self, side: str, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
-        """See :class:`samconvex.features.PairFeatures`; zero outside the body."""
+        """See :class:`samconvex.features.protocols.PairFeatures`; zero outside the body."""
         tensor, grid = self._maps[side]
         return sample(tensor, grid, points, reference=reference, fill=0.0)
