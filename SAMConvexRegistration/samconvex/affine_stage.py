@@ -92,7 +92,7 @@ def _one_way(pair: Pair, initial: Transform, run: Run) -> tuple[Transform, dict]
             center = pair.fixed.grid.center
             start = AffineTransform(matrix, start.map_points(center[None])[0] - matrix @ center)
             return initial.after(Transform((start,))), {"method": "sam", **details}
-    from .affine import moments_affine
+    from .align.by_images import moments_affine
 
     found = moments_affine(
         pair.fixed,
@@ -119,7 +119,7 @@ def _one_way(pair: Pair, initial: Transform, run: Run) -> tuple[Transform, dict]
 
 def _from_embeddings(pair: Pair, run: Run) -> tuple[AffineTransform | None, dict]:
     """SAM-affine and its details; None, with a warning, where the embeddings cannot be used or are not sure."""
-    from .affine_sam import CONFIDENT, sam_affine
+    from .align.by_embeddings import CONFIDENT, sam_affine
 
     model = load_sam(weights_for("sam", run.weights))
     other = not_for(model, pair.fixed, pair.moving)

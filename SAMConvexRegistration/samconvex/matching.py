@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .affine_sam import pair_affine
+from .align.by_embeddings import pair_affine
+from .align.local_maps import robust_local_maps
 from .anatomy.cache import embed_cached
 from .anatomy.embedding import SamEmbedding
 from .anatomy.search import CUBE, nearest
 from .errors import InputError
-from .local_maps import robust_local_maps
 from .progress import Progress, stage
 from .space.transforms import AffineTransform
 from .space.volume import Volume

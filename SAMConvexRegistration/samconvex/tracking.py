@@ -16,7 +16,9 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from .affine_sam import CONFIDENT, PointPairs, matched_pairs, pair_affine, reweighted_affine
+from .align.by_embeddings import CONFIDENT, pair_affine
+from .align.consensus import reweighted_affine
+from .align.pairs import PointPairs, matched_pairs
 from .anatomy.cache import embed_cached
 from .anatomy.embedding import SamEmbedding
 from .errors import InputError

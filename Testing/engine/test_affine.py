@@ -7,14 +7,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from samconvex.affine import LOW_CONFIDENCE, moments_affine
+from samconvex.align.by_images import LOW_CONFIDENCE, moments_affine
+from samconvex.align.translations import chance_level, peaks, translation_gain
 from samconvex.errors import Cancelled, InputError
 from samconvex.io.images import read_labels, read_mask, read_volume
 from samconvex.space.grid import Grid
 from samconvex.space.linear import limited
 from samconvex.space.transforms import AffineTransform
 from samconvex.space.volume import Volume
-from samconvex.translation_search import chance_level, peaks, translation_gain
 
 GRID = Grid((52, 44, 56), (5.0, 5.0, 5.0), (-127.5, -107.5, -137.5))
 HALF_AXES = np.array([90.0, 70.0, 110.0])

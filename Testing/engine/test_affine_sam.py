@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from engine.sam_fixtures import body_points, random_model, textured_body
-from samconvex.affine_sam import CONFIDENT, PointPairs, ransac_similarity, reweighted_affine, sam_affine, sam_coarse
+from samconvex.align.by_embeddings import CONFIDENT, sam_affine, sam_coarse
+from samconvex.align.consensus import ransac_similarity, reweighted_affine
+from samconvex.align.pairs import PointPairs
 from samconvex.anatomy.embed import embed
 from samconvex.space.grid import Grid
 from samconvex.space.linear import similarity_from_points

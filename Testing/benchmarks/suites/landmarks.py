@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from samconvex.affine import moments_affine
-from samconvex.affine_sam import sam_affine
+from samconvex.align.by_embeddings import sam_affine
+from samconvex.align.by_images import moments_affine
 from samconvex.anatomy.body import body_mask
 from samconvex.anatomy.embed import embed
 from samconvex.anatomy.embedding import SamEmbedding

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from .space.grid import Grid
-from .space.linear import limited, polar
-from .space.sampling import sample
-from .space.transforms import AffineTransform
-from .translation_search import chance_level
+from ..space.grid import Grid
+from ..space.linear import limited, polar
+from ..space.sampling import sample
+from ..space.transforms import AffineTransform
+from .translations import chance_level
 
 # Standard deviations of the prior: shear and unequal stretch, uniform scale (log), rotation (rad). Patients differ
 # mostly by scale and posture; chosen on head-neck CT pairs that are not used for evaluation.

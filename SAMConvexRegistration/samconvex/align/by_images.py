@@ -9,25 +9,21 @@ scored again on a finer grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from .anatomy.body import body_mask
-from .errors import InputError
-from .features.mind import mind_ssc
-from .progress import Progress, stage
-from .robust_affine import AffineProblem
-from .space.grid import Grid
-from .space.intensity import normalized_intensity
-from .space.linear import limited, rotation
-from .space.sampling import sample
-from .space.transforms import AffineTransform
-from .space.volume import Volume, resample
-from .translation_search import chance_level, peaks, translation_gain
+from ..anatomy.body import body_mask
+from ..errors import InputError
+from ..progress import Progress, stage
+from ..space.grid import Grid
+from ..space.intensity import normalized_intensity
+from ..space.linear import limited
+from ..space.transforms import AffineTransform
+from ..space.volume import Volume, resample
+from .gauss_newton import AffineProblem
+from .starts import Hypothesis, StartImage, geometric_starts, searched_starts, start_features
 
 MODELS = ("affine", "similarity", "rigid")
 STAGE = "affine"
@@ -35,18 +31,6 @@ STAGE = "affine"
 VOXELS, FINEST, COARSEST = 250_000, 1.0, 6.0
 # Smaller images are crops of one organ: all of them counts, there is no body outline to find.
 CROP_MM = 120.0
-# Pitch (head tilt), roll, yaw in degrees and scale of the moving image that the translation search tries.
-ORIENTATIONS = (
-    (0, 0, 0, 1.0),
-    (20, 0, 0, 1.0),
-    (-20, 0, 0, 1.0),
-    (0, 20, 0, 1.0),
-    (0, -20, 0, 1.0),
-    (0, 0, 20, 1.0),
-    (0, 0, -20, 1.0),
-    (0, 0, 0, 0.85),
-    (0, 0, 0, 1.18),
-)
 # Two maps that differ by less than this share of the body's radius are one hypothesis.
 SAME = 0.12
 # An alternative that differs by more than this share puts the body elsewhere.
@@ -69,32 +53,6 @@ class AffineResult:
     transform: AffineTransform
     confidence: float
     details: dict = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Image:
-    """Intensities and region that counts, both (1, 1, D, H, W), on an identity-direction grid around the body."""
-
-    values: torch.Tensor
-    region: torch.Tensor
-    grid: Grid
-    is_ct: bool
-
-    def coarser(self) -> _Image:
-        return _Image(_halved(self.values), _halved(self.region), self.grid.strided(2), self.is_ct)
-
-    def points(self) -> np.ndarray:
-        """(N, 3) LPS mm of the region's voxels."""
-        index = torch.nonzero(self.region[0, 0] > 0.5).cpu().numpy()
-        return self.grid.voxels_to_points(index[:, ::-1])
-
-
-@dataclass
-class _Hypothesis:
-    name: str
-    transform: AffineTransform
-    start_gain: float = 0.0
-    gain: float = 0.0
 
 
 def moments_affine(
@@ -138,7 +96,7 @@ def moments_affine(
     coarse = [image.coarser() for image in fine]
     report(0.25)
 
-    fixed_features, moving_features = (_features(image, coarse, 1, 1) for image in coarse)
+    fixed_features, moving_features = (start_features(image, coarse, 1, 1) for image in coarse)
     problem = AffineProblem(
         fixed_features,
         coarse[0].region,
@@ -150,10 +108,10 @@ def moments_affine(
         seed=seed,
     )
     if start is None:
-        starts = _geometric_starts(coarse[0], coarse[1])
-        starts += _searched_starts(coarse[0], coarse[1], stage(progress, STAGE, 0.25, 0.5))
+        starts = geometric_starts(coarse[0], coarse[1])
+        starts += searched_starts(coarse[0], coarse[1], stage(progress, STAGE, 0.25, 0.5))
     else:
-        starts = [_Hypothesis("the given map", start)]
+        starts = [Hypothesis("the given map", start)]
     for hypothesis in starts:
         hypothesis.transform = _of_model(hypothesis.transform, problem.center, model)
         hypothesis.gain = hypothesis.start_gain = problem.evaluate(hypothesis.transform)["gain"]
@@ -172,7 +130,7 @@ def moments_affine(
         starts = _distinct(starts, problem)
     margin = _margin(starts, problem)
 
-    fixed_features, moving_features = (_features(image, fine, 2, 2) for image in fine)
+    fixed_features, moving_features = (start_features(image, fine, 2, 2) for image in fine)
     problem = AffineProblem(
         fixed_features,
         fine[0].region,
@@ -243,7 +201,7 @@ def _working_spacing(regions: list[Volume], volumes: tuple[Volume, Volume]) -> f
     return float(np.clip((largest / VOXELS) ** (1 / 3), min(max(FINEST, 0.8 * native), COARSEST), COARSEST))
 
 
-def _image(volume: Volume, base: Volume, region: Volume, spacing: float, device: torch.device | str) -> _Image:
+def _image(volume: Volume, base: Volume, region: Volume, spacing: float, device: torch.device | str) -> StartImage:
     lower, lengths = _box(region)
     grid = Grid.covering(np.stack([lower, lower + lengths]), spacing, margin_mm=2 * spacing)
     # The base image is as sharp as the working grid needs unless that is finer.
@@ -253,92 +211,7 @@ def _image(volume: Volume, base: Volume, region: Volume, spacing: float, device:
     is_ct = volume.modality == "ct"
     if not is_ct:
         values = normalized_intensity(volume.with_tensor(values, grid))
-    return _Image(values.to(device), soft.to(device), grid, is_ct)
-
-
-def _features(image: _Image, both: list[_Image], dilation: int, smoothing: int) -> torch.Tensor:
-    """(1, C, D, H, W): MIND-SSC, and between CTs the soft tissue, bone and lung windows."""
-    ct = all(other.is_ct for other in both)
-    values = image.values
-    scaled = (values.clamp(-1000, 1000) + 1000) / 2000 if image.is_ct else values
-    channels = [mind_ssc(scaled, 1, dilation) * (2 / 12**0.5)]
-    if ct:
-        windows = ((-160.0, 240.0), (150.0, 700.0), (-900.0, -300.0))
-        channels += [(values.clamp(lower, upper) - lower) / (upper - lower) for lower, upper in windows]
-    return _smoothed(torch.cat(channels, 1), smoothing)
-
-
-def _halved(values: torch.Tensor) -> torch.Tensor:
-    # Partial blocks at the far side repeat their edge, so that centers follow Grid.strided.
-    padding = [n for size in values.shape[:1:-1] for n in (0, size % 2)]
-    return F.avg_pool3d(F.pad(values, padding, mode="replicate"), 2)
-
-
-def _smoothed(values: torch.Tensor, passes: int) -> torch.Tensor:
-    """``passes`` binomial filters [1, 2, 1] / 4 along every axis; variance ``passes`` / 2 voxels squared."""
-    if passes:
-        values = F.pad(values, (passes,) * 6, mode="replicate")
-    for _ in range(2 * passes):
-        values = F.avg_pool3d(values, 2, 1)
-    return values
-
-
-def _geometric_starts(fixed: _Image, moving: _Image) -> list[_Hypothesis]:
-    """Starts from where the bodies lie and how far they reach."""
-    f, m = fixed.points(), moving.points()
-    if min(len(f), len(m)) < 8:
-        return [_Hypothesis("world coordinates", AffineTransform.identity())]
-    f_mass, m_mass = f.mean(0), m.mean(0)
-    f_low, f_high, m_low, m_high = f.min(0), f.max(0), m.min(0), m.max(0)
-    f_box, m_box = (f_low + f_high) / 2, (m_low + m_high) / 2
-    shifts = {
-        "world coordinates": np.zeros(3),
-        "centers of the bodies' boxes": m_box - f_box,
-        "centers of mass": m_mass - f_mass,
-        "tops of the bodies": np.append((m_mass - f_mass)[:2], m_high[2] - f_high[2]),
-        "bottoms of the bodies": np.append((m_mass - f_mass)[:2], m_low[2] - f_low[2]),
-    }
-    starts = [_Hypothesis(name, AffineTransform(np.eye(3), shift)) for name, shift in shifts.items()]
-    stretch = np.clip(m.std(0) / np.maximum(f.std(0), 1e-6), 0.75, 1.35)
-    moments = AffineTransform(np.diag(stretch), m_mass - stretch * f_mass)
-    return [*starts, _Hypothesis("centers and spread of mass", moments)]
-
-
-def _searched_starts(fixed: _Image, moving: _Image, report: Callable[[float], None]) -> list[_Hypothesis]:
-    """The best translations for each of a few tilts and scales of the moving image."""
-    spacing = fixed.grid.spacing[0]
-    fixed_features = _features(fixed, [fixed, moving], 1, 0)[0]
-    starts = []
-    for number, (pitch, roll, yaw, scale) in enumerate(ORIENTATIONS):
-        report(number / len(ORIENTATIONS))
-        matrix = rotation(pitch, roll, yaw) * scale
-        turned = _turned(moving, matrix, spacing)
-        features = _features(turned, [fixed, moving], 1, 0)[0]
-        chance = 0.9 * chance_level(fixed_features, fixed.region[0, 0], features, turned.region[0, 0])
-        weights = fixed.region[0, 0], turned.region[0, 0]
-        gain = translation_gain(fixed_features, weights[0], features, weights[1], max(chance, 1e-6))
-        name = "translation search" if number == 0 else f"translation search at {pitch},{roll},{yaw} deg, x{scale}"
-        for value, shift in peaks(gain, turned.grid.shape, 4 if number == 0 else 2):
-            # A fixed point p lies at p - fixed origin + shift + turned origin of the turned image.
-            offset = np.asarray(turned.grid.origin) - np.asarray(fixed.grid.origin) + shift * spacing
-            center = moving.grid.center
-            starts.append(_Hypothesis(name, AffineTransform(matrix, matrix @ (offset - center) + center), value))
-    return starts
-
-
-def _turned(moving: _Image, matrix: np.ndarray, spacing: float) -> _Image:
-    """The moving image seen through ``matrix`` about its grid center: value(q) = moving(matrix (q - c) + c)."""
-    if np.array_equal(matrix, np.eye(3)):
-        return moving
-    center = moving.grid.center
-    corners = (moving.grid.corners() - center) @ np.linalg.inv(matrix).T + center
-    grid = Grid.covering(corners, spacing)
-    points = grid.voxel_centers(reference=center, device=moving.values.device)
-    points = points @ torch.as_tensor(matrix.T.copy(), dtype=points.dtype, device=points.device)
-    background = float(moving.values.min())
-    values = sample(moving.values, moving.grid, points, reference=center, fill=background)
-    region = sample(moving.region, moving.grid, points, reference=center, fill=0.0)
-    return _Image(values, region, grid, moving.is_ct)
+    return StartImage(values.to(device), soft.to(device), grid, is_ct)
 
 
 def _of_model(transform: AffineTransform, center: np.ndarray, model: str) -> AffineTransform:
@@ -353,9 +226,9 @@ def _distance(first: AffineTransform, second: AffineTransform, problem: AffinePr
     return float(np.sqrt(np.square(first.map_points(points) - second.map_points(points)).sum(1).mean()))
 
 
-def _distinct(hypotheses: list[_Hypothesis], problem: AffineProblem) -> list[_Hypothesis]:
+def _distinct(hypotheses: list[Hypothesis], problem: AffineProblem) -> list[Hypothesis]:
     """Best first, without those that repeat a better one."""
-    kept: list[_Hypothesis] = []
+    kept: list[Hypothesis] = []
     for hypothesis in sorted(hypotheses, key=lambda h: -h.gain):
         limit = SAME * problem.radius
         if all(_distance(hypothesis.transform, other.transform, problem) > limit for other in kept):
@@ -363,7 +236,7 @@ def _distinct(hypotheses: list[_Hypothesis], problem: AffineProblem) -> list[_Hy
     return kept
 
 
-def _margin(hypotheses: list[_Hypothesis], problem: AffineProblem) -> float:
+def _margin(hypotheses: list[Hypothesis], problem: AffineProblem) -> float:
     """How far the best alternative that puts the body elsewhere falls behind the first: 1 far, 0 level."""
     best = hypotheses[0]
     if best.gain <= 0:

@@ -1,0 +1,1 @@
+"""Linear maps between two images, with and without learning."""
