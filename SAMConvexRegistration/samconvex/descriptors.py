@@ -9,6 +9,7 @@ import torch
 
 from .anatomy.cache import embed_cached
 from .anatomy.organs import organ_probabilities
+from .deform.scene import Scene
 from .errors import InputError
 from .features.dns import DnsExtractor, DnsPair
 from .features.featcnn import FeatCnnExtractor
@@ -20,7 +21,6 @@ from .features.sam import SamPair
 from .networks.featcnn import FeatCNN
 from .networks.masr import MASRNet
 from .progress import Progress, stage
-from .pyramid import Scene
 from .settings.registration import Settings
 from .space.intensity import looks_like_ct
 from .space.volume import Volume

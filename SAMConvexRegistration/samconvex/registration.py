@@ -14,16 +14,18 @@ from . import __version__, metrics
 from .affine_stage import Pair, Run, align
 from .anatomy.body import body_mask
 from .anatomy.missing import missing_part
+from .deform.adam import optimize
+from .deform.consistency import inverse_consistent
+from .deform.diffusion import descend
+from .deform.folding import without_folds
+from .deform.protect import RESIDUAL_MM, protect
+from .deform.pyramid import run_pyramid
+from .deform.scene import Extractor, Scene, View, described
 from .descriptors import Extractors, describable
 from .device import chosen_device, cpu_has_bfloat16, device_name, or_on_cpu
-from .diffusion import descend
 from .errors import InputError
-from .folding import without_folds
 from .memory import peak_memory_mib
 from .progress import Clock, Progress, null_progress, stage
-from .protect import RESIDUAL_MM, protect
-from .pyramid import Extractor, Scene, View, described, run_pyramid
-from .refine import optimize
 from .report import build_report
 from .settings.presets import get_settings
 from .settings.registration import Settings, with_overrides
@@ -34,7 +36,6 @@ from .space.grid import Grid
 from .space.intensity import normalized_intensity
 from .space.transforms import Transform
 from .space.volume import Volume, average_to, check_volume, resample
-from .symmetric import inverse_consistent
 from .tiers import fitting
 from .weights.models import family_of
 
@@ -101,7 +102,7 @@ def register(
         initial_transform: maps fixed points to moving points; the affine stage then runs only if ``affine`` is given.
         fixed_mask, moving_mask: only nonzero voxels count; on any grid.
         protect_mask: bodies of the fixed image that must not be deformed, such as bone or a lesion; every connected
-            part of every label is one, see :func:`samconvex.protect.protect`.
+            part of every label is one, see :func:`samconvex.deform.protect.protect`.
         protect_mode: "rigid" or "volume" (shape may change, volume not).
         fixed_labels, moving_labels: label maps on any grid; their overlap goes into the report.
         fixed_points, moving_points: corresponding (N, 3) LPS mm; their distances go into the report.

@@ -21,15 +21,16 @@ from .align.consensus import reweighted_affine
 from .align.pairs import PointPairs, matched_pairs
 from .anatomy.cache import embed_cached
 from .anatomy.embedding import SamEmbedding
+from .deform.folding import without_folds
+from .deform.pyramid import run_pyramid
+from .deform.scene import Scene
 from .errors import InputError
 from .features.mind import Mind
-from .folding import without_folds
 from .lesion_contour import LEAST_CONTRAST, Fit, fit_contour, neighborhood, on_neighborhood, scaled, suggest_contour
 from .lesions import Lesion, read_lesions
 from .matching import match_points
 from .measurement import Measurement, centroid, measure_lesion, trimmed
 from .progress import Progress, stage
-from .pyramid import Scene, run_pyramid
 from .settings.registration import Level
 from .space.field import DisplacementField
 from .space.grid import Grid

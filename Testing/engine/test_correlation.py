@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from samconvex.convex import coupled_convex
-from samconvex.correlation import LocalCorrelation
+from samconvex.deform.convex import coupled_convex
+from samconvex.deform.correlation import LocalCorrelation
 from samconvex.settings.registration import FORBIDDEN
 from samconvex.space.filters import continued
 

@@ -9,16 +9,8 @@ import pytest
 import samconvex
 import torch
 from samconvex.anatomy.body import body_mask
-from samconvex.diffusion import (
-    DiffusionSystem,
-    Linearization,
-    conjugate_gradients,
-    descend,
-    increment,
-    laplacian,
-    roughness,
-    solve,
-)
+from samconvex.deform.diffusion import Linearization, descend, increment, roughness
+from samconvex.deform.multigrid import DiffusionSystem, conjugate_gradients, laplacian, solve
 from samconvex.errors import InputError
 from samconvex.known_warps import breathing_warp
 from samconvex.phantom import make_phantom

@@ -7,9 +7,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 from engine.geometry_fixtures import rotation, smooth_field
+from samconvex.deform.folding import cell_determinants, without_folds
+from samconvex.deform.protect import determinants, protect
 from samconvex.errors import InputError
-from samconvex.folding import cell_determinants, without_folds
-from samconvex.protect import determinants, protect
 from samconvex.space.field import DisplacementField
 from samconvex.space.grid import Grid
 from samconvex.space.linear import rigid_fit

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from engine.sam_fixtures import GRID, random_model, textured_body
-from samconvex import pyramid
 from samconvex.anatomy.embed import embed
-from samconvex.correlation import LocalCorrelation
+from samconvex.deform import pyramid
+from samconvex.deform.correlation import LocalCorrelation
+from samconvex.deform.pyramid import affordable, run_pyramid
+from samconvex.deform.scene import Scene, View, described
 from samconvex.features.mind import Mind
 from samconvex.features.sam import SamPair
-from samconvex.pyramid import Scene, View, affordable, described, run_pyramid
 from samconvex.settings.registration import FORBIDDEN, Level
 from samconvex.space.field import DisplacementField
 from samconvex.space.grid import Grid

@@ -12,11 +12,12 @@ import torch
 from engine.geometry_fixtures import rotation
 from engine.phantom_fixtures import QUICK, error
 from samconvex import metrics, registration
+from samconvex.deform.folding import cell_determinants, without_folds
+from samconvex.deform.pyramid import run_pyramid
+from samconvex.deform.scene import Scene
 from samconvex.errors import Cancelled, InputError, ResourceError
 from samconvex.features.mind import Mind
-from samconvex.folding import cell_determinants, without_folds
 from samconvex.phantom import Phantom
-from samconvex.pyramid import Scene, run_pyramid
 from samconvex.report import schema_errors
 from samconvex.settings.presets import PRESETS, forecast, get_settings
 from samconvex.settings.registration import AdamSettings, Level

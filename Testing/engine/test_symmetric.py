@@ -10,11 +10,11 @@ import pytest
 import samconvex as sc
 from engine.geometry_fixtures import rotation, smooth_field
 from engine.phantom_fixtures import QUICK, error
+from samconvex.deform.consistency import inverse_consistent
 from samconvex.space.field import DisplacementField
 from samconvex.space.grid import Grid
 from samconvex.space.linear import disagreement_mm, mean_affine
 from samconvex.space.transforms import AffineTransform, Transform
-from samconvex.symmetric import inverse_consistent
 
 GRID = Grid((30, 30, 30), (4.0, 4.0, 4.0), (-60.0, -60.0, -60.0))
 

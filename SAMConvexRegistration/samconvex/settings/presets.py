@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..deform.pyramid import affordable
 from ..errors import InputError
 from ..features.dns import map_voxels
-from ..pyramid import affordable
 from ..space.grid import Grid
 from .registration import AdamSettings, Level, Settings
 

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..deform.diffusion import Linearization, increment
 from ..device import cpu_has_bfloat16
-from ..diffusion import Linearization, increment
 from ..errors import InputError
 from ..features.mind import mind_ssc
 from ..networks.featcnn import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, FeatCNN

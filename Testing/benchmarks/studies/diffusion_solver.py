@@ -1,4 +1,4 @@
-"""The Gauss-Newton system of ``samconvex.diffusion`` solved by our multigrid and by pyamg: residual, iterations, time.
+"""The Gauss-Newton system of ``samconvex.deform.diffusion`` solved by our multigrid and by pyamg: residual, iterations, time.
 
 ``python Testing/benchmarks/studies/diffusion_solver.py [--voxels 80000 660000] [--output FILE.json]``: real data
 blocks, from MIND features of an invented torso, at three unknowns per voxel (240 thousand and 2 million). Needs pyamg
@@ -18,7 +18,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "SAMConvexRegistration"))
 
-from samconvex.diffusion import DiffusionSystem, Linearization, conjugate_gradients  # noqa: E402
+from samconvex.deform.diffusion import Linearization  # noqa: E402
+from samconvex.deform.multigrid import DiffusionSystem, conjugate_gradients
 from samconvex.features.mind import Mind  # noqa: E402
 from samconvex.known_warps import breathing_warp  # noqa: E402
 from samconvex.phantom import make_phantom  # noqa: E402

@@ -14,14 +14,14 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from .errors import InputError
+from ..errors import InputError
+from ..settings.strength import MODES
+from ..space.field import DisplacementField
+from ..space.grid import Grid
+from ..space.linear import rigid_fit
+from ..space.transforms import AffineTransform, Transform
+from ..space.volume import Volume
 from .folding import LEAST_VOLUME_RATIO, cell_determinants, without_folds
-from .settings.strength import MODES
-from .space.field import DisplacementField
-from .space.grid import Grid
-from .space.linear import rigid_fit
-from .space.transforms import AffineTransform, Transform
-from .space.volume import Volume
 
 RESIDUAL_MM = 0.1
 # The field around a body turns into its motion over the first width that does not fold.

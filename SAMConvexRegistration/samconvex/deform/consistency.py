@@ -5,9 +5,10 @@ The mean of two maps, one each way, is chosen so that exchanging the images give
 
 from __future__ import annotations
 
-from .pyramid import symmetrized
-from .space.field import DisplacementField
-from .space.transforms import Transform
+import torch
+
+from ..space.field import DisplacementField
+from ..space.transforms import Transform
 
 _ROUNDS = 10
 
@@ -26,3 +27,21 @@ def inverse_consistent(
     """
     carried = Transform((*initial.parts, backward, *initial.inverse().parts)).displacement_field(forward.grid)
     return symmetrized(forward, carried, _ROUNDS)
+
+
+def symmetrized(forward: DisplacementField, backward: DisplacementField, iterations: int = 5) -> DisplacementField:
+    """The forward map of a pair made each other's inverse: u <- (u - w(. + u)) / 2 and likewise w, by turns.
+
+    The mutual correction of ConvexAdam's inverse consistency (Siebert et al., 2021).
+    """
+    grid = forward.grid
+    for _ in range(iterations):
+        u = DisplacementField(0.5 * (forward.tensor - _pulled(backward, forward)), grid)
+        w = DisplacementField(0.5 * (backward.tensor - _pulled(forward, backward)), grid)
+        forward, backward = u, w
+    return forward
+
+
+def _pulled(field: DisplacementField, by: DisplacementField) -> torch.Tensor:
+    """field(p + by(p)) on the common grid, edge values continued."""
+    return field.after(by).tensor - by.tensor

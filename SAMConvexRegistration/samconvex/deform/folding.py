@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from .space.field import DisplacementField
-from .space.filters import dilated, smooth
-from .space.grid import Grid
+from ..space.field import DisplacementField
+from ..space.filters import dilated, smooth
+from ..space.grid import Grid
 
 LEAST_VOLUME_RATIO = 0.05
 

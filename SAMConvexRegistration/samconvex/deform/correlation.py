@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from .settings.registration import FORBIDDEN
+from ..settings.registration import FORBIDDEN
 
 # Voxels of a tile in z, y, x: a larger one multiplies less of its window in vain, a smaller one wastes less at edges.
 _TILE = (4, 4, 4)

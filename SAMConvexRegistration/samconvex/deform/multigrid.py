@@ -1,32 +1,15 @@
-"""Regularized Gauss-Newton descent with a diffusion prior, solved by multigrid; differentiable.
-
-The update of SUITS (Blendowski et al., Medical Image Analysis 2020): linearizing the warped moving features R around
-the current field u turns one descent step into a sparse symmetric positive definite system for the increment d,
-
-    (sum_c w grad R_c grad R_c^T + regularization L) d = -sum_c w (R_c - F_c) grad R_c - regularization L u,
-
-three unknowns per voxel, L the six-neighbor Laplacian that acts on each component. Everything is in millimeters, so
-``regularization`` weighs squared displacement gradients (mm per mm) against squared feature differences, whatever the
-grid. The matrix is never stored: conjugate gradients with one geometric multigrid V-cycle as preconditioner.
-"""
+"""The linear systems of the diffusion regularizer, solved by multigrid."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 
-from .settings.registration import DiffusionSettings
-from .space.field import DisplacementField
-from .space.grid import Grid
-from .space.sampling import interpolate
-from .space.volume import FeatureMap
-
 # Entries xx, yy, zz, xy, xz, yz of the symmetric 3x3 block of a voxel.
-_ENTRIES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+ENTRIES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 # Keeps the matrix definite where no image gradient fixes a constant shift; relative to the Laplacian's diagonal.
 _RIDGE = 1e-6
 # Below this many voxels along every axis a level is solved directly.
@@ -184,7 +167,7 @@ class _Solve(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         y = conjugate_gradients(ctx.system, gradient.contiguous(), tolerance=ctx.tolerance).tensor
         of_blocks = torch.cat(
-            [-(y[:, a] * x[:, b] if a == b else y[:, a] * x[:, b] + y[:, b] * x[:, a])[:, None] for a, b in _ENTRIES],
+            [-(y[:, a] * x[:, b] if a == b else y[:, a] * x[:, b] + y[:, b] * x[:, a])[:, None] for a, b in ENTRIES],
             1,
         )
         return of_blocks, y, None, None, None, None
@@ -204,122 +187,6 @@ def solve(
     The backward pass is one more solve with the same matrix (SUITS, section 3.3).
     """
     return _Solve.apply(blocks, right, tuple(spacing), regularization, tolerance, report)
-
-
-class Linearization:
-    """Features of a pair, ready to be compared and linearized at any displacement; differentiable in the features.
-
-    Args:
-        fixed: (1, C, D, H, W) on ``grid``.
-        moving: features in the same frame on an identity-direction grid of the same spacing that may reach further.
-        weight: (1, 1, D, H, W) how much each voxel counts.
-        grid: of the displacement and the fixed features.
-    """
-
-    def __init__(self, fixed: torch.Tensor, moving: FeatureMap, weight: torch.Tensor, grid: Grid) -> None:
-        self.fixed, self.weight, self.grid = fixed, weight, grid
-        self._moving = moving.tensor
-        # Linear interpolation of central differences is the central difference of linear interpolation.
-        slopes = [_central(moving.tensor, axis, moving.grid.spacing[4 - axis]) for axis in (4, 3, 2)]
-        self._with_slopes = torch.cat([moving.tensor, *slopes], 1)
-        points = grid.voxel_centers(reference=grid.center, device=fixed.device)
-        self._places = moving.grid.normalized(points, grid.center).to(fixed.dtype)
-        extent = [s * max(n - 1, 1) for s, n in zip(moving.grid.spacing, moving.grid.size, strict=True)]
-        self._scale = 2 / torch.tensor(extent, device=fixed.device, dtype=fixed.dtype)
-
-    def _at(self, values: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        return interpolate(values, self._places + u[0].permute(1, 2, 3, 0) * self._scale)
-
-    def distance(self, u: torch.Tensor) -> float:
-        """Half the weighted squared feature difference at the displacement (1, 3, D, H, W)."""
-        difference = self._at(self._moving, u) - self.fixed
-        return 0.5 * float((difference.square().sum(1, keepdim=True) * self.weight).sum())
-
-    def system(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Data blocks (1, 6, D, H, W) and the data part of the right side (1, 3, D, H, W) at ``u``."""
-        values = self._at(self._with_slopes, u)
-        count = self.fixed.shape[1]
-        difference = values[:, :count] - self.fixed
-        slopes = values[:, count:].view(1, 3, count, *u.shape[2:])
-        blocks = torch.stack([(slopes[:, a] * slopes[:, b]).sum(1) for a, b in _ENTRIES], 1)
-        right = -(slopes * difference[:, None]).sum(2)
-        return blocks * self.weight, right * self.weight
-
-
-def increment(
-    pair: Linearization,
-    u: torch.Tensor,
-    regularization: float,
-    *,
-    tolerance: float = 1e-3,
-    report: Callable[[], None] | None = None,
-) -> torch.Tensor:
-    """One Gauss-Newton step from ``u`` (1, 3, D, H, W) mm; differentiable in the pair's features."""
-    blocks, right = pair.system(u)
-    spacing = pair.grid.spacing
-    right = right - laplacian(u, spacing, regularization)
-    return solve(blocks, right, spacing, regularization, tolerance=tolerance, report=report)
-
-
-def roughness(u: torch.Tensor, spacing: Sequence[float], regularization: float) -> float:
-    """Half of ``regularization`` times the sum of squared displacement gradients, mm per mm."""
-    terms = ((u.diff(dim=axis) / spacing[4 - axis]).square().sum() for axis in (2, 3, 4))
-    return 0.5 * regularization * float(sum(terms))
-
-
-@torch.no_grad()
-def descend(
-    field: DisplacementField,
-    fixed: FeatureMap,
-    moving: FeatureMap,
-    weight: torch.Tensor,
-    settings: DiffusionSettings,
-    *,
-    grid: Grid,
-    report: Callable[[float], None],
-) -> DisplacementField:
-    """Refine ``field`` by Gauss-Newton steps until the energy no longer falls.
-
-    Args:
-        field: start, on any identity-direction grid.
-        fixed: features on ``grid``.
-        moving: features in the same frame (initial transform applied), on a grid of the same spacing that may reach
-            further.
-        weight: (1, 1, D, H, W) on ``grid``.
-        grid: grid of the result.
-        report: receives the finished fraction; may raise Cancelled.
-    """
-    u = field.on_grid(grid, fill=None).tensor
-    pair = Linearization(fixed.tensor, moving, weight, grid)
-    strength = settings.regularization
-
-    def energy(candidate: torch.Tensor) -> float:
-        return pair.distance(candidate) + roughness(candidate, grid.spacing, strength)
-
-    current = energy(u)
-    for iteration in range(settings.iterations):
-        done = iteration / settings.iterations
-        direction = increment(pair, u, strength, tolerance=settings.tolerance, report=partial(report, done))
-        share, best = settings.step, current
-        for _ in range(4):
-            found = energy(u + share * direction)
-            if found < current:
-                u, best = u + share * direction, found
-                break
-            share /= 2
-        report((iteration + 1) / settings.iterations)
-        if current - best <= settings.enough * current:
-            break
-        current = best
-    report(1.0)
-    return DisplacementField(u, grid)
-
-
-def _central(values: torch.Tensor, axis: int, spacing: float) -> torch.Tensor:
-    """Derivative per mm along ``axis``: central differences, one-sided at the border."""
-    if values.shape[axis] == 1:
-        return torch.zeros_like(values)
-    return torch.gradient(values, spacing=spacing, dim=axis)[0]
 
 
 def _block_product(blocks: torch.Tensor, u: torch.Tensor) -> torch.Tensor:

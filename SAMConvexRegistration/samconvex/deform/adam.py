@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from .settings.registration import AdamSettings
-from .space.field import DisplacementField
-from .space.filters import smooth
-from .space.grid import Grid
-from .space.sampling import interpolate
-from .space.volume import FeatureMap
+from ..settings.registration import AdamSettings
+from ..space.field import DisplacementField
+from ..space.filters import smooth
+from ..space.grid import Grid
+from ..space.sampling import interpolate
+from ..space.volume import FeatureMap
 
 
 def optimize(

@@ -1,0 +1,1 @@
+"""Deformations: costs of displacements, solvers, and what fields must obey."""
