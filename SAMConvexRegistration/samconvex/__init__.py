@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .errors import Cancelled, InputError, ResourceError, SamConvexError
     from .io.images import read_labels, read_volume, write_volume
     from .matching import Matches, match_points
-    from .registration import RegistrationResult, register
+    from .registration.register import RegistrationResult, register
     from .settings.presets import PRESETS
     from .settings.registration import Settings
     from .space.grid import Grid
@@ -54,13 +54,13 @@ _MODULES = {
     "Finding": "tracking",
     "Lesion": "tracking",
     "Matches": "matching",
-    "RegistrationResult": "registration",
+    "RegistrationResult": "registration.register",
     "Settings": "settings.registration",
     "TrackingResult": "tracking",
     "Transform": "space.transforms",
     "match_points": "matching",
     "read_lesions": "tracking",
-    "register": "registration",
+    "register": "registration.register",
     "track_lesions": "tracking",
     "Cancelled": "errors",
     "Grid": "space.grid",

@@ -15,7 +15,7 @@ from .register_command import PLAN, device_name, positive_int
 
 if TYPE_CHECKING:
     from .demo_data import DemoPair
-    from .registration import RegistrationResult
+    from .registration.register import RegistrationResult
     from .space.volume import Volume
 
 RESULTS = ("transform.h5", "inverse.h5", "warped.nii.gz", "labels.nii.gz", "report.json", "report.png")
@@ -87,7 +87,7 @@ def cache_folder() -> Path:
 
 def register_pair(pair: DemoPair, args: argparse.Namespace, progress: ConsoleProgress) -> RegistrationResult:
     """Register with the lungs as labels, so that the report holds their overlap."""
-    from .registration import register
+    from .registration.register import register
 
     return register(
         pair.fixed,

@@ -72,7 +72,7 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
     from .io.checks import grid_note, outside_note, paired
     from .io.images import read_labels, read_volume
     from .progress import stage
-    from .registration import measure
+    from .registration.measure import measure
     from .report import build_report, file_sha256
     from .space.transforms import Transform
 

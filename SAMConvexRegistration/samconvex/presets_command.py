@@ -42,8 +42,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the table."""
     from .errors import InputError
     from .io.images import read_grid
+    from .registration.forecast import forecast
     from .report import plain
-    from .settings.presets import PRESETS, forecast
+    from .settings.presets import PRESETS
     from .settings.strength import STRENGTHS, adjusted, stiffness_numbers
     from .space.grid import Grid
 

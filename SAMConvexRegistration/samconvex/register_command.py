@@ -17,7 +17,7 @@ from .io.outputs import check_output_folder, output_folder
 from .io.points import PointSet, read_points, write_points
 
 if TYPE_CHECKING:
-    from .registration import RegistrationResult
+    from .registration.register import RegistrationResult
     from .space.volume import Volume
 
 # Choices are repeated from choices.py, which needs torch: help must come at once.
@@ -222,7 +222,7 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
 
 
 def _engine() -> Callable[..., RegistrationResult]:
-    from .registration import register
+    from .registration.register import register
 
     return register
 

@@ -9,12 +9,12 @@ import pytest
 import samconvex as sc
 import torch
 from engine.phantom_fixtures import QUICK, error
-from samconvex import registration
 from samconvex.anatomy.body import body_mask
 from samconvex.anatomy.missing import missing_part
 from samconvex.errors import InputError
 from samconvex.known_warps import breathing_warp
 from samconvex.phantom import Phantom, make_phantom
+from samconvex.registration import register as registration
 from samconvex.space.transforms import Transform
 from samconvex.space.volume import Volume
 

@@ -8,10 +8,13 @@ import pytest
 import samconvex as sc
 import torch
 from engine.phantom_fixtures import QUICK
-from samconvex import memory, registration, tiers
+from samconvex import memory
 from samconvex.errors import ResourceError
 from samconvex.phantom import Phantom
-from samconvex.settings.presets import PRESETS, forecast
+from samconvex.registration import register as registration
+from samconvex.registration import tiers
+from samconvex.registration.forecast import forecast
+from samconvex.settings.presets import PRESETS
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
 

@@ -13,7 +13,7 @@ from samconvex.networks import masr as masr_module
 from samconvex.networks.featcnn import FeatCNN
 from samconvex.networks.masr import MASRNet
 from samconvex.networks.sam_compact import CHECKPOINT_FORMAT, SAMCompact
-from samconvex.registration import _unused
+from samconvex.registration.register import _unused
 from samconvex.settings.presets import PRESETS
 from samconvex.training.loop import save_checkpoint
 from samconvex.weights import models as weights

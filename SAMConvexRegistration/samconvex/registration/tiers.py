@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .errors import ResourceError
-from .memory import available_memory_gib, current_memory_mib, machine_memory_gib
-from .settings.presets import forecast
-from .settings.registration import Settings
-from .space.volume import Volume
+from ..errors import ResourceError
+from ..memory import available_memory_gib, current_memory_mib, machine_memory_gib
+from ..settings.registration import Settings
+from ..space.volume import Volume
+from .forecast import forecast
 
 TIERS = ("full", "half", "fast")
 _FAST_FINEST_MM = 6.0

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .descriptors import not_for
-from .errors import InputError
-from .progress import Progress
-from .settings.registration import Settings
-from .space.linear import disagreement_mm, limited, mean_affine
-from .space.transforms import AffineTransform, Transform
-from .space.volume import Volume
-from .weights.models import load_sam, weights_for
+from ..errors import InputError
+from ..progress import Progress
+from ..settings.registration import Settings
+from ..space.linear import disagreement_mm, limited, mean_affine
+from ..space.transforms import AffineTransform, Transform
+from ..space.volume import Volume
+from ..weights.models import load_sam, weights_for
+from .features import not_for
 
 # Affine alignments of the two directions that end this near their start, at the corners of the image, are averaged.
 _AGREEING_MM = 60.0
@@ -92,7 +92,7 @@ def _one_way(pair: Pair, initial: Transform, run: Run) -> tuple[Transform, dict]
             center = pair.fixed.grid.center
             start = AffineTransform(matrix, start.map_points(center[None])[0] - matrix @ center)
             return initial.after(Transform((start,))), {"method": "sam", **details}
-    from .align.by_images import moments_affine
+    from ..align.by_images import moments_affine
 
     found = moments_affine(
         pair.fixed,
@@ -119,7 +119,7 @@ def _one_way(pair: Pair, initial: Transform, run: Run) -> tuple[Transform, dict]
 
 def _from_embeddings(pair: Pair, run: Run) -> tuple[AffineTransform | None, dict]:
     """SAM-affine and its details; None, with a warning, where the embeddings cannot be used or are not sure."""
-    from .align.by_embeddings import CONFIDENT, sam_affine
+    from ..align.by_embeddings import CONFIDENT, sam_affine
 
     model = load_sam(weights_for("sam", run.weights))
     other = not_for(model, pair.fixed, pair.moving)

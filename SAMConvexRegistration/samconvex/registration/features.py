@@ -7,24 +7,24 @@ from dataclasses import replace
 
 import torch
 
-from .anatomy.cache import embed_cached
-from .anatomy.organs import organ_probabilities
-from .deform.scene import Scene
-from .errors import InputError
-from .features.dns import DnsExtractor, DnsPair
-from .features.featcnn import FeatCnnExtractor
-from .features.hounsfield import Hounsfield
-from .features.mind import Mind
-from .features.organs import SemanticPair
-from .features.protocols import FeatureExtractor, PairFeatures
-from .features.sam import SamPair
-from .networks.featcnn import FeatCNN
-from .networks.masr import MASRNet
-from .progress import Progress, stage
-from .settings.registration import Settings
-from .space.intensity import looks_like_ct
-from .space.volume import Volume
-from .weights.models import SamModel, load_network, load_sam, load_semantic, weights_for
+from ..anatomy.cache import embed_cached
+from ..anatomy.organs import organ_probabilities
+from ..deform.scene import Scene
+from ..errors import InputError
+from ..features.dns import DnsExtractor, DnsPair
+from ..features.featcnn import FeatCnnExtractor
+from ..features.hounsfield import Hounsfield
+from ..features.mind import Mind
+from ..features.organs import SemanticPair
+from ..features.protocols import FeatureExtractor, PairFeatures
+from ..features.sam import SamPair
+from ..networks.featcnn import FeatCNN
+from ..networks.masr import MASRNet
+from ..progress import Progress, stage
+from ..settings.registration import Settings
+from ..space.intensity import looks_like_ct
+from ..space.volume import Volume
+from ..weights.models import SamModel, load_network, load_sam, load_semantic, weights_for
 
 # Beginnings of the names of features that only CT has.
 _OF_CT = ("sam", "semantic", "hu")

@@ -1,0 +1,1 @@
+"""register(): the stages of a registration in order, a file each."""
