@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import Cancelled, InputError, ResourceError, SamConvexError
     from .io.images import read_labels, read_volume, write_volume
-    from .matching import Matches, match_points
+    from .landmarks.matching import Matches, match_points
     from .registration.register import RegistrationResult, register
     from .settings.presets import PRESETS
     from .settings.registration import Settings
@@ -53,12 +53,12 @@ _MODULES = {
     "AffineTransform": "space.transforms",
     "Finding": "tracking",
     "Lesion": "tracking",
-    "Matches": "matching",
+    "Matches": "landmarks.matching",
     "RegistrationResult": "registration.register",
     "Settings": "settings.registration",
     "TrackingResult": "tracking",
     "Transform": "space.transforms",
-    "match_points": "matching",
+    "match_points": "landmarks.matching",
     "read_lesions": "tracking",
     "register": "registration.register",
     "track_lesions": "tracking",

@@ -20,9 +20,9 @@ from .io.points import POINT_ENDINGS, PointSet, check_writable_ending, read_poin
 
 if TYPE_CHECKING:
     from .anatomy.embedding import SamEmbedding
+    from .landmarks.voting import Vote
     from .progress import Progress
     from .space.volume import Volume
-    from .voting import Vote
 
 COLUMNS = ("label", "x", "y", "z", "score", "cycle_mm", "found")
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -104,7 +104,7 @@ def run_match(args: argparse.Namespace) -> int:
     import torch
 
     from .io.images import read_volume
-    from .template_library import template_embedding
+    from .landmarks.templates import template_embedding
     from .weights.models import load_sam
 
     if args.threads:
@@ -172,8 +172,8 @@ def _match(
     steps: int,
 ) -> Vote:
     """One query against all templates; a point that a template lacks has score 0 there and is not found."""
-    from .matching import Matches, match_points
-    from .voting import vote
+    from .landmarks.matching import Matches, match_points
+    from .landmarks.voting import vote
 
     answers = []
     for turn, (source, mine) in enumerate(zip(templates, rows, strict=True)):

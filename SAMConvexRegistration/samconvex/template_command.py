@@ -45,7 +45,7 @@ def add_template_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_template(args: argparse.Namespace) -> int:
     """Save a template as ``args`` say."""
-    from .template_library import DESCRIPTION_FILE, EMBEDDING_FILE, POINTS_FILE
+    from .landmarks.templates import DESCRIPTION_FILE, EMBEDDING_FILE, POINTS_FILE
 
     names = (DESCRIPTION_FILE, EMBEDDING_FILE, POINTS_FILE)
     check_output_folder(args.output, names=names, overwrite=args.overwrite, inputs=[args.image, args.points])
@@ -54,7 +54,7 @@ def run_template(args: argparse.Namespace) -> int:
 
     from .anatomy.cache import embed_cached
     from .io.images import read_volume
-    from .template_library import save_template
+    from .landmarks.templates import save_template
     from .weights.models import load_sam
 
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")

@@ -26,9 +26,9 @@ from .deform.pyramid import run_pyramid
 from .deform.scene import Scene
 from .errors import InputError
 from .features.mind import Mind
+from .landmarks.matching import match_points
 from .lesion_contour import LEAST_CONTRAST, Fit, fit_contour, neighborhood, on_neighborhood, scaled, suggest_contour
 from .lesions import Lesion, read_lesions
-from .matching import match_points
 from .measurement import Measurement, centroid, measure_lesion, trimmed
 from .progress import Progress, stage
 from .settings.registration import Level

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 def workerCommand():
     """Command line of the process."""
-    return [pythonExecutable(), "-m", "samconvex.live_matching"]
+    return [pythonExecutable(), "-m", "samconvex.landmarks.live"]
 
 
 class LiveWorker:

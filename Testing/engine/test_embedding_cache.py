@@ -9,7 +9,7 @@ from engine.sam_fixtures import body_points, random_model, textured_body
 from samconvex.anatomy import cache as embedding_cache
 from samconvex.anatomy.cache import cache_folder, clear, content_key, embed_cached
 from samconvex.features import sam
-from samconvex.matching import match_points
+from samconvex.landmarks.matching import match_points
 
 
 @pytest.fixture(autouse=True)

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 from engine.sam_fixtures import body_points, random_model, textured_body
-from samconvex import live_matching, match_command, template_library
+from samconvex import match_command
 from samconvex.anatomy.cache import embed_cached
 from samconvex.errors import InputError
 from samconvex.io.images import write_volume
 from samconvex.io.points import PointSet, write_points
-from samconvex.matching import Matches, match_points
-from samconvex.voting import vote
+from samconvex.landmarks import live as live_matching
+from samconvex.landmarks import templates as template_library
+from samconvex.landmarks.matching import Matches, match_points
+from samconvex.landmarks.voting import vote
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,14 +11,15 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pytest
 from engine.sam_fixtures import body_points, random_model, textured_body, turned
-from samconvex import match_command, matching
+from samconvex import match_command
 from samconvex.align import by_embeddings as affine_sam
 from samconvex.align.local_maps import robust_local_maps
 from samconvex.anatomy import search as embedding_search
 from samconvex.anatomy.embed import embed
 from samconvex.errors import Cancelled, InputError
 from samconvex.io.images import write_volume
-from samconvex.matching import match_points
+from samconvex.landmarks import matching
+from samconvex.landmarks.matching import match_points
 from samconvex.space.transforms import AffineTransform
 
 

@@ -15,7 +15,7 @@ from samconvex.anatomy.embed import embed
 from samconvex.cli import main
 from samconvex.errors import InputError
 from samconvex.io.images import read_volume, write_volume
-from samconvex.matching import match_points
+from samconvex.landmarks.matching import match_points
 from samconvex.networks.sam_2d import SAM2D, preprocess
 from samconvex.phantom import make_phantom
 from samconvex.radiograph import Projection, radiograph

@@ -72,7 +72,7 @@ class SamModel:
         tile_voxels: input voxels that one forward pass takes in bounded memory.
         halo: input voxels along z that a tile needs around it.
         sha256: identity of the weights.
-        calibration: what the weights' training measured about scores, see :mod:`samconvex.matching`.
+        calibration: what the weights' training measured about scores, see :mod:`samconvex.landmarks.matching`.
     """
 
     name: str

@@ -74,7 +74,7 @@ def main() -> int:
 def by_engine(pair):
     """(places (N, 3) LPS mm, found (N,)) of the engine's own function."""
     from samconvex.anatomy.embed import embed
-    from samconvex.matching import match_points
+    from samconvex.landmarks.matching import match_points
 
     found = match_points(embed(pair.template), pair.points, embed(pair.query))
     return found.points, found.found

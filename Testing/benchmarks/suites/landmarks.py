@@ -22,7 +22,7 @@ from samconvex.anatomy.embed import embed
 from samconvex.anatomy.embedding import SamEmbedding
 from samconvex.io.images import read_labels, read_volume
 from samconvex.known_warps import random_warp
-from samconvex.matching import Matches, match_points
+from samconvex.landmarks.matching import Matches, match_points
 from samconvex.networks.sam_compact import SAMCompact
 from samconvex.space.field import DisplacementField
 from samconvex.space.grid import Grid

@@ -20,7 +20,7 @@ from samconvex.anatomy.body import body_mask
 from samconvex.anatomy.embed import embed
 from samconvex.anatomy.embedding import SamEmbedding
 from samconvex.io.images import read_labels, read_volume
-from samconvex.matching import match_points
+from samconvex.landmarks.matching import match_points
 from samconvex.phantom import make_phantom
 from samconvex.radiograph import Projection, radiograph
 from samconvex.space.volume import Volume, resample

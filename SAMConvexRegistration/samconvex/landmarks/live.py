@@ -1,6 +1,6 @@
 """A process that keeps embeddings and answers at once where a point lies in another volume.
 
-    python -m samconvex.live_matching [--threads N] [--device NAME]
+    python -m samconvex.landmarks.live [--threads N] [--device NAME]
 
 One JSON object per line in each direction. Requests carry an ``id`` that their answer repeats:
 
@@ -28,13 +28,13 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
-from .anatomy.cache import embed_cached
-from .anatomy.embedding import SamEmbedding
-from .errors import SamConvexError
+from ..anatomy.cache import embed_cached
+from ..anatomy.embedding import SamEmbedding
+from ..errors import SamConvexError
+from ..space.grid import plain_grid
+from ..weights.models import load_sam
 from .matching import match_points
-from .space.grid import plain_grid
-from .template_library import template_embedding
-from .weights.models import load_sam
+from .templates import template_embedding
 
 # Only the newest of these counts: the pointer has moved on.
 _SUPERSEDED = ("match", "similarity")
@@ -169,7 +169,7 @@ def serve(matcher: LiveMatcher, source: TextIO, target: TextIO) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve standard input and output."""
-    parser = argparse.ArgumentParser(prog="python -m samconvex.live_matching")
+    parser = argparse.ArgumentParser(prog="python -m samconvex.landmarks.live")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--weights")

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .align.by_embeddings import pair_affine
-from .align.local_maps import robust_local_maps
-from .anatomy.cache import embed_cached
-from .anatomy.embedding import SamEmbedding
-from .anatomy.search import CUBE, nearest
-from .errors import InputError
-from .progress import Progress, stage
-from .space.transforms import AffineTransform
-from .space.volume import Volume
-from .weights.models import SamModel, load_sam
+from ..align.by_embeddings import pair_affine
+from ..align.local_maps import robust_local_maps
+from ..anatomy.cache import embed_cached
+from ..anatomy.embedding import SamEmbedding
+from ..anatomy.search import CUBE, nearest
+from ..errors import InputError
+from ..progress import Progress, stage
+from ..space.transforms import AffineTransform
+from ..space.volume import Volume
+from ..weights.models import SamModel, load_sam
 
 # Found or not: limits where false finds and false losses balance (Testing/benchmarks/landmarks.py measures both).
 MINIMUM_SCORE = 0.7
