@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from .errors import Cancelled, InputError, ResourceError, SamConvexError
     from .io.images import read_labels, read_volume, write_volume
     from .landmarks.matching import Matches, match_points
+    from .lesions.findings import Finding, TrackingResult
+    from .lesions.tracking import Lesion, read_lesions, track_lesions
     from .registration.register import RegistrationResult, register
     from .settings.presets import PRESETS
     from .settings.registration import Settings
     from .space.grid import Grid
     from .space.transforms import AffineTransform, Transform
     from .space.volume import Volume
-    from .tracking import Finding, Lesion, TrackingResult, read_lesions, track_lesions
 
 __version__ = "0.1.0"
 
@@ -51,17 +52,17 @@ __all__ = [
 _MODULES = {
     "PRESETS": "settings.presets",
     "AffineTransform": "space.transforms",
-    "Finding": "tracking",
-    "Lesion": "tracking",
+    "Finding": "lesions.findings",
+    "Lesion": "lesions.tracking",
     "Matches": "landmarks.matching",
     "RegistrationResult": "registration.register",
     "Settings": "settings.registration",
-    "TrackingResult": "tracking",
+    "TrackingResult": "lesions.findings",
     "Transform": "space.transforms",
     "match_points": "landmarks.matching",
-    "read_lesions": "tracking",
+    "read_lesions": "lesions.tracking",
     "register": "registration.register",
-    "track_lesions": "tracking",
+    "track_lesions": "lesions.tracking",
     "Cancelled": "errors",
     "Grid": "space.grid",
     "InputError": "errors",

@@ -14,8 +14,8 @@ from .errors import InputError
 from .io.outputs import check_output_file, check_output_folder, output_folder
 
 if TYPE_CHECKING:
+    from .lesions.findings import TrackingResult
     from .space.volume import Volume
-    from .tracking import TrackingResult
 
 COLUMNS = (
     "lesion",
@@ -100,8 +100,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from .io.images import read_volume
-    from .lesions import read_lesions
-    from .tracking import track_lesions
+    from .lesions.files import read_lesions
+    from .lesions.tracking import track_lesions
     from .weights.models import load_sam
 
     if args.threads:
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
 def _write_json(result: TrackingResult, path: Path, contours: dict[tuple[int, int, str], str]) -> None:
     """``contours``: file by lesion, follow-up (both from 0) and kind."""
     from . import __version__
-    from .response import NOTICE
+    from .lesions.response import NOTICE
 
     document = {"version": __version__, "notice": NOTICE, **result.to_dict()}
     for (lesion, follow_up, kind), name in contours.items():

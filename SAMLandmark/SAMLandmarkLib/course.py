@@ -156,11 +156,11 @@ def setNewLesion(table, timepoint, isNew):
 
 
 def response(course):
-    """samconvex.response.Response per time point from the confirmed diameters, or [] without a confirmed baseline.
+    """samconvex.lesions.response.Response per time point from the confirmed diameters, or [] without a confirmed baseline.
 
     Lesions that have no confirmed baseline diameter are no targets.
     """
-    from samconvex.response import assess_response
+    from samconvex.lesions.response import assess_response
 
     targets = [lesion for lesion in course["lesions"] if lesion["findings"][0]["confirmed_mm"]]
     if not targets:
@@ -184,7 +184,7 @@ def exportCsv(table, path):
 
 def exportJson(table, path):
     """Everything about the course, with the response computed from what was confirmed."""
-    from samconvex.response import NOTICE
+    from samconvex.lesions.response import NOTICE
 
     course = courseOf(table)
     responses = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from samconvex.measurement import centroid, measure_lesion, trimmed
+from samconvex.lesions.measurement import centroid, measure_lesion, trimmed
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 from samconvex.errors import InputError
-from samconvex.response import assess_response
+from samconvex.lesions.response import assess_response
 
 
 def categories(*totals: float) -> list[str]:

@@ -10,15 +10,17 @@ import pytest
 import SimpleITK as sitk
 import torch
 from engine.sam_fixtures import random_model, textured_body
-from samconvex import tracking
 from samconvex.cli import main
 from samconvex.errors import Cancelled, InputError
 from samconvex.io.images import read_labels, write_volume
-from samconvex.lesion_contour import Levels, fit_contour, suggest_contour
-from samconvex.lesions import Lesion, read_lesions
+from samconvex.lesions import tracking
+from samconvex.lesions.contour import Levels, fit_contour, suggest_contour
+from samconvex.lesions.files import read_lesions
+from samconvex.lesions.findings import FOUND, NOT_IN_VIEW, UNCERTAIN
+from samconvex.lesions.lesion import Lesion
+from samconvex.lesions.tracking import track_lesions
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
-from samconvex.tracking import FOUND, NOT_IN_VIEW, UNCERTAIN, track_lesions
 
 SHIFT = np.array([37.5, -12.25, 81.0])
 CENTER = np.array([10.0, -14.0, 20.0])

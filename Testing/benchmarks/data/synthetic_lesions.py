@@ -9,7 +9,7 @@ import SimpleITK as sitk
 import torch
 from samconvex.anatomy.body import body_mask
 from samconvex.known_warps import SmoothWarp
-from samconvex.measurement import Measurement, centroid, measure_lesion
+from samconvex.lesions.measurement import Measurement, centroid, measure_lesion
 from samconvex.space.grid import Grid
 from samconvex.space.sampling import sample, slabs
 from samconvex.space.transforms import AffineTransform

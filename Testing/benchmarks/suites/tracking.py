@@ -20,10 +20,11 @@ import SimpleITK as sitk
 import torch
 from samconvex import read_volume
 from samconvex.anatomy.cache import embed_cached
-from samconvex.measurement import measure_lesion
+from samconvex.lesions.findings import FOUND, NOT_IN_VIEW, TrackingResult
+from samconvex.lesions.measurement import measure_lesion
+from samconvex.lesions.tracking import Lesion, track_lesions
 from samconvex.phantom import make_phantom
 from samconvex.space.volume import Volume
-from samconvex.tracking import FOUND, NOT_IN_VIEW, Lesion, TrackingResult, track_lesions
 from samconvex.weights.models import SamModel, load_sam
 
 from ..data.pairs import REPOSITORY, WARPED_CASES, data_folder

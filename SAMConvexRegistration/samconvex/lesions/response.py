@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from .errors import InputError
+from ..errors import InputError
 
 NOTICE = "Computed from confirmed measurements as support for a reading; not a diagnosis."
 CATEGORIES = {

@@ -13,8 +13,8 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from .space.grid import Grid
-from .space.volume import Volume, resample
+from ..space.grid import Grid
+from ..space.volume import Volume, resample
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from .space.grid import Grid
-from .space.sampling import sample
-from .space.volume import Volume, resample
+from ..space.grid import Grid
+from ..space.sampling import sample
+from ..space.volume import Volume, resample
 
 SHELL_MM = 3.0
 # Within this of the border, voxels and reconstruction mix a lesion with its surroundings.

@@ -1,0 +1,1 @@
+"""Lesions read, found again in follow-ups, measured and judged."""
