@@ -127,7 +127,7 @@ def stages(pair: DemoPair, result: RegistrationResult) -> tuple[Stage, Stage]:
 
 
 def _stage(pair: DemoPair, transform) -> Stage:
-    from . import metrics
+    from .report import metrics
 
     return Stage(
         correlation(pair, transform),
@@ -203,8 +203,8 @@ def write_results(
 ) -> None:
     """Write every result into ``folder``."""
     from .io.images import write_volume
-    from .report import save_report
-    from .report_picture import write_report_picture
+    from .report.document import save_report
+    from .report.picture import write_report_picture
 
     labels = result.fixed_to_moving.warp_labels(pair.anatomy, pair.fixed)
     result.fixed_to_moving.save(folder / "transform.h5")

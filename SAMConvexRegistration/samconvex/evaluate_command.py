@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     progress = ConsoleProgress(args.progress, [("read", 0.3), ("measure", 0.7)], args.cancelled)
     report = _evaluate(args, progress)
     if args.output:
-        from .report import save_report
+        from .report.document import save_report
 
         with output_file(args.output) as path:
             save_report(report, path)
@@ -73,7 +73,7 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
     from .io.images import read_labels, read_volume
     from .progress import stage
     from .registration.measure import measure
-    from .report import build_report, file_sha256
+    from .report.document import build_report, file_sha256
     from .space.transforms import Transform
 
     progress("read", 0.0)

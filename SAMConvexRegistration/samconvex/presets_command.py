@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from .errors import InputError
     from .io.images import read_grid
     from .registration.forecast import forecast
-    from .report import plain
+    from .report.document import plain
     from .settings.presets import PRESETS
     from .settings.strength import STRENGTHS, adjusted, stiffness_numbers
     from .space.grid import Grid

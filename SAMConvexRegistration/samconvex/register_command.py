@@ -350,8 +350,8 @@ def _write(
     from .io.images import write_volume
     from .memory import peak_memory_mib
     from .progress import stage
-    from .report import save_report
-    from .report_picture import write_report_picture
+    from .report.document import save_report
+    from .report.picture import write_report_picture
 
     transform = result.fixed_to_moving
     warped, valid = transform.warp_with_validity(inputs.moving, inputs.fixed, report=stage(progress, "warp"))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from samconvex import metrics
+from samconvex.report import metrics
 from samconvex.space.field import DisplacementField
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import AffineTransform, Transform

@@ -11,7 +11,6 @@ import samconvex as sc
 import torch
 from engine.geometry_fixtures import rotation
 from engine.phantom_fixtures import QUICK, error
-from samconvex import metrics
 from samconvex.deform.folding import cell_determinants, without_folds
 from samconvex.deform.pyramid import run_pyramid
 from samconvex.deform.scene import Scene
@@ -20,7 +19,8 @@ from samconvex.features.mind import Mind
 from samconvex.phantom import Phantom
 from samconvex.registration import register as registration
 from samconvex.registration.forecast import forecast
-from samconvex.report import schema_errors
+from samconvex.report import metrics
+from samconvex.report.document import schema_errors
 from samconvex.settings.presets import PRESETS, get_settings
 from samconvex.settings.registration import AdamSettings, Level
 from samconvex.space.field import DisplacementField

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from samconvex import report_picture, stroke_font
 from samconvex.errors import InputError
 from samconvex.known_warps import breathing
 from samconvex.phantom import make_phantom
-from samconvex.report_picture import COLUMN, GUTTER, MARGIN, key_figures, render_report, volume_change_color
+from samconvex.report import lettering as stroke_font
+from samconvex.report import picture as report_picture
+from samconvex.report.panels import volume_change_color
+from samconvex.report.picture import key_figures, render_report
+from samconvex.report.slices import COLUMN, GUTTER, MARGIN
 from samconvex.space.field import DisplacementField
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import AffineTransform, Transform

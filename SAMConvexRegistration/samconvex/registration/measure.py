@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .. import metrics
 from ..errors import InputError
+from ..report import metrics
 from ..space.transforms import Transform
 from ..space.volume import Volume, resample
 

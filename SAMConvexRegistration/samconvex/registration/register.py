@@ -17,7 +17,7 @@ from ..device import chosen_device, cpu_has_bfloat16, device_name, or_on_cpu
 from ..errors import InputError
 from ..memory import peak_memory_mib
 from ..progress import Clock, Progress, null_progress, stage
-from ..report import build_report
+from ..report.document import build_report
 from ..settings.presets import get_settings
 from ..settings.registration import Settings, with_overrides
 from ..settings.strength import MODES, adjusted

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from samconvex import Grid, metrics
+from samconvex import Grid
+from samconvex.report import metrics
 from samconvex.space.transforms import AffineTransform, Transform
 
 from ..data.pairs import Case

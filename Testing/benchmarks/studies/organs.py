@@ -25,7 +25,7 @@ from samconvex.anatomy.organs import organ_probabilities  # noqa: E402
 from samconvex.features.organs import SemanticPair
 from samconvex.io.images import read_labels, read_volume  # noqa: E402
 from samconvex.memory import peak_memory_mib  # noqa: E402
-from samconvex.metrics import dice  # noqa: E402
+from samconvex.report.metrics import dice  # noqa: E402
 from samconvex.space.volume import Volume
 from samconvex.weights.models import SemanticModel, load_semantic  # noqa: E402
 

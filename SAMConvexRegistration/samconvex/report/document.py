@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from .space.volume import Volume
+    from ..space.volume import Volume
 
 TRE_KEYS = ("mean", "median", "p95", "max")
 INVERSE_KEYS = ("mean", "p95", "max")

@@ -9,9 +9,9 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from .space.field import DisplacementField
-from .space.transforms import Transform
-from .space.volume import Volume
+from ..space.field import DisplacementField
+from ..space.transforms import Transform
+from ..space.volume import Volume
 
 
 def dice(fixed_labels: Volume, warped_labels: Volume) -> dict[int, float]:

@@ -1,0 +1,1 @@
+"""What a registration says of itself: figures, document and picture."""
