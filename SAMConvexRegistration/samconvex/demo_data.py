@@ -126,7 +126,7 @@ def real_pair(cache: Path, say: Say) -> DemoPair:
 
 def phantom_pair(reason: str) -> DemoPair:
     """Two procedural patients with known landmarks; ``reason`` says why not real ones."""
-    from .phantom import make_phantom
+    from .synthetic.phantom import make_phantom
 
     fixed, moving = make_phantom(11, 3.0), make_phantom(4, 3.0)
     names = [name for name in fixed.landmarks if name in moving.landmarks]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from samconvex.anatomy.body import body_mask
-from samconvex.known_warps import breathing_warp
-from samconvex.phantom import Phantom, make_phantom
+from samconvex.synthetic.phantom import Phantom, make_phantom
+from samconvex.synthetic.warps import breathing_warp
 
 
 @pytest.fixture(scope="module")

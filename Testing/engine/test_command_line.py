@@ -18,8 +18,8 @@ from samconvex import __version__
 from samconvex.cli import COMMANDS, main
 from samconvex.io.images import write_volume
 from samconvex.io.points import PointSet, read_points, write_points
-from samconvex.phantom import make_phantom
 from samconvex.report.document import schema_errors
+from samconvex.synthetic.phantom import make_phantom
 
 ENGINE = Path(__file__).resolve().parents[2] / "SAMConvexRegistration"
 QUICK = ("--preset", "fast-preview", "--affine", "none")

@@ -15,7 +15,7 @@ import pytest
 import SimpleITK as sitk
 from samconvex import demo, demo_data
 from samconvex.demo_data import LEFT_LUNG, RIGHT_LUNG, DemoPair, NotObtained, Package
-from samconvex.phantom import make_phantom
+from samconvex.synthetic.phantom import make_phantom
 
 CONTENT = {"data/one.nrrd": b"first image", "data/two.nrrd": b"second image"}
 PACKAGE = Package(
@@ -109,7 +109,7 @@ def test_offline_falls_back_to_the_phantom_and_says_so(monkeypatch):
 
     small = make_phantom(0, 16.0)
     monkeypatch.setattr(demo_data, "real_pair", refused)
-    monkeypatch.setattr("samconvex.phantom.make_phantom", lambda *args, **kwargs: small)
+    monkeypatch.setattr("samconvex.synthetic.phantom.make_phantom", lambda *args, **kwargs: small)
     said = []
     pair = demo.obtain_pair(False, said.append)
     assert "no route to host" in said[0] and "phantom" in said[0]

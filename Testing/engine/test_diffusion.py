@@ -12,13 +12,13 @@ from samconvex.anatomy.body import body_mask
 from samconvex.deform.diffusion import Linearization, descend, increment, roughness
 from samconvex.deform.multigrid import DiffusionSystem, conjugate_gradients, laplacian, solve
 from samconvex.errors import InputError
-from samconvex.known_warps import breathing_warp
-from samconvex.phantom import make_phantom
 from samconvex.settings.presets import PRESETS
 from samconvex.settings.registration import DiffusionSettings, Level
 from samconvex.space.field import DisplacementField
 from samconvex.space.grid import Grid
 from samconvex.space.volume import FeatureMap
+from samconvex.synthetic.phantom import make_phantom
+from samconvex.synthetic.warps import breathing_warp
 
 SPACING = (2.0, 3.0, 2.5)
 ENTRIES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))

@@ -10,10 +10,10 @@ from samconvex.errors import InputError
 from samconvex.features.featcnn import FeatCnnExtractor
 from samconvex.features.mind import mind_ssc
 from samconvex.networks.featcnn import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, FeatCNN
-from samconvex.phantom import make_phantom
 from samconvex.space.grid import Grid
 from samconvex.space.intensity import normalized_intensity
 from samconvex.space.volume import Volume
+from samconvex.synthetic.phantom import make_phantom
 from samconvex.training.loop import save_checkpoint
 from samconvex.weights.models import load_network
 

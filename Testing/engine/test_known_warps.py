@@ -7,11 +7,11 @@ import pytest
 import SimpleITK as sitk
 import torch
 from samconvex.errors import InputError
-from samconvex.known_warps import SmoothWarp, breathing_warp, random_warp
-from samconvex.phantom import make_phantom
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import AffineTransform, Transform
 from samconvex.space.volume import Volume
+from samconvex.synthetic.phantom import make_phantom
+from samconvex.synthetic.warps import SmoothWarp, breathing_warp, random_warp
 
 
 @pytest.fixture(scope="module")

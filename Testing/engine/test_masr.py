@@ -12,11 +12,11 @@ from samconvex.features import dns
 from samconvex.features.dns import DnsExtractor, DnsPair
 from samconvex.networks import masr
 from samconvex.networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, LAYOUTS, PAIRS, MASRNet, _BlurPool, gaussian
-from samconvex.phantom import make_phantom
 from samconvex.space.grid import Grid
 from samconvex.space.intensity import normalized_intensity
 from samconvex.space.transforms import AffineTransform, Transform
 from samconvex.space.volume import Volume, resample
+from samconvex.synthetic.phantom import make_phantom
 from samconvex.training.loop import save_checkpoint
 from samconvex.weights.models import load_network
 

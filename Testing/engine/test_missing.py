@@ -12,11 +12,11 @@ from engine.phantom_fixtures import QUICK, error
 from samconvex.anatomy.body import body_mask
 from samconvex.anatomy.missing import missing_part
 from samconvex.errors import InputError
-from samconvex.known_warps import breathing_warp
-from samconvex.phantom import Phantom, make_phantom
 from samconvex.registration import register as registration
 from samconvex.space.transforms import Transform
 from samconvex.space.volume import Volume
+from samconvex.synthetic.phantom import Phantom, make_phantom
+from samconvex.synthetic.warps import breathing_warp
 
 AIR_HU = -1000.0
 

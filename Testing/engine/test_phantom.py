@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from samconvex.phantom import LABELS, make_phantom
+from samconvex.synthetic.phantom import LABELS, make_phantom
 
 NUMBER = {name: number for number, name in LABELS.items()}
 

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from samconvex.radiograph import BONE_HU, WATER_PER_MM, Projection, attenuation, radiograph
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
+from samconvex.synthetic.radiograph import BONE_HU, WATER_PER_MM, Projection, attenuation, radiograph
 
 CENTER = np.array([12.0, -30.0, 400.0])
 

@@ -16,7 +16,6 @@ from samconvex.deform.pyramid import run_pyramid
 from samconvex.deform.scene import Scene
 from samconvex.errors import Cancelled, InputError, ResourceError
 from samconvex.features.mind import Mind
-from samconvex.phantom import Phantom
 from samconvex.registration import register as registration
 from samconvex.registration.forecast import forecast
 from samconvex.report import metrics
@@ -29,6 +28,7 @@ from samconvex.space.grid import Grid
 from samconvex.space.linear import rigid_fit
 from samconvex.space.transforms import AffineTransform, Transform
 from samconvex.space.volume import Volume, resample
+from samconvex.synthetic.phantom import Phantom
 
 
 def moved_volume(volume: Volume, transform: AffineTransform, grid: Grid) -> Volume:

@@ -9,8 +9,6 @@ import pytest
 import SimpleITK as sitk
 import torch
 from samconvex.errors import InputError
-from samconvex.known_warps import breathing
-from samconvex.phantom import make_phantom
 from samconvex.report import lettering as stroke_font
 from samconvex.report import picture as report_picture
 from samconvex.report.panels import volume_change_color
@@ -20,6 +18,8 @@ from samconvex.space.field import DisplacementField
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import AffineTransform, Transform
 from samconvex.space.volume import Volume
+from samconvex.synthetic.phantom import make_phantom
+from samconvex.synthetic.warps import breathing
 
 LEFT, TOP = MARGIN + 40, 178
 REPORT = {

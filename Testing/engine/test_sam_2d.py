@@ -17,10 +17,10 @@ from samconvex.errors import InputError
 from samconvex.io.images import read_volume, write_volume
 from samconvex.landmarks.matching import match_points
 from samconvex.networks.sam_2d import SAM2D, preprocess
-from samconvex.phantom import make_phantom
-from samconvex.radiograph import Projection, radiograph
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
+from samconvex.synthetic.phantom import make_phantom
+from samconvex.synthetic.radiograph import Projection, radiograph
 from samconvex.training.sam import save_weights
 from samconvex.weights import models as weights
 

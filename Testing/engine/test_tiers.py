@@ -10,13 +10,13 @@ import torch
 from engine.phantom_fixtures import QUICK
 from samconvex import memory
 from samconvex.errors import ResourceError
-from samconvex.phantom import Phantom
 from samconvex.registration import register as registration
 from samconvex.registration import tiers
 from samconvex.registration.forecast import forecast
 from samconvex.settings.presets import PRESETS
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
+from samconvex.synthetic.phantom import Phantom
 
 LARGE = Volume(torch.zeros(1, 1, 300, 1, 1).expand(1, 1, 300, 400, 400), Grid((400, 400, 300), (1.0, 1.0, 1.2)))
 

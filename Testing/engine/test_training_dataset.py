@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from samconvex import InputError
-from samconvex.phantom import make_phantom
+from samconvex.synthetic.phantom import make_phantom
 from samconvex.training.dataset import AIR, find_cases, load_cases, make_case
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from samconvex.errors import InputError
-from samconvex.phantom import make_phantom
+from samconvex.synthetic.phantom import make_phantom
 from samconvex.training.batches import BatchSource
 from samconvex.training.dataset import make_case
 from samconvex.training.radiographs import make_radiographs, view_errors

@@ -11,7 +11,7 @@ import torch
 from samconvex import InputError
 from samconvex.cli import main
 from samconvex.errors import Cancelled
-from samconvex.phantom import make_phantom
+from samconvex.synthetic.phantom import make_phantom
 from samconvex.training.batches import BatchSource
 from samconvex.training.dataset import make_case
 from samconvex.training.sam import build_network, train

@@ -11,10 +11,10 @@ import SimpleITK as sitk
 import torch
 from engine.geometry_fixtures import ramp, rotation
 from samconvex.anatomy.body import body_mask
-from samconvex.phantom import make_phantom
 from samconvex.space.grid import Grid
 from samconvex.space.sampling import sample, sample_aligned
 from samconvex.space.volume import Volume, average_to, resample
+from samconvex.synthetic.phantom import make_phantom
 
 OBLIQUE = Grid((30, 28, 26), (1.0, 1.2, 2.0), (50.0, -20.0, 300.0), tuple(rotation(10, 20, -15).ravel()))
 

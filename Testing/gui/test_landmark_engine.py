@@ -68,8 +68,8 @@ def test_points_are_found_live_and_kept_as_a_template(widget, tmp_path):
 
 @pytest.mark.slow
 def test_single_slices_are_matched_by_the_network_of_x_ray_images(widget, build):
-    from samconvex.phantom import make_phantom
-    from samconvex.radiograph import Projection, radiograph
+    from samconvex.synthetic.phantom import make_phantom
+    from samconvex.synthetic.radiograph import Projection, radiograph
 
     phantom = make_phantom(0, 8.0, couch=False)
     points = np.stack([phantom.landmarks[name] for name in sorted(phantom.landmarks)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..phantom import make_phantom
+from ..synthetic.phantom import make_phantom
 from .dataset import Case, make_case
 from .settings import SamSettings
 

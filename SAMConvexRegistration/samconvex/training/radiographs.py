@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ..networks.sam_compact import SAMCompact
-from ..radiograph import Projection, radiograph
 from ..space.volume import Volume
+from ..synthetic.radiograph import Projection, radiograph
 from .dataset import AIR, Case
 from .landmarks import LabelShape
 from .settings import SamSettings

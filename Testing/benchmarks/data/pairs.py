@@ -12,8 +12,8 @@ import numpy as np
 from samconvex import Volume, read_labels, read_volume
 from samconvex.anatomy.body import body_mask
 from samconvex.io.images import read_mask
-from samconvex.known_warps import breathing
-from samconvex.phantom import make_phantom
+from samconvex.synthetic.phantom import make_phantom
+from samconvex.synthetic.warps import breathing
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 # CT never used for training, so that learned features get no advantage either.

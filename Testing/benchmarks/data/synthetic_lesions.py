@@ -8,12 +8,12 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from samconvex.anatomy.body import body_mask
-from samconvex.known_warps import SmoothWarp
 from samconvex.lesions.measurement import Measurement, centroid, measure_lesion
 from samconvex.space.grid import Grid
 from samconvex.space.sampling import sample, slabs
 from samconvex.space.transforms import AffineTransform
 from samconvex.space.volume import Volume
+from samconvex.synthetic.warps import SmoothWarp
 
 PRESENT = ("grown", "shrunk", "unchanged")
 FATES = (*PRESENT, "removed")

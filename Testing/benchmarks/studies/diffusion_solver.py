@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "SAMConvexRegistrat
 from samconvex.deform.diffusion import Linearization  # noqa: E402
 from samconvex.deform.multigrid import DiffusionSystem, conjugate_gradients
 from samconvex.features.mind import Mind  # noqa: E402
-from samconvex.known_warps import breathing_warp  # noqa: E402
-from samconvex.phantom import make_phantom  # noqa: E402
 from samconvex.space.grid import Grid  # noqa: E402
 from samconvex.space.intensity import ct_window  # noqa: E402
 from samconvex.space.volume import Volume, resample
+from samconvex.synthetic.phantom import make_phantom  # noqa: E402
+from samconvex.synthetic.warps import breathing_warp  # noqa: E402
 
 PAIRS = {(0, 0): 0, (1, 1): 1, (2, 2): 2, (0, 1): 3, (1, 0): 3, (0, 2): 4, (2, 0): 4, (1, 2): 5, (2, 1): 5}
 

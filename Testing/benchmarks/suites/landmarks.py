@@ -21,13 +21,13 @@ from samconvex.anatomy.body import body_mask
 from samconvex.anatomy.embed import embed
 from samconvex.anatomy.embedding import SamEmbedding
 from samconvex.io.images import read_labels, read_volume
-from samconvex.known_warps import random_warp
 from samconvex.landmarks.matching import Matches, match_points
 from samconvex.networks.sam_compact import SAMCompact
 from samconvex.space.field import DisplacementField
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import Transform
 from samconvex.space.volume import Volume, resample
+from samconvex.synthetic.warps import random_warp
 from samconvex.weights import models as weights
 
 from ..data.label_landmarks import HEAD_NECK, label_landmarks

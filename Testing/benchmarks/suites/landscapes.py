@@ -19,12 +19,12 @@ from samconvex import Volume, read_volume
 from samconvex.anatomy.body import body_mask
 from samconvex.anatomy.embed import embed
 from samconvex.features.mind import Mind
-from samconvex.known_warps import _rotation
-from samconvex.phantom import make_phantom
 from samconvex.space.grid import Grid
 from samconvex.space.intensity import normalized_intensity
 from samconvex.space.transforms import AffineTransform, Transform
 from samconvex.space.volume import resample
+from samconvex.synthetic.phantom import make_phantom
+from samconvex.synthetic.warps import _rotation
 from samconvex.weights.models import SamModel, load_sam
 
 from ..data.pairs import REPOSITORY, data_folder

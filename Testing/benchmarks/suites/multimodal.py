@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 from samconvex import Volume, read_labels, read_volume
-from samconvex.known_warps import random_warp
 from samconvex.networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, MASRNet
 from samconvex.space.intensity import normalized_intensity
 from samconvex.space.transforms import Transform
+from samconvex.synthetic.warps import random_warp
 from samconvex.training.contrast import random_contrast
 from samconvex.training.loop import save_checkpoint
 from samconvex.weights.models import family_of, load_network

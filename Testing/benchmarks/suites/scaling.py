@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from samconvex import Grid, Volume, read_volume
-from samconvex.phantom import make_phantom
 from samconvex.settings.presets import PRESETS
 from samconvex.space.transforms import Transform
 from samconvex.space.volume import resample
+from samconvex.synthetic.phantom import make_phantom
 
 from ..data.pairs import REPOSITORY, WARPED_CASES, Case, Pair, breathing_case, data_folder
 from ..methods.peers import METHODS as PEERS

@@ -23,8 +23,8 @@ from samconvex.anatomy.cache import embed_cached
 from samconvex.lesions.findings import FOUND, NOT_IN_VIEW, TrackingResult
 from samconvex.lesions.measurement import measure_lesion
 from samconvex.lesions.tracking import Lesion, track_lesions
-from samconvex.phantom import make_phantom
 from samconvex.space.volume import Volume
+from samconvex.synthetic.phantom import make_phantom
 from samconvex.weights.models import SamModel, load_sam
 
 from ..data.pairs import REPOSITORY, WARPED_CASES, data_folder

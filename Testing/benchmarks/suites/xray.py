@@ -21,9 +21,9 @@ from samconvex.anatomy.embed import embed
 from samconvex.anatomy.embedding import SamEmbedding
 from samconvex.io.images import read_labels, read_volume
 from samconvex.landmarks.matching import match_points
-from samconvex.phantom import make_phantom
-from samconvex.radiograph import Projection, radiograph
 from samconvex.space.volume import Volume, resample
+from samconvex.synthetic.phantom import make_phantom
+from samconvex.synthetic.radiograph import Projection, radiograph
 from samconvex.weights.models import SamModel, load_sam
 from samconvex.weights.registry import DEFAULT_XRAY
 

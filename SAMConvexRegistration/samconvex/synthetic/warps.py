@@ -12,13 +12,13 @@ from math import exp, sqrt
 import numpy as np
 import torch
 
-from .anatomy.body import body_mask
-from .errors import InputError
-from .space.field import DisplacementField
-from .space.grid import Grid
-from .space.sampling import sample, slabs
-from .space.transforms import AffineTransform
-from .space.volume import Volume, resample
+from ..anatomy.body import body_mask
+from ..errors import InputError
+from ..space.field import DisplacementField
+from ..space.grid import Grid
+from ..space.sampling import sample, slabs
+from ..space.transforms import AffineTransform
+from ..space.volume import Volume, resample
 
 # Below one the map p -> p + u(p) is one-to-one with a positive Jacobian (Banach); the rest is room to invert quickly.
 STEEPEST_SLOPE = 0.8

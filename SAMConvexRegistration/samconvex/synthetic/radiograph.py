@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .space.grid import Grid
-from .space.sampling import sample
-from .space.volume import Volume
+from ..space.grid import Grid
+from ..space.sampling import sample
+from ..space.volume import Volume
 
 WATER_PER_MM = 0.02
 BONE_HU = 150.0

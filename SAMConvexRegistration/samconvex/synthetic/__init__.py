@@ -1,0 +1,1 @@
+"""Invented patients, deformations and radiographs whose truth is exact."""
