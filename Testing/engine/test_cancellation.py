@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from engine.bad_input import make_files
-from samconvex import cli
-from samconvex.console import ConsoleProgress
+from samconvex.cli import main as cli
+from samconvex.cli.console import ConsoleProgress
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent the POSIX way")
 
@@ -168,7 +168,7 @@ def test_a_cancellation_at_every_stage_leaves_nothing(tmp_path: Path, monkeypatc
                 self._cancelled.set()
             super().__call__(stage, fraction, message)
 
-    monkeypatch.setattr("samconvex.register_command.ConsoleProgress", Stopping)
+    monkeypatch.setattr("samconvex.cli.register.ConsoleProgress", Stopping)
     for _ in range(20):
         status = cli.main(words)
         if status == 0:

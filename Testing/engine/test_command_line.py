@@ -15,7 +15,7 @@ import pytest
 import SimpleITK as sitk
 from engine.bad_input import make_files
 from samconvex import __version__
-from samconvex.cli import COMMANDS, main
+from samconvex.cli.main import COMMANDS, main
 from samconvex.io.images import write_volume
 from samconvex.io.points import PointSet, read_points, write_points
 from samconvex.report.document import schema_errors
@@ -60,7 +60,7 @@ def registered(pair: Path) -> tuple[Path, subprocess.CompletedProcess]:
 
 
 def test_help_is_quick_and_needs_no_torch() -> None:
-    code = "import sys; from samconvex.cli import main; print(main(['--help']), 'torch' in sys.modules)"
+    code = "import sys; from samconvex.cli.main import main; print(main(['--help']), 'torch' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=_environment(), check=True
     )
@@ -270,7 +270,7 @@ def test_benchmark_outside_a_checkout_says_where_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("samconvex.benchmark_command.__file__", str(tmp_path / "a" / "b" / "samconvex" / "x.py"))
+    monkeypatch.setattr("samconvex.cli.benchmark.__file__", str(tmp_path / "a" / "b" / "samconvex" / "x.py"))
     assert main(["benchmark"]) == 2
     assert "clone the repository" in capsys.readouterr().err
 
@@ -279,7 +279,7 @@ def test_benchmark_passes_its_arguments_on(tmp_path: Path, monkeypatch: pytest.M
     folder = tmp_path / "Testing" / "benchmarks"
     folder.mkdir(parents=True)
     (folder / "__main__.py").write_text("import sys\nprint(sys.argv[1:])\nsys.exit(5)\n")
-    monkeypatch.setattr("samconvex.benchmark_command.__file__", str(tmp_path / "a" / "b" / "samconvex" / "x.py"))
+    monkeypatch.setattr("samconvex.cli.benchmark.__file__", str(tmp_path / "a" / "b" / "samconvex" / "x.py"))
     monkeypatch.chdir(folder)
     assert main(["benchmark", "--suite", "landmarks", "extra", "--", "--help"]) == 5
     assert capfd.readouterr().out == "['--suite', 'landmarks', 'extra', '--help']\n"

@@ -7,7 +7,7 @@ import json
 import threading
 
 import pytest
-from samconvex.console import ConsoleProgress
+from samconvex.cli.console import ConsoleProgress
 from samconvex.errors import Cancelled
 
 PLAN = (("read", 1.0), ("solve", 3.0))
@@ -41,7 +41,7 @@ def test_json_lines_hold_the_promised_fields_and_never_go_back() -> None:
 
 def test_the_time_left_follows_from_the_time_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("samconvex.console.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("samconvex.cli.console.time.monotonic", lambda: clock[0])
     stream = _Terminal()
     progress = ConsoleProgress("json", PLAN, stream=stream)
     clock[0] = 110.0

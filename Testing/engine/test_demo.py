@@ -13,8 +13,10 @@ import zipfile
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from samconvex import demo, demo_data
-from samconvex.demo_data import LEFT_LUNG, RIGHT_LUNG, DemoPair, NotObtained, Package
+from samconvex.cli import demo
+from samconvex.demo import pairs as demo_data
+from samconvex.demo.packages import NotObtained, Package
+from samconvex.demo.pairs import LEFT_LUNG, RIGHT_LUNG, DemoPair
 from samconvex.synthetic.phantom import make_phantom
 
 CONTENT = {"data/one.nrrd": b"first image", "data/two.nrrd": b"second image"}

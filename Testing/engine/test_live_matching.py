@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from engine.sam_fixtures import body_points, random_model, textured_body
-from samconvex import match_command
 from samconvex.anatomy.cache import embed_cached
+from samconvex.cli import match as match_command
 from samconvex.errors import InputError
 from samconvex.io.images import write_volume
 from samconvex.io.points import PointSet, write_points

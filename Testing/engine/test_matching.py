@@ -11,11 +11,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pytest
 from engine.sam_fixtures import body_points, random_model, textured_body, turned
-from samconvex import match_command
 from samconvex.align import by_embeddings as affine_sam
 from samconvex.align.local_maps import robust_local_maps
 from samconvex.anatomy import search as embedding_search
 from samconvex.anatomy.embed import embed
+from samconvex.cli import match as match_command
 from samconvex.errors import Cancelled, InputError
 from samconvex.io.images import write_volume
 from samconvex.landmarks import matching

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from engine.sam_fixtures import random_model, textured_body
 from samconvex.anatomy.embed import embed
-from samconvex.cli import main
+from samconvex.cli.main import main
 from samconvex.errors import InputError
 from samconvex.io.images import read_volume, write_volume
 from samconvex.landmarks.matching import match_points

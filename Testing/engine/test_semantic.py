@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from engine.sam_fixtures import GRID, textured_body, turned
-from samconvex import cli
 from samconvex.anatomy.organs import organ_probabilities
+from samconvex.cli import main as cli
 from samconvex.errors import InputError
 from samconvex.features import organs as semantic
 from samconvex.features.organs import SemanticPair

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from engine.sam_fixtures import random_model, textured_body
-from samconvex.cli import main
+from samconvex.cli.main import main
 from samconvex.errors import Cancelled, InputError
 from samconvex.io.images import read_labels, write_volume
 from samconvex.lesions import tracking

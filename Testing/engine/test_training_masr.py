@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from samconvex import cli
+from samconvex.cli import main as cli
 from samconvex.errors import InputError
 from samconvex.networks.masr import MASRNet
 from samconvex.training.loop import read_settings

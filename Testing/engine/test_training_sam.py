@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from samconvex import InputError
-from samconvex.cli import main
+from samconvex.cli.main import main
 from samconvex.errors import Cancelled
 from samconvex.synthetic.phantom import make_phantom
 from samconvex.training.batches import BatchSource

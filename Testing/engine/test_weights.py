@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from samconvex import weights_command
+from samconvex.cli import weights as weights_command
 from samconvex.errors import InputError
 from samconvex.networks import masr as masr_module
 from samconvex.networks.featcnn import FeatCNN

@@ -18,7 +18,7 @@ def take_all(window, camera, offline, spacing):
     import slicer
     from harness import load_module, wait_until
     from harness.pictures import settle
-    from samconvex.demo import obtain_pair
+    from samconvex.cli.demo import obtain_pair
 
     load_module(REPOSITORY / "SAMLandmark" / "SAMLandmark.py")
     slicer.mrmlScene.Clear(0)

@@ -82,7 +82,7 @@ def make_nodes(offline, spacing):
     import numpy as np
     import SimpleITK as sitk
     import slicer
-    from samconvex.demo import obtain_pair
+    from samconvex.cli.demo import obtain_pair
     from SAMConvexLib import nodes, segments
 
     pair = coarser(obtain_pair(offline, print), spacing)

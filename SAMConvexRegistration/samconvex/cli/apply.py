@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..errors import InputError
+from ..io.outputs import check_output_file, output_file
+from ..io.points import check_writable_ending, is_point_file, read_points, write_points
 from .console import ConsoleProgress
-from .errors import InputError
-from .io.outputs import check_output_file, output_file
-from .io.points import check_writable_ending, is_point_file, read_points, write_points
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".gipl", ".vtk")
 
@@ -58,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> str | None:
-    from .io.checks import outside_note
-    from .io.images import read_grid
-    from .space.transforms import Transform
+    from ..io.checks import outside_note
+    from ..io.images import read_grid
+    from ..space.transforms import Transform
 
     progress("read", 0.0)
     like = read_grid(args.like) if args.like else None
@@ -80,9 +80,9 @@ def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> str | 
 
 
 def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> str | None:
-    from .io.images import read_grid, read_labels, read_volume, write_volume
-    from .progress import stage
-    from .space.transforms import Transform
+    from ..io.images import read_grid, read_labels, read_volume, write_volume
+    from ..progress import stage
+    from ..space.transforms import Transform
 
     progress("read", 0.0)
     grid = read_grid(args.like)

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..console import ConsoleProgress
 from ..errors import InputError
+from .console import ConsoleProgress
 
 PHANTOM = "phantom"
 
@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{output} exists; give --overwrite to replace it or --resume to go on.")
     if args.network != "sam":
         return _run_small(args, output)
-    from .sam import train
-    from .settings import SamSettings
+    from ..training.sam import train
+    from ..training.settings import SamSettings
 
     settings = SamSettings.from_file(Path(args.config)) if args.config else SamSettings()
     if args.dimension is not None:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     progress = ConsoleProgress(args.progress, [("data", 0.1), ("train", 0.9)], cancelled)
     data: Path | list = Path(args.data)
     if args.data == PHANTOM:
-        from .phantoms import phantom_cases, with_phantom_validation
+        from ..training.phantoms import phantom_cases, with_phantom_validation
 
         settings = with_phantom_validation(settings)
         data = phantom_cases(settings.spacing_mm, progress=lambda f, m: progress("data", f, m))
@@ -104,8 +104,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_small(args: argparse.Namespace, output: Path) -> int:
     """The recipes that share :mod:`samconvex.training.loop`."""
-    from . import masr, semantic, suits
-    from .loop import read_settings
+    from ..training import masr, semantic, suits
+    from ..training.loop import read_settings
 
     kinds = {"masr": masr.MasrSettings, "semantic": semantic.SemanticSettings}
     kind = kinds.get(args.network, suits.SuitsSettings)

@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
+from ..memory import current_memory_mib
 from .cancellation import raise_if
-from .memory import current_memory_mib
 
 KINDS = ("bar", "json", "none")
 _REDRAW_S = 0.1

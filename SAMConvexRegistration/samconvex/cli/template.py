@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..io.outputs import check_output_folder
+from ..io.points import POINT_ENDINGS, read_points
 from .console import ConsoleProgress
-from .io.outputs import check_output_folder
-from .io.points import POINT_ENDINGS, read_points
 
 EXPLANATION = """
 Embed IMAGE and save it with POINTS in the folder OUT. The folder then serves as TEMPLATE of "samconvex match"; it holds
@@ -17,7 +17,7 @@ no image, and with --reference the image's path and checksum.
 
 def add_template_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
-    from .register_command import device_name
+    from .options import device_name
 
     parser.description = EXPLANATION.strip()
     parser.add_argument("image", metavar="IMAGE", help="image that the points were placed in")
@@ -45,17 +45,17 @@ def add_template_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_template(args: argparse.Namespace) -> int:
     """Save a template as ``args`` say."""
-    from .landmarks.templates import DESCRIPTION_FILE, EMBEDDING_FILE, POINTS_FILE
+    from ..landmarks.templates import DESCRIPTION_FILE, EMBEDDING_FILE, POINTS_FILE
 
     names = (DESCRIPTION_FILE, EMBEDDING_FILE, POINTS_FILE)
     check_output_folder(args.output, names=names, overwrite=args.overwrite, inputs=[args.image, args.points])
 
     import torch
 
-    from .anatomy.cache import embed_cached
-    from .io.images import read_volume
-    from .landmarks.templates import save_template
-    from .weights.models import load_sam
+    from ..anatomy.cache import embed_cached
+    from ..io.images import read_volume
+    from ..landmarks.templates import save_template
+    from ..weights.models import load_sam
 
     device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     progress = ConsoleProgress(args.progress, (("read", 1.0), ("embedding", 8.0), ("write", 1.0)), args.cancelled)

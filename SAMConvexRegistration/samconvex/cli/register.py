@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -12,18 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..io.outputs import check_output_folder, output_folder
+from ..io.points import PointSet, read_points, write_points
 from .console import ConsoleProgress
-from .io.outputs import check_output_folder, output_folder
-from .io.points import PointSet, read_points, write_points
+from .options import PROTECTIONS, QUALITIES, add_strength, device_name, positive_float, positive_int
 
 if TYPE_CHECKING:
-    from .registration.register import RegistrationResult
-    from .space.volume import Volume
+    from ..registration.register import RegistrationResult
+    from ..space.volume import Volume
 
-# Choices are repeated from choices.py, which needs torch: help must come at once.
-PROTECTIONS = ("rigid", "volume")
-STRENGTHS, QUALITIES = ("stiff", "normal", "flexible"), ("fast", "standard", "best")
-EARLIER_STRENGTHS = {"gentle": "stiff", "standard": "normal", "strong": "flexible"}
 ALWAYS = ("transform.h5", "inverse.h5", "warped.nii.gz", "valid.nii.gz", "report.json", "report.png")
 LABELS, POINTS = "labels.nii.gz", "points.csv"
 
@@ -119,42 +115,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_strength(parser: argparse._ActionsContainer, text: str) -> None:
-    """The option --strength; its earlier names are still understood."""
-    parser.add_argument(
-        "--strength",
-        type=lambda word: EARLIER_STRENGTHS.get(word, word),
-        choices=STRENGTHS,
-        default="normal",
-        help=text,
-    )
-
-
-def device_name(text: str) -> str:
-    """argparse type of --device."""
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
-        raise argparse.ArgumentTypeError(f"{text} is no device; use auto, cpu, cuda or cuda:N")
-    return text
-
-
-def positive_int(text: str) -> int:
-    """argparse type of a whole number above 0."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
-    return int(text)
-
-
-def positive_float(text: str) -> float:
-    """argparse type of a number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
-    return value
-
-
 def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | None = None) -> int:
     """Register as ``args`` say; ``register`` replaces the engine's in tests."""
     clock = _Clock()
@@ -172,8 +132,8 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
         args.protect,
     ]
     check_output_folder(args.output, names=names, overwrite=args.overwrite, inputs=sources)
-    from .settings.presets import get_settings
-    from .settings.strength import adjusted
+    from ..settings.presets import get_settings
+    from ..settings.strength import adjusted
 
     progress = ConsoleProgress(args.progress, PLAN, args.cancelled)
     _check_names(args)
@@ -222,7 +182,7 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
 
 
 def _engine() -> Callable[..., RegistrationResult]:
-    from .registration.register import register
+    from ..registration.register import register
 
     return register
 
@@ -267,9 +227,9 @@ class _Inputs:
 
     @classmethod
     def read(cls, args: argparse.Namespace, progress: ConsoleProgress) -> _Inputs:
-        from .io.checks import grid_note, outside_note, paired
-        from .io.images import read_labels, read_mask, read_volume
-        from .space.transforms import Transform
+        from ..io.checks import grid_note, outside_note, paired
+        from ..io.images import read_labels, read_mask, read_volume
+        from ..space.transforms import Transform
 
         notes: list[str | None] = []
         images = {"fixed": read_volume(args.fixed)}
@@ -320,7 +280,7 @@ class _Inputs:
 
 def _check_names(args: argparse.Namespace) -> None:
     """Refuse an unknown preset before images are read."""
-    from .settings.presets import get_settings
+    from ..settings.presets import get_settings
 
     get_settings(args.preset)
 
@@ -347,11 +307,11 @@ def _write(
     folder: Path, inputs: _Inputs, result: RegistrationResult, progress: ConsoleProgress, clock: _Clock
 ) -> dict[str, Any]:
     """Write every result into ``folder``; returns the report."""
-    from .io.images import write_volume
-    from .memory import peak_memory_mib
-    from .progress import stage
-    from .report.document import save_report
-    from .report.picture import write_report_picture
+    from ..io.images import write_volume
+    from ..memory import peak_memory_mib
+    from ..progress import stage
+    from ..report.document import save_report
+    from ..report.picture import write_report_picture
 
     transform = result.fixed_to_moving
     warped, valid = transform.warp_with_validity(inputs.moving, inputs.fixed, report=stage(progress, "warp"))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from ..io.outputs import check_output_file, output_file
+from ..io.points import read_points
 from .console import ConsoleProgress
-from .io.outputs import check_output_file, output_file
-from .io.points import read_points
 
 if TYPE_CHECKING:
-    from .space.transforms import Transform
-    from .space.volume import Volume
+    from ..space.transforms import Transform
+    from ..space.volume import Volume
 
 EXPLANATION = """
 Measure how good a transform is: label overlap (Dice), landmark error, folding, regularity and inverse consistency.
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the figures and write them where asked."""
-    from .errors import InputError
+    from ..errors import InputError
 
     for kind in ("labels", "points"):
         given = [getattr(args, f"{side}_{kind}") for side in ("fixed", "moving")]
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     progress = ConsoleProgress(args.progress, [("read", 0.3), ("measure", 0.7)], args.cancelled)
     report = _evaluate(args, progress)
     if args.output:
-        from .report.document import save_report
+        from ..report.document import save_report
 
         with output_file(args.output) as path:
             save_report(report, path)
@@ -68,13 +68,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, Any]:
-    from . import __version__
-    from .io.checks import grid_note, outside_note, paired
-    from .io.images import read_labels, read_volume
-    from .progress import stage
-    from .registration.measure import measure
-    from .report.document import build_report, file_sha256
-    from .space.transforms import Transform
+    from .. import __version__
+    from ..io.checks import grid_note, outside_note, paired
+    from ..io.images import read_labels, read_volume
+    from ..progress import stage
+    from ..registration.measure import measure
+    from ..report.document import build_report, file_sha256
+    from ..space.transforms import Transform
 
     progress("read", 0.0)
     fixed, moving = read_volume(args.fixed), read_volume(args.moving)
@@ -120,8 +120,8 @@ def _body(fixed: Volume, notes: list[str]) -> Volume:
     """The body, or the whole image where none can be told apart."""
     import torch
 
-    from .anatomy.body import body_mask
-    from .errors import InputError
+    from ..anatomy.body import body_mask
+    from ..errors import InputError
 
     try:
         return body_mask(fixed)
@@ -133,8 +133,8 @@ def _body(fixed: Volume, notes: list[str]) -> Volume:
 
 def _jacobian(transform: Transform, fixed: Volume) -> Volume | None:
     """Volume ratio of the deformation, without a linear part where that stands apart; None for linear transforms."""
-    from .space.field import DisplacementField
-    from .space.volume import Volume
+    from ..space.field import DisplacementField
+    from ..space.volume import Volume
 
     fields = [part for part in transform.parts if isinstance(part, DisplacementField)]
     if not fields:

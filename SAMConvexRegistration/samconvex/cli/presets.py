@@ -6,7 +6,7 @@ import argparse
 import json
 import textwrap
 
-from .register_command import add_strength
+from .options import add_strength
 
 EXPLANATION = """
 List the presets with the expected time (on two CPU cores) and memory of registering two volumes of the given size, and
@@ -40,13 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    from .errors import InputError
-    from .io.images import read_grid
-    from .registration.forecast import forecast
-    from .report.document import plain
-    from .settings.presets import PRESETS
-    from .settings.strength import STRENGTHS, adjusted, stiffness_numbers
-    from .space.grid import Grid
+    from ..errors import InputError
+    from ..io.images import read_grid
+    from ..registration.forecast import forecast
+    from ..report.document import plain
+    from ..settings.presets import PRESETS
+    from ..settings.strength import STRENGTHS, adjusted, stiffness_numbers
+    from ..space.grid import Grid
 
     if min(args.size) < 1 or min(args.spacing) <= 0:
         raise InputError("--size and --spacing need numbers above 0.")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..demo.figures import Stage, figures_table, format_table, stages
+from ..io.outputs import check_output_folder, output_folder
 from .console import KINDS, ConsoleProgress
-from .io.outputs import check_output_folder, output_folder
-from .register_command import PLAN, device_name, positive_int
+from .options import device_name, positive_int
+from .register import PLAN
 
 if TYPE_CHECKING:
-    from .demo_data import DemoPair
-    from .registration.register import RegistrationResult
-    from .space.volume import Volume
+    from ..demo.pairs import DemoPair
+    from ..registration.register import RegistrationResult
 
 RESULTS = ("transform.h5", "inverse.h5", "warped.nii.gz", "labels.nii.gz", "report.json", "report.png")
 
@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
 
 def obtain_pair(offline: bool, say) -> DemoPair:
     """The real pair, or the phantom with the reason said plainly."""
-    from .demo_data import NotObtained, phantom_pair, real_pair
+    from ..demo.packages import NotObtained
+    from ..demo.pairs import phantom_pair, real_pair
 
     if offline:
         return phantom_pair("Asked for with --offline.")
@@ -74,7 +75,7 @@ def obtain_pair(offline: bool, say) -> DemoPair:
 
 def cache_folder() -> Path:
     """Where fetched demo images stay, for every later run of this user."""
-    from .io.files import user_folder
+    from ..io.files import user_folder
 
     folder = user_folder() / "demo"
     try:
@@ -87,7 +88,7 @@ def cache_folder() -> Path:
 
 def register_pair(pair: DemoPair, args: argparse.Namespace, progress: ConsoleProgress) -> RegistrationResult:
     """Register with the lungs as labels, so that the report holds their overlap."""
-    from .registration.register import register
+    from ..registration.register import register
 
     return register(
         pair.fixed,
@@ -103,108 +104,13 @@ def register_pair(pair: DemoPair, args: argparse.Namespace, progress: ConsolePro
     )
 
 
-@dataclass(frozen=True)
-class Stage:
-    """How well the images agree with the transform up to here.
-
-    Attributes:
-        correlation: normalized cross-correlation of the CT-windowed images in the fixed body.
-        dice: overlap by label of the lungs.
-        warped: the moving image on the fixed grid.
-    """
-
-    correlation: float
-    dice: dict[int, float]
-    warped: Volume
-
-
-def stages(pair: DemoPair, result: RegistrationResult) -> tuple[Stage, Stage]:
-    """After the linear alignment, and after the deformation."""
-    from .space.transforms import AffineTransform, Transform
-
-    linear = tuple(part for part in result.fixed_to_moving.parts if isinstance(part, AffineTransform))
-    return _stage(pair, Transform(linear)), _stage(pair, result.fixed_to_moving)
-
-
-def _stage(pair: DemoPair, transform) -> Stage:
-    from .report import metrics
-
-    return Stage(
-        correlation(pair, transform),
-        metrics.dice(pair.lungs[0], transform.warp_labels(pair.lungs[1], pair.fixed)),
-        transform.warp_volume(pair.moving, pair.fixed),
-    )
-
-
-def correlation(pair: DemoPair, transform) -> float:
-    """Normalized cross-correlation of windowed Hounsfield units over the fixed body, on a 4 mm grid."""
-    import torch
-
-    from .anatomy.body import body_mask
-    from .space.intensity import ct_window
-    from .space.volume import average_to, resample
-
-    body = body_mask(pair.fixed)
-    moving = transform.warp_volume(average_to(pair.moving, 4.0), body.grid)
-    inside = body.tensor > 0
-    images = (resample(pair.fixed, body.grid), moving)
-    values = torch.stack([ct_window(image.tensor, -1000, 300)[inside] for image in images])
-    return float(torch.corrcoef(values)[0, 1])
-
-
-def figures_table(
-    pair: DemoPair, report: dict[str, Any], aligned: Stage, registered: Stage
-) -> list[tuple[str, str, str, str]]:
-    """Rows (quantity, before, aligned, registered)."""
-    from .demo_data import LUNG_NAMES
-    from .space.transforms import Transform
-
-    before_dice = report.get("dice", {}).get("initial", {})
-    rows = [("", "before", "aligned", "registered")]
-    before = correlation(pair, Transform())
-    rows.append(_row("Similarity in the body (correlation)", before, aligned.correlation, registered.correlation))
-    for label, name in LUNG_NAMES.items():
-        scores = (before_dice.get(str(label), 0.0), aligned.dice.get(label, 0.0), registered.dice.get(label, 0.0))
-        rows.append(_row(f"{name}, overlap (Dice)", *scores))
-    if "tre_mm" in report:
-        tre = report["tre_mm"]
-        rows.append(
-            (
-                f"Landmark error, mean of {tre['n']}",
-                f"{tre['initial']['mean']:.1f} mm",
-                "",
-                f"{tre['final']['mean']:.1f} mm",
-            )
-        )
-    rows.append(("Folded voxels", "", "", f"{report['folding_percent']:.3f} %"))
-    rows.append(("There and back, mean error", "", "", f"{report['inverse_consistency_mm']['mean']:.2f} mm"))
-    rows.append(("Time", "", "", f"{report['seconds']['total']:.1f} s"))
-    rows.append(("Peak memory", "", "", f"{report['peak_memory_mib']:.0f} MiB"))
-    rows.append(("Device", "", "", f"{report['device']}, {report['threads']} threads"))
-    return rows
-
-
-def _row(name: str, before: float, aligned: float, registered: float) -> tuple[str, str, str, str]:
-    return name, f"{before:.3f}", f"{aligned:.3f}", f"{registered:.3f}"
-
-
-def format_table(rows: list[tuple[str, str, str, str]]) -> list[str]:
-    """Lines of a plain text table, figures right-aligned."""
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = []
-    for name, *cells in rows:
-        aligned_right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), *aligned_right]))
-    return [lines[0], "-" * len(lines[0]), *lines[1:]]
-
-
 def write_results(
     folder: Path, pair: DemoPair, result: RegistrationResult, registered: Stage, table: list[tuple[str, str, str, str]]
 ) -> None:
     """Write every result into ``folder``."""
-    from .io.images import write_volume
-    from .report.document import save_report
-    from .report.picture import write_report_picture
+    from ..io.images import write_volume
+    from ..report.document import save_report
+    from ..report.picture import write_report_picture
 
     labels = result.fixed_to_moving.warp_labels(pair.anatomy, pair.fixed)
     result.fixed_to_moving.save(folder / "transform.h5")

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from .errors import Cancelled
-from .io.outputs import discard_unfinished
+from ..errors import Cancelled
+from ..io.outputs import discard_unfinished
 
 # Most work notices a cancellation at its next progress report; the rest is abandoned after this many seconds.
 PATIENCE_S = 0.4

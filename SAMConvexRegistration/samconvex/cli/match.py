@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import InputError
+from ..io.outputs import check_output_file, check_output_folder, output_folder
+from ..io.points import POINT_ENDINGS, PointSet, check_writable_ending, read_points, write_points
 from .console import ConsoleProgress
-from .errors import InputError
-from .io.outputs import check_output_file, check_output_folder, output_folder
-from .io.points import POINT_ENDINGS, PointSet, check_writable_ending, read_points, write_points
 
 if TYPE_CHECKING:
-    from .anatomy.embedding import SamEmbedding
-    from .landmarks.voting import Vote
-    from .progress import Progress
-    from .space.volume import Volume
+    from ..anatomy.embedding import SamEmbedding
+    from ..landmarks.voting import Vote
+    from ..progress import Progress
+    from ..space.volume import Volume
 
 COLUMNS = ("label", "x", "y", "z", "score", "cycle_mm", "found")
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -37,7 +37,7 @@ all queries, with the best place also of points that were not found. TEMPLATE ma
 
 def add_match_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
-    from .register_command import device_name, positive_int
+    from .options import device_name, positive_int
 
     parser.description = EXPLANATION.strip()
     parser.add_argument("template", metavar="TEMPLATE", help="image that the points were placed in")
@@ -103,9 +103,9 @@ def run_match(args: argparse.Namespace) -> int:
 
     import torch
 
-    from .io.images import read_volume
-    from .landmarks.templates import template_embedding
-    from .weights.models import load_sam
+    from ..io.images import read_volume
+    from ..landmarks.templates import template_embedding
+    from ..weights.models import load_sam
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -172,8 +172,8 @@ def _match(
     steps: int,
 ) -> Vote:
     """One query against all templates; a point that a template lacks has score 0 there and is not found."""
-    from .landmarks.matching import Matches, match_points
-    from .landmarks.voting import vote
+    from ..landmarks.matching import Matches, match_points
+    from ..landmarks.voting import vote
 
     answers = []
     for turn, (source, mine) in enumerate(zip(templates, rows, strict=True)):

@@ -9,13 +9,13 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import InputError
+from ..io.outputs import check_output_file, check_output_folder, output_folder
 from .console import ConsoleProgress
-from .errors import InputError
-from .io.outputs import check_output_file, check_output_folder, output_folder
 
 if TYPE_CHECKING:
-    from .lesions.findings import TrackingResult
-    from .space.volume import Volume
+    from ..lesions.findings import TrackingResult
+    from ..space.volume import Volume
 
 COLUMNS = (
     "lesion",
@@ -42,7 +42,7 @@ tracking.json, tracking.csv and, where LESIONS has contours, the suggested conto
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
-    from .register_command import device_name, positive_int
+    from .options import device_name, positive_int
 
     parser.description = EXPLANATION.strip()
     parser.add_argument("baseline", metavar="BASELINE", help="image that the lesions were marked in")
@@ -99,10 +99,10 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from .io.images import read_volume
-    from .lesions.files import read_lesions
-    from .lesions.tracking import track_lesions
-    from .weights.models import load_sam
+    from ..io.images import read_volume
+    from ..lesions.files import read_lesions
+    from ..lesions.tracking import track_lesions
+    from ..weights.models import load_sam
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -136,8 +136,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _write_json(result: TrackingResult, path: Path, contours: dict[tuple[int, int, str], str]) -> None:
     """``contours``: file by lesion, follow-up (both from 0) and kind."""
-    from . import __version__
-    from .lesions.response import NOTICE
+    from .. import __version__
+    from ..lesions.response import NOTICE
 
     document = {"version": __version__, "notice": NOTICE, **result.to_dict()}
     for (lesion, follow_up, kind), name in contours.items():
@@ -159,7 +159,7 @@ def _write_table(result: TrackingResult, path: Path) -> None:
 
 def _write_each_contour(result: TrackingResult, folder: Path) -> dict[tuple[int, int, str], str]:
     """Every contour on its own grid; returns the file names."""
-    from .io.images import write_volume
+    from ..io.images import write_volume
 
     names = {}
     for row, lesion in enumerate(result.lesions):
@@ -181,8 +181,8 @@ def _write_contours(result: TrackingResult, follow_ups: list[Volume], paths: lis
     import SimpleITK as sitk
     import torch
 
-    from .io.images import write_volume
-    from .space.volume import Volume, resample
+    from ..io.images import write_volume
+    from ..space.volume import Volume, resample
 
     for number, (follow_up, path) in enumerate(zip(follow_ups, paths, strict=True)):
         labels = torch.zeros(follow_up.grid.shape, dtype=torch.int16)

@@ -27,8 +27,8 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_weights(args: argparse.Namespace) -> int:
     """Do what ``args`` say."""
-    from .errors import InputError
-    from .weights import models as weights
+    from ..errors import InputError
+    from ..weights import models as weights
 
     if args.action == "list":
         print(f"{'name':<16} {'origin':<9} {'network':<12} {'modality':<8} {'MiB':>6}  sha256")

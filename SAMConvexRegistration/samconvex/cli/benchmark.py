@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .errors import InputError
+from ..errors import InputError
 
 EXPLANATION = """
 Compare accuracy, time and memory with other registration tools. The benchmarks live in Testing/benchmarks of the
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stop(process: subprocess.Popen) -> int:
-    from .errors import Cancelled
+    from ..errors import Cancelled
 
     process.terminate()
     try:

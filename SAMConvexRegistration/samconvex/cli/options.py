@@ -1,0 +1,47 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+# Choices are repeated from choices.py, which needs torch: help must come at once.
+PROTECTIONS = ("rigid", "volume")
+STRENGTHS, QUALITIES = ("stiff", "normal", "flexible"), ("fast", "standard", "best")
+EARLIER_STRENGTHS = {"gentle": "stiff", "standard": "normal", "strong": "flexible"}
+
+
+def add_strength(parser: argparse._ActionsContainer, text: str) -> None:
+    """The option --strength; its earlier names are still understood."""
+    parser.add_argument(
+        "--strength",
+        type=lambda word: EARLIER_STRENGTHS.get(word, word),
+        choices=STRENGTHS,
+        default="normal",
+        help=text,
+    )
+
+
+def device_name(text: str) -> str:
+    """argparse type of --device."""
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
+        raise argparse.ArgumentTypeError(f"{text} is no device; use auto, cpu, cuda or cuda:N")
+    return text
+
+
+def positive_int(text: str) -> int:
+    """argparse type of a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    """argparse type of a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
+    return value
