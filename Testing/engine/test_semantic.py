@@ -17,7 +17,7 @@ from samconvex.features.organs import SemanticPair
 from samconvex.networks.sam_compact import preprocess
 from samconvex.networks.semantic import ORGANS, SemanticNet, prepare
 from samconvex.space.volume import Volume
-from samconvex.training.images import Image
+from samconvex.training.data.images import Image
 from samconvex.training.semantic import SemanticSettings, Source, make_example, organ_loss, truth
 from samconvex.weights.models import SemanticModel, load_semantic
 

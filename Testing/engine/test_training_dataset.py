@@ -8,7 +8,7 @@ import SimpleITK as sitk
 import torch
 from samconvex import InputError
 from samconvex.synthetic.phantom import make_phantom
-from samconvex.training.dataset import AIR, find_cases, load_cases, make_case
+from samconvex.training.data.cases import AIR, find_cases, load_cases, make_case
 
 
 @pytest.fixture(scope="module")

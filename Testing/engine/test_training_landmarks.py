@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from samconvex.training.landmarks import alignment, correspondences, describe_label, level_map, transport_map
+from samconvex.training.data.landmarks import alignment, correspondences, describe_label, level_map, transport_map
 
 SCALE, SHIFT = np.array([1.3, 0.8, 1.1]), np.array([12.0, -5.0, 8.0])
 

@@ -10,7 +10,7 @@ import torch
 from samconvex.errors import InputError
 from samconvex.synthetic.phantom import make_phantom
 from samconvex.training.batches import BatchSource
-from samconvex.training.dataset import make_case
+from samconvex.training.data.cases import make_case
 from samconvex.training.radiographs import make_radiographs, view_errors
 from samconvex.training.sam import build_network, train
 from samconvex.training.settings import SamSettings

@@ -13,7 +13,7 @@ from samconvex.cli.main import main
 from samconvex.errors import Cancelled
 from samconvex.synthetic.phantom import make_phantom
 from samconvex.training.batches import BatchSource
-from samconvex.training.dataset import make_case
+from samconvex.training.data.cases import make_case
 from samconvex.training.sam import build_network, train
 from samconvex.training.settings import SamSettings
 from samconvex.training.validation import embed, match

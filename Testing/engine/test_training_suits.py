@@ -9,8 +9,8 @@ import torch
 from samconvex.errors import Cancelled, InputError
 from samconvex.networks.featcnn import FeatCNN
 from samconvex.training import suits
-from samconvex.training.contrast import bezier_table, random_contrast
-from samconvex.training.images import cropped
+from samconvex.training.data.contrast import bezier_table, random_contrast
+from samconvex.training.data.images import cropped
 from samconvex.training.suits import SuitsSettings, pair_loss, replicator_loss, train
 from samconvex.weights.models import load_network
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from samconvex.training.augmentation import augment_curve, augment_hu
-from samconvex.training.views import random_view, rotation_matrix
+from samconvex.training.data.augmentation import augment_curve, augment_hu
+from samconvex.training.data.views import random_view, rotation_matrix
 
 SHAPE = (32, 48, 40)
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ..networks import sam_2d, sam_compact
-from .augmentation import augment_curve, augment_hu, augment_radiograph
-from .dataset import AIR, Case
-from .landmarks import Correspondences, alignment, correspondences
+from .data.augmentation import augment_curve, augment_hu, augment_radiograph
+from .data.cases import AIR, Case
+from .data.landmarks import Correspondences, alignment, correspondences
+from .data.views import View, random_view
 from .settings import SamSettings
-from .views import View, random_view
 
 
 @dataclass

@@ -24,8 +24,8 @@ from ..errors import InputError
 from ..networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, MASRNet
 from ..space.volume import Volume, resample
 from ..weights.models import load_network
-from .contrast import random_contrast
-from .images import Image, cropped, random_corner, split_images
+from .data.contrast import random_contrast
+from .data.images import Image, cropped, random_corner, split_images
 from .loop import run_loop
 
 

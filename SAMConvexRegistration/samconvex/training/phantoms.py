@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..synthetic.phantom import make_phantom
-from .dataset import Case, make_case
+from .data.cases import Case, make_case
 from .settings import SamSettings
 
 PHANTOMS = 8

@@ -21,7 +21,7 @@ from ..networks import sam_2d, sam_compact
 from ..networks.sam_2d import SAM2D
 from ..networks.sam_compact import SAMCompact
 from .batches import Batch, BatchSource
-from .dataset import Case, load_cases
+from .data.cases import Case, load_cases
 from .losses import LossSettings, Vectors, contrastive_loss, sample_rows
 from .radiographs import make_radiographs, view_errors
 from .settings import SamSettings

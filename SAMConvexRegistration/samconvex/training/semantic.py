@@ -22,10 +22,10 @@ from torch import Tensor
 from ..device import cpu_has_bfloat16
 from ..errors import InputError
 from ..networks.semantic import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, HU_RANGE, ORGANS, SemanticNet, prepare
-from .augmentation import augment_curve, augment_hu
-from .images import Image, split_images
+from .data.augmentation import augment_curve, augment_hu
+from .data.images import Image, split_images
+from .data.views import random_view
 from .loop import run_loop
-from .views import random_view
 
 LOGGER = logging.getLogger(__name__)
 _AIR = HU_RANGE[0]

@@ -26,8 +26,8 @@ from ..space.grid import Grid
 from ..space.sampling import interpolate
 from ..space.volume import FeatureMap
 from ..weights.models import load_network
-from .contrast import random_contrast
-from .images import Image, cropped, random_corner, split_images
+from .data.contrast import random_contrast
+from .data.images import Image, cropped, random_corner, split_images
 from .loop import run_loop
 
 # A crop with a smaller standard deviation shows nothing to describe.

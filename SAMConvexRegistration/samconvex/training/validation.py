@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..networks.sam_compact import SAMCompact
-from .dataset import AIR, Case
+from .data.cases import AIR, Case
+from .data.views import random_view
 from .losses import sample_rows
-from .views import random_view
 
 
 @torch.inference_mode()

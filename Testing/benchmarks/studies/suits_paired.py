@@ -19,7 +19,7 @@ sys.path[:0] = [
 ]
 
 from samconvex.networks.featcnn import FeatCNN  # noqa: E402
-from samconvex.training.images import load_images  # noqa: E402
+from samconvex.training.data.images import load_images  # noqa: E402
 from samconvex.training.loop import read_settings  # noqa: E402
 from samconvex.training.suits import SuitsSettings, pair_dice  # noqa: E402
 from samconvex.weights.models import load_network  # noqa: E402

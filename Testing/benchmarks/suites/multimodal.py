@@ -27,7 +27,7 @@ from samconvex.networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, MASRN
 from samconvex.space.intensity import normalized_intensity
 from samconvex.space.transforms import Transform
 from samconvex.synthetic.warps import random_warp
-from samconvex.training.contrast import random_contrast
+from samconvex.training.data.contrast import random_contrast
 from samconvex.training.loop import save_checkpoint
 from samconvex.weights.models import family_of, load_network
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import InputError, SamConvexError
-from ..io.images import read_labels, read_volume
-from ..space.grid import Grid
-from ..space.intensity import normalized_intensity
-from ..space.volume import Volume, check_volume, resample
-from ..synthetic.phantom import make_phantom
-from .dataset import case_name, find_cases
+from ...errors import InputError, SamConvexError
+from ...io.images import read_labels, read_volume
+from ...space.grid import Grid
+from ...space.intensity import normalized_intensity
+from ...space.volume import Volume, check_volume, resample
+from ...synthetic.phantom import make_phantom
+from .cases import case_name, find_cases
 
 LOGGER = logging.getLogger(__name__)
 

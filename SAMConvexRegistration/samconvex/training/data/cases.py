@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..anatomy.body import body_mask
-from ..errors import InputError, SamConvexError
-from ..io.images import read_labels, read_volume
-from ..space.grid import Grid
-from ..space.volume import Volume, resample
+from ...anatomy.body import body_mask
+from ...errors import InputError, SamConvexError
+from ...io.images import read_labels, read_volume
+from ...space.grid import Grid
+from ...space.volume import Volume, resample
 from .landmarks import LabelShape, describe_label
 
 LOGGER = logging.getLogger(__name__)

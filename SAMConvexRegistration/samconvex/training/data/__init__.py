@@ -1,0 +1,1 @@
+"""What trainings draw from: cases, images, landmarks, views and augmentation."""
