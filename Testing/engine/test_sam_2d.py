@@ -21,7 +21,7 @@ from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
 from samconvex.synthetic.phantom import make_phantom
 from samconvex.synthetic.radiograph import Projection, radiograph
-from samconvex.training.sam import save_weights
+from samconvex.training.sam.recipe import save_weights
 from samconvex.weights import models as weights
 
 GRID = Grid((128, 112, 1), (2.0, 2.0, 2.0), (-40.0, 15.0, 7.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from samconvex.training.losses import LossSettings, Vectors, contrastive_loss, sample_rows
+from samconvex.training.sam.losses import LossSettings, Vectors, contrastive_loss, sample_rows
 
 
 def _vectors(count, seed=0):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from samconvex.errors import InputError
 from samconvex.synthetic.phantom import make_phantom
-from samconvex.training.batches import BatchSource
 from samconvex.training.data.cases import make_case
-from samconvex.training.radiographs import make_radiographs, view_errors
-from samconvex.training.sam import build_network, train
-from samconvex.training.settings import SamSettings
+from samconvex.training.sam.batches import BatchSource
+from samconvex.training.sam.radiographs import make_radiographs, view_errors
+from samconvex.training.sam.recipe import build_network, train
+from samconvex.training.sam.settings import SamSettings
 from samconvex.weights import models as weights
 
 TINY = SamSettings.from_dict(

@@ -12,11 +12,11 @@ from samconvex import InputError
 from samconvex.cli.main import main
 from samconvex.errors import Cancelled
 from samconvex.synthetic.phantom import make_phantom
-from samconvex.training.batches import BatchSource
 from samconvex.training.data.cases import make_case
-from samconvex.training.sam import build_network, train
-from samconvex.training.settings import SamSettings
-from samconvex.training.validation import embed, match
+from samconvex.training.sam.batches import BatchSource
+from samconvex.training.sam.recipe import build_network, train
+from samconvex.training.sam.settings import SamSettings
+from samconvex.training.sam.validation import embed, match
 from samconvex.weights.models import load_sam_file
 
 SPACING = 6.0

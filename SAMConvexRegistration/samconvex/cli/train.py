@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{output} exists; give --overwrite to replace it or --resume to go on.")
     if args.network != "sam":
         return _run_small(args, output)
-    from ..training.sam import train
-    from ..training.settings import SamSettings
+    from ..training.sam.recipe import train
+    from ..training.sam.settings import SamSettings
 
     settings = SamSettings.from_file(Path(args.config)) if args.config else SamSettings()
     if args.dimension is not None:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     progress = ConsoleProgress(args.progress, [("data", 0.1), ("train", 0.9)], cancelled)
     data: Path | list = Path(args.data)
     if args.data == PHANTOM:
-        from ..training.phantoms import phantom_cases, with_phantom_validation
+        from ..training.sam.phantoms import phantom_cases, with_phantom_validation
 
         settings = with_phantom_validation(settings)
         data = phantom_cases(settings.spacing_mm, progress=lambda f, m: progress("data", f, m))

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..networks.sam_compact import SAMCompact
-from ..space.volume import Volume
-from ..synthetic.radiograph import Projection, radiograph
-from .data.cases import AIR, Case
-from .data.landmarks import LabelShape
+from ...networks.sam_compact import SAMCompact
+from ...space.volume import Volume
+from ...synthetic.radiograph import Projection, radiograph
+from ..data.cases import AIR, Case
+from ..data.landmarks import LabelShape
 from .settings import SamSettings
 from .validation import embed, match
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..synthetic.phantom import make_phantom
-from .data.cases import Case, make_case
+from ...synthetic.phantom import make_phantom
+from ..data.cases import Case, make_case
 from .settings import SamSettings
 
 PHANTOMS = 8

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import Cancelled, InputError
-from ..networks import sam_2d, sam_compact
-from ..networks.sam_2d import SAM2D
-from ..networks.sam_compact import SAMCompact
+from ...errors import Cancelled, InputError
+from ...networks import sam_2d, sam_compact
+from ...networks.sam_2d import SAM2D
+from ...networks.sam_compact import SAMCompact
+from ..data.cases import Case, load_cases
 from .batches import Batch, BatchSource
-from .data.cases import Case, load_cases
 from .losses import LossSettings, Vectors, contrastive_loss, sample_rows
 from .radiographs import make_radiographs, view_errors
 from .settings import SamSettings

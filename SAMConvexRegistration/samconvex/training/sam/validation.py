@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..networks.sam_compact import SAMCompact
-from .data.cases import AIR, Case
-from .data.views import random_view
+from ...networks.sam_compact import SAMCompact
+from ..data.cases import AIR, Case
+from ..data.views import random_view
 from .losses import sample_rows
 
 

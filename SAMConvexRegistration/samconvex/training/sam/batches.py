@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..networks import sam_2d, sam_compact
-from .data.augmentation import augment_curve, augment_hu, augment_radiograph
-from .data.cases import AIR, Case
-from .data.landmarks import Correspondences, alignment, correspondences
-from .data.views import View, random_view
+from ...networks import sam_2d, sam_compact
+from ..data.augmentation import augment_curve, augment_hu, augment_radiograph
+from ..data.cases import AIR, Case
+from ..data.landmarks import Correspondences, alignment, correspondences
+from ..data.views import View, random_view
 from .settings import SamSettings
 
 

@@ -1,0 +1,1 @@
+"""How the anatomical embedding is trained."""
