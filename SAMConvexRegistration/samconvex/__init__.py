@@ -8,20 +8,22 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .errors import Cancelled, InputError, ResourceError, SamConvexError
     from .io.images import read_labels, read_volume, write_volume
     from .landmarks.matching import Matches, match_points
+    from .lesions.files import read_lesions
     from .lesions.findings import Finding, TrackingResult
-    from .lesions.tracking import Lesion, read_lesions, track_lesions
+    from .lesions.lesion import Lesion
+    from .lesions.tracking import track_lesions
     from .registration.register import RegistrationResult, register
     from .settings.presets import PRESETS
     from .settings.registration import Settings
     from .space.grid import Grid
     from .space.transforms import AffineTransform, Transform
     from .space.volume import Volume
-
-__version__ = "0.1.0"
 
 __all__ = [
     "PRESETS",
@@ -53,14 +55,14 @@ _MODULES = {
     "PRESETS": "settings.presets",
     "AffineTransform": "space.transforms",
     "Finding": "lesions.findings",
-    "Lesion": "lesions.tracking",
+    "Lesion": "lesions.lesion",
     "Matches": "landmarks.matching",
     "RegistrationResult": "registration.register",
     "Settings": "settings.registration",
     "TrackingResult": "lesions.findings",
     "Transform": "space.transforms",
     "match_points": "landmarks.matching",
-    "read_lesions": "lesions.tracking",
+    "read_lesions": "lesions.files",
     "register": "registration.register",
     "track_lesions": "lesions.tracking",
     "Cancelled": "errors",

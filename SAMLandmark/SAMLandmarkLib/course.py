@@ -156,7 +156,8 @@ def setNewLesion(table, timepoint, isNew):
 
 
 def response(course):
-    """samconvex.lesions.response.Response per time point from the confirmed diameters, or [] without a confirmed baseline.
+    """A ``samconvex.lesions.response.Response`` per time point from the confirmed diameters, or [] without a
+    confirmed baseline.
 
     Lesions that have no confirmed baseline diameter are no targets.
     """

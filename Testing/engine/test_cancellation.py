@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from engine.bad_input import make_files
-from samconvex.cli import main as cli
 from samconvex.cli.console import ConsoleProgress
+from samconvex.cli.main import main
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent the POSIX way")
 
@@ -170,7 +170,7 @@ def test_a_cancellation_at_every_stage_leaves_nothing(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr("samconvex.cli.register.ConsoleProgress", Stopping)
     for _ in range(20):
-        status = cli.main(words)
+        status = main(words)
         if status == 0:
             break
         assert status == 3

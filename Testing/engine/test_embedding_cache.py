@@ -7,8 +7,8 @@ import pytest
 import torch
 from engine.sam_fixtures import body_points, random_model, textured_body
 from samconvex.anatomy import cache as embedding_cache
+from samconvex.anatomy import embedding
 from samconvex.anatomy.cache import cache_folder, clear, content_key, embed_cached
-from samconvex.features import sam
 from samconvex.landmarks.matching import match_points
 
 
@@ -115,7 +115,7 @@ def test_a_second_query_runs_no_network_and_builds_no_search_index(counted, monk
     points = body_points(template, 1)
     match_points(template, points, query, weights=model)
     embedded = len(counted)
-    monkeypatch.setattr(sam, "SearchIndex", None)
+    monkeypatch.setattr(embedding, "SearchIndex", None)
     for _ in range(2):
         match_points(template, points, query, weights=model, mode="fast")
     assert len(counted) == embedded == 2

@@ -12,6 +12,7 @@ from engine.phantom_fixtures import QUICK, error
 from samconvex.anatomy.body import body_mask
 from samconvex.anatomy.missing import missing_part
 from samconvex.errors import InputError
+from samconvex.registration import regions
 from samconvex.registration import register as registration
 from samconvex.space.transforms import Transform
 from samconvex.space.volume import Volume
@@ -71,7 +72,7 @@ def test_tissue_is_not_stretched_over_a_blanked_side(phantom: Phantom, monkeypat
     near = points[(points[:, 0] < plane) & (points[:, 0] > plane - 60)]
     result = sc.register(whole, cut, preset=QUICK)
     assert any("is blank over" in warning for warning in result.report["warnings"])
-    monkeypatch.setattr(registration, "missing_part", lambda *_: None)
+    monkeypatch.setattr(regions, "missing_part", lambda *_: None)
     unaware = sc.register(whole, cut, preset=QUICK)
     assert not any("is blank over" in warning for warning in unaware.report["warnings"])
     assert error(result.fixed_to_moving, truth, near) < 0.8 * error(unaware.fixed_to_moving, truth, near)
@@ -80,7 +81,7 @@ def test_tissue_is_not_stretched_over_a_blanked_side(phantom: Phantom, monkeypat
 @pytest.mark.slow
 def test_a_moving_image_without_a_body_outline_is_registered_all_the_same(phantom: Phantom, monkeypatch) -> None:
     moving = phantom.ct.with_tensor(phantom.ct.tensor.clone())
-    find = registration.body_mask
+    find = regions.body_mask
 
     def only_the_fixed(volume: Volume) -> Volume:
         if volume.name == moving.name and volume.tensor is not phantom.ct.tensor:
@@ -88,7 +89,7 @@ def test_a_moving_image_without_a_body_outline_is_registered_all_the_same(phanto
         return find(volume)
 
     monkeypatch.setattr(registration, "average_to", lambda volume, _: volume)
-    monkeypatch.setattr(registration, "body_mask", only_the_fixed)
+    monkeypatch.setattr(regions, "body_mask", only_the_fixed)
     result = sc.register(phantom.ct, moving, preset=QUICK)
     assert not result.report["warnings"]
     with pytest.raises(InputError, match="No body"):

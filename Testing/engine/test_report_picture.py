@@ -11,6 +11,7 @@ import torch
 from samconvex.errors import InputError
 from samconvex.report import lettering as stroke_font
 from samconvex.report import picture as report_picture
+from samconvex.report import slices
 from samconvex.report.panels import volume_change_color
 from samconvex.report.picture import key_figures, render_report
 from samconvex.report.slices import COLUMN, GUTTER, MARGIN
@@ -100,8 +101,8 @@ def test_views_keep_physical_proportions():
     distance = (grid.voxel_centers() - torch.tensor([100.0, 100.0, 96.0])).norm(dim=-1)
     ct = Volume(torch.where(distance < 80, 40, -1000).to(torch.int16)[None, None], grid, sitk.sitkInt16)
     picture = render_report(ct, ct, SimpleNamespace(fixed_to_moving=Transform(()), report={}))
-    cut = report_picture._slice(report_picture._planes(ct, report_picture._body(ct))[1])
-    coronal = report_picture._sampled(ct, cut).numpy() > -400
+    cut = slices.slice_of(slices.planes(ct, slices.outlined_body(ct))[1])
+    coronal = slices.sampled(ct, cut).numpy() > -400
     assert coronal.any(0).sum() == pytest.approx(coronal.any(1).sum(), rel=0.08)
     assert picture.dtype == np.uint8
 

@@ -45,12 +45,12 @@ def test_every_make_target_that_users_are_told_exists(repository, readme):
 
 
 def test_every_command_of_the_readme_is_understood(readme):
-    from samconvex.cli import main as cli
+    from samconvex.cli.main import _parse
 
     lines = [line for line in shell_lines(readme) if line.startswith("samconvex ")]
     assert len(lines) >= 5
     for line in lines:
-        command, args = cli._parse(line.split()[1:])
+        command, args = _parse(line.split()[1:])
         assert command.name == line.split()[1] and args is not None
 
 
@@ -93,7 +93,7 @@ def test_supported_versions_are_the_promised_ones(project):
     assert metadata["requires-python"] == ">=3.10"
     assert {"torch>=2.1", "numpy>=1.26"} <= set(metadata["dependencies"])
     assert {name.split(">")[0] for name in metadata["dependencies"]} == {"torch", "numpy", "SimpleITK"}
-    assert metadata["scripts"]["samconvex"] == "samconvex.cli.main:main"
+    assert metadata["scripts"]["samconvex"] == "samconvex.cli:main"
 
 
 def test_every_engine_folder_is_packaged(project, repository, engine):

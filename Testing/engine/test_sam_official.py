@@ -13,6 +13,7 @@ from samconvex.anatomy.embed import embed
 from samconvex.networks.sam_official import SAMOfficial, checkpoint_state, from_state, preprocess_ct
 from samconvex.space.grid import Grid
 from samconvex.weights import models as weights
+from samconvex.weights.importing import import_weights
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_checkpoint_loads_through_the_users_path(official, tmp_path, monkeypatch
     monkeypatch.setenv("SAMCONVEX_HOME", str(tmp_path / "home"))
     file = tmp_path / "SAMv2_iter_20000.pth"
     torch.save({"state_dict": official.state_dict(), "meta": {"epoch": 3}}, file)
-    entry = weights.import_weights(file)
+    entry = import_weights(file)
     assert (entry.name, entry.network) == ("samv2_iter_20000", "sam")
     model = weights.load_sam(entry.name)
     x = torch.randn(1, 1, 8, 32, 32)

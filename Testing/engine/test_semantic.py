@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from engine.sam_fixtures import GRID, textured_body, turned
+from samconvex.anatomy import organs
 from samconvex.anatomy.organs import organ_probabilities
-from samconvex.cli import main as cli
+from samconvex.cli.main import main
 from samconvex.errors import InputError
-from samconvex.features import organs as semantic
 from samconvex.features.organs import SemanticPair
 from samconvex.networks.sam_compact import preprocess
 from samconvex.networks.semantic import ORGANS, SemanticNet, prepare
@@ -40,7 +40,7 @@ class DenseFinder(torch.nn.Module):
 
 @pytest.fixture
 def model() -> SemanticModel:
-    semantic._memory.clear()
+    organs._memory.clear()
     return SemanticModel("finder", DenseFinder(), "0" * 64, 3.0, (16, 16, 16), halo=16)
 
 
@@ -80,7 +80,7 @@ def test_probabilities_are_zero_outside_the_body(body, model):
 def test_slabs_equal_the_whole(body, model):
     whole = organ_probabilities(body, model)
     plane = whole.grid.size[0] * whole.grid.size[1]
-    semantic._memory.clear()
+    organs._memory.clear()
     small = SemanticModel("finder", DenseFinder(), "0" * 64, 3.0, (16, 16, 16), tile_voxels=48 * plane, halo=16)
     slabs = organ_probabilities(body, small)
     assert small.network.calls > 1
@@ -213,13 +213,13 @@ def test_the_command_trains_and_writes_loadable_weights(tmp_path, body):
     }
     config.write_text(json.dumps(small))
     words = ["train", "semantic", "--data", "phantom", "-o", str(output), "--config", str(config), "--threads", "1"]
-    assert cli.main([*words, "--steps", "2", "--progress", "none"]) == 0
-    assert cli.main([*words, "--steps", "3", "--resume", "--progress", "none"]) == 0
+    assert main([*words, "--steps", "2", "--progress", "none"]) == 0
+    assert main([*words, "--steps", "3", "--resume", "--progress", "none"]) == 0
     loaded = load_semantic(output)
     assert loaded.network.organs == ("first", "second") and loaded.spacing_mm == 12.0
     assert organ_probabilities(body, loaded).tensor.shape[1] == 2
     config.write_text(json.dumps({**small, "shapes": [[20, 16, 16]]}))
-    assert cli.main([*words, "--overwrite", "--progress", "none"]) == 2
+    assert main([*words, "--overwrite", "--progress", "none"]) == 2
 
 
 def test_evaluation_patients_are_never_trained_on(repository):

@@ -9,6 +9,7 @@ import samconvex as sc
 import torch
 from engine.phantom_fixtures import QUICK
 from samconvex import memory
+from samconvex.device import or_on_cpu
 from samconvex.errors import ResourceError
 from samconvex.registration import register as registration
 from samconvex.registration import tiers
@@ -76,13 +77,13 @@ def test_a_gpu_without_memory_falls_back_to_the_cpu_and_finishes(
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return volume
 
-    monkeypatch.setattr(registration, "_device", lambda name: torch.device("cuda"))
-    monkeypatch.setattr(registration, "_to", to)
+    monkeypatch.setattr(registration, "chosen_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(registration, "on_device", to)
     result = sc.register(phantom.ct, phantom.ct, preset=QUICK)
     assert result.report["device"] == "cpu"
     assert result.report["warnings"] == ["The memory of the GPU did not suffice; the CPU was used instead."]
     with pytest.raises(RuntimeError, match="another"):
-        registration._or_on_cpu(_broken, torch.device("cuda"), [])
+        or_on_cpu(_broken, torch.device("cuda"), [])
 
 
 def _broken(device: torch.device) -> None:

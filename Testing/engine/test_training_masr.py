@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from samconvex.cli import main as cli
+from samconvex.cli.main import main
 from samconvex.errors import InputError
 from samconvex.networks.masr import MASRNet
 from samconvex.training.loop import read_settings
@@ -92,9 +92,9 @@ def test_the_command_trains_and_writes_loadable_weights(tmp_path):
     }
     config.write_text(json.dumps(small))
     words = ["train", "masr", "--data", "phantom", "-o", str(output), "--steps", "2", "--config", str(config)]
-    assert cli.main([*words, "--progress", "none", "--threads", "1"]) == 0
+    assert main([*words, "--progress", "none", "--threads", "1"]) == 0
     assert load_network(MASRNet, output).config["channels"] == 6
-    assert cli.main([*words, "--progress", "none"]) == 2
+    assert main([*words, "--progress", "none"]) == 2
 
 
 def test_unknown_settings_are_named(tmp_path):

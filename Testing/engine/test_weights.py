@@ -17,6 +17,8 @@ from samconvex.registration.register import _unused
 from samconvex.settings.presets import PRESETS
 from samconvex.training.loop import save_checkpoint
 from samconvex.weights import models as weights
+from samconvex.weights import registry
+from samconvex.weights.importing import import_weights
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +50,9 @@ def run(*words: str) -> int:
 
 
 def test_shipped_default_is_known_intact_and_loads():
-    entry = weights.find(None)
+    entry = registry.find(None)
     assert entry.origin == "shipped" and entry.card is not None
-    assert [verdict for _, verdict in weights.verify(weights.DEFAULT_SAM)] == ["ok"]
+    assert [verdict for _, verdict in registry.verify(weights.DEFAULT_SAM)] == ["ok"]
     model = weights.load_sam()
     assert model.sha256 == entry.sha256 and not model.network.training
 
@@ -74,28 +76,28 @@ def test_path_of_a_file_works_without_import(checkpoint):
 
 
 def test_name_in_use_and_shipped_names_are_protected(checkpoint, tmp_path):
-    weights.import_weights(checkpoint, "mine")
+    import_weights(checkpoint, "mine")
     other = tmp_path / "other.pt"
     content = torch.load(checkpoint, weights_only=True)
     content["state_dict"]["stem.1.bias"] += 1
     torch.save(content, other)
     with pytest.raises(InputError, match="taken"):
-        weights.import_weights(other, "mine")
-    weights.import_weights(checkpoint, "mine")  # the same file again is no conflict
+        import_weights(other, "mine")
+    import_weights(checkpoint, "mine")  # the same file again is no conflict
     with pytest.raises(InputError, match="taken by shipped"):
-        weights.import_weights(checkpoint, weights.DEFAULT_SAM)
+        import_weights(checkpoint, weights.DEFAULT_SAM)
     with pytest.raises(InputError, match="shipped with the product"):
-        weights.remove(weights.DEFAULT_SAM)
+        registry.remove(weights.DEFAULT_SAM)
     with pytest.raises(InputError, match="not a usable name"):
-        weights.import_weights(checkpoint, "../escape")
+        import_weights(checkpoint, "../escape")
 
 
 def test_changed_file_is_noticed(checkpoint):
-    entry = weights.import_weights(checkpoint, "mine")
+    entry = import_weights(checkpoint, "mine")
     content = torch.load(entry.path, weights_only=True)
     content["state_dict"]["stem.1.bias"] += 1
     torch.save(content, entry.path)
-    assert [verdict for _, verdict in weights.verify("mine")] == ["changed"]
+    assert [verdict for _, verdict in registry.verify("mine")] == ["changed"]
     with pytest.raises(InputError, match="checksum"):
         weights.load_sam("mine")
     with pytest.raises(InputError, match="differs"):
@@ -140,7 +142,7 @@ def test_damaged_and_foreign_files_give_one_sentence(checkpoint, tmp_path):
             weights.load_sam_file(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
         with pytest.raises(InputError):
-            weights.import_weights(path, "bad")
+            import_weights(path, "bad")
     assert not [entry for entry in weights.known_weights() if entry.origin == "imported"]
 
 
@@ -173,7 +175,7 @@ def test_weights_that_nothing_reads_are_reported(masr):
 
 
 def test_descriptor_networks_are_imported_and_checked_too(masr, tmp_path):
-    entry = weights.import_weights(masr, "mine")
+    entry = import_weights(masr, "mine")
     assert (entry.network, entry.modality) == ("masr", "any") and weights.family_of("mine") == "masr"
     assert weights.load_network(MASRNet, "mine").config["channels"] == 6
     content = torch.load(masr, weights_only=True)
@@ -181,7 +183,7 @@ def test_descriptor_networks_are_imported_and_checked_too(masr, tmp_path):
     damaged = tmp_path / "damaged.pt"
     torch.save(content, damaged)
     with pytest.raises(InputError, match="damaged samconvex-masr"):
-        weights.import_weights(damaged, "other")
+        import_weights(damaged, "other")
     entry.path.write_bytes(damaged.read_bytes())
     with pytest.raises(InputError, match="checksum"):
         weights.load_network(MASRNet, "mine")

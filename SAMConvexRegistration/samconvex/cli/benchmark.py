@@ -27,7 +27,7 @@ def benchmarks_folder() -> Path:
     Raises:
         InputError: there is none.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for root in (package.parents[1], Path.cwd(), *Path.cwd().parents):
         folder = root / "Testing" / "benchmarks"
         if (folder / "__main__.py").is_file():
@@ -40,7 +40,7 @@ def benchmarks_folder() -> Path:
 def run(args: argparse.Namespace) -> int:
     """Run them in a process of their own, which a cancellation ends."""
     folder = benchmarks_folder()
-    engine = str(Path(__file__).resolve().parents[1])
+    engine = str(Path(__file__).resolve().parents[2])
     paths = [str(folder.parent), engine, *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks", *args.arguments],

@@ -68,13 +68,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, Any]:
-    from .. import __version__
     from ..io.checks import grid_note, outside_note, paired
     from ..io.images import read_labels, read_volume
     from ..progress import stage
     from ..registration.measure import measure
     from ..report.document import build_report, file_sha256
     from ..space.transforms import Transform
+    from ..version import __version__
 
     progress("read", 0.0)
     fixed, moving = read_volume(args.fixed), read_volume(args.moving)

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from .. import __version__
 from ..errors import Cancelled, InputError, ResourceError, SamConvexError
+from ..version import __version__
 from .cancellation import PATIENCE_S, leave_now, run_cancellable
 
 DEFECT = 1
@@ -50,33 +50,33 @@ COMMANDS = (
     Command(
         "register",
         "align a moving image with a fixed image; writes transform, warped image and report",
-        "cli.register",
+        "register",
     ),
-    Command("match", "find points of one image in other images", "cli.match", "add_match_arguments", "run_match"),
+    Command("match", "find points of one image in other images", "match", "add_match_arguments", "run_match"),
     Command(
         "template",
         "keep an image's landmarks and its embedding as a template for match",
-        "cli.template",
+        "template",
         "add_template_arguments",
         "run_template",
     ),
-    Command("track", "find and measure the lesions of a baseline image in follow-up images", "cli.track"),
-    Command("evaluate", "measure how good a transform is: overlap, landmark error, folding", "cli.evaluate"),
-    Command("apply", "carry an image, a label map or points through a transform", "cli.apply"),
-    Command("train", "train a network on a folder of images", "cli.train", patience_s=60.0, quiet=False),
+    Command("track", "find and measure the lesions of a baseline image in follow-up images", "track"),
+    Command("evaluate", "measure how good a transform is: overlap, landmark error, folding", "evaluate"),
+    Command("apply", "carry an image, a label map or points through a transform", "apply"),
+    Command("train", "train a network on a folder of images", "train", patience_s=60.0, quiet=False),
     Command(
         "weights.models",
         "list, verify, import, remove or locate network weights",
-        "cli.weights",
+        "weights",
         "add_weights_arguments",
         "run_weights",
     ),
-    Command("settings.presets", "list the presets with their expected time and memory", "cli.presets"),
-    Command("cli.demo", "register two real chest CTs (or a phantom) and show the result", "cli.demo", quiet=False),
+    Command("settings.presets", "list the presets with their expected time and memory", "presets"),
+    Command("demo", "register two real chest CTs (or a phantom) and show the result", "demo", quiet=False),
     Command(
         "benchmark",
         "compare accuracy, time and memory with other tools (needs the repository)",
-        "cli.benchmark",
+        "benchmark",
         quiet=False,
         passes_on=True,
     ),

@@ -136,8 +136,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _write_json(result: TrackingResult, path: Path, contours: dict[tuple[int, int, str], str]) -> None:
     """``contours``: file by lesion, follow-up (both from 0) and kind."""
-    from .. import __version__
     from ..lesions.response import NOTICE
+    from ..version import __version__
 
     document = {"version": __version__, "notice": NOTICE, **result.to_dict()}
     for (lesion, follow_up, kind), name in contours.items():

@@ -28,29 +28,30 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 def run_weights(args: argparse.Namespace) -> int:
     """Do what ``args`` say."""
     from ..errors import InputError
-    from ..weights import models as weights
+    from ..weights import registry
+    from ..weights.importing import import_weights
 
     if args.action == "list":
         print(f"{'name':<16} {'origin':<9} {'network':<12} {'modality':<8} {'MiB':>6}  sha256")
-        for entry in weights.known_weights():
+        for entry in registry.known_weights():
             size = entry.bytes / 2**20
             print(
                 f"{entry.name:<16} {entry.origin:<9} {entry.network:<12} {entry.modality:<8} {size:6.1f}  "
                 f"{entry.sha256[:16]}"
             )
-        print(f"Imported weights lie in {weights.imported_folder()}.")
+        print(f"Imported weights lie in {registry.imported_folder()}.")
     elif args.action == "verify":
-        results = weights.verify(args.name)
+        results = registry.verify(args.name)
         for entry, verdict in results:
             print(f"{entry.name}: {verdict}")
         bad = [entry for entry, verdict in results if verdict != "ok"]
         if bad:
             raise InputError(f"{bad[0].path} differs from what was {bad[0].origin}; install or import it again.")
     elif args.action == "import":
-        entry = weights.import_weights(args.file, args.name)
+        entry = import_weights(args.file, args.name)
         print(f"{entry.name}: {entry.network} weights in {entry.path}")
     elif args.action == "remove":
-        print(f"removed {weights.remove(args.name)}")
+        print(f"removed {registry.remove(args.name)}")
     else:
-        print(weights.path_of(args.name))
+        print(registry.path_of(args.name))
     return 0

@@ -15,7 +15,7 @@ class Hounsfield:
     """Three ramps from 0 to 1 over the ranges of lung, soft tissue and bone."""
 
     def __call__(self, volume: Volume) -> FeatureMap:
-        """Args: volume: CT whose ``CT_RANGE`` lies in [0, 1] (:func:`samconvex.space.intensity.normalized_intensity`)."""
+        """Args: volume: CT whose ``CT_RANGE`` lies in [0, 1] (``space.intensity.normalized_intensity``)."""
         lower, upper = CT_RANGE
         hounsfield = volume.as_float() * (upper - lower) + lower
         ramps = [((hounsfield - first) / (last - first)).clamp_(0, 1) for first, last in RAMPS]

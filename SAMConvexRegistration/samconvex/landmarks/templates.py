@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import __version__
 from ..anatomy.cache import embed_cached, quantized
 from ..anatomy.embedding import SamEmbedding
 from ..errors import InputError
@@ -30,6 +29,7 @@ from ..io.points import PointSet, write_points
 from ..progress import Progress
 from ..space.grid import grid_of, plain_grid
 from ..space.volume import FeatureMap, Volume
+from ..version import __version__
 from ..weights.models import SamModel
 
 DESCRIPTION_FILE = "template.json"
@@ -172,7 +172,7 @@ def load_template(folder: str | os.PathLike, device: torch.device | str = "cpu")
 def template_embedding(
     source: str | os.PathLike, model: SamModel, *, device: torch.device | str = "cpu", progress: Progress | None = None
 ) -> SamEmbedding | Volume:
-    """What :func:`samconvex.landmarks.matching.match_points` takes as template: an image file, or a template folder's embedding.
+    """A template for :func:`samconvex.landmarks.matching.match_points`: an image, or a template folder's embedding.
 
     A template that another network embedded is embedded again from its image, if that is still where it was.
 

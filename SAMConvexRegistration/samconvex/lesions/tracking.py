@@ -27,23 +27,12 @@ from ..space.volume import Volume, check_volume
 from ..weights.models import SamModel, load_sam
 from .baseline import Baseline, describe
 from .contour import LEAST_CONTRAST, Fit, fit_contour, neighborhood, suggest_contour
-from .files import read_lesions
 from .findings import FOUND, NOT_IN_VIEW, UNCERTAIN, Finding, TrackingResult
 from .lesion import Lesion
 from .measurement import centroid, measure_lesion
 from .neighborhood import local_guide, register_neighborhood
 from .patches import as_labels, output_grid, patch
 
-__all__ = [
-    "FOUND",
-    "NOT_IN_VIEW",
-    "UNCERTAIN",
-    "Finding",
-    "Lesion",
-    "TrackingResult",
-    "read_lesions",
-    "track_lesions",
-]
 # From this score on a lesion counts as found: calibrated on cases apart from those Testing/benchmarks/tracking.py uses.
 MINIMUM_SCORE = 0.5
 # Weights of presence(); fitted to invented lesions in CTs that Testing/benchmarks/tracking.py does not evaluate.

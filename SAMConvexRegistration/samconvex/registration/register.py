@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from .. import __version__
 from ..deform.protect import RESIDUAL_MM, protect
 from ..deform.pyramid import run_pyramid
 from ..deform.scene import Scene
@@ -24,6 +23,7 @@ from ..settings.strength import MODES, adjusted
 from ..space.field import DisplacementField
 from ..space.transforms import Transform
 from ..space.volume import Volume, average_to, check_volume
+from ..version import __version__
 from ..weights.models import family_of
 from .affine import Pair, Run, align
 from .features import Extractors, describable

@@ -80,7 +80,7 @@ def fitting(
         tier(settings, name),
         name,
         (
-            f"The settings of {settings.name} need about {needs['full']:.1f} GiB and {allowed:.2g} GiB of memory may be "
-            f"used: the tier '{name}' was taken ({needs[name]:.1f} GiB), which is coarser."
+            f"The settings of {settings.name} need about {needs['full']:.1f} GiB and {allowed:.2g} GiB of memory may "
+            f"be used: the tier '{name}' was taken ({needs[name]:.1f} GiB), which is coarser."
         ),
     )

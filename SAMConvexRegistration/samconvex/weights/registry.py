@@ -48,7 +48,7 @@ def imported_folder() -> Path:
 
 def shipped_folder() -> Path | None:
     """Folder of the shipped weights: in an installed wheel, in Slicer's packaged modules, or in the repository."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     candidates = (
         package / "models",
         package.parent / "Resources" / "Models",

@@ -1,4 +1,5 @@
-"""The Gauss-Newton system of ``samconvex.deform.diffusion`` solved by our multigrid and by pyamg: residual, iterations, time.
+"""The Gauss-Newton system of ``samconvex.deform.diffusion`` solved by our multigrid and by pyamg:
+residual, iterations, time.
 
 ``python Testing/benchmarks/studies/diffusion_solver.py [--voxels 80000 660000] [--output FILE.json]``: real data
 blocks, from MIND features of an invented torso, at three unknowns per voxel (240 thousand and 2 million). Needs pyamg

@@ -22,11 +22,11 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(REPOSITORY / "SAMConvexRegistration"), str(REPOSITORY / "Testing")]
 
 from samconvex.anatomy.organs import organ_probabilities  # noqa: E402
-from samconvex.features.organs import SemanticPair
+from samconvex.features.organs import SemanticPair  # noqa: E402
 from samconvex.io.images import read_labels, read_volume  # noqa: E402
 from samconvex.memory import peak_memory_mib  # noqa: E402
 from samconvex.report.metrics import dice  # noqa: E402
-from samconvex.space.volume import Volume
+from samconvex.space.volume import Volume  # noqa: E402
 from samconvex.weights.models import SemanticModel, load_semantic  # noqa: E402
 
 from benchmarks.data.pairs import data_folder  # noqa: E402

@@ -21,8 +21,9 @@ import torch
 from samconvex import read_volume
 from samconvex.anatomy.cache import embed_cached
 from samconvex.lesions.findings import FOUND, NOT_IN_VIEW, TrackingResult
+from samconvex.lesions.lesion import Lesion
 from samconvex.lesions.measurement import measure_lesion
-from samconvex.lesions.tracking import Lesion, track_lesions
+from samconvex.lesions.tracking import track_lesions
 from samconvex.space.volume import Volume
 from samconvex.synthetic.phantom import make_phantom
 from samconvex.weights.models import SamModel, load_sam
