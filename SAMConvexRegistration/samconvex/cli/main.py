@@ -14,6 +14,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from ..errors import Cancelled, InputError, ResourceError, SamConvexError
@@ -46,7 +47,7 @@ class Command:
     passes_on: bool = False
 
 
-COMMANDS = (
+_ALL_COMMANDS = (
     Command(
         "register",
         "align a moving image with a fixed image; writes transform, warped image and report",
@@ -65,13 +66,13 @@ COMMANDS = (
     Command("apply", "carry an image, a label map or points through a transform", "apply"),
     Command("train", "train a network on a folder of images", "train", patience_s=60.0, quiet=False),
     Command(
-        "weights.models",
+        "weights",
         "list, verify, import, remove or locate network weights",
         "weights",
         "add_weights_arguments",
         "run_weights",
     ),
-    Command("settings.presets", "list the presets with their expected time and memory", "presets"),
+    Command("presets", "list the presets with their expected time and memory", "presets"),
     Command("demo", "register two real chest CTs (or a phantom) and show the result", "demo", quiet=False),
     Command(
         "benchmark",
@@ -81,6 +82,9 @@ COMMANDS = (
         passes_on=True,
     ),
 )
+
+# Slicer's extension comes without demo, training and benchmark.
+COMMANDS = tuple(command for command in _ALL_COMMANDS if (Path(__file__).parent / f"{command.module}.py").is_file())
 
 
 class _Parser(argparse.ArgumentParser):

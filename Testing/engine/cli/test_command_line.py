@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from engine.bad_input import make_files
+from engine.cli.bad_input import make_files
 from samconvex import __version__
 from samconvex.cli.main import COMMANDS, main
 from samconvex.io.images import write_volume
@@ -21,7 +21,7 @@ from samconvex.io.points import PointSet, read_points, write_points
 from samconvex.report.document import schema_errors
 from samconvex.synthetic.phantom import make_phantom
 
-ENGINE = Path(__file__).resolve().parents[2] / "SAMConvexRegistration"
+ENGINE = Path(__file__).resolve().parents[3] / "SAMConvexRegistration"
 QUICK = ("--preset", "fast-preview", "--affine", "none")
 
 

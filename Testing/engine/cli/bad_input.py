@@ -1,8 +1,8 @@
 """Every kind of unusable input, with the exit status and the sentence that ``samconvex`` answers.
 
-    python Testing/engine/bad_input.py        runs each case as a process and prints a Markdown table
+    python Testing/engine/cli/bad_input.py        runs each case as a process and prints a Markdown table
 
-``Testing/engine/test_bad_input.py`` runs the same cases on every test run.
+``Testing/engine/cli/test_bad_input.py`` runs the same cases on every test run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-ENGINE = Path(__file__).resolve().parents[2] / "SAMConvexRegistration"
+ENGINE = Path(__file__).resolve().parents[3] / "SAMConvexRegistration"
 QUICK = ("--preset", "fast-preview", "--affine", "none", "--progress", "none")
 
 

@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from engine.bad_input import make_files
+from engine.cli.bad_input import make_files
 from samconvex.cli.console import ConsoleProgress
 from samconvex.cli.main import main
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent the POSIX way")
 
-ENGINE = Path(__file__).resolve().parents[2] / "SAMConvexRegistration"
+ENGINE = Path(__file__).resolve().parents[3] / "SAMConvexRegistration"
 
 # Every program writes into OUT and says when it has started; none imports torch, so that each takes milliseconds.
 PREAMBLE = """

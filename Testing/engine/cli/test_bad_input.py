@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from engine.bad_input import CASES, QUICK, Case, contents, make_files
+from engine.cli.bad_input import CASES, QUICK, Case, contents, make_files
 from samconvex.cli.main import main
 from samconvex.io import outputs
 from samconvex.report import document as report
