@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 
-# Choices are repeated from choices.py, which needs torch: help must come at once.
-PROTECTIONS = ("rigid", "volume")
-STRENGTHS, QUALITIES = ("stiff", "normal", "flexible"), ("fast", "standard", "best")
+from ..settings.strength import STRENGTHS
+
 EARLIER_STRENGTHS = {"gentle": "stiff", "standard": "normal", "strong": "flexible"}
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..io.outputs import check_output_folder, output_folder
 from ..io.points import PointSet, read_points, write_points
+from ..settings.strength import MODES, QUALITIES
 from .console import ConsoleProgress
-from .options import PROTECTIONS, QUALITIES, add_strength, device_name, positive_float, positive_int
+from .options import add_strength, device_name, positive_float, positive_int
 
 if TYPE_CHECKING:
     from ..registration.register import RegistrationResult
@@ -83,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protect", metavar="F", help="label map on FIXED: bodies that must not be deformed, such as bone, lesions"
     )
     method.add_argument(
-        "--protect-mode", choices=PROTECTIONS, default="rigid", help="bodies stay rigid, or only keep their volume"
+        "--protect-mode", choices=MODES, default="rigid", help="bodies stay rigid, or only keep their volume"
     )
     method.add_argument("--weights", metavar="NAME|FILE", help="network weights (default: the shipped ones)")
 

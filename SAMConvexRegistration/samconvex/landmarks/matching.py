@@ -26,7 +26,7 @@ from ..space.transforms import AffineTransform
 from ..space.volume import Volume
 from ..weights.models import SamModel, load_sam
 
-# Found or not: limits where false finds and false losses balance (Testing/benchmarks/landmarks.py measures both).
+# Found or not: limits where false finds and false losses balance (the landmark benchmark measures both).
 MINIMUM_SCORE = 0.7
 MAXIMUM_CYCLE_MM = 12.0
 # A confident SAM-affine predicts where a point lies; between patients organs differ by less than this from it.

@@ -1,9 +1,9 @@
 """Lesion tracking: each baseline lesion located, judged and measured in every follow-up.
 
-A lesion's place is guessed by an affine map of the anatomy around it (points matched both ways by embeddings, see
-affine_sam.py) and by its own stable-point match, then refined by registering the neighborhood of the two images with
+A lesion's place is guessed by an affine map of the anatomy around it (points matched both ways by embeddings,
+see align/local_maps.py) and by its own stable-point match, then refined by registering the neighborhood of the two images with
 the lesion itself left out, so that growth or loss cannot pull the surroundings along. The carried contour is fitted to
-the follow-up (lesion_contour.py); whether something with the lesion's contrast is there decides between found and
+the follow-up (contour.py); whether something with the lesion's contrast is there decides between found and
 uncertain. Nothing here is a diagnosis.
 """
 
@@ -33,9 +33,9 @@ from .measurement import centroid, measure_lesion
 from .neighborhood import local_guide, register_neighborhood
 from .patches import as_labels, output_grid, patch
 
-# From this score on a lesion counts as found: calibrated on cases apart from those Testing/benchmarks/tracking.py uses.
+# From this score on a lesion counts as found: calibrated on cases apart from those of the tracking benchmark.
 MINIMUM_SCORE = 0.5
-# Weights of presence(); fitted to invented lesions in CTs that Testing/benchmarks/tracking.py does not evaluate.
+# Weights of presence(); fitted to invented lesions in CTs that the tracking benchmark does not evaluate.
 _PRESENCE = (-0.9, 2.4, 2.2, 1.0, -2.2, -0.95, -1.65)
 
 

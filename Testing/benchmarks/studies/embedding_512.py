@@ -33,11 +33,12 @@ def main() -> int:
 _ASK = """
 import sys, time
 import numpy as np, torch
-from samconvex.features.sam import embed
-from samconvex.matching import match_points
+from samconvex.anatomy.embed import embed
+from samconvex.landmarks.matching import match_points
 from samconvex.memory import peak_memory_mib
-from samconvex.volume import body_mask, read_volume
-from samconvex.weights import load_sam
+from samconvex.anatomy.body import body_mask
+from samconvex.io.images import read_volume
+from samconvex.weights.models import load_sam
 torch.set_num_threads(int(sys.argv[1]))
 fixed, moving = (read_volume(file) for file in sys.argv[2:4])
 model = load_sam(None)

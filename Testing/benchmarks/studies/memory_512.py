@@ -78,7 +78,7 @@ def main() -> int:
 DRAW = """
 import sys
 import SimpleITK as sitk
-from samconvex.phantom import make_phantom
+from samconvex.synthetic.phantom import make_phantom
 seed, path, size = int(sys.argv[1]), sys.argv[2], [int(word) for word in sys.argv[3:6]]
 coarse = make_phantom(seed, 3.0, (128, 128, 120)).ct.to_sitk()
 spacing = [n * 3.0 / m for n, m in zip((128, 128, 120), size)]

@@ -22,9 +22,9 @@ ENGINE = Path(__file__).resolve().parents[3] / "SAMConvexRegistration"
 PREAMBLE = """
 import sys, time, threading
 sys.path.insert(0, sys.argv[1])
-from samconvex.cancellation import raise_if, run_cancellable
+from samconvex.cli.cancellation import raise_if, run_cancellable
 from samconvex.errors import Cancelled
-from samconvex.outputs import output_folder
+from samconvex.io.outputs import output_folder
 out = sys.argv[2]
 def started():
     print("started", flush=True)
