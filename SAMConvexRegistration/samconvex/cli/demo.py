@@ -1,4 +1,4 @@
-"""The demo's images and figures."""
+"""``samconvex demo``: register two real chest CTs (a phantom pair without network), print a table, write a report."""
 
 from __future__ import annotations
 

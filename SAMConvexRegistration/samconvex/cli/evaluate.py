@@ -71,7 +71,8 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
     from ..io.checks import grid_note, outside_note, paired
     from ..io.images import read_labels, read_volume
     from ..progress import stage
-    from ..registration.measure import measure
+    from ..registration.finish import Maps
+    from ..registration.measure import Truth, measure
     from ..report.document import build_report, file_sha256
     from ..space.transforms import Transform
     from ..version import __version__
@@ -98,15 +99,9 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
     measured = measure(
         fixed,
         moving,
-        Transform(),
-        transform,
-        transform.inverse(),
-        jacobian,
+        Maps(Transform(), transform, transform.inverse(), jacobian),
         body,
-        fixed_labels,
-        moving_labels,
-        fixed_points,
-        moving_points,
+        Truth(fixed_labels, moving_labels, fixed_points, moving_points),
         notes,
         stage(progress, "measure", 0.2, 1.0),
     )

@@ -1,4 +1,7 @@
-"""The command line, one file a command."""
+"""The command ``samconvex``: finds the subcommand, runs it, turns errors into one sentence and an exit status.
+
+0 done; 2 unusable input or arguments; 3 canceled; 4 not enough memory or disk, or a failing device; 1 a defect of ours.
+"""
 
 from __future__ import annotations
 

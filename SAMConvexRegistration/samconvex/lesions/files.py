@@ -1,4 +1,4 @@
-"""Lesions read, found again in follow-ups, measured and judged."""
+"""Lesions of a baseline image and the files they come in: label maps, points, boxes (ROI), measured lines, lists."""
 
 from __future__ import annotations
 

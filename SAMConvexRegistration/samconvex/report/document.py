@@ -1,4 +1,7 @@
-"""What a registration says of itself: figures, document and picture."""
+"""report.json: what was run, on what, how long it took and how good it is, by one fixed schema.
+
+Fields without data are absent. Numbers are plain JSON numbers; a value that is not finite is left out.
+"""
 
 from __future__ import annotations
 

@@ -12,8 +12,7 @@ from engine.phantom_fixtures import QUICK, error
 from samconvex.anatomy.body import body_mask
 from samconvex.anatomy.missing import missing_part
 from samconvex.errors import InputError
-from samconvex.registration import regions
-from samconvex.registration import register as registration
+from samconvex.registration import prepare, regions
 from samconvex.space.transforms import Transform
 from samconvex.space.volume import Volume
 from samconvex.synthetic.phantom import Phantom, make_phantom
@@ -88,7 +87,7 @@ def test_a_moving_image_without_a_body_outline_is_registered_all_the_same(phanto
             raise InputError("No body was found.")
         return find(volume)
 
-    monkeypatch.setattr(registration, "average_to", lambda volume, _: volume)
+    monkeypatch.setattr(prepare, "average_to", lambda volume, _: volume)
     monkeypatch.setattr(regions, "body_mask", only_the_fixed)
     result = sc.register(phantom.ct, moving, preset=QUICK)
     assert not result.report["warnings"]

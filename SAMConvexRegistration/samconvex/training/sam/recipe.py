@@ -1,4 +1,10 @@
-"""How the anatomical embedding is trained."""
+"""Training of the compact anatomical embedding: ``samconvex train sam``.
+
+The method of SAM (Yan et al., IEEE TMI 2022): two augmented views of a volume correspond through their sampling
+geometry; InfoNCE on a coarse and a fine map with hard and diverse negatives. Part of the steps also takes points of two
+patients' shared labels as positives (section IV-H of the paper). Averaged weights are written; everything needed to go
+on is kept next to them.
+"""
 
 from __future__ import annotations
 
