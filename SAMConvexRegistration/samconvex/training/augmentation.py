@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +75,16 @@ def augment_radiograph(image: Tensor, generator: torch.Generator, strength: floa
         value = value * F.interpolate(shade, size=shape, mode="trilinear", align_corners=True).clamp(min=0.3)
     sigma = _uniform(0, 0.03, generator) * strength
     return value + torch.randn(value.shape, generator=generator) * sigma
+
+
+def augment_window(image: Tensor, window: Sequence[float], windowed: bool, generator: torch.Generator) -> Tensor:
+    """Half of the time, (1, 1, D, H, W) HU as of the other kind of set: cut to a window, or ``windowed`` and beyond it.
+
+    Mixed training sets must not be told apart by the range of their grey values.
+    """
+    if not _chance(0.5, generator):
+        return image
+    return beyond_window(image, window[1], generator) if windowed else cut_to_window(image, window[0], window[1])
 
 
 def cut_to_window(image: Tensor, lower: float, upper: float) -> Tensor:

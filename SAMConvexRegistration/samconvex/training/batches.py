@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..networks import sam_2d, sam_compact
-from .augmentation import augment_curve, augment_hu, augment_radiograph, beyond_window, cut_to_window
+from .augmentation import augment_curve, augment_hu, augment_radiograph, augment_window
 from .dataset import AIR, Case
 from .landmarks import Correspondences, alignment, correspondences
 from .settings import SamSettings
@@ -133,12 +133,9 @@ class BatchSource:
             return sam_2d.preprocess(augment_radiograph(image, self.generator, self.settings.intensity))
         masked = float(self._uniform(0, 1, 1)) < self.settings.mask_probability
         image = view.sample(case.masked if masked else case.hu, float(AIR))
-        window = self.settings.window
-        if window and float(self._uniform(0, 1, 1)) < 0.5:
-            if case.group in self.settings.windowed:
-                image = beyond_window(image, window[1], self.generator)
-            else:
-                image = cut_to_window(image, window[0], window[1])
+        if self.settings.window:
+            windowed = case.group in self.settings.windowed
+            image = augment_window(image, self.settings.window, windowed, self.generator)
         image = augment_hu(image, self.generator, self.settings.intensity)
         return augment_curve(sam_compact.preprocess(image), self.generator, self.settings.intensity)
 

@@ -20,11 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError, SamConvexError
+from ..errors import InputError
 from ..features.sam import cpu_has_bfloat16
 from ..networks.semantic import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, HU_RANGE, ORGANS, SemanticNet, prepare
-from ..volume import Volume, body_mask, resample
-from .augmentation import augment_curve, augment_hu
+from .augmentation import augment_curve, augment_hu, augment_window
 from .images import Image, split_images
 from .loop import run_loop
 from .views import View, random_view
@@ -35,8 +34,6 @@ _TISSUE = -300
 # Voxels of an organ in a batch below which its overlap says nothing.
 _LEAST_VOXELS = 20
 _PLACES = 400
-# What stands for air where grey values were cut to a soft tissue window: outside of the body, and in lungs and bowel.
-_GAS = -850
 _GROUP_KEYS = {"cases", "labels", "tubular", "share", "windowed"}
 
 
@@ -105,7 +102,6 @@ class Example:
         known: bool (organs, D): slices in which the labels tell where the organ is and where not.
         places: (n, 3) voxels (z, y, x) of each labeled organ, and of the body under 0.
         group: name in ``settings.label_groups``, empty without.
-        other: the image with another range of grey values, or None.
     """
 
     name: str
@@ -114,7 +110,6 @@ class Example:
     known: Tensor
     places: dict[int, Tensor]
     group: str = ""
-    other: Tensor | None = None
 
 
 def check_settings(settings: SemanticSettings) -> None:
@@ -205,29 +200,7 @@ def make_example(image: Image, settings: SemanticSettings) -> Example | None:
     if not len(places[0]) or not bool(known.any()):
         LOGGER.warning("left out: %s says nothing about any organ", image.name)
         return None
-    other = _other_range(hu, image, settings, bool(group.get("windowed", False))) if settings.window else None
-    return Example(image.name, hu, labels, known, places, name or "", other)
-
-
-def _other_range(hu: Tensor, image: Image, settings: SemanticSettings, windowed: bool) -> Tensor:
-    """The image cut to the window, with gas and air put back; or, of a cut one, with bone and lung beyond it."""
-    lower, upper = settings.window
-    if windowed:
-        bone = (hu >= upper - 10).float()
-        # Dense inside, soft at its rim: about what a cut bone was.
-        dense = bone * F.avg_pool3d(bone, 3, 1, 1) ** 2 * 600
-        noise = torch.randn(hu.shape, generator=torch.Generator().manual_seed(0))
-        lung = ((hu < _TISSUE) & (hu > _AIR + 50)) * F.avg_pool3d(noise, 3, 1, 1) * 300
-        return (hu + dense + lung).clamp(*HU_RANGE).round().to(torch.int16)
-    try:
-        body = resample(body_mask(Volume(hu, image.grid)), image.grid, mode="nearest").tensor
-    except SamConvexError:
-        return hu
-    cut = hu.float().clamp(lower, upper)
-    gas = hu < -500
-    cut[gas] = _GAS
-    cut[gas & (body == 0)] = _AIR
-    return cut.round().to(torch.int16)
+    return Example(image.name, hu, labels, known, places, name or "")
 
 
 def truth(example: Example) -> tuple[Tensor, Tensor]:
@@ -303,9 +276,11 @@ class Source:
             elastic_voxels=s.elastic_voxels,
             cut_probability=s.cut_probability,
         )
-        is_other = example.other is not None and self._share(generator) < 0.5
-        values = example.other if is_other and example.other is not None else example.hu
-        image = augment_hu(view.sample(values, _AIR), generator, s.intensity)
+        image = view.sample(example.hu, _AIR)
+        if s.window:
+            windowed = bool(s.label_groups.get(example.group, {}).get("windowed", False))
+            image = augment_window(image, s.window, windowed, generator)
+        image = augment_hu(image, generator, s.intensity)
         image = augment_curve(prepare(image), generator, s.intensity)
         # Outside of the image and in what was cut off, nothing is known.
         return image, *_seen(example, view)
@@ -399,7 +374,7 @@ def start_with(network: SemanticNet, known: SemanticNet) -> None:
     own, given = network.state_dict(), known.state_dict()
     head = [key for key in own if key.startswith("head.1.")]
     taken = {k: v for k, v in given.items() if k not in head and k in own and own[k].shape == v.shape}
-    if not any(key.startswith("stages.") for key in taken):
+    if not any(key.startswith("stages.") and value.ndim > 1 for key, value in taken.items()):
         raise InputError("the weights to start from are of another architecture; look at 'widths' and 'blocks'.")
     for key in head:
         if own[key].shape[1:] == given[key].shape[1:]:
