@@ -308,11 +308,11 @@ def test_the_loss_and_its_gradient_are_those_of_the_formula():
 
 def test_training_goes_on_from_weights_of_fewer_organs():
     small: dict = {"widths": (4, 4, 4, 4), "blocks": (1, 1, 1, 1), "detail": 4}
-    old, new = (SemanticNet(organs=organs, **small) for organs in (("a", "b"), ("c", "b", "a")))
-    fresh = new.head[1].weight[0].clone()
+    old, new = (SemanticNet(organs=organs, **small) for organs in (("a", "b"), ("b", "c", "a")))
+    fresh = new.head[1].weight[1].clone()
     start_with(new, old)
     assert torch.equal(new.stem[0].weight, old.stem[0].weight)
-    assert torch.equal(new.head[1].weight[[2, 1]], old.head[1].weight) and torch.equal(new.head[1].weight[0], fresh)
+    assert torch.equal(new.head[1].weight[[2, 0]], old.head[1].weight) and torch.equal(new.head[1].weight[1], fresh)
     with pytest.raises(InputError, match="another architecture"):
         start_with(SemanticNet((8, 8, 8, 8), (1, 1, 1, 1), 4, ("a",)), old)
 
