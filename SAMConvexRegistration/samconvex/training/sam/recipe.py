@@ -214,9 +214,20 @@ def validate(network: SAMCompact, cases: list[Case]) -> dict[str, object]:
             **{f"landmarks_{view}": summarize(landmark_errors(network, chosen)) for view, chosen in first.items()},
             "views": summarize(view_errors(network, cases)),
         }
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.group, []).append(case)
+    # A number means another organ in another folder.
+    single = len(groups) == 1
     return {
-        "landmarks": summarize(landmark_errors(network, cases)),
-        "warps": summarize(warp_errors(network, cases[:4])),
+        **{
+            "landmarks" if single else f"landmarks_{group}": summarize(landmark_errors(network, members))
+            for group, members in groups.items()
+        },
+        **{
+            "warps" if single else f"warps_{group}": summarize(warp_errors(network, members[:4]))
+            for group, members in groups.items()
+        },
     }
 
 
@@ -265,7 +276,7 @@ def train(
             spacing=settings.spacing_mm,
             include=settings.include,
             exclude=settings.exclude,
-            tubular=tuple(settings.tubular),
+            tubular=settings.tubular,
             cache=Path(cache) if cache else None,
             progress=lambda fraction, message: report("data", fraction, message),
         )
