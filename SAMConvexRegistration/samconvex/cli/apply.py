@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..io.outputs import check_output_file, output_file
 from ..io.points import check_writable_ending, is_point_file, read_points, write_points
 from .console import ConsoleProgress
+from .options import add_progress
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".gipl", ".vtk")
 
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write (replaced if it exists)")
     parser.add_argument("--inverse", action="store_true", help="carry from the fixed to the moving patient instead")
     parser.add_argument("--labels", action="store_true", help="INPUT is a label map: values are kept, never mixed")
-    parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar", help="how to show progress")
+    add_progress(parser)
 
 
 def run(args: argparse.Namespace) -> int:

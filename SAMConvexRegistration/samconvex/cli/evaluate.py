@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..io.outputs import check_output_file, output_file
 from ..io.points import read_points
 from .console import ConsoleProgress
+from .options import add_progress
 
 if TYPE_CHECKING:
     from ..space.transforms import Transform
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fixed-points", metavar="F", help="points of the fixed image")
     parser.add_argument("--moving-points", metavar="F", help="corresponding points of the moving image")
     parser.add_argument("-o", "--output", metavar="REPORT", help="also write the figures to this .json file")
-    parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar", help="how to show progress")
+    add_progress(parser)
 
 
 def run(args: argparse.Namespace) -> int:

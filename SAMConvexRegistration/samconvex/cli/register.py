@@ -15,7 +15,7 @@ from ..io.outputs import check_output_folder, output_folder
 from ..io.points import PointSet, read_points, write_points
 from ..settings.strength import MODES, QUALITIES
 from .console import ConsoleProgress
-from .options import add_strength, device_name, positive_float, positive_int
+from .options import add_machine, add_progress, add_strength, add_weights, positive_float
 
 if TYPE_CHECKING:
     from ..registration.register import RegistrationResult
@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument(
         "--protect-mode", choices=MODES, default="rigid", help="bodies stay rigid, or only keep their volume"
     )
-    method.add_argument("--weights", metavar="NAME|FILE", help="network weights (default: the shipped ones)")
+    add_weights(method)
 
     carried = parser.add_argument_group("labels and points")
     carried.add_argument("--moving-labels", metavar="F", help="label map of MOVING, warped to FIXED")
@@ -99,8 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
-    machine.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    add_machine(machine)
     machine.add_argument(
         "--max-memory",
         type=positive_float,
@@ -108,12 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what may be held (default: what is free); smaller settings are taken where more is needed",
     )
     machine.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default: 0)")
-    machine.add_argument(
-        "--progress",
-        choices=("bar", "json", "none"),
-        default="bar",
-        help="a bar, one JSON object per line on stdout, or nothing",
-    )
+    add_progress(machine)
 
 
 def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | None = None) -> int:

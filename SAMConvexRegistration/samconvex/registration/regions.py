@@ -27,9 +27,10 @@ def mask_or_body(volume: Volume, mask: Volume | None) -> Volume:
     found = (coarse.tensor > 0.25).to(torch.uint8)
     if not bool(found.any()):
         raise InputError(f"{mask.name} marks nothing; give a mask with voxels above 0.")
-    if not bool(volume.grid.contains(coarse.grid.voxels_to_points(found[0, 0].nonzero().flip(1).numpy())).any()):
+    marked = coarse.with_tensor(found)
+    if not bool(volume.grid.contains(marked.points()).any()):
         raise InputError(f"{mask.name} lies outside {volume.name}; give a mask made on that image.")
-    return coarse.with_tensor(found)
+    return marked
 
 
 def _dilated(mask: Volume) -> Volume:
@@ -103,13 +104,12 @@ def _region(pair: Pair, body: Volume | None, other: Volume | None, to_other: Tra
 
 def box_of(mask: Volume) -> np.ndarray:
     """(2, 3) opposite corners of the mask's bounding box with margin, LPS mm."""
-    voxels = mask.tensor[0, 0].nonzero().flip(1).cpu().numpy()
-    ends = mask.grid.voxels_to_points(np.stack([voxels.min(0) - 0.5, voxels.max(0) + 0.5]))
-    return np.stack([ends.min(0) - _MARGIN_MM, ends.max(0) + _MARGIN_MM])
+    low, high = mask.box()
+    return np.stack([low - _MARGIN_MM, high + _MARGIN_MM])
 
 
 def check_overlap(fixed: Volume, moving: Volume, initial: Transform, body: Volume) -> None:
-    points = body.grid.voxels_to_points(body.tensor[0, 0].nonzero().flip(1).numpy())
+    points = body.points()
     inside = fixed.grid.contains(points)
     share = float(moving.grid.contains(initial.map_points(points[inside])).mean()) if inside.any() else 0.0
     if share < 0.01:

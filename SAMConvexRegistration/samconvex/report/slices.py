@@ -59,7 +59,7 @@ def outlined_body(volume: Volume) -> Volume | None:
 
 def _points(mask: Volume) -> np.ndarray:
     """(N, 3) LPS mm of a mask's voxels."""
-    return mask.grid.voxels_to_points(mask.tensor[0, 0].nonzero().flip(-1).numpy())
+    return mask.points()
 
 
 def planes(fixed: Volume, body: Volume | None) -> list[_Plane]:

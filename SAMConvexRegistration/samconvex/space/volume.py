@@ -65,6 +65,16 @@ class Volume:
         """How messages call this volume."""
         return self.source or "the volume"
 
+    def points(self, above: float = 0.0) -> np.ndarray:
+        """(N, 3) LPS mm of the centers of the voxels that are larger than ``above``."""
+        return self.grid.voxels_to_points((self.tensor[0, 0] > above).nonzero().flip(1).cpu().numpy())
+
+    def box(self, above: float = 0.0) -> np.ndarray:
+        """(2, 3) opposite corners in LPS mm of the box around the voxels larger than ``above``, edges included."""
+        voxels = (self.tensor[0, 0] > above).nonzero().flip(1).cpu().numpy()
+        ends = self.grid.voxels_to_points(np.stack([voxels.min(0) - 0.5, voxels.max(0) + 0.5]))
+        return np.stack([ends.min(0), ends.max(0)])
+
     @property
     def is_slice(self) -> bool:
         """True for a 2D image."""

@@ -251,8 +251,7 @@ def _body_points(volume: Volume) -> np.ndarray:
         mask = body_mask(volume, 8.0)
     except InputError:
         return volume.grid.corners()
-    voxels = mask.tensor[0, 0].nonzero().flip(-1).numpy()
-    return mask.grid.voxels_to_points(voxels)
+    return mask.points()
 
 
 def _breathing_center(volume: Volume) -> tuple[np.ndarray, np.ndarray]:

@@ -367,7 +367,7 @@ def train(
     except (Cancelled, KeyboardInterrupt) as stop:
         save()
         raise Cancelled(
-            f"Canceled after step {state.step}; {output} holds the weights so far, --resume goes on."
+            f"Cancelled after step {state.step}; {output} holds the weights so far, --resume goes on."
         ) from stop
     finally:
         batches.close()
