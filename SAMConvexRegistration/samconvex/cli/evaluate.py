@@ -80,7 +80,7 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
     fixed, moving = read_volume(args.fixed), read_volume(args.moving)
     transform = Transform.load(args.transform, fixed.grid)
     progress("read", 0.5)
-    warnings: list[str | None] = [*fixed.notes, *moving.notes]
+    warnings: list[str | None] = [*fixed.notes, *moving.notes, *transform.notes]
     fixed_labels = moving_labels = fixed_points = moving_points = None
     if args.fixed_labels:
         fixed_labels, moving_labels = read_labels(args.fixed_labels), read_labels(args.moving_labels)

@@ -261,7 +261,7 @@ class _Inputs:
                 notes.append(f"--{given} was not used because --{missing} is missing.".replace("_", "-"))
         start = Transform.load(args.initial_transform, images["fixed"].grid) if args.initial_transform else None
         progress("read", 1.0)
-        notes += [*images["fixed"].notes, *images["moving"].notes]
+        notes += [*images["fixed"].notes, *images["moving"].notes, *(start.notes if start else ())]
         return cls(
             images["fixed"],
             images["moving"],

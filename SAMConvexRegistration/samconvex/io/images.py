@@ -11,9 +11,10 @@ import torch
 
 from ..errors import InputError, ResourceError
 from ..space.grid import Grid
+from ..space.image_files import read_header, read_image
+from ..space.nifti import frame_notes, is_nifti_name
 from ..space.volume import Volume, check_volume
 from .dicom import check_slices
-from .nifti import check_nifti
 
 
 def read_volume(path: str | os.PathLike, *, slices: bool = False) -> Volume:
@@ -79,17 +80,12 @@ def _read(path: str | os.PathLike, slices: bool = False) -> tuple[sitk.Image, tu
     if not location.exists():
         raise InputError(f"{path} does not exist; check the path.")
     notes: tuple[str, ...] = ()
-    try:
-        if location.is_dir():
-            image, notes = _read_dicom(location)
-        else:
-            if location.name.lower().endswith((".nii", ".nii.gz")):
-                check_nifti(location)
-            image = sitk.ReadImage(str(location))
-    except RuntimeError as error:
-        raise InputError(
-            f"{path} could not be read as an image; give a NIfTI, NRRD, MetaImage file or a DICOM series folder."
-        ) from error
+    if location.is_dir():
+        image, notes = _read_dicom(location)
+    else:
+        image = read_image(location)
+        if is_nifti_name(location) and image.GetDimension() == 3:
+            notes = frame_notes(location, Grid.from_sitk(image))
     if image.GetNumberOfComponentsPerPixel() != 1:
         count = image.GetNumberOfComponentsPerPixel()
         raise InputError(f"{path} has {count} components per voxel; extract one scalar image first.")
@@ -130,14 +126,7 @@ def read_grid(path: str | os.PathLike) -> Grid:
         raise InputError(f"{path} does not exist; check the path.")
     if location.is_dir():
         return read_volume(path).grid
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise InputError(
-            f"{path} could not be read as an image; give a NIfTI, NRRD, MetaImage file or a DICOM series folder."
-        ) from error
+    reader = read_header(path)
     size = reader.GetSize()
     if reader.GetDimension() == 4 and size[3] == 1:
         return read_volume(path).grid
