@@ -134,12 +134,15 @@ def _body(fixed: Volume, notes: list[str]) -> Volume:
 def _jacobian(transform: Transform, fixed: Volume) -> Volume | None:
     """Volume ratio of the deformation, without a linear part where that stands apart; None for linear transforms."""
     from ..space.field import DisplacementField
+    from ..space.transforms import AffineTransform
     from ..space.volume import Volume
 
-    fields = [part for part in transform.parts if isinstance(part, DisplacementField)]
+    fields = [part for part in transform.parts if not isinstance(part, AffineTransform)]
     if not fields:
         return None
-    field = fields[0] if len(fields) == 1 else transform.displacement_field(fixed.grid.canonical(4.0))
+    field = fields[0]
+    if len(fields) > 1 or not isinstance(field, DisplacementField):
+        field = transform.displacement_field(fixed.grid.canonical(4.0))
     return Volume(field.jacobian_determinant(), field.grid)
 
 

@@ -14,7 +14,7 @@ from ..space.grid import Grid
 from ..space.image_files import read_header, read_image
 from ..space.nifti import frame_notes, is_nifti_name
 from ..space.volume import Volume, check_volume
-from .dicom import check_slices
+from .dicom import is_dicom, read_dicom
 
 
 def read_volume(path: str | os.PathLike, *, slices: bool = False) -> Volume:
@@ -38,7 +38,7 @@ def read_labels(path: str | os.PathLike) -> Volume:
     Raises:
         InputError: as :func:`read_volume`, or values that are not integers, or no label at all.
     """
-    image, notes = _read(path)
+    image, notes = _read(path, labels=True)
     volume = Volume.from_sitk(image, str(path), notes)
     tensor = volume.tensor
     if tensor.is_floating_point():
@@ -75,13 +75,13 @@ def write_image(image: sitk.Image, path: str | os.PathLike) -> None:
         raise ResourceError(f"{path} could not be written; check free space and permissions.") from error
 
 
-def _read(path: str | os.PathLike, slices: bool = False) -> tuple[sitk.Image, tuple[str, ...]]:
+def _read(path: str | os.PathLike, slices: bool = False, labels: bool = False) -> tuple[sitk.Image, tuple[str, ...]]:
     location = Path(path)
     if not location.exists():
         raise InputError(f"{path} does not exist; check the path.")
     notes: tuple[str, ...] = ()
-    if location.is_dir():
-        image, notes = _read_dicom(location)
+    if is_dicom(location):
+        image, notes = read_dicom(location, labels=labels, slices=slices)
     else:
         image = read_image(location)
         if is_nifti_name(location) and image.GetDimension() == 3:
@@ -102,19 +102,6 @@ def _read(path: str | os.PathLike, slices: bool = False) -> tuple[sitk.Image, tu
     return image, notes
 
 
-def _read_dicom(folder: Path) -> tuple[sitk.Image, tuple[str, ...]]:
-    reader = sitk.ImageSeriesReader()
-    series = {uid: reader.GetGDCMSeriesFileNames(str(folder), uid) for uid in reader.GetGDCMSeriesIDs(str(folder))}
-    if not series:
-        raise InputError(f"{folder} holds no DICOM series; give the folder that directly contains the slices.")
-    uid = max(series, key=lambda key: len(series[key]))
-    reader.SetFileNames(series[uid])
-    notes: tuple[str, ...] = ()
-    if len(series) > 1:
-        notes = (f"{folder} holds {len(series)} DICOM series; the largest ({len(series[uid])} slices) was read.",)
-    return reader.Execute(), notes + check_slices(series[uid], str(folder))
-
-
 def read_grid(path: str | os.PathLike) -> Grid:
     """Grid of an image; of a file only the header is read.
 
@@ -124,8 +111,8 @@ def read_grid(path: str | os.PathLike) -> Grid:
     location = Path(path)
     if not location.exists():
         raise InputError(f"{path} does not exist; check the path.")
-    if location.is_dir():
-        return read_volume(path).grid
+    if is_dicom(location):
+        return Grid.from_sitk(_read(path)[0])
     reader = read_header(path)
     size = reader.GetSize()
     if reader.GetDimension() == 4 and size[3] == 1:

@@ -12,6 +12,8 @@ import SimpleITK as sitk
 import torch
 
 from ..errors import InputError
+from ..io.dicom import is_dicom
+from ..io.dicom_segmentation import segment_names
 from ..io.images import read_labels
 from ..io.points import PointSet, markups_points, read_points
 from ..space.image_files import read_header
@@ -105,7 +107,9 @@ def _from_labels(path: Path) -> list[Lesion]:
 
 
 def _segment_names(path: Path) -> dict[int, str]:
-    """Names by label value that Slicer keeps in a .seg.nrrd; empty for other files."""
+    """Names by label value that Slicer keeps in a .seg.nrrd, or of a DICOM segmentation; empty for other files."""
+    if is_dicom(path):
+        return segment_names(path)
     reader = read_header(path)
     names = {}
     for key in reader.GetMetaDataKeys():

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 import torch
 
 from ..errors import InputError, ResourceError
-from .field import DisplacementField
+from .field import DisplacementField, InverseField
 from .grid import Grid
 from .sampling import inside, sample, slabs
 from .transform_files import FIELD_ENDINGS, linear_part, read_field, read_itk, sampled
@@ -66,7 +66,7 @@ class AffineTransform:
         return cls(np.stack(columns, 1), origin)
 
 
-Part = AffineTransform | DisplacementField
+Part = AffineTransform | DisplacementField | InverseField
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,8 @@ class Transform:
             if isinstance(part, AffineTransform):
                 composite.AddTransform(part.to_sitk())
             else:
-                composite.AddTransform(sitk.DisplacementFieldTransform(part.to_sitk_image()))
+                field = part.sampled() if isinstance(part, InverseField) else part
+                composite.AddTransform(sitk.DisplacementFieldTransform(field.to_sitk_image()))
         if not self.parts:
             composite.AddTransform(AffineTransform.identity().to_sitk())
         return composite
@@ -234,7 +235,7 @@ class Transform:
         notes: tuple[str, ...] = ()
         if location.name.lower().endswith(FIELD_ENDINGS):
             read = read_field(location)
-            parts, notes = (read.field.inverse() if read.backwards else read.field,), read.notes
+            parts, notes = (InverseField(read.field) if read.backwards else read.field,), read.notes
         else:
             transform, inverted = read_itk(location)
             try:
@@ -247,8 +248,11 @@ class Transform:
 
 
 def _mirrors(parts: tuple[Part, ...]) -> bool:
-    linear = [part.matrix if isinstance(part, AffineTransform) else linear_part(part) for part in parts]
-    return float(np.prod([np.linalg.det(matrix) for matrix in linear])) < 0
+    signs = 1.0
+    for part in parts:
+        field = part.field if isinstance(part, InverseField) else part
+        signs *= np.linalg.det(field.matrix if isinstance(field, AffineTransform) else linear_part(field))
+    return bool(signs < 0)
 
 
 def _padding(moving: Volume) -> torch.Tensor | None:
@@ -280,10 +284,12 @@ def _parts(transform: sitk.Transform, like: Grid | None, inverted: tuple[bool, .
         pairs = zip(reversed(nested), reversed(marks), strict=True)
         return [part for inner, mark in pairs for part in _parts(inner, like, (mark,))]
     part = _part(transform, like)
-    return [part.inverse() if any(inverted) else part]
+    if any(inverted):
+        return [part.inverse() if isinstance(part, AffineTransform) else InverseField(part)]
+    return [part]
 
 
-def _part(transform: sitk.Transform, like: Grid | None) -> Part:
+def _part(transform: sitk.Transform, like: Grid | None) -> AffineTransform | DisplacementField:
     if transform.IsLinear():
         return AffineTransform.from_sitk(transform)
     if isinstance(transform, sitk.DisplacementFieldTransform):
