@@ -82,7 +82,7 @@ def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> list[s
 
 
 def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> list[str]:
-    from ..io.images import read_grid, read_labels, read_volume, write_volume
+    from ..io.images import check_format, read_grid, read_labels, read_volume, write_volume
     from ..progress import stage
     from ..space.transforms import Transform
 
@@ -92,6 +92,7 @@ def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> list[st
     notes = [*transform.notes]
     progress("read", 0.3)
     volume = read_labels(args.input) if args.labels else read_volume(args.input)
+    check_format(args.output, grid, volume.pixel_id)
     notes += volume.notes
     needed = grid.voxel_count * volume.tensor.element_size()
     check_output_file(args.output, needed_bytes=needed, inputs=(args.transform, args.input, args.like))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 import torch
 
@@ -15,6 +18,9 @@ from ..space.image_files import read_header, read_image
 from ..space.nifti import frame_notes, is_nifti_name
 from ..space.volume import Volume, check_volume
 from .dicom import is_dicom, read_dicom
+
+# What rounding in a header may move; more is another grid.
+_SAME_PLACE_MM = 0.01
 
 
 def read_volume(path: str | os.PathLike, *, slices: bool = False) -> Volume:
@@ -57,8 +63,54 @@ def read_mask(path: str | os.PathLike) -> Volume:
 
 
 def write_volume(volume: Volume, path: str | os.PathLike) -> None:
-    """Write in the volume's pixel type; the file format follows the ending."""
+    """Write in the volume's pixel type; the file format follows the ending.
+
+    Raises:
+        InputError: unknown ending, or a format that cannot hold the grid. ResourceError: the disk refused.
+    """
+    check_format(path, volume.grid, volume.pixel_id)
     write_image(volume.to_sitk(), path)
+    off = _corners_off(_grid_of_header(read_header(path)), volume.grid)
+    if off > _SAME_PLACE_MM:
+        raise ResourceError(f"{path} came back {off:.2f} mm off its grid; write it as .nrrd or .mha.")
+
+
+def check_format(
+    path: str | os.PathLike, grid: Grid, pixel_id: int = sitk.sitkUInt8, way_out: str = "choose .nrrd or .mha"
+) -> None:
+    """Refuse, before any work, a file format in which ``grid`` would not come back; a few voxels are written to see.
+
+    Args:
+        way_out: what messages propose.
+
+    Raises:
+        InputError: the format is unknown, or cannot hold the pixel type or the grid to a hundredth of a millimeter.
+    """
+    name = Path(path).name
+    small = sitk.Image([min(2, size) for size in grid.size], pixel_id)
+    try:
+        with tempfile.TemporaryDirectory(prefix="samconvex-") as folder:
+            trial = Path(folder) / f"trial{name[name.find('.') :]}"
+            sitk.WriteImage(grid.apply_to_sitk(small), str(trial))
+            read = _grid_of_header(read_header(trial))
+    except InputError:
+        off = math.inf
+    except RuntimeError as error:
+        if "Unable to determine ImageIO writer" in str(error):
+            raise InputError(f"{path}: unknown image format; use .nii.gz, .nrrd or .mha.") from error
+        kind = small.GetPixelIDTypeAsString()
+        raise InputError(f"{path}: this format cannot hold {kind} voxels; choose .nrrd or .mha.") from error
+    else:
+        off = _corners_off(replace(read, size=grid.size), grid)
+    if off > _SAME_PLACE_MM:
+        axes = np.reshape(grid.direction, (3, 3))
+        kind = "sheared" if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-4 else "turned"
+        far = f" (its corners would come back up to {off:.1f} mm off)" if math.isfinite(off) else ""
+        raise InputError(f"{path}: this format cannot hold the {kind} grid{far}; {way_out}.")
+
+
+def _corners_off(first: Grid, second: Grid) -> float:
+    return float(np.linalg.norm(first.corners() - second.corners(), axis=1).max())
 
 
 def write_image(image: sitk.Image, path: str | os.PathLike) -> None:
@@ -119,10 +171,15 @@ def read_grid(path: str | os.PathLike) -> Grid:
         return read_volume(path).grid
     if reader.GetDimension() != 3:
         raise InputError(f"{path} is {reader.GetDimension()}D; give one 3D volume.")
+    return _grid_of_header(reader)
+
+
+def _grid_of_header(reader: sitk.ImageFileReader) -> Grid:
+    """Grid of the 3D image whose header ``reader`` holds."""
     # An image of one voxel with the file's geometry carries it through the one conversion there is.
     image = sitk.Image([1, 1, 1], sitk.sitkUInt8)
     image.SetSpacing(reader.GetSpacing())
     image.SetOrigin(reader.GetOrigin())
     image.SetDirection(reader.GetDirection())
-    single = Grid.from_sitk(image)
-    return Grid((int(size[0]), int(size[1]), int(size[2])), single.spacing, single.origin, single.direction)
+    x, y, z = reader.GetSize()
+    return replace(Grid.from_sitk(image), size=(int(x), int(y), int(z)))
