@@ -82,7 +82,7 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
     fixed, moving = read_volume(args.fixed), read_volume(args.moving)
     transform = Transform.load(args.transform, fixed.grid)
     progress("read", 0.5)
-    warnings: list[str | None] = [*fixed.notes, *moving.notes]
+    warnings: list[str | None] = [*fixed.notes, *moving.notes, *transform.notes]
     fixed_labels = moving_labels = fixed_points = moving_points = None
     if args.fixed_labels:
         fixed_labels, moving_labels = read_labels(args.fixed_labels), read_labels(args.moving_labels)
@@ -130,12 +130,15 @@ def _body(fixed: Volume, notes: list[str]) -> Volume:
 def _jacobian(transform: Transform, fixed: Volume) -> Volume | None:
     """Volume ratio of the deformation, without a linear part where that stands apart; None for linear transforms."""
     from ..space.field import DisplacementField
+    from ..space.transforms import AffineTransform
     from ..space.volume import Volume
 
-    fields = [part for part in transform.parts if isinstance(part, DisplacementField)]
+    fields = [part for part in transform.parts if not isinstance(part, AffineTransform)]
     if not fields:
         return None
-    field = fields[0] if len(fields) == 1 else transform.displacement_field(fixed.grid.canonical(4.0))
+    field = fields[0]
+    if len(fields) > 1 or not isinstance(field, DisplacementField):
+        field = transform.displacement_field(fixed.grid.canonical(4.0))
     return Volume(field.jacobian_determinant(), field.grid)
 
 

@@ -223,11 +223,13 @@ class _Inputs:
     @classmethod
     def read(cls, args: argparse.Namespace, progress: ConsoleProgress) -> _Inputs:
         from ..io.checks import grid_note, outside_note, paired
-        from ..io.images import read_labels, read_mask, read_volume
+        from ..io.images import check_format, read_labels, read_mask, read_volume
         from ..space.transforms import Transform
 
         notes: list[str | None] = []
         images = {"fixed": read_volume(args.fixed)}
+        straighten = f"resample {args.fixed} onto a straight grid first (`samconvex apply` with --like does)"
+        check_format("warped.nii.gz", images["fixed"].grid, way_out=straighten)
         progress("read", 0.3)
         images["moving"] = read_volume(args.moving)
         progress("read", 0.6)
@@ -255,7 +257,7 @@ class _Inputs:
                 notes.append(f"--{given} was not used because --{missing} is missing.".replace("_", "-"))
         start = Transform.load(args.initial_transform, images["fixed"].grid) if args.initial_transform else None
         progress("read", 1.0)
-        notes += [*images["fixed"].notes, *images["moving"].notes]
+        notes += [*images["fixed"].notes, *images["moving"].notes, *(start.notes if start else ())]
         return cls(
             images["fixed"],
             images["moving"],

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ..device import chosen_device
-    from ..io.images import read_volume
+    from ..io.images import check_format, read_volume
     from ..lesions.files import read_lesions
     from ..lesions.tracking import track_lesions
     from ..weights.models import load_sam
@@ -111,6 +111,9 @@ def run(args: argparse.Namespace) -> int:
     for number, path in enumerate(args.follow_ups):
         progress("read", (number + 1) / (len(args.follow_ups) + 1))
         follow_ups.append(read_volume(path))
+        if not (single or args.each_contour):
+            straighten = f"resample {path} onto a straight grid first, or give --each-contour"
+            check_format(contours[number], follow_ups[-1].grid, way_out=straighten)
     result = track_lesions(
         baseline, lesions, follow_ups, minimum_score=args.min_score, weights=model, device=device, progress=progress
     )

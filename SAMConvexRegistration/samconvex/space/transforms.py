@@ -16,9 +16,10 @@ import SimpleITK as sitk
 import torch
 
 from ..errors import InputError, ResourceError
-from .field import DisplacementField
+from .field import DisplacementField, InverseField
 from .grid import Grid
 from .sampling import inside, sample, slabs
+from .transform_files import FIELD_ENDINGS, linear_part, read_field, read_itk, sampled
 from .volume import Volume
 
 
@@ -65,7 +66,7 @@ class AffineTransform:
         return cls(np.stack(columns, 1), origin)
 
 
-Part = AffineTransform | DisplacementField
+Part = AffineTransform | DisplacementField | InverseField
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,14 @@ class Transform:
     """A chain of maps, applied to points in the order of ``parts``.
 
     What :func:`samconvex.register` returns is (field, affine): T(p) = A(p + u(p)).
+
+    Attributes:
+        parts: the maps, the first acts first.
+        notes: what reading the file had to understand, for the report's warnings.
     """
 
     parts: tuple[Part, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def map_points(self, points: np.ndarray) -> np.ndarray:
         """Map (N, 3) LPS mm."""
@@ -194,7 +200,8 @@ class Transform:
             if isinstance(part, AffineTransform):
                 composite.AddTransform(part.to_sitk())
             else:
-                composite.AddTransform(sitk.DisplacementFieldTransform(part.to_sitk_image()))
+                field = part.sampled() if isinstance(part, InverseField) else part
+                composite.AddTransform(sitk.DisplacementFieldTransform(field.to_sitk_image()))
         if not self.parts:
             composite.AddTransform(AffineTransform.identity().to_sitk())
         return composite
@@ -219,24 +226,33 @@ class Transform:
             like: the fixed grid; B-spline and other non-linear transforms are sampled over it.
 
         Raises:
-            InputError: missing or unreadable, or a transform that needs ``like``.
+            InputError: missing or unreadable, not finite, of unknown meaning, or a transform that needs ``like``.
         """
         location = Path(path)
         if not location.exists():
             raise InputError(f"{path} does not exist; check the path of the transform.")
-        try:
-            if location.name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")):
-                image = sitk.ReadImage(str(location))
-                if image.GetNumberOfComponentsPerPixel() != 3 or image.GetDimension() != 3:
-                    raise InputError(f"{path} is no displacement field; it needs 3 components per voxel in 3D.")
-                return cls((DisplacementField.from_sitk_image(image),))
-            transform = sitk.ReadTransform(str(location))
-        except RuntimeError as error:
-            raise InputError(f"{path} could not be read as a transform; give an ITK .h5, .tfm or .txt file.") from error
-        try:
-            return cls(tuple(_parts(transform, like)))
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+        parts: tuple[Part, ...]
+        notes: tuple[str, ...] = ()
+        if location.name.lower().endswith(FIELD_ENDINGS):
+            read = read_field(location)
+            parts, notes = (InverseField(read.field) if read.backwards else read.field,), read.notes
+        else:
+            transform, inverted = read_itk(location)
+            try:
+                parts = tuple(_parts(transform, like, inverted))
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
+        if _mirrors(parts):
+            notes += (f"{path} mirrors: it turns left into right or the like. Check that this is meant.",)
+        return cls(parts, notes)
+
+
+def _mirrors(parts: tuple[Part, ...]) -> bool:
+    signs = 1.0
+    for part in parts:
+        field = part.field if isinstance(part, InverseField) else part
+        signs *= np.linalg.det(field.matrix if isinstance(field, AffineTransform) else linear_part(field))
+    return bool(signs < 0)
 
 
 def _padding(moving: Volume) -> torch.Tensor | None:
@@ -257,23 +273,31 @@ def _has_data(
     return found
 
 
-def _parts(transform: sitk.Transform, like: Grid | None) -> list[Part]:
-    """Flatten an ITK transform into parts in the order they act on points."""
+def _parts(transform: sitk.Transform, like: Grid | None, inverted: tuple[bool, ...] = ()) -> list[Part]:
+    """Flatten an ITK transform into parts in the order they act on points; ``inverted``: as :func:`read_itk` says."""
     transform = transform.Downcast() if hasattr(transform, "Downcast") else transform
     if transform.GetDimension() != 3:
         raise InputError("the transform is not 3D; give a 3D transform.")
     if isinstance(transform, sitk.CompositeTransform):
         nested = [transform.GetNthTransform(n) for n in range(transform.GetNumberOfTransforms())]
-        return [part for inner in reversed(nested) for part in _parts(inner, like)]
+        marks = inverted if any(inverted) else (False,) * len(nested)
+        pairs = zip(reversed(nested), reversed(marks), strict=True)
+        return [part for inner, mark in pairs for part in _parts(inner, like, (mark,))]
+    part = _part(transform, like)
+    if any(inverted):
+        return [part.inverse() if isinstance(part, AffineTransform) else InverseField(part)]
+    return [part]
+
+
+def _part(transform: sitk.Transform, like: Grid | None) -> AffineTransform | DisplacementField:
     if transform.IsLinear():
-        return [AffineTransform.from_sitk(transform)]
+        return AffineTransform.from_sitk(transform)
     if isinstance(transform, sitk.DisplacementFieldTransform):
-        return [DisplacementField.from_sitk_image(transform.GetDisplacementField())]
+        field = DisplacementField.from_sitk_image(transform.GetDisplacementField())
+        if not bool(torch.isfinite(field.tensor).all()):
+            raise InputError("its displacement field holds NaN or infinite values; set them to 0 and retry.")
+        return field
     if like is None:
         raise InputError(f"a {transform.GetName()} needs the fixed image to be sampled on; give it too.")
     # Sampled with a margin, then one node finer than the usual B-spline knots.
-    grid = Grid.covering(like.corners(), 3.0, margin_mm=6.0)
-    image = sitk.TransformToDisplacementField(
-        transform, sitk.sitkVectorFloat64, grid.size, grid.origin, grid.spacing, grid.direction
-    )
-    return [DisplacementField.from_sitk_image(image)]
+    return sampled(transform, Grid.covering(like.corners(), 3.0, margin_mm=6.0))
