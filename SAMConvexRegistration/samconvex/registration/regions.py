@@ -10,6 +10,7 @@ import torch
 from ..anatomy.body import body_mask
 from ..anatomy.missing import missing_part
 from ..errors import InputError
+from ..space.filling import filled_corners
 from ..space.filters import dilated
 from ..space.transforms import Transform
 from ..space.volume import Volume, resample
@@ -52,10 +53,12 @@ def matched_regions(
     masks: Sequence[Volume | None],
     initial: Transform,
     warnings: list[str],
+    scanned: Sequence[Volume | None] = (None, None),
 ) -> list[tuple[Volume | None, Volume | None]]:
     """For each image what of it is to be matched (None: no body was found), and where it has data (None: everywhere).
 
-    A mask says both. Without one, what was blanked out of an image is no data, and its edge is not matched.
+    A mask says both. Without one, what was blanked out of an image is no data, and its edge is not matched; ``scanned``
+    are the images as they were read, where that still shows.
     """
     regions: list[tuple[Volume | None, Volume | None]] = []
     ways = (initial.inverse(), initial)  # from the other image's points to this one's
@@ -68,7 +71,7 @@ def matched_regions(
             regions.append((matched, matched))
             continue
         other, to_image = bodies[1 - number], ways[number]
-        missing = None if other is None else missing_part(image, body, other, to_image)
+        missing = None if other is None else missing_part(image, body, other, to_image, scanned[number])
         if missing is None:
             regions.append((matched, None))
             continue
@@ -82,6 +85,18 @@ def matched_regions(
         blank = back.warp_labels(missing, image.grid.canonical(body.grid.spacing))
         regions.append((matched.with_tensor(matched.tensor * ~edge), blank.with_tensor((blank.tensor == 0).float())))
     return regions
+
+
+def filling_note(volume: Volume) -> str | None:
+    """A sentence where corners of a CT are filled up with the value of tissue; None where they are not."""
+    filled = filled_corners(volume)
+    if filled is None:
+        return None
+    share = 100 * float(filled[1].float().mean())
+    return (
+        f"{volume.name} is filled up with {filled[0]:g} HU from its corners inwards, over {share:.0f} % of its voxels (as "
+        "programs do that turn an image); that was taken as no data."
+    )
 
 
 def box_of(mask: Volume) -> np.ndarray:

@@ -21,6 +21,7 @@ from ..settings.presets import get_settings
 from ..settings.registration import Settings, with_overrides
 from ..settings.strength import MODES, adjusted
 from ..space.field import DisplacementField
+from ..space.filling import as_air
 from ..space.transforms import Transform
 from ..space.volume import Volume, average_to, check_volume
 from ..version import __version__
@@ -28,7 +29,7 @@ from ..weights.models import family_of
 from .affine import Pair, Run, align
 from .features import Extractors, describable
 from .measure import measure
-from .regions import body_of_moving, box_of, check_overlap, mask_or_body, matched_regions
+from .regions import body_of_moving, box_of, check_overlap, filling_note, mask_or_body, matched_regions
 from .solve import both_ways, cost_budget, final_field, normalized_volume, on_device, refined, share_of
 from .tiers import fitting
 
@@ -131,8 +132,8 @@ def register(
 
     progress("prepare", 0.0, shortage or "")
     with clock("prepare"):
-        fixed_work = average_to(fixed, settings.working_spacing)
-        moving_work = average_to(moving, settings.working_spacing)
+        fixed_work, moving_work = (average_to(as_air(image), settings.working_spacing) for image in (fixed, moving))
+        warnings += [note for note in map(filling_note, (fixed, moving)) if note]
         progress("prepare", 0.4)
         fixed_body = mask_or_body(fixed_work, fixed_mask)
     with clock("affine"):
@@ -154,7 +155,12 @@ def register(
         with clock("prepare"):
             moving_body = body_of_moving(moving_work, moving_mask, needed=settings.symmetric)
             regions = matched_regions(
-                (fixed_work, moving_work), (fixed_body, moving_body), (fixed_mask, moving_mask), initial, warnings
+                (fixed_work, moving_work),
+                (fixed_body, moving_body),
+                (fixed_mask, moving_mask),
+                initial,
+                warnings,
+                (fixed, moving),
             )
 
     def solve(device: torch.device) -> list[DisplacementField]:
