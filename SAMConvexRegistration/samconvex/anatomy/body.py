@@ -9,6 +9,7 @@ import SimpleITK as sitk
 import torch
 
 from ..errors import InputError
+from ..space.filling import as_air
 from ..space.filters import closed_across_slices, closed_in_slices, opened_in_slices
 from ..space.volume import Volume, resample
 from .known import KNOWN
@@ -38,7 +39,7 @@ def body_mask(volume: Volume, spacing: float = 4.0) -> Volume:
 
 def _body_mask(volume: Volume, spacing: float) -> Volume:
     grid = volume.grid.canonical(spacing)
-    coarse = resample(volume, grid)
+    coarse = resample(as_air(volume), grid)
     values = coarse.tensor[0, 0].cpu().numpy()
     if volume.modality == "ct":
         # Opening within slices takes the couch off the back; what remains of it is not the largest part.

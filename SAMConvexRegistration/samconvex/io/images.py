@@ -42,7 +42,7 @@ def read_labels(path: str | os.PathLike) -> Volume:
     """Read a label map (integers; floats that hold integers are accepted).
 
     Raises:
-        InputError: as :func:`read_volume`, or values that are not integers, or no label at all.
+        InputError: as :func:`read_volume`, or values that are not integers, a label below 0, or no label at all.
     """
     image, notes = _read(path, labels=True)
     volume = Volume.from_sitk(image, str(path), notes)
@@ -50,7 +50,17 @@ def read_labels(path: str | os.PathLike) -> Volume:
     if tensor.is_floating_point():
         if not bool(torch.isfinite(tensor).all()) or not bool((tensor == tensor.round()).all()):
             raise InputError(f"{path} holds fractional values; a label map needs whole numbers.")
-        volume = replace(volume, tensor=tensor.to(torch.int32), pixel_id=sitk.sitkInt32)
+        fits = bool(tensor.abs().max() < 2**31)
+        volume = replace(
+            volume,
+            tensor=tensor.to(torch.int32 if fits else torch.int64),
+            pixel_id=sitk.sitkInt32 if fits else sitk.sitkInt64,
+        )
+    lowest = int(volume.tensor.min())
+    if lowest < 0:
+        raise InputError(
+            f"{path} holds the label {lowest}; labels are 0 (background) and above: set voxels to be ignored to 0."
+        )
     if not bool(volume.tensor.any()):
         raise InputError(f"{path} has no label above 0; check that it is the segmentation.")
     return volume

@@ -17,6 +17,7 @@ import torch
 
 from ..errors import InputError, ResourceError
 from .field import DisplacementField, InverseField
+from .filling import not_measured
 from .grid import Grid
 from .sampling import inside, sample, slabs
 from .transform_files import FIELD_ENDINGS, linear_part, read_field, read_itk, sampled
@@ -145,20 +146,20 @@ class Transform:
     def reaches(self, moving: Volume, points: np.ndarray) -> np.ndarray:
         """(N,) bool: whether the moving image has data where (N, 3) LPS mm are mapped to; as :meth:`validity`."""
         mapped = torch.from_numpy(self.map_points(points) - moving.grid.center)[None, None]
-        return _has_data(moving, _padding(moving), mapped, moving.grid.center)[0, 0, 0, 0].numpy()
+        return _has_data(moving, _lacking(moving), mapped, moving.grid.center)[0, 0, 0, 0].numpy()
 
     def validity(self, moving: Volume, like: Volume | Grid) -> Volume:
         """uint8 on the grid of ``like``: 1 where the moving image has data, 0 where a warped image holds background.
 
-        Data ends at the buffer (ITK's rule), and in a CT where scanners pad: at a minimum below -1024 HU.
+        Data ends at the buffer (ITK's rule), and in a CT where it was filled up, see :mod:`samconvex.space.filling`.
         """
         grid = like if isinstance(like, Grid) else like.grid
         valid = torch.empty(1, 1, *grid.shape, dtype=torch.uint8)
-        padding = _padding(moving)
+        lacking = _lacking(moving)
         for z0, z1 in slabs(grid):
             points = grid.voxel_centers(z0, z1, reference=grid.center)
             moved, reference = self.map_relative(points, grid.center)
-            valid[:, :, z0:z1] = _has_data(moving, padding, moved, reference)
+            valid[:, :, z0:z1] = _has_data(moving, lacking, moved, reference)
         return Volume(valid, grid, sitk.sitkUInt8)
 
     def warp_labels(
@@ -178,16 +179,23 @@ class Transform:
     ) -> Volume:
         """``valid`` (uint8, the shape of the result) receives the validity."""
         grid = like if isinstance(like, Grid) else like.grid
-        values = moving.tensor.float()
-        padding = None if valid is None else _padding(moving)
+        values = moving.tensor if mode == "nearest" else moving.tensor.float()
+        lacking = _lacking(moving) if mode == "linear" else None
+        if lacking is not None:
+            values = values * (1 - lacking)
         output = torch.empty(1, 1, *grid.shape, dtype=moving.tensor.dtype)
         for z0, z1 in slabs(grid):
             points = grid.voxel_centers(z0, z1, reference=grid.center)
             moved, reference = self.map_relative(points, grid.center)
             block = sample(values, moving.grid, moved, reference=reference, mode=mode, fill=fill)
+            if lacking is not None:
+                # The mean of the measured neighbors alone: what was filled up must not blend with tissue.
+                share = 1 - sample(lacking, moving.grid, moved, reference=reference)
+                block /= share.clamp_(min=0.1)
+                block.masked_fill_(~_has_data(moving, lacking, moved, reference), fill)
             output[:, :, z0:z1] = block if output.is_floating_point() else block.round_()
             if valid is not None:
-                valid[:, :, z0:z1] = _has_data(moving, padding, moved, reference)
+                valid[:, :, z0:z1] = _has_data(moving, lacking, moved, reference)
             if report is not None:
                 report(z1 / grid.size[2])
         return moving.with_tensor(output, grid)
@@ -255,21 +263,19 @@ def _mirrors(parts: tuple[Part, ...]) -> bool:
     return bool(signs < 0)
 
 
-def _padding(moving: Volume) -> torch.Tensor | None:
-    """Float (1, 1, D, H, W): 1 where a scanner filled up a CT with a value below all Hounsfield units; None without."""
-    lowest = moving.background
-    if moving.modality != "ct" or lowest >= -1024:
-        return None
-    return (moving.tensor == lowest).float()
+def _lacking(moving: Volume) -> torch.Tensor | None:
+    """Float (1, 1, D, H, W): 1 where a CT has no data; None where it has data everywhere."""
+    lacking = not_measured(moving)
+    return None if lacking is None else lacking.float()
 
 
 def _has_data(
-    moving: Volume, padding: torch.Tensor | None, points: torch.Tensor, reference: np.ndarray
+    moving: Volume, lacking: torch.Tensor | None, points: torch.Tensor, reference: np.ndarray
 ) -> torch.Tensor:
     """Bool (1, 1, d, h, w): points (d, h, w, 3), LPS mm from ``reference``, that lie on a voxel with data."""
     found = inside(moving.grid, moving.grid.normalized(points, reference))[None, None]
-    if padding is not None:
-        found = found & (sample(padding, moving.grid, points, reference=reference, mode="nearest", fill=1.0) < 0.5)
+    if lacking is not None:
+        found = found & (sample(lacking, moving.grid, points, reference=reference, mode="nearest", fill=1.0) < 0.5)
     return found
 
 

@@ -123,7 +123,7 @@ def resample(volume: Volume, grid: Grid, *, mode: str = "linear", fill: float | 
     if grid == volume.grid and mode == "linear":
         return volume.with_tensor(volume.as_float())
     source = volume if mode == "nearest" else _averaged(volume, grid)
-    values = source.tensor.float()
+    values = source.tensor if mode == "nearest" else source.tensor.float()
     if grid.direction == source.grid.direction:
         result = sample_aligned(values, source.grid, grid, mode=mode, fill=fill)
     else:
@@ -132,7 +132,7 @@ def resample(volume: Volume, grid: Grid, *, mode: str = "linear", fill: float | 
             points = grid.voxel_centers(z0, z1, reference=grid.origin, device=values.device)
             pieces.append(sample(values, source.grid, points, reference=grid.origin, mode=mode, fill=fill))
         result = torch.cat(pieces, 2)
-    return volume.with_tensor(result.to(volume.tensor.dtype) if mode == "nearest" else result, grid)
+    return volume.with_tensor(result, grid)
 
 
 def _averaged(volume: Volume, grid: Grid) -> Volume:
