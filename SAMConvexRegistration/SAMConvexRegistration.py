@@ -6,6 +6,7 @@ import vtk
 from SAMConvexLib import dependencies, nodes, sampledata
 from SAMConvexLib.choices import Device
 from SAMConvexLib.polling import pollWithTimer
+from SAMConvexLib.startup import whenStarted
 from SAMConvexRegistrationLib.logic import SAMConvexRegistrationLogic
 from SAMConvexRegistrationLib.parameters import SAMConvexRegistrationParameterNode
 from SAMConvexRegistrationLib.settings import Affine, RegistrationSettings
@@ -45,12 +46,11 @@ class SAMConvexRegistration(ScriptedLoadableModule):
             "Follows SAM (Yan et al., 2022), SAME (Liu et al., 2021), SAMConvex (Li et al., 2023) and ConvexAdam "
             "(Siebert et al., 2021)."
         )
-        slicer.app.connect("startupCompleted()", onStartupCompleted)
+        whenStarted(observeImport, sampledata.register)
 
 
-def onStartupCompleted():
-    """Register sample data, and keep our transforms' interpolation when scenes are loaded."""
-    sampledata.register()
+def observeImport():
+    """Keep our transforms' interpolation when scenes are loaded."""
     slicer.mrmlScene.AddObserver(
         slicer.vtkMRMLScene.EndImportEvent, lambda caller, event: nodes.restoreInterpolation(caller)
     )

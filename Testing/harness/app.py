@@ -201,7 +201,17 @@ class Application(QtWidgets.QApplication):
         return True
 
     def completeStartup(self):
-        """Call, once, what connected to startupCompleted(): Slicer emits it after all modules were loaded."""
+        """Call, once, what connected to startupCompleted(): Slicer emits it when its window is first shown.
+
+        A module loaded while the window is already there never gets it. As in every slot, an exception is printed and
+        the others are called all the same.
+        """
         functions, self._startupFunctions = self._startupFunctions, []
+        window = slicer.util.mainWindow()
+        if window is not None and window.visible:
+            return
         for function in functions:
-            function()
+            try:
+                function()
+            except Exception:
+                sys.excepthook(*sys.exc_info())

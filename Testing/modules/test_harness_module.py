@@ -155,7 +155,7 @@ def test_wrong_values_are_refused(widget):
 def test_sample_data_are_registered(widget):
     import SampleData
 
-    assert SampleData.downloadSample("Ramp").GetName() == "Ramp"
+    assert SampleData.SampleDataLogic().clickButton("Ramp")[0].GetName() == "Ramp"
 
 
 def test_self_test_runs(widget):

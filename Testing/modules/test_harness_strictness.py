@@ -1,0 +1,66 @@
+"""The stand-in refuses what Slicer refuses: each test holds one manner that modules once got wrong unnoticed."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("scene")
+
+
+# --- Sample Data ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sample_data(app, monkeypatch):
+    import SampleData
+
+    monkeypatch.setattr(SampleData.SampleDataLogic, "sources", [])
+    monkeypatch.setattr(SampleData, "files", {})
+    return SampleData
+
+
+def test_sample_data_demand_addresses_and_lists_of_one_length(sample_data):
+    register = sample_data.SampleDataLogic.registerCustomSampleDataSource
+    with pytest.raises(TypeError):
+        register(sampleName="Without addresses", customDownloader=lambda source: [])
+    with pytest.raises(ValueError, match="same length"):
+        register(sampleName="Uneven", uris=["a", "b"], fileNames=["a"], nodeNames=["A", "B"])
+    assert sample_data.SampleDataLogic.sources == []
+    register(sampleName="One", uris="http://a/a.nrrd", fileNames="a.nrrd", nodeNames="A")
+    register(sampleName="None", uris=[], fileNames=[], nodeNames=[])
+    assert [source.uris for source in sample_data.SampleDataLogic.sources] == [["http://a/a.nrrd"], []]
+
+
+def test_only_the_button_calls_a_custom_downloader(sample_data):
+    calls = []
+    sample_data.SampleDataLogic.registerCustomSampleDataSource(
+        sampleName="Own", uris=[], fileNames=[], nodeNames=[], customDownloader=calls.append
+    )
+    assert sample_data.downloadSamples("Own") == []
+    with pytest.raises(IndexError):
+        sample_data.downloadSample("Own")
+    assert calls == []
+    sample_data.SampleDataLogic().clickButton("Own")
+    assert [source.sampleName for source in calls] == ["Own"]
+
+
+# --- start of the application ---------------------------------------------------------------------------------------
+
+
+def test_the_end_of_the_start_is_told_once_and_an_exception_stops_no_other_function(app, monkeypatch):
+    import sys
+
+    errors, calls = [], []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: errors.append(error[0]))
+    app.connect("startupCompleted()", lambda: 1 / 0)
+    app.connect("startupCompleted()", lambda: calls.append(1))
+    app.completeStartup()
+    app.completeStartup()
+    assert (errors, calls) == ([ZeroDivisionError], [1])
+
+
+def test_a_module_loaded_into_a_running_application_is_not_told_that_it_started(app, main_window):
+    calls = []
+    app.connect("startupCompleted()", lambda: calls.append(1))
+    app.completeStartup()
+    assert calls == []
