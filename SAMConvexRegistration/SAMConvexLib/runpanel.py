@@ -9,6 +9,28 @@ from .nodes import NodeError
 from .polling import pollWithTimer, stopPolling
 
 
+def installDependencies(button, say):
+    """Make the engine able to run; False, with the reason told by ``say(sentence)``, where it cannot.
+
+    Args:
+        button: what started it; it cannot be pressed again meanwhile.
+    """
+    enabled = button.enabled
+    if dependencies.missingReason():
+        button.enabled = False
+        say(_("Installing PyTorch; that can take some minutes..."))
+        slicer.app.processEvents()
+    try:
+        dependencies.ensure()
+    except dependencies.DependencyError as error:
+        say(str(error))
+        return False
+    finally:
+        button.enabled = enabled
+    say("")
+    return True
+
+
 class RunPanel:
     """Starts jobs, shows the running one, cancels it.
 
@@ -42,12 +64,7 @@ class RunPanel:
 
     def installDependencies(self):
         """Make the engine able to run; False, with the reason in the status line, where it cannot."""
-        try:
-            dependencies.ensure()
-        except RuntimeError as error:
-            self.say(str(error))
-            return False
-        return True
+        return installDependencies(self._button, self.say)
 
     def start(self, makeJob, after=None, refusals=(NodeError,), tell=None):
         """Start a job where the engine can run and the inputs allow it.

@@ -26,24 +26,47 @@ class _CommandOptions:
 
 
 class _ExtensionsManagerModel:
-    """No extension is installed, and none can be."""
+    """Installs what a test made available, and then restarts unless told not to, as Slicer does.
 
-    interactive = False
+    Attributes:
+        interactive: asks before installing and before restarting.
+        available: names on the server; none, until a test adds some.
+    """
+
+    def __init__(self):
+        self.interactive = True
+        self.available = set()
+        self._installed = set()
 
     def isExtensionInstalled(self, name):
-        return False
+        return name in self._installed
 
     def isExtensionEnabled(self, name):
-        return False
+        return name in self._installed
 
-    def installExtensionFromServer(self, name, *args):
-        return False
+    def installExtensionFromServer(self, name, restart=True, update=False, /):
+        if name in self._installed:
+            return True
+        if not self._confirmed(f"Do you want to install '{name}' now?", whenTesting=True):
+            return False
+        if name not in self.available:
+            return False
+        self._installed.add(name)
+        if restart and self._confirmed(f"Extension {name} has been installed from server.", whenTesting=False):
+            slicer.app.restart()
+        return True
 
-    def updateExtensionsMetadataFromServer(self, *args):
-        return False
+    def uninstallExtension(self, name):
+        self._installed.discard(name)
+        return True
 
-    def downloadAndInstallExtensionByName(self, name, *args):
-        return False
+    def _confirmed(self, question, whenTesting):
+        if slicer.app.testingEnabled():
+            return whenTesting
+        if not self.interactive:
+            return True
+        answer = QtWidgets.QMessageBox.question(None, "Extensions Manager", question)
+        return answer == QtWidgets.QMessageBox.StandardButton.Yes
 
 
 class Application(QtWidgets.QApplication):

@@ -64,3 +64,37 @@ def test_a_module_loaded_into_a_running_application_is_not_told_that_it_started(
     app.connect("startupCompleted()", lambda: calls.append(1))
     app.completeStartup()
     assert calls == []
+
+
+# --- extensions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def extensions(app, monkeypatch):
+    manager = app.extensionsManagerModel()
+    monkeypatch.setattr(manager, "available", {"Known"})
+    yield manager
+    manager.uninstallExtension("Known")
+    manager.interactive = True
+    app.restartRequested = False
+
+
+def test_an_extension_is_installed_and_then_the_application_restarts_unless_told_not_to(app, extensions):
+    app.setTestingEnabled(False)
+    extensions.interactive = False
+    assert extensions.installExtensionFromServer("Known", False) and not app.restartRequested
+    assert extensions.isExtensionInstalled("Known")
+    extensions.uninstallExtension("Known")
+    assert extensions.installExtensionFromServer("Known") and app.restartRequested
+    assert not extensions.installExtensionFromServer("Unknown")
+    with pytest.raises(TypeError):
+        extensions.installExtensionFromServer("Known", restart=False)
+
+
+def test_the_extensions_manager_asks_twice_when_interactive(app, extensions, answers):
+    from PySide6 import QtWidgets
+
+    app.setTestingEnabled(False)
+    for answer in (QtWidgets.QMessageBox.StandardButton.Yes, QtWidgets.QMessageBox.StandardButton.No):
+        answers.expect("QMessageBox.question", answer)
+    assert extensions.installExtensionFromServer("Known") and not app.restartRequested

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 import slicer
@@ -74,3 +77,142 @@ def test_a_failing_step_of_the_start_does_not_keep_the_next_from_running(load, m
 
 def observers_of_import():
     return str(slicer.mrmlScene).count(f"Event: {slicer.vtkMRMLScene.EndImportEvent}")
+
+
+# --- installation ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_torch(scene, app, monkeypatch):
+    """SAMConvexLib.dependencies where torch is missing and the PyTorch extension is on the server."""
+    from SAMConvexLib import dependencies
+
+    manager = app.extensionsManagerModel()
+    monkeypatch.setattr(dependencies, "torchVersion", lambda: None)
+    monkeypatch.setattr(manager, "available", {"PyTorch"})
+    yield dependencies
+    manager.uninstallExtension("PyTorch")
+    dependencies.setPending(False)
+
+
+@pytest.mark.parametrize("interactive", [True, False])
+def test_installing_the_extension_never_restarts_and_leaves_the_manager_as_it_was(
+    without_torch, app, answers, interactive, monkeypatch
+):
+    app.setTestingEnabled(False)
+    manager = app.extensionsManagerModel()
+    monkeypatch.setattr(manager, "interactive", interactive)
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: True)
+    with pytest.raises(without_torch.DependencyError, match="save your work and restart"):
+        without_torch.ensure()
+    assert not app.restartRequested and manager.interactive is interactive and without_torch.isPending()
+    # Pressed again before the restart: nothing is asked or installed a second time.
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: pytest.fail("asked again"))
+    with pytest.raises(without_torch.DependencyError, match="not loaded"):
+        without_torch.ensure()
+
+
+def test_the_manager_is_put_back_where_it_fails(without_torch, app, monkeypatch):
+    manager = app.extensionsManagerModel()
+
+    def broken(name, restart):
+        raise RuntimeError("server")
+
+    monkeypatch.setattr(manager, "installExtensionFromServer", broken)
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: True)
+    with pytest.raises(without_torch.DependencyError, match="server"):
+        without_torch.ensure()
+    assert manager.interactive
+
+
+FAILURES = {
+    "pip": (subprocess.CalledProcessError(1, ["PythonSlicer", "-m", "light_the_torch"]), "ended with status 1"),
+    "import": (ImportError("libtorch_cpu.so: cannot open\nmore"), "libtorch_cpu.so: cannot open"),
+    "disk": (OSError(28, "No space left on device"), "No space left on device"),
+    "backend": (ValueError("no such backend"), "no such backend"),
+}
+
+
+@pytest.fixture
+def broken_installer(without_torch, monkeypatch):
+    """A function that makes ``installTorch`` raise."""
+
+    def install(error):
+        class Logic:
+            def installTorch(self, **options):
+                raise error
+
+        monkeypatch.setitem(sys.modules, "PyTorchUtils", SimpleNamespace(PyTorchUtilsLogic=Logic))
+
+    return install
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failed_installation_is_one_sentence(without_torch, broken_installer, failure):
+    error, reason = FAILURES[failure]
+    broken_installer(error)
+    with pytest.raises(without_torch.DependencyError) as raised:
+        without_torch.ensure()
+    sentence = str(raised.value)
+    assert reason in sentence and "PythonSlicer" not in sentence and "\n" not in sentence
+    assert sentence.startswith("PyTorch could not be installed (")
+
+
+def run_panels(widget):
+    """{name: (runs the panel's installation, its status label)} of a module's panel."""
+    if widget.moduleName == "SAMConvexRegistration":
+        panels = {"run": widget.runPanel, "batch": widget.batchPanel.runPanel}
+    else:
+        panels = {"landmarks": widget.landmarkPanel.runPanel, "lesions": widget.trackingPanel.runPanel}
+    started = {
+        name: (lambda panel=panel: panel.start(pytest.fail), panel._statusLabel) for name, panel in panels.items()
+    }
+    if widget.moduleName == "SAMLandmark":
+        started["live"] = widget.livePanel.start, widget.ui.liveStatusLabel
+    return started
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_panel_says_that_the_installation_failed(load, broken_installer, module):
+    widget = load(module)
+    broken_installer(subprocess.CalledProcessError(1, ["pip"]))
+    for name, (start, label) in run_panels(widget).items():
+        start()
+        assert label.text.startswith("PyTorch could not be installed"), name
+
+
+def test_while_torch_is_installed_the_panel_says_so_and_takes_no_second_apply(load, without_torch, monkeypatch):
+    widget = load("SAMConvexRegistration")
+    button, label = widget.ui.applyButton, widget.ui.statusLabel
+    button.enabled = True
+    seen = []
+
+    class Logic:
+        def installTorch(self, **options):
+            slicer.app.processEvents()
+            seen.append((label.text, button.enabled))
+            # From another panel, or by a script.
+            with pytest.raises(without_torch.DependencyError, match="being installed"):
+                without_torch.ensure()
+            return "torch"
+
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", SimpleNamespace(PyTorchUtilsLogic=Logic))
+    assert widget.runPanel.installDependencies()
+    assert seen == [("Installing PyTorch; that can take some minutes...", False)]
+    assert button.enabled and label.text == ""
+
+
+@pytest.mark.parametrize(
+    "torch, numpy, works", [("2.2.2", "2.1.0", False), ("2.2.2", "1.26.4", True), ("2.3.0+cpu", "2.0.0", True)]
+)
+def test_a_torch_that_does_not_know_the_installed_numpy_is_told_before_the_run(scene, monkeypatch, torch, numpy, works):
+    from SAMConvexLib import dependencies
+
+    monkeypatch.setattr(dependencies, "torchVersion", lambda: torch)
+    monkeypatch.setattr(dependencies, "numpyVersion", lambda: numpy)
+    if works:
+        assert dependencies.missingReason() == ""
+        return
+    monkeypatch.setattr(dependencies, "_install", lambda ask: pytest.fail("PyTorch is not what is missing"))
+    with pytest.raises(dependencies.DependencyError, match=r"NumPy 2\.1\.0 .*Intel.*pip_install\('numpy<2'\)"):
+        dependencies.ensure()
