@@ -15,7 +15,7 @@ class PreparedRun:
     Attributes:
         folder: temporary folder of the run.
         target: what the engine writes; ``result`` in the folder where nothing else is said.
-        arguments: what follows ``-m samconvex``.
+        arguments: what follows ``samconvex``.
         names: {file path: name of its node}, for messages.
         writes: [(writer, content, path)].
     """

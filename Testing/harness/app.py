@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 
 import slicer
 from PySide6 import QtCore, QtWidgets
@@ -112,14 +113,32 @@ class Application(QtWidgets.QApplication):
         self.restartRequested = False
 
     def _providePythonSlicer(self):
-        """Slicer has its interpreter on the PATH under this name; modules start their processes with it."""
+        """Slicer has its interpreter on the PATH under this name; modules start their processes with it.
+
+        It is a launcher: its own folders (site-packages among them) come before the caller's PYTHONPATH, and a program
+        that is killed or crashes reaches the caller as a line and exit status 1. (A shell tells a signal by a status
+        above 128; no program of ours ends with such a one.)
+        """
         if sys.platform == "win32":
             return
         folder = os.path.join(self._folder, "bin")
         os.makedirs(folder)
+        os.makedirs(self.sitePackages)
+        paths = os.pathsep.join([self.sitePackages, sysconfig.get_path("purelib")])
         script = os.path.join(folder, "PythonSlicer")
         with open(script, "w") as file:
-            file.write(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+            file.write(
+                "#!/bin/sh\n"
+                f'PYTHONPATH="{paths}${{PYTHONPATH:+:$PYTHONPATH}}"\n'
+                "export PYTHONPATH\n"
+                f'"{sys.executable}" "$@"\n'
+                "status=$?\n"
+                'if [ "$status" -gt 128 ]; then\n'
+                f'  echo "error: [{sys.executable}] exit abnormally - Report the problem." >&2\n'
+                "  exit 1\n"
+                "fi\n"
+                'exit "$status"\n'
+            )
         os.chmod(script, 0o755)
         os.environ["PATH"] = folder + os.pathsep + os.environ.get("PATH", "")
 
@@ -134,6 +153,11 @@ class Application(QtWidgets.QApplication):
         path = os.path.join(self._folder, "Cache")
         os.makedirs(path, exist_ok=True)
         return path
+
+    @property
+    def sitePackages(self):
+        """Where pip installs into this Slicer; PythonSlicer sees it, and a test puts packages there."""
+        return os.path.join(self._folder, "lib", "Python", "site-packages")
 
     @property
     def slicerHome(self):

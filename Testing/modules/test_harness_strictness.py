@@ -98,3 +98,35 @@ def test_the_extensions_manager_asks_twice_when_interactive(app, extensions, ans
     for answer in (QtWidgets.QMessageBox.StandardButton.Yes, QtWidgets.QMessageBox.StandardButton.No):
         answers.expect("QMessageBox.question", answer)
     assert extensions.installExtensionFromServer("Known") and not app.restartRequested
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+def python_slicer(code, **options):
+    import shutil
+    import subprocess
+
+    command = [shutil.which("PythonSlicer"), "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+def test_the_interpreter_is_a_launcher_that_turns_a_crash_into_status_1(app):
+    killed = python_slicer("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert killed.returncode == 1 and "exit abnormally" in killed.stderr
+    ended = python_slicer("import sys; print(sys.stdin.read()); sys.exit(4)", input="passed on")
+    assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (4, "passed on", "")
+
+
+def test_the_launcher_puts_what_pip_installed_before_the_callers_path(app, tmp_path):
+    from pathlib import Path
+
+    (tmp_path / "which_one.py").write_text("print('of the caller')")
+    installed = Path(app.sitePackages, "which_one.py")
+    environment = {"PYTHONPATH": str(tmp_path)}
+    assert python_slicer("import which_one", env=environment).stdout.strip() == "of the caller"
+    installed.write_text("print('of pip')")
+    try:
+        assert python_slicer("import which_one", env=environment).stdout.strip() == "of pip"
+    finally:
+        installed.unlink()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import slicer
 from modules import scene_builders as build
 
+FAKE_ENGINE = str(Path(__file__).with_name("fake_engine.py"))
 MODULES = ("SAMConvexRegistration", "SAMLandmark")
 
 
@@ -216,3 +220,122 @@ def test_a_torch_that_does_not_know_the_installed_numpy_is_told_before_the_run(s
     monkeypatch.setattr(dependencies, "_install", lambda ask: pytest.fail("PyTorch is not what is missing"))
     with pytest.raises(dependencies.DependencyError, match=r"NumPy 2\.1\.0 .*Intel.*pip_install\('numpy<2'\)"):
         dependencies.ensure()
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_engine_is_named_through_the_launcher_and_a_defect_is_not_taken_for_it(scene):
+    from SAMConvexLib import job
+
+    def message(behavior):
+        run = job.EngineJob([], command=[shutil.which("PythonSlicer"), FAKE_ENGINE, behavior])
+        run.start()
+        with pytest.raises(job.JobFailed) as raised:
+            run.wait()
+        return str(raised.value)
+
+    assert "lack of memory" in message("killed") and "exit abnormally" not in message("killed")
+    assert "ZeroDivisionError" in message("defect") and "memory" not in message("defect")
+
+
+def test_a_killed_matching_process_is_named_through_the_launcher(load):
+    from harness import wait_until
+
+    load("SAMLandmark", enter=False)
+    from SAMLandmarkLib.worker import LiveWorker
+
+    sentences = []
+    worker = LiveWorker(command=[shutil.which("PythonSlicer"), FAKE_ENGINE, "killed"])
+    worker.onEnd = sentences.append
+    worker.start()
+    wait_until(lambda: worker.poll() or sentences, 60)
+    assert "lack of memory" in sentences[0]
+
+
+@pytest.fixture
+def other_samconvex(app, tmp_path, monkeypatch):
+    """Another samconvex, installed by pip and lying in the working directory; it only says that it is the wrong one."""
+    folders = Path(app.sitePackages, "samconvex"), tmp_path / "samconvex"
+    for folder in folders:
+        (folder / "landmarks").mkdir(parents=True)
+        for name in ("__init__", "__main__", "memory", "landmarks/__init__", "landmarks/live"):
+            (folder / f"{name}.py").write_text("raise SystemExit('the wrong samconvex')")
+    monkeypatch.chdir(tmp_path)
+    yield folders[0]
+    shutil.rmtree(folders[0])
+
+
+def test_the_bundled_engine_runs_whatever_pip_installed(load, other_samconvex):
+    load("SAMLandmark", enter=False)
+    from SAMConvexLib.process import engineCommand
+    from SAMLandmarkLib.worker import workerCommand
+
+    for command, given, expected in (
+        (engineCommand(["--version"]), None, "samconvex "),
+        (workerCommand(), "\n", ""),
+    ):
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120, input=given)
+        assert "wrong" not in ended.stdout + ended.stderr
+        assert ended.stdout.startswith(expected) and ended.returncode == 0, ended.stderr
+
+
+def test_inside_slicer_too_the_bundled_engine_is_used_and_another_left_alone(scene, other_samconvex, monkeypatch):
+    from SAMConvexLib.process import ENGINE_FOLDER, engineModule
+
+    monkeypatch.setattr(sys, "path", [str(other_samconvex.parent), *sys.path])
+    for name in [name for name in sys.modules if name.split(".")[0] == "samconvex"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert engineModule("samconvex.memory").__file__.startswith(ENGINE_FOLDER + os.sep)
+    for name in [name for name in sys.modules if name.split(".")[0] == "samconvex"]:
+        monkeypatch.delitem(sys.modules, name)
+    (other_samconvex / "__init__.py").write_text("")
+    import samconvex
+
+    assert samconvex.__file__ == str(other_samconvex / "__init__.py")
+    assert engineModule("samconvex.memory").__file__.startswith(ENGINE_FOLDER + os.sep)
+    assert sys.modules["samconvex"] is samconvex and "samconvex.memory" not in sys.modules
+
+
+@pytest.fixture(params=["Ünïcödé 肺 файлы", "x" * 120 + "/" + "y" * 120], ids=["letters", "250 characters"])
+def temporary_path(request, scene, app, tmp_path):
+    """Slicer's temporary folder at a difficult path."""
+    folder = tmp_path / request.param
+    folder.mkdir(parents=True)
+    before = app.temporaryPath
+    app.applicationLogic().SetTemporaryPath(str(folder))
+    yield folder
+    app.applicationLogic().SetTemporaryPath(before)
+
+
+@pytest.mark.slow
+def test_a_registration_runs_in_any_temporary_folder(temporary_path):
+    from SAMConvexRegistrationLib.logic import SAMConvexRegistrationLogic
+
+    fixed, moving = (build.volume(name, build.smooth_array(), build.oblique()) for name in ("Fixed", "Moving"))
+    used = []
+    result = SAMConvexRegistrationLogic().registerVolumes(
+        fixed,
+        moving,
+        preset="fast-preview",
+        progressCallback=lambda *progress: used.extend(temporary_path.iterdir()),
+    )
+    assert result.transformNode is not None
+    # Files were written there, and none was left.
+    assert used and list(temporary_path.iterdir()) == []
+
+
+def test_a_temporary_folder_without_room_for_file_names_is_not_taken(scene, app, tmp_path, monkeypatch):
+    from SAMConvexLib import process
+
+    before = app.temporaryPath
+    app.applicationLogic().SetTemporaryPath(str(tmp_path))
+    try:
+        folders = [process.temporaryFolder()]
+        monkeypatch.setattr(process, "LONGEST_PARENT", len(str(tmp_path)) - 1)
+        folders.append(process.temporaryFolder())
+    finally:
+        app.applicationLogic().SetTemporaryPath(before)
+    assert [folder.parent == tmp_path for folder in folders] == [True, False]
+    for folder in folders:
+        folder.rmdir()
