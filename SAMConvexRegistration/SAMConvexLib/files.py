@@ -46,6 +46,15 @@ class PreparedRun:
         """What the engine wrote, for those who need it (safe in a worker thread)."""
 
 
+def chosenFolder(button):
+    """The folder of a ctkDirectoryButton, "" where the user has chosen none.
+
+    It starts at ".": that would be Slicer's working directory, where nobody looks for results.
+    """
+    folder = str(button.directory)
+    return "" if folder in ("", ".") else folder
+
+
 def writeImage(image, path):
     # Uncompressed: the file lives for one run only.
     sitk.WriteImage(image, path, False)

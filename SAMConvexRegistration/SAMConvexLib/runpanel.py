@@ -72,7 +72,7 @@ class RunPanel:
         Args:
             makeJob: called to make and start the job.
             after: called with the job's result once it is done.
-            refusals: exceptions of ``makeJob`` that are sentences for the user.
+            refusals: exceptions of ``makeJob`` that are sentences for the user; those of files and folders always are.
             tell: where such a sentence goes, if not into the status line.
         """
         if not self.installDependencies():
@@ -80,7 +80,7 @@ class RunPanel:
         try:
             with slicer.util.WaitCursor():
                 job = makeJob()
-        except refusals as error:
+        except (*refusals, OSError) as error:
             (tell or self.say)(str(error))
             return
         self.job, self._after = job, after

@@ -87,7 +87,7 @@ class LivePanel:
             self.live.heatWanted = parameters.liveHeat
             self.live.minimumScore = parameters.minimumScore or None
             self.live.start()
-        except (nodes.NodeError, RuntimeError) as error:
+        except (nodes.NodeError, RuntimeError, OSError) as error:
             self.live = None
             self._say(str(error))
             self._setChecked(self.ui.liveStartButton, False)

@@ -130,3 +130,22 @@ def test_the_launcher_puts_what_pip_installed_before_the_callers_path(app, tmp_p
         assert python_slicer("import which_one", env=environment).stdout.strip() == "of pip"
     finally:
         installed.unlink()
+
+
+# --- widgets --------------------------------------------------------------------------------------------------------
+
+
+def test_a_directory_button_starts_at_the_working_directory_and_is_no_button(tmp_path, monkeypatch):
+    import ctk
+    import qt
+
+    monkeypatch.chdir(tmp_path)
+    button, changed, selected = ctk.ctkDirectoryButton(), [], []
+    button.connect("directoryChanged(QString)", changed.append)
+    button.connect("directorySelected(QString)", selected.append)
+    assert button.directory == "." and not isinstance(button, qt.QPushButton) and not hasattr(button, "click")
+    button.directory = ""
+    button.directory = str(tmp_path)
+    assert (button.directory, changed, selected) == (".", [], [str(tmp_path)] * 2)
+    button.directory = str(tmp_path / "other")
+    assert button.directory == str(tmp_path / "other") == changed[-1] == selected[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -339,3 +340,108 @@ def test_a_temporary_folder_without_room_for_file_names_is_not_taken(scene, app,
     assert [folder.parent == tmp_path for folder in folders] == [True, False]
     for folder in folders:
         folder.rmdir()
+
+
+# --- folders --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def working_directory(tmp_path, monkeypatch):
+    """Slicer's working directory, with a template library of others and nothing that the user has chosen."""
+    folder = tmp_path / "working"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    slicer.app.userSettings().remove("SAMLandmark/LibraryDirectory")
+    return folder
+
+
+def save_template(folder):
+    folder.mkdir(parents=True)
+    (folder / "embedding.npz").write_bytes(b"")
+    description = {"format": 1, "embedding_sha256": "", "points": [{"label": "a", "position": [0, 0, 0]}]}
+    (folder / "template.json").write_text(json.dumps(description))
+
+
+def test_no_chosen_library_is_not_the_working_directory(load, working_directory):
+    save_template(working_directory / "foreign")
+    widget = load("SAMLandmark")
+    ui, parameters = widget.ui, widget.parameters()
+    assert ui.libraryComboBox.count == 0
+    parameters.templateVolume = build.volume("CT", build.smooth_array(), build.oblique())
+    points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "Points")
+    points.AddControlPointWorld(build.center_of(parameters.templateVolume))
+    parameters.templateMarkups = points
+    ui.libraryGroupBox.collapsed = False
+    ui.libraryNameEdit.text = "mine"
+    ui.librarySaveButton.click()
+    assert "library's directory" in ui.libraryDescriptionLabel.text and not widget.landmarkPanel.isRunning
+    ui.libraryDirectoryButton.directory = str(working_directory.parent)
+    assert ui.libraryComboBox.count == 0
+    slicer.app.userSettings().remove("SAMLandmark/LibraryDirectory")
+
+
+def test_one_unreadable_folder_of_the_library_is_named_and_the_others_are_listed(load, tmp_path, monkeypatch):
+    load("SAMLandmark", enter=False)
+    from SAMLandmarkLib import library
+
+    for name in ("a", "locked", "z"):
+        save_template(tmp_path / name)
+    # Permissions do not stop the administrator, who may run the tests.
+    stat = os.stat
+
+    def refusing(path, *arguments, **options):
+        if "locked" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    entries, problems = library.listTemplates(str(tmp_path))
+    assert [entry.name for entry in entries] == ["a", "z"]
+    assert len(problems) == 1 and "locked" in problems[0] and "Permission denied" in problems[0]
+    monkeypatch.setattr(Path, "iterdir", lambda self: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    entries, problems = library.listTemplates(str(tmp_path))
+    assert entries == [] and str(tmp_path) in problems[0]
+
+
+@pytest.fixture
+def csv_batch(load, tmp_path):
+    """The panel with a CSV of one pair chosen; the engine is a stand-in."""
+    import SimpleITK as sitk
+
+    widget = load("SAMConvexRegistration")
+    quick = str(Path(__file__).with_name("quick_engine.py"))
+    widget.logic.engineCommand = lambda arguments: [sys.executable, quick, "done", *map(str, arguments)]
+    sitk.WriteImage(sitk.GetImageFromArray(build.box_array()), str(tmp_path / "a.nii.gz"))
+    (tmp_path / "pairs.csv").write_text("fixed,moving\na.nii.gz,a.nii.gz\na.nii.gz,a.nii.gz\n")
+    widget.ui.batchSourceComboBox.setCurrentIndex(1)
+    widget.ui.batchCsvPathEdit.currentPath = str(tmp_path / "pairs.csv")
+    return widget
+
+
+def test_a_batch_needs_a_chosen_folder(csv_batch, working_directory):
+    button = csv_batch.ui.batchApplyButton
+    assert not button.enabled and "output folder" in button.toolTip
+    csv_batch.ui.batchFolderButton.directory = str(working_directory / "out")
+    assert button.enabled
+
+
+def test_a_batch_into_a_folder_that_cannot_be_written_is_refused_before_the_work(csv_batch, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    csv_batch.ui.batchFolderButton.directory = str(tmp_path / "file" / "out")
+    csv_batch.ui.batchApplyButton.click()
+    assert not csv_batch.batchPanel.isRunning
+    assert str(tmp_path / "file" / "out") in csv_batch.ui.batchStatusLabel.text
+    assert "choose another output folder" in csv_batch.ui.batchStatusLabel.text
+
+
+def test_a_batch_whose_folder_goes_meanwhile_comes_to_its_end(csv_batch, tmp_path):
+    from harness import wait_until
+
+    out = tmp_path / "out"
+    csv_batch.ui.batchFolderButton.directory = str(out)
+    csv_batch.ui.batchApplyButton.click()
+    shutil.rmtree(out)
+    out.write_text("in the way")
+    wait_until(lambda: not csv_batch.batchPanel.isRunning, 120)
+    text = csv_batch.ui.batchStatusLabel.text
+    assert text.startswith("0 of 2 pairs registered.") and str(out) in text
