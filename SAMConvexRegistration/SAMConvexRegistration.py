@@ -7,6 +7,7 @@ from SAMConvexLib import dependencies, nodes, sampledata
 from SAMConvexLib.choices import Device
 from SAMConvexLib.polling import pollWithTimer
 from SAMConvexLib.startup import whenStarted
+from SAMConvexLib.viewstate import restoreSavedLayers
 from SAMConvexRegistrationLib.logic import SAMConvexRegistrationLogic
 from SAMConvexRegistrationLib.parameters import SAMConvexRegistrationParameterNode
 from SAMConvexRegistrationLib.settings import Affine, RegistrationSettings
@@ -50,10 +51,13 @@ class SAMConvexRegistration(ScriptedLoadableModule):
 
 
 def observeImport():
-    """Keep our transforms' interpolation when scenes are loaded."""
-    slicer.mrmlScene.AddObserver(
-        slicer.vtkMRMLScene.EndImportEvent, lambda caller, event: nodes.restoreInterpolation(caller)
-    )
+    """Put right, in every loaded scene, what its file cannot hold: interpolation, layers shown before a preview."""
+
+    def onEndImport(scene, event):
+        nodes.restoreInterpolation(scene)
+        restoreSavedLayers(scene)
+
+    slicer.mrmlScene.AddObserver(slicer.vtkMRMLScene.EndImportEvent, onEndImport)
 
 
 class SAMConvexRegistrationTest(ScriptedLoadableModuleTest):

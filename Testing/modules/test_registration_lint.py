@@ -236,6 +236,13 @@ def test_extension_metadata_agree(repository):
     assert "self-supervised anatomical embedding" in cmake
 
 
+def test_no_metadata_hold_a_semicolon(repository):
+    """CPack takes them over unquoted: the catalog would show what stands before it."""
+    values = re.findall(r'set\((EXTENSION_\w+) "([^"]*)"', (repository / "CMakeLists.txt").read_text())
+    assert {"EXTENSION_DESCRIPTION", "EXTENSION_CONTRIBUTORS"} <= {name for name, _value in values}
+    assert [name for name, value in values if ";" in value] == []
+
+
 def test_pictures_that_the_index_shows_are_in_the_repository(repository):
     cmake = (repository / "CMakeLists.txt").read_text()
     urls = re.search(r'EXTENSION_ICONURL "([^"]*)"', cmake).group(1).split()
