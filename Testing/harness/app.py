@@ -79,6 +79,8 @@ class Application(QtWidgets.QApplication):
 
     PQ_SIGNALS = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
 
+    PYTHON_ATTRIBUTES = ("restartRequested",)
+
     majorVersion = 5
     minorVersion = 13
     revision = "31053"

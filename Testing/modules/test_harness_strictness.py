@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import slicer
 
 pytestmark = pytest.mark.usefixtures("scene")
 
@@ -149,3 +150,68 @@ def test_a_directory_button_starts_at_the_working_directory_and_is_no_button(tmp
     assert (button.directory, changed, selected) == (".", [], [str(tmp_path)] * 2)
     button.directory = str(tmp_path / "other")
     assert button.directory == str(tmp_path / "other") == changed[-1] == selected[-1]
+
+
+@pytest.mark.parametrize("name", ["enabeld", "_mine", "setText", "clicked"])
+def test_an_attribute_that_the_cpp_class_does_not_have_cannot_be_set(name):
+    import ctk
+    import qt
+
+    widgets = qt.QPushButton("a"), ctk.ctkSliderWidget(), qt.QTableWidgetItem("a"), slicer.qMRMLNodeComboBox()
+    for widget in widgets:
+        with pytest.raises(AttributeError, match=f"'{name}' does not exist on {type(widget).__name__}"):
+            setattr(widget, name, 1)
+
+
+def test_a_class_derived_in_python_has_attributes_of_its_own():
+    import qt
+
+    class Panel(qt.QWidget):
+        def __init__(self, parent=None):
+            super().__init__(parent)
+            self.logic = "mine"
+
+    panel = Panel()
+    panel.enabled = False
+    panel.other = 2
+    assert (panel.logic, panel.other, panel.enabled) == ("mine", 2, False)
+
+
+def test_a_dynamic_property_is_set_as_one():
+    import qt
+
+    widget = qt.QWidget()
+    widget.setProperty("SlicerParameterName", "first")
+    widget.SlicerParameterName = "second"
+    assert widget.property("SlicerParameterName") == "second"
+
+
+def test_keyword_arguments_are_refused_by_constructors_and_methods():
+    import ctk
+    import qt
+
+    with pytest.raises(ValueError, match="keyword"):
+        qt.QPushButton(text="a")
+    with pytest.raises(ValueError, match="keyword"):
+        qt.QSpinBox(maximum=5)
+    table, label = qt.QTableWidget(2, 2), qt.QLabel("a")
+    for call in (
+        lambda: label.setText(text="b"),
+        lambda: table.setRowCount(rows=3),
+        lambda: ctk.ctkPathLineEdit().setEnabled(arg__1=False),
+    ):
+        with pytest.raises(ValueError, match="keyword"):
+            call()
+    assert (label.text, table.rowCount) == ("a", 2)
+
+
+def test_methods_of_cpp_objects_can_be_connected():
+    import qt
+
+    box, other = qt.QSpinBox(), qt.QSpinBox()
+    box.connect("valueChanged(int)", other.setValue)
+    box.value = 7
+    assert other.value == 7
+    box.valueChanged.connect(other.setMaximum)
+    box.value = 5
+    assert (other.value, other.maximum) == (5, 5)
