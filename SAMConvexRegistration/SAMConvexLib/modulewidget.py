@@ -38,7 +38,6 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.StartSaveEvent, self.onSceneStartSave)
         self.initializeParameterNode()
 
     # --- what a module adds -----------------------------------------------------------------------------------------
@@ -52,9 +51,6 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def forget(self):
         """The scene goes: nothing of it may be held."""
-
-    def leaveViews(self):
-        """Put the views back as the user had them."""
 
     def installDependencies(self):
         """Make the engine able to run; continues an installation that needed a restart."""
@@ -120,7 +116,3 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndClose(self, caller, event):
         if self.parent.isEntered:
             self.initializeParameterNode()
-
-    def onSceneStartSave(self, caller, event):
-        # The user's own layout and layers belong into the file.
-        self.leaveViews()

@@ -52,10 +52,6 @@ class SAMConvexRegistrationWidget(ModuleWidget):
     def forget(self):
         self.previewPanel.forget()
 
-    def leaveViews(self):
-        # Stand-ins are not saved; the views must not refer to them in the file.
-        self.previewPanel.revert()
-
     def installDependencies(self):
         self.runPanel.installDependencies()
 

@@ -148,7 +148,8 @@ def load_module(path) -> qSlicerScriptedLoadableModule:
     """Load a scripted module file, unmodified, and return its module object. A loaded one is returned as it is.
 
     The folder goes to the end of ``sys.path``, the file is executed under its own name, its module class is constructed
-    and ``startupCompleted()`` reaches what the file connected to it. The widget is made by ``widgetRepresentation()``.
+    and ``startupCompleted()`` reaches what the file connected to it, unless the window is shown: the start of Slicer is
+    over then. The widget is made by ``widgetRepresentation()``.
     """
     path = Path(path).resolve()
     name = path.stem

@@ -8,6 +8,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from harness.installation import listed
 
 MODULE = "SAMConvexRegistration"
 # Glue of both modules, in this module's folder.
@@ -60,28 +61,22 @@ def widgets(form):
     return {element.get("name"): element for element in form.iter("widget")}
 
 
-def listed(text, name, module=MODULE):
-    block = re.search(rf"set\({name}\s(.*?)\)", text, re.S).group(1)
-    lines = [line.split("#")[0].strip() for line in block.splitlines()]
-    return {line.replace("${MODULE_NAME}", module) for line in lines if line}
-
-
 def test_cmake_packages_every_file_and_no_other(folder):
     text = (folder / "CMakeLists.txt").read_text()
     scripts = {f"{MODULE}.py"}
     for package in (f"{MODULE}Lib", SHARED, "samconvex"):
         scripts |= {path.relative_to(folder).as_posix() for path in (folder / package).rglob("*.py")}
     scripts = {name for name in scripts if not name.startswith(NOT_INSTALLED)}
-    assert listed(text, "MODULE_PYTHON_SCRIPTS") == scripts
+    assert listed(text, "MODULE_PYTHON_SCRIPTS", MODULE) == scripts
     resources = {path.relative_to(folder).as_posix() for path in (folder / "Resources").rglob("*") if path.is_file()}
-    assert listed(text, "MODULE_PYTHON_RESOURCES") == resources
+    assert listed(text, "MODULE_PYTHON_RESOURCES", MODULE) == resources
 
 
 def test_cmake_packages_the_shipped_weights(folder, repository):
     models = repository / "Resources" / "Models"
     present = {path.relative_to(models).as_posix() for path in models.rglob("*") if path.is_file()}
     present = {name for name in present if "__pycache__" not in name}
-    assert listed((folder / "CMakeLists.txt").read_text(), "MODEL_FILES") == present
+    assert listed((folder / "CMakeLists.txt").read_text(), "MODEL_FILES", MODULE) == present
 
 
 def test_every_widget_that_python_uses_is_in_the_form(python_files, form):
@@ -245,6 +240,13 @@ def test_extension_metadata_agree(repository):
     assert b"\r" not in (repository / "SAMConvex.json").read_bytes()
     # The embedding, not Segment Anything: the name alone would mislead.
     assert "self-supervised anatomical embedding" in cmake
+
+
+def test_no_metadata_hold_a_semicolon(repository):
+    """CPack takes them over unquoted: the catalog would show what stands before it."""
+    values = re.findall(r'set\((EXTENSION_\w+) "([^"]*)"', (repository / "CMakeLists.txt").read_text())
+    assert {"EXTENSION_DESCRIPTION", "EXTENSION_CONTRIBUTORS"} <= {name for name, _value in values}
+    assert [name for name, value in values if ";" in value] == []
 
 
 def test_pictures_that_the_index_shows_are_in_the_repository(repository):
