@@ -59,13 +59,13 @@ def filled_corners(volume: Volume) -> tuple[float, torch.Tensor] | None:
                     )
     if not seeds:
         return None
-    value, found = max(seeds.items(), key=lambda item: len(item[1]))
-    same = sitk.GetImageFromArray((values == value).to(torch.uint8).cpu().numpy())
+    level, found = max(seeds.items(), key=lambda item: len(item[1]))
+    same = sitk.GetImageFromArray((values == level).to(torch.uint8).cpu().numpy())
     region = sitk.GetArrayFromImage(sitk.ConnectedThreshold(same, found, 1, 1)) > 0
     filled = torch.from_numpy(region).to(values.device)
     if float(filled.float().mean()) < _CORNER_SHARE or not _is_noisy(values, ~filled & (values > _AIR_HU)):
         return None
-    return value, filled[None, None]
+    return level, filled[None, None]
 
 
 def _is_noisy(values: torch.Tensor, tissue: torch.Tensor) -> bool:
