@@ -48,9 +48,9 @@ def missing_part(
     if scanned is not None and lacking is not None:
         nothing |= to_image.warp_labels(scanned.with_tensor(lacking.to(torch.uint8)), grid).tensor > 0
     shown = to_image.warp_labels(body, grid).tensor > 0
-    lacking = ((other_body.tensor > 0) & ~shown & nothing)[0, 0].to(torch.uint8).numpy()
+    absent = ((other_body.tensor > 0) & ~shown & nothing)[0, 0].to(torch.uint8).numpy()
     radius = [max(1, round(_THICK_MM / 2 / spacing)) for spacing in grid.spacing]
-    opened = sitk.BinaryMorphologicalOpening(sitk.GetImageFromArray(lacking), radius, sitk.sitkBall)
+    opened = sitk.BinaryMorphologicalOpening(sitk.GetImageFromArray(absent), radius, sitk.sitkBall)
     found = torch.from_numpy(sitk.GetArrayFromImage(opened))[None, None]
     return Volume(found, grid, sitk.sitkUInt8, image.source) if bool(found.any()) else None
 

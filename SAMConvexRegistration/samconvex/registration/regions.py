@@ -94,8 +94,8 @@ def filling_note(volume: Volume) -> str | None:
         return None
     share = 100 * float(filled[1].float().mean())
     return (
-        f"{volume.name} is filled up with {filled[0]:g} HU from its corners inwards, over {share:.0f} % of its voxels (as "
-        "programs do that turn an image); that was taken as no data."
+        f"{volume.name} is filled up with {filled[0]:g} HU from its corners inwards, over {share:.0f} % of its voxels "
+        "(as programs do that turn an image); that was taken as no data."
     )
 
 
