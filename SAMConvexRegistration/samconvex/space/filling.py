@@ -51,10 +51,10 @@ def filled_corners(volume: Volume) -> tuple[float, torch.Tensor] | None:
     for z, k in ends:
         for y, j in ends:
             for x, i in ends:
-                value = values[k, j, i]
+                corner = values[k, j, i]
                 # Measured tissue is noisy: no cube of it has one value.
-                if float(value) > _AIR_HU and bool((values[z, y, x] == value).all()):
-                    seeds.setdefault(float(value), []).append(
+                if float(corner) > _AIR_HU and bool((values[z, y, x] == corner).all()):
+                    seeds.setdefault(float(corner), []).append(
                         (i % values.shape[2], j % values.shape[1], k % len(values))
                     )
     if not seeds:
