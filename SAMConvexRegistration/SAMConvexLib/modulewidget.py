@@ -161,7 +161,7 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._chosen = others[0]
             slicer.mrmlScene.RemoveNode(own)
 
-    # --- "Edit properties" --------------------------------------------------------------------------------------------
+    # --- "Edit properties" ------------------------------------------------------------------------------------------
 
     def nodeEditable(self, node):
         """How well this module edits a node, 0 to 1; Slicer asks for the module's ``associatedNodeTypes`` only."""

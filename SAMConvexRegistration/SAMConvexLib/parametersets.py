@@ -2,7 +2,6 @@
 
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-
 # Priorities of observers of a parameter node. VTK calls the one that was added first after the others of its priority:
 # that is the first parameter's, and the controls would be given the value that it had before.
 AFTER_WRAPPER = -1.0

@@ -46,7 +46,7 @@ def result_transform(scene, name="Result"):
     return transform
 
 
-# --- one wrapper a node, no observer left behind ------------------------------------------------------------------------
+# --- one wrapper a node, no observer left behind ------------------------------------------------------------------
 
 
 def test_visits_keep_one_wrapper_and_its_observers(either_widget):
@@ -103,7 +103,7 @@ def test_the_first_parameter_reaches_its_control_when_the_node_is_changed(widget
     assert seen[-1] is volume
 
 
-# --- the chosen set -----------------------------------------------------------------------------------------------------
+# --- the chosen set -----------------------------------------------------------------------------------------------
 
 
 def test_the_chosen_set_survives_a_change_of_module(widget):
@@ -140,7 +140,7 @@ def test_deleting_a_set_shows_another(widget, scene):
     assert parameter_sets(widget) == [first]
 
 
-# --- loading ------------------------------------------------------------------------------------------------------------
+# --- loading ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_a_loaded_scene_shows_its_parameters_in_landmarks(load_scripted_module, 
     assert [node.GetName() for node in widget.parameters().queryVolumes] == ["Second"]
 
 
-# --- "Edit properties" --------------------------------------------------------------------------------------------------
+# --- "Edit properties" --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
