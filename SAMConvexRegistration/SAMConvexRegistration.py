@@ -37,6 +37,7 @@ class SAMConvexRegistration(ScriptedLoadableModule):
         parent.title = _("SAMConvex Registration")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Registration")]
         parent.dependencies = ["Segmentations", "Transforms", "Volumes", "Markups"]
+        parent.associatedNodeTypes = ["vtkMRMLTransformNode", "vtkMRMLScriptedModuleNode"]
         parent.contributors = ["SAMConvex contributors"]
         parent.helpText = _(
             "Deforms a moving CT or MR image onto a fixed one with self-supervised anatomical embeddings and coupled "

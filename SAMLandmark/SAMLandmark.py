@@ -32,6 +32,7 @@ class SAMLandmark(ScriptedLoadableModule):
         parent.title = _("SAM Landmarks")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Registration")]
         parent.dependencies = ["SAMConvexRegistration", "Markups", "Segmentations", "Tables", "Plots"]
+        parent.associatedNodeTypes = ["vtkMRMLScriptedModuleNode"]
         parent.contributors = ["SAMConvex contributors"]
         parent.helpText = _(
             "Finds landmarks that were placed once in any other CT, follows the mouse from one scan to another, and "

@@ -211,6 +211,27 @@ class Application(QtWidgets.QApplication):
     def mainWindow(self):
         return slicer.util.mainWindow()
 
+    # "Edit properties"
+
+    def nodeModule(self, node):
+        """Name of the module that edits the node best. Only modules with a matching associatedNodeTypes are asked."""
+        best, confidence = "Data", 0.0
+        for module in self._moduleManager.loadedModules():
+            if not any(node.IsA(kind) for kind in getattr(module, "associatedNodeTypes", ())):
+                continue
+            mine = module.widgetRepresentation().nodeEditable(node)
+            if mine > confidence:
+                best, confidence = module.objectName, mine
+        return best
+
+    def openNodeModule(self, node, role="", context=""):
+        """The node is handed to the module's panel first; the module is entered after that, if it is not shown."""
+        module = self._moduleManager.module(self.nodeModule(node))
+        if module is None:
+            return
+        module.widgetRepresentation().setEditedNode(node, role, context)
+        slicer.util.selectModule(module.objectName)
+
     # State
 
     def testingEnabled(self):
