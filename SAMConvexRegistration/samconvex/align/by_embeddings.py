@@ -14,14 +14,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..anatomy.cache import embed_cached
 from ..anatomy.embedding import SamEmbedding
 from ..progress import Progress, stage
-from ..space.field import DisplacementField
-from ..space.grid import Grid
-from ..space.sampling import sample
 from ..space.transforms import AffineTransform
 from ..space.volume import Volume
 from ..weights.models import SamModel, load_sam
@@ -117,40 +113,3 @@ def _details(pairs: PointPairs, tried: int, inlier: np.ndarray, residual: float,
         "residual_mm": residual,
         "spread_mm": round(spread, 1),
     }
-
-
-def sam_coarse(
-    fixed: SamEmbedding,
-    moving: SamEmbedding,
-    affine: AffineTransform,
-    *,
-    spacing_mm: float = 32.0,
-    smoothness: float = 0.04,
-    steps: int = 150,
-    fixed_mask: Volume | None = None,
-    moving_mask: Volume | None = None,
-) -> DisplacementField:
-    """Coarse free-form field u after SAM-affine: affine(p + u(p)) follows the matched points (SAM-coarse of SAME).
-
-    Minimizes the mean robust squared point error plus ``smoothness`` times the squared differences between nodes, in
-    units of the node distance.
-    """
-    grid = Grid.covering(fixed.grid.corners(), spacing_mm, margin_mm=spacing_mm / 2)
-    field = torch.zeros(1, 3, *grid.shape, requires_grad=True)
-    pairs, _ = matched_pairs(fixed, moving, fixed_mask, moving_mask, near=affine)
-    if not len(pairs):
-        return DisplacementField(field.detach(), grid)
-    shifts = (affine.inverse().map_points(pairs.moving) - pairs.fixed) / spacing_mm
-    wanted = torch.as_tensor(shifts, dtype=torch.float32)
-    places = torch.as_tensor(pairs.fixed - grid.center, dtype=torch.float32)[None, None]
-    weight = torch.as_tensor(pairs.score, dtype=torch.float32)
-    optimizer = torch.optim.Adam([field], lr=0.05)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        got = sample(field, grid, places, reference=grid.center)[0, :, 0, 0].T
-        # Huber at half a node: a wrong pair pulls with bounded force.
-        error = (F.huber_loss(got, wanted, reduction="none", delta=0.5).sum(1) * weight).sum() / weight.sum()
-        smooth = sum((torch.diff(field, dim=axis) ** 2).mean() for axis in (2, 3, 4) if field.shape[axis] > 1)
-        (error + smoothness * smooth * 3).backward()
-        optimizer.step()
-    return DisplacementField(field.detach() * spacing_mm, grid)

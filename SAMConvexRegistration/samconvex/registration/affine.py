@@ -2,63 +2,36 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from ..errors import InputError
-from ..progress import Progress
-from ..settings.registration import Settings
 from ..space.linear import disagreement_mm, limited, mean_affine
 from ..space.transforms import AffineTransform, Transform
-from ..space.volume import Volume
 from ..weights.models import load_sam, weights_for
 from .features import not_for
+from .pair import Pair
+from .run import Run
 
 # Affine alignments of the two directions that end this near their start, at the corners of the image, are averaged.
 _AGREEING_MM = 60.0
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two images and their masks (None: none was given)."""
-
-    fixed: Volume
-    moving: Volume
-    fixed_mask: Volume | None = None
-    moving_mask: Volume | None = None
-
-    def exchanged(self) -> Pair:
-        return Pair(self.moving, self.fixed, self.moving_mask, self.fixed_mask)
-
-
-@dataclass(frozen=True)
-class Run:
-    """How to align, see :func:`samconvex.register`; sentences for the user are added to ``warnings``."""
-
-    settings: Settings
-    device: torch.device
-    seed: int
-    weights: str | os.PathLike | None
-    progress: Progress
-    warnings: list[str]
-
-
-def align(pair: Pair, initial: Transform, run: Run) -> tuple[Transform, dict]:
+def align(pair: Pair, run: Run, device: torch.device) -> tuple[Transform, dict]:
     """The linear part and its details; symmetric: the mean of both directions, or the surer one if they disagree.
 
-    Args:
-        initial: maps fixed to moving points; the result is a correction that acts before it.
+    An initial transform maps fixed to moving points; the result is then a correction that acts before it.
 
     Raises:
         InputError: unknown affine stage. Cancelled: by the run's progress.
     """
-    there, details = _one_way(pair, initial, run)
+    initial = run.options.start
+    there, details = _one_way(pair, initial, run, device)
     # An initial transform prefers its own direction.
     if not run.settings.symmetric or initial.parts or not there.parts:
         return there, details
-    back, others = _one_way(pair.exchanged(), initial, run)
+    back, others = _one_way(pair.exchanged(), initial, run, device)
     first, second = there.parts[0], back.parts[0]
     assert isinstance(first, AffineTransform) and isinstance(second, AffineTransform)
     apart = disagreement_mm(first, second, pair.fixed.grid.corners())
@@ -73,7 +46,7 @@ def align(pair: Pair, initial: Transform, run: Run) -> tuple[Transform, dict]:
     return there, details
 
 
-def _one_way(pair: Pair, initial: Transform, run: Run) -> tuple[Transform, dict]:
+def _one_way(pair: Pair, initial: Transform, run: Run, device: torch.device) -> tuple[Transform, dict]:
     settings = run.settings
     if settings.affine not in ("none", "moments", "sam"):
         raise InputError(f"There is no affine stage {settings.affine!r}; choose none, moments or sam.")
@@ -86,7 +59,7 @@ def _one_way(pair: Pair, initial: Transform, run: Run) -> tuple[Transform, dict]
     run.progress("affine", 0.0)
     start = None
     if settings.affine == "sam":
-        start, details = _from_embeddings(pair, run)
+        start, details = _from_embeddings(pair, run, device)
         if start is not None and not settings.polish_affine:
             matrix = limited(start.matrix, settings.affine_model)
             center = pair.fixed.grid.center
@@ -101,8 +74,8 @@ def _one_way(pair: Pair, initial: Transform, run: Run) -> tuple[Transform, dict]
         moving_mask=pair.moving_mask,
         model=settings.affine_model,
         start=start,
-        device=str(run.device),
-        seed=run.seed,
+        device=str(device),
+        seed=run.options.seed,
         progress=run.progress,
     )
     if start is not None:
@@ -117,11 +90,11 @@ def _one_way(pair: Pair, initial: Transform, run: Run) -> tuple[Transform, dict]
     }
 
 
-def _from_embeddings(pair: Pair, run: Run) -> tuple[AffineTransform | None, dict]:
+def _from_embeddings(pair: Pair, run: Run, device: torch.device) -> tuple[AffineTransform | None, dict]:
     """SAM-affine and its details; None, with a warning, where the embeddings cannot be used or are not sure."""
     from ..align.by_embeddings import CONFIDENT, sam_affine
 
-    model = load_sam(weights_for("sam", run.weights))
+    model = load_sam(weights_for("sam", run.options.weights))
     other = not_for(model, pair.fixed, pair.moving)
     if other is not None:
         reason = f"{other.name} is no CT in Hounsfield units"
@@ -133,7 +106,7 @@ def _from_embeddings(pair: Pair, run: Run) -> tuple[AffineTransform | None, dict
                 weights=model,
                 fixed_mask=pair.fixed_mask,
                 moving_mask=pair.moving_mask,
-                device=run.device,
+                device=device,
                 progress=run.progress,
             )
         except InputError as error:  # such as a crop without any outline of a body

@@ -21,23 +21,21 @@ from ..features.sam import SamPair
 from ..networks.featcnn import FeatCNN
 from ..networks.masr import MASRNet
 from ..progress import Progress, stage
+from ..settings.features import FEATURES, networks_of, unknown_feature
 from ..settings.registration import Settings
 from ..space.intensity import looks_like_ct
 from ..space.volume import Volume
 from ..weights.models import SamModel, load_network, load_sam, load_semantic, weights_for
-
-# Beginnings of the names of features that only CT has.
-_OF_CT = ("sam", "semantic", "hu")
 
 
 def describable(
     settings: Settings, fixed: Volume, moving: Volume, weights: str | os.PathLike | None, warnings: list[str]
 ) -> Settings:
     """Settings without embeddings where the images are not of the network's modality, if other features remain."""
-    of_ct = {name for level in settings.levels for name in level.features if name.startswith(_OF_CT)}
+    of_ct = {name for level in settings.levels for name in level.features if FEATURES[name].of_ct}
     if not of_ct:
         return settings
-    embedded = any(name.startswith("sam") for name in of_ct)
+    embedded = "sam" in networks_of(of_ct)
     other = not_for(load_sam(weights_for("sam", weights)) if embedded else None, fixed, moving)
     if other is None:
         return settings
@@ -114,7 +112,4 @@ class Extractors:
             network = load_network(MASRNet, weights_for("masr", weights))
             extractor, scene = DnsExtractor(network, device, stage(progress, "embedding")), self._scene
             return DnsPair(extractor, scene.fixed, scene.moving, scene.initial, scene.box, self._finest)
-        raise InputError(
-            f"There is no feature {name!r}; choose mind, hu, dns, featcnn, sam, sam-fine, sam-coarse, semantic or a "
-            "sum such as sam+mind."
-        )
+        raise InputError(unknown_feature(name))

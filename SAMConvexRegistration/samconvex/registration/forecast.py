@@ -8,12 +8,9 @@ import numpy as np
 
 from ..deform.pyramid import affordable
 from ..features.dns import map_voxels
+from ..settings.features import FEATURES, channels_at
 from ..settings.registration import Level, Settings
 from ..space.grid import Grid
-
-# Channels of the descriptors; those read where points come to lie never exist on a finer grid than the level's.
-_CHANNELS = {"mind": 12, "hu": 3, "featcnn": 12}
-_CHANNELS_READ = {"sam": 32, "sam-fine": 32, "sam-coarse": 32, "semantic": 7, "dns": 24}
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
     if any("dns" in level.features for level in pyramid):
         described = 2 * map_voxels(volume_mm3, pyramid[-1].spacing)
     # The maps of both images, and what making one takes.
-    kept = described * 4 * _CHANNELS_READ["dns"] + (4e8 if described else 0.0)
+    kept = described * 4 * FEATURES["dns"].channels + (4e8 if described else 0.0)
     peak = 0.8e9 + 4 * native + working + kept + max([*levels, refinement, embedding, float(output)])
     work = sum(
         (2 * level.radius + 1) ** 3 * volume_mm3 / level.spacing**3 * (2 if level.consistent else 1)
@@ -72,7 +69,9 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
 
 
 def _level_bytes(level: Level, volume_mm3: float) -> float:
+    # Maps read where points come to lie never exist on a finer grid than the level's.
     voxels = volume_mm3 / level.spacing**3
-    described = max([_CHANNELS.get(name, 0) for name in level.features]) * level.subdivision**3
-    kept = sum(_CHANNELS.get(name, _CHANNELS_READ.get(name, 0)) for name in level.features)
-    return 4 * 3 * voxels * max(described, kept) + min(voxels * 4.0 * (2 * level.radius + 1) ** 3, 1.5e9)
+    anew, kept = channels_at(level.features)
+    return 4 * 3 * voxels * max(anew * level.subdivision**3, kept) + min(
+        voxels * 4.0 * (2 * level.radius + 1) ** 3, 1.5e9
+    )

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..deform.protect import RESIDUAL_MM, protect
-from ..deform.pyramid import run_pyramid
-from ..deform.scene import Scene
-from ..device import chosen_device, cpu_has_bfloat16, device_name, or_on_cpu
-from ..errors import InputError
+from ..device import device_name
 from ..memory import peak_memory_mib
-from ..progress import Clock, Progress, null_progress, stage
+from ..progress import Progress, null_progress, stage
 from ..report.document import build_report
-from ..settings.presets import get_settings
-from ..settings.registration import Settings, with_overrides
-from ..settings.strength import MODES, adjusted
+from ..settings.registration import Settings
 from ..space.field import DisplacementField
 from ..space.transforms import Transform
-from ..space.volume import Volume, average_to, check_volume
+from ..space.volume import Volume
 from ..version import __version__
-from ..weights.models import family_of
-from .affine import Pair, Run, align
-from .features import Extractors, describable
-from .measure import measure
-from .regions import body_of_moving, box_of, check_overlap, mask_or_body, matched_regions
-from .solve import both_ways, cost_budget, final_field, normalized_volume, on_device, refined, share_of
-from .tiers import fitting
+from .affine import align
+from .features import describable
+from .finish import Maps, finished
+from .measure import Truth, measure
+from .options import Options
+from .prepare import Prepared, begun, prepared
+from .regions import check_overlap, regions_of
+from .run import Run
+from .solve import solve
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ def register(
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None leaves torch's setting.
         max_memory_gib: what the process may hold; None is what is free. Where the forecast is larger, smaller settings
-            are chosen and a warning says so, see :mod:`samconvex.registration.register.tiers`.
+            are chosen and a warning says so, see :mod:`samconvex.registration.tiers`.
         seed: of everything random.
         weights: of one network, by name or file, instead of the shipped ones; the other networks keep theirs.
         progress: see :mod:`samconvex.progress`.
@@ -105,182 +101,97 @@ def register(
         InputError: unusable input, or images that do not overlap. Cancelled: by ``progress``. ResourceError: memory,
             device.
     """
-    start = time.perf_counter()
-    progress = progress or null_progress
-    settings = with_overrides(get_settings(preset), affine=affine, refine=refine, symmetric=symmetric)
-    settings = adjusted(settings, strength)
-    if features is not None:
-        names = tuple(features.split("+"))
-        levels = tuple(replace(level, features=names, weights=()) for level in settings.levels)
-        settings = replace(settings, levels=levels)
-    if initial_transform is not None and affine is None:
-        settings = replace(settings, affine="none")
-    if settings.refine not in ("none", "adam", "diffusion"):
-        raise InputError(f"There is no refinement {settings.refine!r}; choose none, adam or diffusion.")
-    if protect_mode not in MODES:
-        raise InputError(f"There is no protection {protect_mode!r}; choose one of: {', '.join(MODES)}.")
-    check_volume(fixed)
-    check_volume(moving)
-    chosen = chosen_device(device)
-    settings, taken, shortage = fitting(settings, fixed, moving, max_memory_gib)
-    if threads is not None:
-        torch.set_num_threads(max(1, threads))
-    torch.manual_seed(seed)
-    warnings = [*fixed.notes, *moving.notes, *_unused(weights, settings), *([shortage] if shortage else [])]
-    clock = Clock()
+    began = time.perf_counter()
+    options = Options(
+        preset,
+        strength,
+        affine,
+        refine,
+        features,
+        symmetric,
+        initial_transform,
+        fixed_mask,
+        moving_mask,
+        protect_mask,
+        protect_mode,
+        fixed_labels,
+        moving_labels,
+        fixed_points,
+        moving_points,
+        device,
+        threads,
+        max_memory_gib,
+        seed,
+        weights,
+    )
+    run, details = begun(fixed, moving, options, progress or null_progress)
+    images = prepared(fixed, moving, run)
+    initial = _aligned(images, run, details)
+    solved = _deformed(images, initial, run)
+    maps = finished(fixed, moving, initial, solved, run)
+    measured = _measured(images, maps, run)
+    if maps.protected:
+        details["protected"] = {"mode": protect_mode, "bodies": list(maps.protected)}
+    report = _reported(images, run, time.perf_counter() - began, details, measured)
+    run.progress("done", 1.0)
+    return RegistrationResult(maps.forward, maps.backward, report, maps.jacobian)
 
-    progress("prepare", 0.0, shortage or "")
-    with clock("prepare"):
-        fixed_work = average_to(fixed, settings.working_spacing)
-        moving_work = average_to(moving, settings.working_spacing)
-        progress("prepare", 0.4)
-        fixed_body = mask_or_body(fixed_work, fixed_mask)
-    with clock("affine"):
-        (initial, affine_details), chosen = or_on_cpu(
-            lambda device: align(
-                Pair(fixed_work, moving_work, fixed_mask, moving_mask),
-                initial_transform or Transform(),
-                Run(settings, device, seed, weights, progress, warnings),
-            ),
-            chosen,
-            warnings,
+
+def _aligned(images: Prepared, run: Run, details: dict) -> Transform:
+    """The linear part; how it was found is added to ``details``."""
+    with run.clock("affine"):
+        initial, how = run.computed(lambda device: align(images.work, run, device))
+    if how:
+        details["affine"] = how
+    check_overlap(images.fixed, images.moving, initial, images.fixed_body)
+    return initial
+
+
+def _deformed(images: Prepared, initial: Transform, run: Run) -> list[DisplacementField]:
+    """The solved fields; none where the preset ends with the linear part."""
+    run.settings = describable(run.settings, images.work.fixed, images.work.moving, run.options.weights, run.warnings)
+    if not run.settings.levels:
+        return []
+    with run.clock("prepare"):
+        regions = regions_of(
+            images.work,
+            images.fixed_body,
+            initial,
+            run.settings.symmetric,
+            run.warnings,
+            (images.fixed, images.moving),
         )
-    check_overlap(fixed, moving, initial, fixed_body)
+    return run.computed(lambda device: solve(run, images, initial, regions, device))
 
-    settings = describable(settings, fixed_work, moving_work, weights, warnings)
-    moving_body = None
-    regions: list[tuple[Volume | None, Volume | None]] = []
-    if settings.levels:
-        with clock("prepare"):
-            moving_body = body_of_moving(moving_work, moving_mask, needed=settings.symmetric)
-            regions = matched_regions(
-                (fixed_work, moving_work), (fixed_body, moving_body), (fixed_mask, moving_mask), initial, warnings
-            )
 
-    def solve(device: torch.device) -> list[DisplacementField]:
-        """The field, and in a symmetric registration that of the exchanged images."""
-        sides = [on_device(normalized_volume(work), device) for work in (fixed_work, moving_work)]
-        weights_of, data_of = (
-            [None if mask is None else on_device(mask, device) for mask in masks]
-            for masks in zip(*regions, strict=True)
+def _measured(images: Prepared, maps: Maps, run: Run) -> dict:
+    options = run.options
+    truth = Truth(options.fixed_labels, options.moving_labels, options.fixed_points, options.moving_points)
+    with run.clock("measure"):
+        return measure(
+            images.fixed,
+            images.moving,
+            maps,
+            images.fixed_body,
+            truth,
+            run.warnings,
+            stage(run.progress, "measure"),
         )
-        scene = Scene(
-            fixed=sides[0],
-            moving=sides[1],
-            initial=initial,
-            box=box_of(fixed_body),
-            fixed_mask=weights_of[0],
-            moving_mask=data_of[1],
-            strict=moving_mask is not None,
-            memory_budget=cost_budget(max_memory_gib),
-            dtype=torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32,
-        )
-        ways = [(scene, (fixed_work, moving_work))]
-        if settings.symmetric and moving_body is not None:
-            exchanged = replace(
-                scene,
-                fixed=sides[1],
-                moving=sides[0],
-                initial=initial.inverse(),
-                box=box_of(moving_body),
-                fixed_mask=weights_of[1],
-                moving_mask=data_of[0],
-                strict=fixed_mask is not None,
-            )
-            ways.append((exchanged, (moving_work, fixed_work)))
-        found = []
-        for number, (way, works) in enumerate(ways):
-            share = share_of(progress, number, len(ways))
-            extractor = Extractors(way, *works, weights, settings.levels[-1].spacing, device, share)
-            with clock("convex"):
-                field = run_pyramid(
-                    way,
-                    extractor,
-                    settings.levels,
-                    coupling=settings.coupling,
-                    box_passes=settings.box_passes,
-                    forget=extractor.forget,
-                    progress=share,
-                )
-            if settings.refine != "none":
-                with clock("refine"):
-                    field = refined(way, extractor, settings, field, stage(share, "refine"))
-            found.append(DisplacementField(field.tensor.cpu(), field.grid))
-        return found
 
-    solved: list[DisplacementField] = []
-    if settings.levels:
-        solved, chosen = or_on_cpu(solve, chosen, warnings)
-    with clock("finish"):
-        deformation = final_field(fixed, moving, initial, solved, settings, protect_mask is not None)
-        progress("finish", 0.3)
-        protected: list[dict] = []
-        if deformation is not None and protect_mask is not None:
-            deformation, protected = protect(
-                deformation, initial, protect_mask, protect_mode, stage(progress, "finish", 0.3, 0.5)
-            )
-            warnings += _protection_warnings(protected)
-        forward, backward = both_ways(initial, deformation, settings, stage(progress, "finish", 0.5))
-        jacobian = None if deformation is None else Volume(deformation.jacobian_determinant(), deformation.grid)
 
-    with clock("measure"):
-        measured = measure(
-            fixed,
-            moving,
-            initial_transform or Transform(),
-            forward,
-            backward,
-            jacobian,
-            fixed_body,
-            fixed_labels,
-            moving_labels,
-            fixed_points,
-            moving_points,
-            warnings,
-            stage(progress, "measure"),
-        )
-    report = build_report(
+def _reported(images: Prepared, run: Run, seconds: float, details: dict, measured: dict) -> dict:
+    return build_report(
         version=__version__,
-        preset=settings.name,
-        settings=settings,
-        fixed=fixed,
-        moving=moving,
-        device=device_name(chosen),
+        preset=run.settings.name,
+        settings=run.settings,
+        fixed=images.fixed,
+        moving=images.moving,
+        device=device_name(run.device),
         threads=torch.get_num_threads(),
-        total_seconds=time.perf_counter() - start,
-        stage_seconds=clock.seconds,
+        total_seconds=seconds,
+        stage_seconds=run.clock.seconds,
         peak_memory_mib=peak_memory_mib(),
-        warnings=warnings,
-        further={
-            "strength": strength,
-            "tier": taken,
-            **({"affine": affine_details} if affine_details else {}),
-            **({"protected": {"mode": protect_mode, "bodies": protected}} if protected else {}),
-        },
+        warnings=run.warnings,
+        further=details,
         **measured,
     )
-    progress("done", 1.0)
-    return RegistrationResult(forward, backward, report, jacobian)
-
-
-def _unused(weights: str | os.PathLike | None, settings: Settings) -> list[str]:
-    """A warning if the given weights are of a network that has no part in this registration."""
-    if weights is None:
-        return []
-    network_of = {"dns": "masr"}
-    used = {network_of.get(name, name.partition("-")[0]) for level in settings.levels for name in level.features}
-    if settings.affine == "sam":
-        used.add("sam")
-    family = family_of(weights)
-    return [] if family in used else [f"The {family} weights {weights} were not used: nothing here runs that network."]
-
-
-def _protection_warnings(bodies: list[dict]) -> list[str]:
-    loose = sorted({body["label"] for body in bodies if body["residual_mm"] > RESIDUAL_MM})
-    if not loose:
-        return []
-    worst = max(body["residual_mm"] for body in bodies)
-    return [
-        f"Protected label {', '.join(map(str, loose))} could not be kept exactly (up to {worst:.1f} mm off): bodies "
-        "lie too close together or would fold the tissue between them; protect fewer, or outline them apart."
-    ]

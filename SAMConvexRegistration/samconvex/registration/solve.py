@@ -1,27 +1,29 @@
-"""From the features of a pair to a field on its final grid."""
+"""From the features of a pair to a field: the pyramid and the refinement, in one direction or both."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from ..deform.adam import optimize
-from ..deform.consistency import inverse_consistent
 from ..deform.diffusion import descend
-from ..deform.folding import without_folds
+from ..deform.pyramid import run_pyramid
 from ..deform.scene import Extractor, Scene, View, described
-from ..progress import Progress
+from ..device import cpu_has_bfloat16
+from ..progress import Progress, stage
 from ..settings.registration import Settings
 from ..space.field import DisplacementField
 from ..space.grid import Grid
 from ..space.intensity import normalized_intensity
 from ..space.transforms import Transform
 from ..space.volume import Volume
-
-_FADE_MM = 40.0
+from .features import Extractors
+from .pair import Pair
+from .prepare import Prepared
+from .regions import Regions, box_of
+from .run import Run
 
 
 def on_device(volume: Volume, device: torch.device) -> Volume:
@@ -31,6 +33,78 @@ def on_device(volume: Volume, device: torch.device) -> Volume:
 def normalized_volume(volume: Volume) -> Volume:
     """Intensities in [0, 1]; networks with an input for each modality still learn which it was."""
     return replace(volume, tensor=normalized_intensity(volume), known_modality=volume.modality)
+
+
+def solve(
+    run: Run, images: Prepared, initial: Transform, regions: Regions, device: torch.device
+) -> list[DisplacementField]:
+    """The field, and in a symmetric registration that of the exchanged images."""
+    sides = [on_device(normalized_volume(work), device) for work in (images.work.fixed, images.work.moving)]
+    ways = [(_scene(run, images, initial, regions, sides, device), images.work)]
+    if run.settings.symmetric and regions.moving_body is not None:
+        ways.append((_exchanged(ways[0][0], run, regions, device), images.work.exchanged()))
+    found = []
+    for number, (scene, pair) in enumerate(ways):
+        field = _one_way(scene, pair, run, share_of(run.progress, number, len(ways)), device)
+        found.append(DisplacementField(field.tensor.cpu(), field.grid))
+    return found
+
+
+def _scene(
+    run: Run, images: Prepared, initial: Transform, regions: Regions, sides: list[Volume], device: torch.device
+) -> Scene:
+    """What the levels see, from the fixed image's side."""
+    return Scene(
+        fixed=sides[0],
+        moving=sides[1],
+        initial=initial,
+        box=box_of(images.fixed_body),
+        fixed_mask=_there(regions.fixed.matched, device),
+        moving_mask=_there(regions.moving.data, device),
+        strict=run.options.moving_mask is not None,
+        memory_budget=cost_budget(run.options.max_memory_gib),
+        dtype=torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else torch.float32,
+    )
+
+
+def _exchanged(scene: Scene, run: Run, regions: Regions, device: torch.device) -> Scene:
+    """The same from the moving image's side."""
+    assert regions.moving_body is not None
+    return replace(
+        scene,
+        fixed=scene.moving,
+        moving=scene.fixed,
+        initial=scene.initial.inverse(),
+        box=box_of(regions.moving_body),
+        fixed_mask=_there(regions.moving.matched, device),
+        moving_mask=_there(regions.fixed.data, device),
+        strict=run.options.fixed_mask is not None,
+    )
+
+
+def _one_way(scene: Scene, pair: Pair, run: Run, progress: Progress, device: torch.device) -> DisplacementField:
+    settings = run.settings
+    extractor = Extractors(
+        scene, pair.fixed, pair.moving, run.options.weights, settings.levels[-1].spacing, device, progress
+    )
+    with run.clock("convex"):
+        field = run_pyramid(
+            scene,
+            extractor,
+            settings.levels,
+            coupling=settings.coupling,
+            box_passes=settings.box_passes,
+            forget=extractor.forget,
+            progress=progress,
+        )
+    if settings.refine == "none":
+        return field
+    with run.clock("refine"):
+        return refined(scene, extractor, settings, field, stage(progress, "refine"))
+
+
+def _there(mask: Volume | None, device: torch.device) -> Volume | None:
+    return None if mask is None else on_device(mask, device)
 
 
 def share_of(progress: Progress, number: int, count: int) -> Progress:
@@ -71,38 +145,3 @@ def refined(
     if by_adam:
         return optimize(deformation, fixed, moving, weight, adam, grid=grid, report=report)
     return descend(deformation, fixed, moving, weight, diffusion, grid=grid, report=report)
-
-
-def final_field(
-    fixed: Volume, moving: Volume, initial: Transform, solved: list[DisplacementField], settings: Settings, needed: bool
-) -> DisplacementField | None:
-    """The field on its final grid, free of folds; without a deformation None, or zeros if it is ``needed``.
-
-    Args:
-        solved: the field, and that of the exchanged images where there is one.
-    """
-    if not solved:
-        grid = Grid.covering(fixed.grid.corners(), settings.field_spacing, margin_mm=2 * settings.field_spacing)
-        return DisplacementField.zeros(grid) if needed else None
-    deformation = _embedded(solved[0], fixed, settings)
-    if len(solved) == 2:
-        deformation = inverse_consistent(deformation, _embedded(solved[1], moving, settings), initial)
-    return without_folds(deformation) if settings.fold_free else deformation
-
-
-def _embedded(field: DisplacementField, image: Volume, settings: Settings) -> DisplacementField:
-    """On a grid that covers the image too, fading out to zero at the border."""
-    corners = np.concatenate([image.grid.corners(), field.grid.corners()])
-    grid = Grid.covering(corners, settings.field_spacing, margin_mm=2 * settings.field_spacing)
-    return field.embedded(grid, _FADE_MM)
-
-
-def both_ways(
-    initial: Transform, deformation: DisplacementField | None, settings: Settings, report: Callable[[float], None]
-) -> tuple[Transform, Transform]:
-    """The map and its inverse; in a symmetric registration the inverse has half the field's spacing."""
-    if deformation is None:
-        return initial, initial.inverse()
-    grid = deformation.grid.subdivided(2) if settings.symmetric else None
-    inverse = deformation.inverse(grid=grid, report=report)
-    return Transform((deformation, *initial.parts)), Transform((*initial.inverse().parts, inverse))

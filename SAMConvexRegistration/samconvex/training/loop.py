@@ -133,7 +133,9 @@ def run_loop(
                 saved = seconds
     except (Cancelled, KeyboardInterrupt) as stop:
         save({})
-        raise Cancelled(f"Canceled after step {number}; {output} holds the weights so far, --resume goes on.") from stop
+        raise Cancelled(
+            f"Cancelled after step {number}; {output} holds the weights so far, --resume goes on."
+        ) from stop
     network.eval()
     after = validate()
     record({"event": "after", **after})

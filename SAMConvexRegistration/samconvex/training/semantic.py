@@ -2,7 +2,8 @@
 
 Weak supervision: an organ that a case does not label has no loss there, and neither has the rest of a tubular organ
 (spinal cord, esophagus) below its last contour, which ends where the planning ended, not where the organ does. Cases
-without labels can serve as negatives for organs that their region does not contain.
+without labels can serve as negatives for organs that their region does not contain. Sets of cases that label different
+organs, under numbers of their own, are learned together (``label_groups``).
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from torch import Tensor
 from ..device import cpu_has_bfloat16
 from ..errors import InputError
 from ..networks.semantic import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, HU_RANGE, ORGANS, SemanticNet, prepare
-from .data.augmentation import augment_curve, augment_hu
+from .data.augmentation import augment_curve, augment_hu, augment_window
 from .data.images import Image, split_images
-from .data.views import random_view
+from .data.views import View, random_view
 from .loop import run_loop
 
 LOGGER = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ _TISSUE = -300
 # Voxels of an organ in a batch below which its overlap says nothing.
 _LEAST_VOXELS = 20
 _PLACES = 400
+_GROUP_KEYS = {"cases", "labels", "tubular", "share", "windowed"}
 
 
 @dataclass
@@ -42,9 +44,16 @@ class SemanticSettings:
     Attributes:
         include, exclude: patterns of relative paths to take and of case names never to touch.
         validation: case names held out; their Dice is measured before and after.
-        organs: names of the labels 1, 2, ...
-        tubular: labels whose lower end is arbitrary.
-        negatives: patterns of case names -> labels that cannot be there; the others are unknown in these cases.
+        organs: names of the organs; without ``label_groups`` those of the labels 1, 2, ...
+        tubular: labels whose lower end is arbitrary, without ``label_groups``.
+        label_groups: name -> a set of cases whose labels mean the same: ``cases``, patterns of their names; ``labels``,
+            number -> organ; and optionally ``tubular``, organs whose lower end is arbitrary there; ``share``, how often
+            a labeled crop is drawn from there against the others; ``windowed``, true where grey values were cut to
+            ``window``. Labels of cases of no group are not used.
+        negatives: patterns of case names -> organs (names or numbers from 1) that cannot be there. What such a case
+            labels counts only where it is in a label group; the other organs are unknown there.
+        window: Hounsfield units that other sets of cases are cut to half of the time, so that a window tells nothing;
+            cases that were cut get bone and lung above and below it half of the time. Empty: nothing of this.
         negative_share: how often a crop is drawn from those.
         organ_share: how often a crop is centered near a labeled organ instead of anywhere in the body.
         shapes: crops in voxels (z, y, x), multiples of 16; one is drawn per step.
@@ -59,7 +68,9 @@ class SemanticSettings:
     validation: tuple[str, ...] = ()
     organs: tuple[str, ...] = ORGANS
     tubular: tuple[int, ...] = (2, 5)
-    negatives: dict[str, list[int]] = field(default_factory=dict)
+    label_groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+    negatives: dict[str, list[int | str]] = field(default_factory=dict)
+    window: tuple[float, ...] = ()
     negative_share: float = 0.1
     organ_share: float = 0.75
     spacing_mm: float = 3.0
@@ -87,9 +98,10 @@ class Example:
 
     Attributes:
         hu: int16 (1, 1, D, H, W), identity direction.
-        labels: uint8 of the same shape, or None.
+        labels: uint8 of the same shape, number of the organ in ``settings.organs``, or None.
         known: bool (organs, D): slices in which the labels tell where the organ is and where not.
         places: (n, 3) voxels (z, y, x) of each labeled organ, and of the body under 0.
+        group: name in ``settings.label_groups``, empty without.
     """
 
     name: str
@@ -97,6 +109,59 @@ class Example:
     labels: Tensor | None
     known: Tensor
     places: dict[int, Tensor]
+    group: str = ""
+
+
+def check_settings(settings: SemanticSettings) -> None:
+    """Refuse what no example could be made with.
+
+    Raises:
+        InputError: crops of an unusable size; groups or negatives that name unknown organs or settings.
+    """
+    if any(n % SemanticNet.multiple for shape in settings.shapes for n in shape):
+        raise InputError(f"the crops ('shapes') must be multiples of {SemanticNet.multiple} voxels along every axis.")
+    if len(settings.window) not in (0, 2):
+        raise InputError("'window' must be two Hounsfield units, lower and upper.")
+    for name, group in settings.label_groups.items():
+        unknown = sorted(set(group) - _GROUP_KEYS)
+        if unknown or not {"cases", "labels"} <= set(group):
+            known = ", ".join(sorted(_GROUP_KEYS))
+            raise InputError(f"label group {name!r} needs 'cases' and 'labels', and may hold nothing but {known}.")
+        organ_numbers(settings, [*group["labels"].values(), *group.get("tubular", [])])
+        if not all(str(key).isdigit() and 0 < int(key) < 256 for key in group["labels"]):
+            raise InputError(f"label group {name!r}: labels must be numbers from 1 to 255.")
+    for organs in settings.negatives.values():
+        organ_numbers(settings, organs)
+
+
+def organ_numbers(settings: SemanticSettings, organs: list[Any]) -> list[int]:
+    """Names, or numbers, as numbers from 1.
+
+    Raises:
+        InputError: an organ that ``settings.organs`` does not list.
+    """
+    numbers = {name: k + 1 for k, name in enumerate(settings.organs)}
+    found = [numbers.get(organ, 0) if isinstance(organ, str) else int(organ) for organ in organs]
+    for organ, number in zip(organs, found, strict=True):
+        if not 1 <= number <= len(settings.organs):
+            raise InputError(f"the organ {organ!r} is not among 'organs': {', '.join(settings.organs)}.")
+    return found
+
+
+def _group_of(name: str, settings: SemanticSettings) -> str | None:
+    """The label group that a case belongs to."""
+    for group, content in settings.label_groups.items():
+        if any(fnmatch.fnmatch(name, pattern) for pattern in content["cases"]):
+            return group
+    return None
+
+
+def _numbered(labels: Tensor, group: dict[str, Any], settings: SemanticSettings) -> Tensor:
+    """A group's labels -> numbers of organs; what the group does not name becomes 0."""
+    table = torch.zeros(256, dtype=torch.uint8)
+    for label, organ in group["labels"].items():
+        table[int(label)] = organ_numbers(settings, [organ])[0]
+    return table[labels.long()]
 
 
 def make_example(image: Image, settings: SemanticSettings) -> Example | None:
@@ -111,22 +176,31 @@ def make_example(image: Image, settings: SemanticSettings) -> Example | None:
         return voxels[torch.randperm(len(voxels), generator=generator)[:_PLACES]]
 
     places = {0: spread(hu[0, 0] > _TISSUE)}
-    # What is labeled in such a case is something else, a tumor for example.
     absent = [numbers for pattern, numbers in settings.negatives.items() if fnmatch.fnmatch(image.name, pattern)]
-    labels = None if absent else image.labels
+    name = _group_of(image.name, settings)
+    group = settings.label_groups[name] if name is not None else {}
+    labels, tubular = image.labels, list(settings.tubular)
+    if settings.label_groups:
+        labels = _numbered(labels, group, settings) if labels is not None and group else None
+        tubular = organ_numbers(settings, group.get("tubular", []))
+    elif absent:  # what is labeled in such a case is something else, a tumor for example
+        labels = None
     for numbers in absent:
-        known[[number - 1 for number in numbers]] = True
+        known[[number - 1 for number in organ_numbers(settings, numbers)]] = True
     if labels is not None:
         for label in range(1, len(settings.organs) + 1):
             mask = labels[0, 0] == label
             slices = mask.flatten(1).any(1).nonzero()[:, 0]
             if len(slices):
-                known[label - 1, int(slices[0]) if label in settings.tubular else 0 :] = True
+                known[label - 1] = False
+                known[label - 1, int(slices[0]) if label in tubular else 0 :] = True
                 places[label] = spread(mask)
+        if len(places) == 1:
+            labels = None
     if not len(places[0]) or not bool(known.any()):
         LOGGER.warning("left out: %s says nothing about any organ", image.name)
         return None
-    return Example(image.name, hu, labels, known, places)
+    return Example(image.name, hu, labels, known, places, name or "")
 
 
 def truth(example: Example) -> tuple[Tensor, Tensor]:
@@ -139,6 +213,21 @@ def truth(example: Example) -> tuple[Tensor, Tensor]:
     return (example.labels == numbers).to(torch.uint8), known
 
 
+def _seen(example: Example, view: View) -> tuple[Tensor, Tensor]:
+    """Of a view: whether each voxel is in each organ, and whether that is known; float32 (1, organs, d, h, w)."""
+    shape = example.hu.shape[2:]
+    # Most organs are known in the same slices: only what differs is sampled.
+    rows, which = torch.unique(example.known, dim=0, return_inverse=True)
+    slabs = rows[None, :, :, None, None].to(torch.uint8).expand(1, len(rows), *shape)
+    known = (view.sample(slabs, 0.0) > 0.99).float()[:, which]
+    target = torch.zeros_like(known)
+    if example.labels is not None:
+        labels = view.sample(example.labels, 0.0, "nearest")[:, 0]
+        for number in sorted(example.places)[1:]:
+            target[:, number - 1] = labels == number
+    return target, known
+
+
 class Source:
     """Draws augmented crops.
 
@@ -148,7 +237,12 @@ class Source:
 
     def __init__(self, examples: list[Example], settings: SemanticSettings) -> None:
         self.settings = settings
-        self.labeled = [e for e in examples if e.labels is not None]
+        self.labeled: dict[str, list[Example]] = {}
+        for example in examples:
+            if example.labels is not None:
+                self.labeled.setdefault(example.group, []).append(example)
+        shares = [float(settings.label_groups.get(group, {}).get("share", 1.0)) for group in self.labeled]
+        self.shares = torch.tensor(shares)
         self.negatives = [e for e in examples if e.labels is None]
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,10 +252,15 @@ class Source:
         images, targets, known = (torch.cat(part) for part in zip(*crops, strict=True))
         return images, targets, known
 
+    def _members(self, generator: torch.Generator) -> list[Example]:
+        if not self.labeled or self.negatives and self._share(generator) < self.settings.negative_share:
+            return self.negatives
+        groups = list(self.labeled.values())
+        return groups[int(torch.multinomial(self.shares, 1, generator=generator)) if len(groups) > 1 else 0]
+
     def _crop(self, shape: tuple[int, int, int], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         s = self.settings
-        is_negative = not self.labeled or bool(self.negatives) and self._share(generator) < s.negative_share
-        members = self.negatives if is_negative else self.labeled
+        members = self._members(generator)
         example = members[self._index(len(members), generator)]
         labels = sorted(example.places)[1:]
         chosen = labels[self._index(len(labels), generator)] if labels and self._share(generator) < s.organ_share else 0
@@ -177,12 +276,14 @@ class Source:
             elastic_voxels=s.elastic_voxels,
             cut_probability=s.cut_probability,
         )
-        image = augment_hu(view.sample(example.hu, _AIR), generator, s.intensity)
+        image = view.sample(example.hu, _AIR)
+        if s.window:
+            windowed = bool(s.label_groups.get(example.group, {}).get("windowed", False))
+            image = augment_window(image, s.window, windowed, generator)
+        image = augment_hu(image, generator, s.intensity)
         image = augment_curve(prepare(image), generator, s.intensity)
         # Outside of the image and in what was cut off, nothing is known.
-        sampled = view.sample(torch.cat(truth(example), 1), 0.0)
-        target, known = sampled.chunk(2, 1)
-        return image, target, (known > 0.99).float()
+        return image, *_seen(example, view)
 
     @staticmethod
     def _index(count: int, generator: torch.Generator) -> int:
@@ -193,26 +294,51 @@ class Source:
         return float(torch.rand(1, generator=generator))
 
 
+class _OrganLoss(torch.autograd.Function):
+    """Value and gradient in one pass, organ by organ: autograd's own passes over so many channels cost half a step."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, known: Tensor, cross_entropy: float) -> tuple[Tensor, Tensor]:
+        count = logits.shape[1]
+        voxels = known.sum((0, 2, 3, 4))
+        size = torch.einsum("bkdhw,bkdhw->k", target, known)
+        organs = [k for k in range(count) if float(voxels[k])]
+        seen = [k for k in organs if float(size[k]) >= _LEAST_VOXELS]
+        gradient = torch.zeros_like(logits)
+        entropy, overlap = logits.new_zeros(()), logits.new_zeros(())
+        for k in organs:
+            x, t, w = logits[:, k], target[:, k], known[:, k]
+            inside = torch.sigmoid(x)
+            entropy += ((F.softplus(x) - x * t) * w).sum() / voxels[k]
+            slope = (inside - t) * (cross_entropy / (float(voxels[k]) * len(organs)))
+            if k in seen:
+                counted = inside * w
+                both, total = 2 * (counted * t).sum() + 1, counted.sum() + size[k] + 1
+                overlap += both / total
+                # The soft Dice's slope, 2 t / total - both / total^2, through the sigmoid.
+                pull = (t * (2 / total) - both / total**2) / len(seen)
+                slope -= pull * inside * (1 - inside)
+            torch.mul(slope, w, out=gradient[:, k])
+        entropy = entropy / max(len(organs), 1)
+        ctx.save_for_backward(gradient)
+        loss = cross_entropy * entropy + (1 - overlap / len(seen) if seen else 0.0)
+        ctx.mark_non_differentiable(entropy)
+        return loss, entropy
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor, _entropy: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * slope, None, None, None
+
+
 def organ_loss(logits: Tensor, target: Tensor, known: Tensor, cross_entropy: float) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy plus soft Dice per organ over the voxels where it is known.
 
     Args:
         logits, target, known: (B, organs, d, h, w); the target in [0, 1], known 0 or 1.
     """
-    dims = (0, 2, 3, 4)
-    voxels = known.sum(dims)
-    entropy = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * known).sum(dims)
-    entropy = (entropy / voxels.clamp(min=1)).sum() / (voxels > 0).sum().clamp(min=1)
-    inside = torch.sigmoid(logits) * known
-    target = target * known
-    size = target.sum(dims)
-    dice = (2 * (inside * target).sum(dims) + 1) / (inside.sum(dims) + size + 1)
-    seen = size >= _LEAST_VOXELS
-    overlap = (dice * seen).sum() / seen.sum().clamp(min=1)
-    loss = cross_entropy * entropy
-    if bool(seen.any()):
-        loss = loss + 1 - overlap
-    return loss, {"entropy": float(entropy.detach())}
+    loss, entropy = _OrganLoss.apply(logits, target, known, cross_entropy)  # type: ignore[no-untyped-call]
+    return loss, {"entropy": float(entropy)}
 
 
 @torch.no_grad()
@@ -239,6 +365,26 @@ def held_out_dice(network: SemanticNet, examples: list[Example]) -> dict[str, fl
     return {**means, "mean": round(sum(means.values()) / len(means), 4)} if means else {}
 
 
+def start_with(network: SemanticNet, known: SemanticNet) -> None:
+    """Take over another network's weights where shapes agree, and those of the last layer organ by organ.
+
+    Raises:
+        InputError: nothing agrees.
+    """
+    own, given = network.state_dict(), known.state_dict()
+    head = [key for key in own if key.startswith("head.1.")]
+    taken = {k: v for k, v in given.items() if k not in head and k in own and own[k].shape == v.shape}
+    if not any(key.startswith("stages.") and value.ndim > 1 for key, value in taken.items()):
+        raise InputError("the weights to start from are of another architecture; look at 'widths' and 'blocks'.")
+    for key in head:
+        if own[key].shape[1:] == given[key].shape[1:]:
+            taken[key] = own[key].clone()
+            for k, organ in enumerate(network.organs):
+                if organ in known.organs:
+                    taken[key][k] = given[key][known.organs.index(organ)]
+    network.load_state_dict({**own, **taken})
+
+
 def train(
     data: Path | None,
     output: Path,
@@ -255,8 +401,7 @@ def train(
     Raises:
         InputError: unusable data, settings or files.
     """
-    if any(n % SemanticNet.multiple for shape in settings.shapes for n in shape):
-        raise InputError(f"the crops ('shapes') must be multiples of {SemanticNet.multiple} voxels along every axis.")
+    check_settings(settings)
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     taken, left_out = split_images(
@@ -279,9 +424,9 @@ def train(
         raise InputError("no labeled CT is left to train on; a label map is to lie next to NAME_ct as NAME_seg.")
     network = SemanticNet(settings.widths, settings.blocks, settings.detail, settings.organs, settings.spacing_mm)
     if start_from is not None:
-        from ..weights.models import load_semantic
+        from ..weights.models import load_network
 
-        network = load_semantic(start_from).network.requires_grad_(True)
+        start_with(network, load_network(SemanticNet, start_from))
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     source = Source(training, settings)
 

@@ -1,4 +1,7 @@
-"""Shipped and imported network weights, checked, never unpickled."""
+"""Networks built from weights files: shipped, imported or any file; official and compact formats alike.
+
+Files are only ever read with ``weights_only=True``: tensors and plain values, never objects that run code.
+"""
 
 from __future__ import annotations
 

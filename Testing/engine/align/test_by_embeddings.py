@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from engine.sam_fixtures import body_points, random_model, textured_body
-from samconvex.align.by_embeddings import CONFIDENT, sam_affine, sam_coarse
+from samconvex.align.by_embeddings import CONFIDENT, sam_affine
 from samconvex.align.consensus import ransac_similarity, reweighted_affine
 from samconvex.align.pairs import PointPairs
 from samconvex.anatomy.embed import embed
@@ -118,13 +118,3 @@ def test_meaningless_features_give_no_confidence(model):
     transform, details = sam_affine(body, replace(body, fine=noise[0], coarse=noise[1]))
     assert details["confidence"] < CONFIDENT and details["reason"]
     assert np.isfinite(transform.matrix).all()
-
-
-def test_coarse_field_follows_what_the_affine_left(model):
-    body = textured_body()
-    embedding = embed(body, model)
-    shift = AffineTransform(np.eye(3), np.array([8.0, -6.0, 4.0]))
-    field = sam_coarse(embedding, embedding, shift, steps=200)
-    points = body_points(body, 30, share=0.2)
-    moved = Transform((field, shift)).map_points(points)
-    assert np.linalg.norm(moved - points, axis=1).mean() < 4.0

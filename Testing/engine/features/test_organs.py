@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from fnmatch import fnmatch
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from engine.sam_fixtures import GRID, textured_body, turned
-from samconvex.anatomy import organs
+from samconvex.anatomy.known import KNOWN
 from samconvex.anatomy.organs import organ_probabilities
 from samconvex.cli.main import main
 from samconvex.errors import InputError
@@ -18,7 +20,15 @@ from samconvex.networks.sam_compact import preprocess
 from samconvex.networks.semantic import ORGANS, SemanticNet, prepare
 from samconvex.space.volume import Volume
 from samconvex.training.data.images import Image
-from samconvex.training.semantic import SemanticSettings, Source, make_example, organ_loss, truth
+from samconvex.training.semantic import (
+    SemanticSettings,
+    Source,
+    check_settings,
+    make_example,
+    organ_loss,
+    start_with,
+    truth,
+)
 from samconvex.weights.models import SemanticModel, load_semantic
 
 CENTER = GRID.center + np.array([20.0, -16.0, 30.0])
@@ -40,7 +50,7 @@ class DenseFinder(torch.nn.Module):
 
 @pytest.fixture
 def model() -> SemanticModel:
-    organs._memory.clear()
+    KNOWN.organs.clear()
     return SemanticModel("finder", DenseFinder(), "0" * 64, 3.0, (16, 16, 16), halo=16)
 
 
@@ -80,7 +90,7 @@ def test_probabilities_are_zero_outside_the_body(body, model):
 def test_slabs_equal_the_whole(body, model):
     whole = organ_probabilities(body, model)
     plane = whole.grid.size[0] * whole.grid.size[1]
-    organs._memory.clear()
+    KNOWN.organs.clear()
     small = SemanticModel("finder", DenseFinder(), "0" * 64, 3.0, (16, 16, 16), tile_voxels=48 * plane, halo=16)
     slabs = organ_probabilities(body, small)
     assert small.network.calls > 1
@@ -218,8 +228,94 @@ def test_the_command_trains_and_writes_loadable_weights(tmp_path, body):
     loaded = load_semantic(output)
     assert loaded.network.organs == ("first", "second") and loaded.spacing_mm == 12.0
     assert organ_probabilities(body, loaded).tensor.shape[1] == 2
+    config.write_text(json.dumps({**small, "organs": ["second", "third", "first"]}))
+    more = tmp_path / "more.pt"
+    words[words.index(str(output))] = str(more)
+    assert main([*words, "--steps", "1", "--start-from", str(output), "--progress", "none"]) == 0
+    assert load_semantic(more).network.organs == ("second", "third", "first")
     config.write_text(json.dumps({**small, "shapes": [[20, 16, 16]]}))
     assert main([*words, "--overwrite", "--progress", "none"]) == 2
+
+
+GROUPED = SemanticSettings(
+    organs=("brainstem", "liver", "esophagus"),
+    label_groups={
+        "head": {"cases": ["head*"], "labels": {"1": "brainstem", "5": "esophagus"}, "tubular": ["esophagus"]},
+        "belly": {"cases": ["belly*"], "labels": {"1": "liver", "5": "esophagus"}, "share": 3.0},
+    },
+    negatives={"head*": ["liver"], "leg*": ["brainstem", "liver"]},
+)
+
+
+def test_label_groups_teach_under_one_numbering():
+    labels = labeled(l1=slice(20, 30), l5=slice(8, 18))
+    head, belly = (make_example(case(labels, name), GROUPED) for name in ("head1", "belly1"))
+    assert head is not None and belly is not None
+    inside = [360, 0, 360], [0, 360, 360]
+    assert [truth(e)[0].sum((2, 3, 4))[0].tolist() for e in (head, belly)] == list(inside)
+    # Nobody says whether there is a brainstem in the belly; no liver in a head.
+    assert head.known[:2].all() and belly.known[1].all() and not belly.known[0].any()
+    # The esophagus goes on below the last contour of one set, and is whole in the other.
+    assert not head.known[2, :8].any() and head.known[2, 8:].all() and belly.known[2].all()
+
+
+def test_labels_of_a_case_of_no_group_are_not_used():
+    assert make_example(case(labeled(l1=slice(20, 30)), "other"), GROUPED) is None
+    leg = make_example(case(labeled(l1=slice(20, 30)), "leg1"), GROUPED)
+    assert leg is not None and leg.labels is None and [bool(row.all()) for row in leg.known] == [True, True, False]
+
+
+def test_crops_come_from_the_groups_by_their_shares():
+    labels = labeled(l1=slice(10, 20))
+    made = [make_example(case(labels, name), GROUPED) for name in ("head1", "head2", "head3", "belly1")]
+    source, generator = Source([e for e in made if e is not None], GROUPED), torch.Generator().manual_seed(0)
+    drawn = [source._members(generator)[0].group for _ in range(400)]
+    assert 0.69 < drawn.count("belly") / 400 < 0.81
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"label_groups": {"a": {"cases": ["a"], "labels": {"1": "tail"}}}},
+        {"label_groups": {"a": {"cases": ["a"], "labels": {"one": "liver"}}}},
+        {"label_groups": {"a": {"labels": {"1": "liver"}}}},
+        {"label_groups": {"a": {"cases": ["a"], "labels": {"1": "liver"}, "weight": 2}}},
+        {"negatives": {"a": ["tail"]}},
+        {"negatives": {"a": [4]}},
+        {"window": (1.0,)},
+    ],
+)
+def test_settings_that_name_nothing_are_refused(wrong):
+    check_settings(GROUPED)
+    with pytest.raises(InputError, match="organ|label|window"):
+        check_settings(replace(GROUPED, **wrong))
+
+
+def test_the_loss_and_its_gradient_are_those_of_the_formula():
+    torch.manual_seed(0)
+    target, known = (torch.rand(2, 4, 6, 6, 6) > 0.8).float(), (torch.rand(2, 4, 6, 6, 6) > 0.3).float()
+    target[:, 1], known[:, 2] = 0, 0
+    first, second = (torch.randn(2, 4, 6, 6, 6, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    organ_loss(first.requires_grad_(), target, known, 5.0)[0].backward()
+    dims, inside = (0, 2, 3, 4), torch.sigmoid(second.requires_grad_())
+    entropy = (F.binary_cross_entropy_with_logits(second, target, reduction="none") * known).sum(dims)
+    dice = (2 * (inside * target * known).sum(dims) + 1) / ((inside * known + target * known).sum(dims) + 1)
+    # Organ 1 is nowhere, organ 2 unknown.
+    loss = 5 * (entropy[[0, 1, 3]] / known.sum(dims)[[0, 1, 3]]).mean() + 1 - dice[[0, 3]].mean()
+    loss.backward()
+    assert float(organ_loss(first, target, known, 5.0)[0].detach()) == pytest.approx(float(loss.detach()), rel=1e-5)
+    torch.testing.assert_close(first.grad, second.grad)
+
+
+def test_training_goes_on_from_weights_of_fewer_organs():
+    small: dict = {"widths": (4, 4, 4, 4), "blocks": (1, 1, 1, 1), "detail": 4}
+    old, new = (SemanticNet(organs=organs, **small) for organs in (("a", "b"), ("b", "c", "a")))
+    fresh = new.head[1].weight[1].clone()
+    start_with(new, old)
+    assert torch.equal(new.stem[0].weight, old.stem[0].weight)
+    assert torch.equal(new.head[1].weight[[2, 0]], old.head[1].weight) and torch.equal(new.head[1].weight[1], fresh)
+    with pytest.raises(InputError, match="another architecture"):
+        start_with(SemanticNet((8, 8, 8, 8), (1, 1, 1, 1), 4, ("a",)), old)
 
 
 def test_evaluation_patients_are_never_trained_on(repository):
@@ -228,3 +324,19 @@ def test_evaluation_patients_are_never_trained_on(repository):
     assert len(sam["exclude"]) == 44 and set(sam["exclude"]) <= set(ours["exclude"])
     assert ours["validation"] == sam["validation"]
     assert SemanticSettings(**ours).organs == ORGANS
+
+
+@pytest.mark.parametrize("recipe", ["semantic_trunk", "sam_trunk"])
+def test_the_trunk_recipes_keep_the_evaluation_patients_out(repository, recipe):
+    configs = repository / "SAMConvexRegistration" / "samconvex" / "training" / "configs"
+    ours, shipped = (json.loads((configs / f"{name}.json").read_text()) for name in (recipe, "sam_ct"))
+    abdomen = {f"btcv{number}" for number in range(14, 20)}
+    assert set(shipped["exclude"]) | abdomen <= set(ours["exclude"])
+    assert set(shipped["validation"]) <= set(ours["validation"]) and not abdomen & set(ours["validation"])
+    assert all(pattern.split("/")[0] in ("headneck", "abdomen", "trunk", "mrct") for pattern in ours["include"])
+    if recipe == "semantic_trunk":
+        settings = SemanticSettings(**ours)
+        check_settings(settings)
+        assert len(settings.organs) == 19 and tuple(settings.organs[:7]) == ORGANS
+        patterns = [pattern for group in settings.label_groups.values() for pattern in group["cases"]]
+        assert not any(fnmatch(name, pattern) for name in abdomen for pattern in patterns)

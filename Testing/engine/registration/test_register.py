@@ -11,15 +11,15 @@ import samconvex as sc
 import torch
 from engine.geometry_fixtures import rotation
 from engine.phantom_fixtures import QUICK, error
+from engine.report_schema import schema_errors
 from samconvex.deform.folding import cell_determinants, without_folds
 from samconvex.deform.pyramid import run_pyramid
 from samconvex.deform.scene import Scene
 from samconvex.errors import Cancelled, InputError, ResourceError
 from samconvex.features.mind import Mind
-from samconvex.registration import register as registration
+from samconvex.registration import solve as solving
 from samconvex.registration.forecast import forecast
 from samconvex.report import metrics
-from samconvex.report.document import schema_errors
 from samconvex.settings.presets import PRESETS, get_settings
 from samconvex.settings.registration import AdamSettings, Level
 from samconvex.space.field import DisplacementField
@@ -150,8 +150,8 @@ def test_tissue_at_the_edge_of_the_moving_mask_still_counts(phantom: Phantom, br
     moving, _ = breath
     mask = phantom.labels.with_tensor((phantom.labels.tensor > 0).to(torch.uint8))
     seen: list[Scene] = []
-    solve = registration.run_pyramid
-    monkeypatch.setattr(registration, "run_pyramid", lambda scene, *a, **k: seen.append(scene) or solve(scene, *a, **k))
+    solve = solving.run_pyramid
+    monkeypatch.setattr(solving, "run_pyramid", lambda scene, *a, **k: seen.append(scene) or solve(scene, *a, **k))
     sc.register(phantom.ct, moving, preset=QUICK, moving_mask=mask)
     counted = seen[0].moving_mask
     places = counted.grid.voxels_to_points((counted.tensor[0, 0] > 0).nonzero().flip(1).numpy())

@@ -11,8 +11,7 @@ from engine.phantom_fixtures import QUICK
 from samconvex import memory
 from samconvex.device import or_on_cpu
 from samconvex.errors import ResourceError
-from samconvex.registration import register as registration
-from samconvex.registration import tiers
+from samconvex.registration import prepare, solve, tiers
 from samconvex.registration.forecast import forecast
 from samconvex.settings.presets import PRESETS
 from samconvex.space.grid import Grid
@@ -77,8 +76,8 @@ def test_a_gpu_without_memory_falls_back_to_the_cpu_and_finishes(
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return volume
 
-    monkeypatch.setattr(registration, "chosen_device", lambda name: torch.device("cuda"))
-    monkeypatch.setattr(registration, "on_device", to)
+    monkeypatch.setattr(prepare, "chosen_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(solve, "on_device", to)
     result = sc.register(phantom.ct, phantom.ct, preset=QUICK)
     assert result.report["device"] == "cpu"
     assert result.report["warnings"] == ["The memory of the GPU did not suffice; the CPU was used instead."]

@@ -13,7 +13,7 @@ from samconvex.networks import masr as masr_module
 from samconvex.networks.featcnn import FeatCNN
 from samconvex.networks.masr import MASRNet
 from samconvex.networks.sam_compact import CHECKPOINT_FORMAT, SAMCompact
-from samconvex.registration.register import _unused
+from samconvex.registration.options import unused_weights
 from samconvex.settings.presets import PRESETS
 from samconvex.training.loop import save_checkpoint
 from samconvex.weights import models as weights
@@ -170,8 +170,8 @@ def test_weights_go_to_the_network_they_were_made_for(checkpoint, masr):
 
 
 def test_weights_that_nothing_reads_are_reported(masr):
-    assert _unused(masr, PRESETS["mr-ct"]) == [] == _unused(None, PRESETS["brain-mr"])
-    assert "not used" in _unused(masr, PRESETS["brain-mr"])[0]
+    assert unused_weights(masr, PRESETS["mr-ct"]) == [] == unused_weights(None, PRESETS["brain-mr"])
+    assert "not used" in unused_weights(masr, PRESETS["brain-mr"])[0]
 
 
 def test_descriptor_networks_are_imported_and_checked_too(masr, tmp_path):

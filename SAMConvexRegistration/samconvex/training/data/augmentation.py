@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+# What stands for gas inside the body where grey values were cut to a soft tissue window.
+GAS_HU, AIR_HU = -850.0, -1000.0
+_NO_TISSUE = -500.0
 
 
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
@@ -70,3 +75,34 @@ def augment_radiograph(image: Tensor, generator: torch.Generator, strength: floa
         value = value * F.interpolate(shade, size=shape, mode="trilinear", align_corners=True).clamp(min=0.3)
     sigma = _uniform(0, 0.03, generator) * strength
     return value + torch.randn(value.shape, generator=generator) * sigma
+
+
+def augment_window(image: Tensor, window: Sequence[float], windowed: bool, generator: torch.Generator) -> Tensor:
+    """Half of the time, (1, 1, D, H, W) HU as of the other kind of set: cut to a window, or ``windowed`` and beyond it.
+
+    Mixed training sets must not be told apart by the range of their grey values.
+    """
+    if not _chance(0.5, generator):
+        return image
+    return beyond_window(image, window[1], generator) if windowed else cut_to_window(image, window[0], window[1])
+
+
+def cut_to_window(image: Tensor, lower: float, upper: float) -> Tensor:
+    """(1, 1, D, H, W) HU as if kept in a soft tissue window, with one value for air and one for gas in the body."""
+    air = image < AIR_HU + 50
+    # Lungs and bowel, but not the blurred rim between skin and air.
+    gas = (image < _NO_TISSUE) & (F.max_pool3d(air.float(), 3, 1, 1) == 0)
+    cut = image.clamp(lower, upper)
+    cut[image < _NO_TISSUE] = AIR_HU
+    cut[gas] = GAS_HU
+    return cut
+
+
+def beyond_window(image: Tensor, upper: float, generator: torch.Generator) -> Tensor:
+    """(1, 1, D, H, W) HU cut to a window -> bone above it and texture in the lungs, roughly as the scanner saw them."""
+    bone = (image >= upper - 10).float()
+    # Dense inside, soft at its rim: about what a cut bone was.
+    dense = bone * F.avg_pool3d(bone, 3, 1, 1) ** 2 * _uniform(100, 900, generator)
+    noise = F.avg_pool3d(torch.randn(image.shape, generator=generator), 3, 1, 1)
+    lung = ((image < _NO_TISSUE) & (image > AIR_HU + 50)) * noise * _uniform(100, 400, generator)
+    return image + dense + lung

@@ -6,7 +6,7 @@ import fnmatch
 import hashlib
 import logging
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -215,11 +215,14 @@ def load_cases(
     spacing: float,
     include: list[str] | None = None,
     exclude: list[str] | None = None,
-    tubular: tuple[int, ...] = (),
+    tubular: Sequence[int] | Mapping[str, Sequence[int]] = (),
     cache: Path | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> list[Case]:
     """Every usable CT of a folder; images without a body or that are no CT are left out with a log line.
+
+    Args:
+        tubular: label values whose ends are arbitrary, the same in every group or group by group.
 
     Raises:
         InputError: nothing usable.
@@ -227,8 +230,10 @@ def load_cases(
     found = find_cases(folder, include or [], exclude or [])
     cases = []
     for index, (path, label_path) in enumerate(found):
+        of_group = tubular.get(path.parent.name, ()) if isinstance(tubular, Mapping) else tubular
+        ends = tuple(int(value) for value in of_group)
 
-        def build(path: Path = path, label_path: Path | None = label_path) -> Case:
+        def build(path: Path = path, label_path: Path | None = label_path, ends: tuple[int, ...] = ends) -> Case:
             volume = read_volume(path)
             if volume.modality != "ct":
                 raise InputError(f"{path} is no CT in Hounsfield units.")
@@ -236,11 +241,11 @@ def load_cases(
                 raise InputError(f"{path} is larger than {MAXIMUM_VOXELS} voxels at {spacing} mm; crop it.")
             labels = read_labels(label_path) if label_path is not None else None
             return make_case(
-                volume, labels, name=case_name(path), group=path.parent.name, spacing=spacing, tubular=tubular
+                volume, labels, name=case_name(path), group=path.parent.name, spacing=spacing, tubular=ends
             )
 
         try:
-            cases.append(_cached(path, label_path, spacing, tubular, cache, build))
+            cases.append(_cached(path, label_path, spacing, ends, cache, build))
         except SamConvexError as error:
             LOGGER.warning("left out: %s", error)
         if progress is not None:

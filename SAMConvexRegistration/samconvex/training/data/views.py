@@ -59,8 +59,11 @@ class View:
         visible = ((coordinates >= self.low) & (coordinates <= self.high)).all(1)
         return coordinates, visible & (residual < INVERSE_TOLERANCE)
 
-    def sample(self, volume: Tensor, air: float) -> Tensor:
-        """Integer HU (1, 1, D, H, W) seen through the view: float (1, 1, d, h, w), ``air`` outside volume and cut."""
+    def sample(self, volume: Tensor, air: float, mode: str = "bilinear") -> Tensor:
+        """Integer HU (1, 1, D, H, W) seen through the view: float (1, 1, d, h, w), ``air`` outside volume and cut.
+
+        ``mode`` is grid_sample's: "nearest" for labels.
+        """
         d, h, w = self.shape
         offset = self.middle
         z, y, x = (torch.arange(n, dtype=torch.float32) - float(o) for n, o in zip(self.shape, offset, strict=True))
@@ -80,7 +83,7 @@ class View:
         part = F.pad(part, (1, 1, 1, 1, 1, 1))
         extent = torch.tensor(part.shape[2:], dtype=torch.float32).flip(0) - 1
         coordinates.sub_(low.flip(0) - 1.0).mul_(2 / extent).sub_(1)
-        image = F.grid_sample(part, coordinates[None], align_corners=True) + air
+        image = F.grid_sample(part, coordinates[None], mode, align_corners=True) + air
         for axis in range(3):
             first, last = math.ceil(float(self.low[axis])), math.floor(float(self.high[axis])) + 1
             if first > 0:

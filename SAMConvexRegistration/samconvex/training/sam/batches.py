@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...networks import sam_2d, sam_compact
-from ..data.augmentation import augment_curve, augment_hu, augment_radiograph
+from ..data.augmentation import augment_curve, augment_hu, augment_radiograph, augment_window
 from ..data.cases import AIR, Case
 from ..data.landmarks import Correspondences, alignment, correspondences
 from ..data.views import View, random_view
@@ -133,6 +133,9 @@ class BatchSource:
             return sam_2d.preprocess(augment_radiograph(image, self.generator, self.settings.intensity))
         masked = float(self._uniform(0, 1, 1)) < self.settings.mask_probability
         image = view.sample(case.masked if masked else case.hu, float(AIR))
+        if self.settings.window:
+            windowed = case.group in self.settings.windowed
+            image = augment_window(image, self.settings.window, windowed, self.generator)
         image = augment_hu(image, self.generator, self.settings.intensity)
         return augment_curve(sam_compact.preprocess(image), self.generator, self.settings.intensity)
 

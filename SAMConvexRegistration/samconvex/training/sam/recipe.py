@@ -1,4 +1,10 @@
-"""How the anatomical embedding is trained."""
+"""Training of the compact anatomical embedding: ``samconvex train sam``.
+
+The method of SAM (Yan et al., IEEE TMI 2022): two augmented views of a volume correspond through their sampling
+geometry; InfoNCE on a coarse and a fine map with hard and diverse negatives. Part of the steps also takes points of two
+patients' shared labels as positives (section IV-H of the paper). Averaged weights are written; everything needed to go
+on is kept next to them.
+"""
 
 from __future__ import annotations
 
@@ -208,9 +214,20 @@ def validate(network: SAMCompact, cases: list[Case]) -> dict[str, object]:
             **{f"landmarks_{view}": summarize(landmark_errors(network, chosen)) for view, chosen in first.items()},
             "views": summarize(view_errors(network, cases)),
         }
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.group, []).append(case)
+    # A number means another organ in another folder.
+    single = len(groups) == 1
     return {
-        "landmarks": summarize(landmark_errors(network, cases)),
-        "warps": summarize(warp_errors(network, cases[:4])),
+        **{
+            "landmarks" if single else f"landmarks_{group}": summarize(landmark_errors(network, members))
+            for group, members in groups.items()
+        },
+        **{
+            "warps" if single else f"warps_{group}": summarize(warp_errors(network, members[:4]))
+            for group, members in groups.items()
+        },
     }
 
 
@@ -259,7 +276,7 @@ def train(
             spacing=settings.spacing_mm,
             include=settings.include,
             exclude=settings.exclude,
-            tubular=tuple(settings.tubular),
+            tubular=settings.tubular,
             cache=Path(cache) if cache else None,
             progress=lambda fraction, message: report("data", fraction, message),
         )
@@ -350,7 +367,7 @@ def train(
     except (Cancelled, KeyboardInterrupt) as stop:
         save()
         raise Cancelled(
-            f"Canceled after step {state.step}; {output} holds the weights so far, --resume goes on."
+            f"Cancelled after step {state.step}; {output} holds the weights so far, --resume goes on."
         ) from stop
     finally:
         batches.close()

@@ -20,13 +20,15 @@ class SamSettings:
         validation: case names held out; each is matched into the next during training.
         group_shares: share of unlabeled steps per folder; empty weighs all cases alike.
         label_groups: folders whose labels mean the same across cases; empty means every folder.
-        tubular: label values whose ends are arbitrary (spinal cord, esophagus).
+        tubular: label values whose ends are arbitrary (spinal cord, esophagus), for every folder or folder by folder.
         label_share: share of steps whose two cases are compared through their labels.
         shapes: view sizes in voxels (z, y, x), multiples of 16.
         view_shift: how far, in view sizes, the two views of a case move apart.
         scale, rotation_deg, elastic_voxels, cut_probability, intensity: augmentation; see views.py and augmentation.py.
         radiographs: per CT, each from the front and from the side. same_share: share of steps that compare two of them.
         mask_probability: how often everything outside the body becomes air.
+        window: Hounsfield units that half of the views are cut to, so that a cut set of cases looks like the others;
+            empty: none. windowed: folders whose grey values were cut to it; half of their views get bone and lung back.
         candidates, queries, label_points: points per case, positives per case, labeled positives.
         ignore_mm: neighbors of a positive closer than this are no negatives.
         others: negatives from the other volume.
@@ -40,7 +42,7 @@ class SamSettings:
     validation: list[str] = field(default_factory=list)
     group_shares: dict[str, float] = field(default_factory=dict)
     label_groups: list[str] = field(default_factory=list)
-    tubular: list[int] = field(default_factory=list)
+    tubular: list[int] | dict[str, list[int]] = field(default_factory=list)
     label_share: float = 0.6
     radiographs: int = 3
     same_share: float = 0.4
@@ -59,6 +61,8 @@ class SamSettings:
     cut_probability: float = 0.3
     intensity: float = 1.0
     mask_probability: float = 0.6
+    window: list[float] = field(default_factory=list)
+    windowed: list[str] = field(default_factory=list)
     candidates: int = 1200
     queries: int = 160
     label_points: int = 120
@@ -100,6 +104,8 @@ class SamSettings:
             settings.shapes = [(1, h, w) for _, h, w in settings.shapes]
         if any(n % 16 for shape in settings.shapes for n in shape if n != 1):
             raise InputError("view sizes ('shapes') must be multiples of 16.")
+        if len(settings.window) not in (0, 2):
+            raise InputError("'window' must be two Hounsfield units, lower and upper.")
         return settings
 
     @classmethod

@@ -70,3 +70,14 @@ def test_the_cache_gives_the_same_case(tmp_path, phantom):
     for value, shape in first.labels.items():
         np.testing.assert_array_equal(shape.extremes, second.labels[value].extremes)
         assert shape.whole == second.labels[value].whole
+
+
+def test_what_is_tubular_is_said_folder_by_folder(tmp_path, phantom):
+    for folder in ("head", "belly"):
+        _write(tmp_path / folder, f"{folder}_ct.nii.gz", phantom.ct)
+        _write(tmp_path / folder, f"{folder}_seg.nii.gz", phantom.labels)
+    value = next(iter(make_case(phantom.ct, phantom.labels, name="one", group="g", spacing=6.0).labels))
+    cases = load_cases(tmp_path, spacing=6.0, tubular={"head": [value]}, cache=tmp_path / "cache")
+    assert {case.group: case.labels[value].axis is not None for case in cases} == {"belly": False, "head": True}
+    everywhere = load_cases(tmp_path, spacing=6.0, tubular=[value], cache=tmp_path / "cache")
+    assert all(case.labels[value].axis is not None for case in everywhere)

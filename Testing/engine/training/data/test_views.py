@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from samconvex.training.data.augmentation import augment_curve, augment_hu
+from samconvex.training.data.augmentation import (
+    augment_curve,
+    augment_hu,
+    augment_window,
+    beyond_window,
+    cut_to_window,
+)
 from samconvex.training.data.views import random_view, rotation_matrix
 
 SHAPE = (32, 48, 40)
@@ -74,3 +80,35 @@ def test_appearance_changes_can_be_switched_off_and_keep_air():
         changed = augment_hu(image, generator)
         assert changed.shape == image.shape and bool(torch.isfinite(changed).all())
         assert (augment_curve(torch.zeros(4), generator) == 0).all()
+
+
+def test_a_window_leaves_tissue_and_puts_one_value_for_air_and_one_for_gas():
+    image = torch.full((1, 1, 20, 20, 20), -1000.0)
+    image[..., 2:18] = torch.linspace(-120, 260, 16)  # tissue
+    image[..., 1] = -600.0  # the blurred rim of the skin
+    image[:, :, 6:14, 6:14, 6:14] = -780.0
+    image[:, :, 0, :, 10] = 900.0
+    cut = cut_to_window(image, -125.0, 275.0)
+    tissue = (image > -125) & (image < 275)
+    assert torch.equal(cut[tissue], image[tissue])
+    assert (
+        (cut[image == -780.0] == -850).all() and (cut[image < -900] == -1000).all() and (cut[image > 275] == 275).all()
+    )
+    assert (cut[image == -600.0] == -1000).all()
+
+
+def test_what_a_window_cut_off_is_put_back_and_only_that():
+    image = torch.full((1, 1, 20, 20, 20), 40.0)
+    image[:, :, :6], image[:, :, 14:] = -850.0, 275.0
+    more = beyond_window(image, 275.0, torch.Generator().manual_seed(0))
+    assert torch.equal(more[:, :, 6:14], image[:, :, 6:14])
+    assert float(more[:, :, :6].std()) > 10 and float(more[:, :, 14:].min()) >= 275 and float(more.max()) > 375
+
+
+def test_half_of_the_views_get_the_other_range_of_grey_values():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.full((1, 1, 8, 8, 8), 600.0)
+    highest = [float(augment_window(image, (-125, 275), False, generator).max()) for _ in range(100)]
+    assert set(highest) == {600.0, 275.0} and 30 < highest.count(275.0) < 70
+    image.fill_(275.0)
+    assert {float(augment_window(image, (-125, 275), True, generator).max()) > 300 for _ in range(20)} == {True, False}

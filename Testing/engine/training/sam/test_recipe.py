@@ -13,8 +13,9 @@ from samconvex.cli.main import main
 from samconvex.errors import Cancelled
 from samconvex.synthetic.phantom import make_phantom
 from samconvex.training.data.cases import make_case
+from samconvex.training.data.views import View
 from samconvex.training.sam.batches import BatchSource
-from samconvex.training.sam.recipe import build_network, train
+from samconvex.training.sam.recipe import build_network, train, validate
 from samconvex.training.sam.settings import SamSettings
 from samconvex.training.sam.validation import embed, match
 from samconvex.weights.models import load_sam_file
@@ -157,3 +158,24 @@ def test_the_command_refuses_what_cannot_work(tmp_path, capsys):
         assert main(["train", "sam", *words]) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert weights.read_bytes() == b"precious"
+
+
+def test_held_out_patients_are_matched_within_their_folder(cases):
+    other = [replace(case, group="other") for case in cases[:2]]
+    found = validate(build_network(TINY), [*cases[2:4], *other])
+    assert set(found) == {"landmarks_phantom", "landmarks_other", "warps_phantom", "warps_other"}
+    assert set(validate(build_network(TINY), cases[:2])) == {"landmarks", "warps"}
+
+
+def test_views_of_a_cut_folder_get_bone_back_and_those_of_others_are_cut(cases):
+    case = replace(cases[0], masked=cases[0].hu)
+    middle = (case.hu > 275).nonzero().float().mean(0)[2:]
+    shape, high = (32, 32, 32), torch.full((3,), 31.0)
+    view = View(shape, middle, torch.eye(3), torch.zeros(1, 3, 3, 3, 3), torch.zeros(3), high)
+
+    def brightest(**changes):
+        source = BatchSource(cases, replace(TINY, intensity=0.0, **changes), 0)
+        return {round(float(source._image(case, view).max()), 3) for _ in range(20)}
+
+    assert len(brightest()) == 1 and len(brightest(window=[-125.0, 275.0])) == 2
+    assert len(brightest(window=[-125.0, 275.0], windowed=["phantom"])) > 5

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from samconvex.errors import InputError
-from samconvex.io.nifti import check_nifti
+from samconvex.space.nifti import check_nifti
 
 NAMES = ["image.nii", "image.nii.gz"]
 

@@ -1,0 +1,83 @@
+"""What register() is told, in one frozen object; checked before anything is computed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import InputError
+from ..settings.features import FEATURES, networks_of, unknown_feature
+from ..settings.presets import get_settings
+from ..settings.registration import Settings, with_overrides
+from ..settings.strength import MODES, adjusted
+from ..space.transforms import Transform
+from ..space.volume import Volume
+from ..weights.models import family_of
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of :func:`samconvex.register` beside the images and the progress, which explains them."""
+
+    preset: str | Settings = "ct-inter-patient"
+    strength: str = "normal"
+    affine: str | None = None
+    refine: str | None = None
+    features: str | None = None
+    symmetric: bool | None = None
+    initial_transform: Transform | None = None
+    fixed_mask: Volume | None = None
+    moving_mask: Volume | None = None
+    protect_mask: Volume | None = None
+    protect_mode: str = "rigid"
+    fixed_labels: Volume | None = None
+    moving_labels: Volume | None = None
+    fixed_points: np.ndarray | None = None
+    moving_points: np.ndarray | None = None
+    device: str = "auto"
+    threads: int | None = None
+    max_memory_gib: float | None = None
+    seed: int = 0
+    weights: str | os.PathLike | None = None
+
+    @property
+    def start(self) -> Transform:
+        """The initial transform, or none at all."""
+        return self.initial_transform or Transform()
+
+    def settings(self) -> Settings:
+        """The preset with everything that was said on top of it.
+
+        Raises:
+            InputError: a preset, strength, refinement, protection or feature that does not exist.
+        """
+        settings = with_overrides(
+            get_settings(self.preset), affine=self.affine, refine=self.refine, symmetric=self.symmetric
+        )
+        settings = adjusted(settings, self.strength)
+        if self.features is not None:
+            names = tuple(self.features.split("+"))
+            levels = tuple(replace(level, features=names, weights=()) for level in settings.levels)
+            settings = replace(settings, levels=levels)
+        if self.initial_transform is not None and self.affine is None:
+            settings = replace(settings, affine="none")
+        if settings.refine not in ("none", "adam", "diffusion"):
+            raise InputError(f"There is no refinement {settings.refine!r}; choose none, adam or diffusion.")
+        if self.protect_mode not in MODES:
+            raise InputError(f"There is no protection {self.protect_mode!r}; choose one of: {', '.join(MODES)}.")
+        for name in (name for level in settings.levels for name in level.features if name not in FEATURES):
+            raise InputError(unknown_feature(name))
+        return settings
+
+
+def unused_weights(weights: str | os.PathLike | None, settings: Settings) -> list[str]:
+    """A warning if the given weights are of a network that has no part in this registration."""
+    if weights is None:
+        return []
+    used = networks_of(name for level in settings.levels for name in level.features)
+    if settings.affine == "sam":
+        used.add("sam")
+    family = family_of(weights)
+    return [] if family in used else [f"The {family} weights {weights} were not used: nothing here runs that network."]

@@ -1,0 +1,70 @@
+"""Image files opened through ITK: the named file and no twin, and the real reason where one cannot be read."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from ..errors import InputError
+from .nifti import check_nifti, is_nifti_name, named_alone, refusal
+
+
+def read_image(path: str | os.PathLike, filler: str = "the air value") -> sitk.Image:
+    """Read exactly the named file; ``filler`` is what messages propose in place of voxels that are no numbers.
+
+    Raises:
+        InputError: unreadable, cut short, or NIfTI voxels that are no numbers.
+    """
+    if is_nifti_name(path):
+        check_nifti(path, filler)
+    try:
+        with _alone(path) as opened:
+            return sitk.ReadImage(str(opened))
+    except (RuntimeError, OSError) as error:
+        raise InputError(_sentence(path, error)) from error
+
+
+def read_header(path: str | os.PathLike) -> sitk.ImageFileReader:
+    """A reader that holds the header (size, spacing, metadata) of exactly the named file.
+
+    Raises:
+        InputError: unreadable.
+    """
+    reader = sitk.ImageFileReader()
+    try:
+        with _alone(path) as opened:
+            reader.SetFileName(str(opened))
+            reader.ReadImageInformation()
+    except (RuntimeError, OSError) as error:
+        raise InputError(_sentence(path, error)) from error
+    return reader
+
+
+def _alone(path: str | os.PathLike) -> AbstractContextManager[Path]:
+    return named_alone(Path(path)) if is_nifti_name(path) else nullcontext(Path(path))
+
+
+def _sentence(path: str | os.PathLike, error: Exception) -> str:
+    location = Path(path)
+    if isinstance(error, OSError):
+        return f"{path} could not be opened ({error.strerror}); check its permissions."
+    if location.is_file() and location.stat().st_size == 0:
+        return f"{path} is empty; copy or export it again."
+    sentence = refusal(location) if is_nifti_name(path) else None
+    if sentence is not None:
+        return sentence
+    way_out = "give a NIfTI, NRRD, MetaImage file or a DICOM series folder."
+    reason = _reason(error)
+    return f"{path} could not be read as an image{f' ({reason})' if reason else ''}; {way_out}"
+
+
+def _reason(error: Exception) -> str:
+    """What ITK says went wrong, without its places in the source; empty where it only found no reader."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1] if lines else ""
+    for mark in ("ITK ERROR:", "sitk::ERROR:"):
+        last = last.rpartition(mark)[2].strip()
+    return "" if "Unable to determine ImageIO" in last or "does not exist" in last else last.rstrip(".!")[:160]
