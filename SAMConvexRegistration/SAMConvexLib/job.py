@@ -215,7 +215,7 @@ class EngineJob:
             self._end(JobState.DONE)
 
     def _advanceCancelling(self):
-        if self._process is None or self._process.exitStatus is not None:
+        if self._process is None or self._process.isGone:
             if self._process is not None:
                 # Children of the engine that outlived it.
                 self._process.end(force=True)

@@ -138,6 +138,11 @@ class EngineProcess:
                 reader.join(0.02)
         return status
 
+    @property
+    def isGone(self):
+        """Whether the program itself has ended. A launcher ends first and leaves it behind, its output still open."""
+        return self._process.poll() is not None and not any(reader.is_alive() for reader in self._readers)
+
     def end(self, force):
         """Ask the process tree to stop, or kill it."""
         if self._process.poll() is not None and not force:

@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 
-from samconvex.settings.features import CHOICES
 from SAMConvexLib.choices import Device
+from SAMConvexLib.process import engineModule
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 
@@ -102,8 +102,8 @@ class _FeatureChoice(Enum):
 
 # Where the sentences stand, as literals: the translators' context.
 _TABLE = "samconvex.settings.features"
-_CHOICES = {choice.key: choice for choice in CHOICES}
-Features = _FeatureChoice("Features", [("PRESET", ""), *((choice.key, choice.name) for choice in CHOICES)])
+_CHOICES = {choice.key: choice for choice in engineModule("samconvex.settings.features").CHOICES}
+Features = _FeatureChoice("Features", [("PRESET", ""), *((choice.key, choice.name) for choice in _CHOICES.values())])
 
 
 class Protection(Enum):

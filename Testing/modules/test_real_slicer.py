@@ -254,6 +254,25 @@ def test_a_killed_matching_process_is_named_through_the_launcher(load):
     assert "lack of memory" in sentences[0]
 
 
+def test_a_cancelled_engine_may_tidy_up_though_its_launcher_has_ended(scene, tmp_path, monkeypatch):
+    import time
+
+    from SAMConvexLib import job
+
+    monkeypatch.setattr(job, "GRACE_SECONDS", 30.0)
+    tidied = tmp_path / "tidied"
+    run = job.EngineJob([], command=[shutil.which("PythonSlicer"), FAKE_ENGINE, "tidy", str(tidied)])
+    run.start()
+    end = time.monotonic() + 60
+    while run.progress.fraction < 0.2 and time.monotonic() < end:
+        run.poll()
+        time.sleep(0.01)
+    run.cancel()
+    with pytest.raises(job.JobCancelled):
+        run.wait()
+    assert tidied.exists()
+
+
 @pytest.fixture
 def other_samconvex(app, tmp_path, monkeypatch):
     """Another samconvex, installed by pip and lying in the working directory; it only says that it is the wrong one."""

@@ -35,8 +35,8 @@ NOT_INSTALLED = tuple(f"samconvex/{name}" for name in ("training/", "synthetic/"
 CONTAINERS = {"QWidget", "QTabWidget", "QLabel", "ctkCollapsibleButton", "ctkCollapsibleGroupBox", "qMRMLWidget"}
 # Standard library aside; torch and the engine only run in their own process.
 FILE_SCOPE_IMPORTS = {"slicer", "vtk", "qt", "ctk", "numpy", "SimpleITK", SHARED}
-# The engine's part without torch.
-ENGINE_IMPORTS = {"samconvex.settings.features"}
+# The engine's part without torch, for use inside Slicer.
+ENGINE_MODULES = {"samconvex.settings.features", "samconvex.memory", "samconvex.lesions.response"}
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +145,26 @@ def test_nothing_heavy_is_imported_at_file_scope(python_files):
             if isinstance(node, ast.Import):
                 roots = [alias.name.split(".")[0] for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                roots = [] if node.module in ENGINE_IMPORTS else [node.module.split(".")[0]]
+                roots = [node.module.split(".")[0]]
             else:
                 continue
             # The shared glue knows no module.
             own = set() if path.parent.name == SHARED else {f"{MODULE}Lib"}
             for root in roots:
                 assert root in FILE_SCOPE_IMPORTS | own | sys.stdlib_module_names, f"{path.name}: {root}"
+
+
+def test_the_engine_is_imported_by_one_function_that_finds_the_bundled_one(repository):
+    """A plain import takes what pip installed as samconvex, which comes first on Slicer's path."""
+    asked = set()
+    for folder in (repository / MODULE, repository / "SAMLandmark"):
+        for path in [*folder.glob("*.py"), *folder.glob("SAM*Lib/*.py")]:
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert not [name for name in names if name.split(".")[0] == "samconvex"], f"{path.name}:{node.lineno}"
+            asked |= {call.args[0].value for call in calls(ast.parse(path.read_text()), "engineModule")}
+    assert asked == ENGINE_MODULES
 
 
 def test_qt_is_only_used_by_the_panels(python_files):
