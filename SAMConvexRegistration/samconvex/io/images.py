@@ -14,8 +14,7 @@ import torch
 
 from ..errors import InputError, ResourceError
 from ..space.grid import Grid
-from ..space.image_files import read_header, read_image
-from ..space.nifti import frame_notes, is_nifti_name
+from ..space.image_files import place_notes, read_header, read_image
 from ..space.volume import Volume, check_volume
 from .dicom import is_dicom, read_dicom
 
@@ -136,8 +135,8 @@ def _read(path: str | os.PathLike, slices: bool = False, labels: bool = False) -
         image, notes = read_dicom(location, labels=labels, slices=slices)
     else:
         image = read_image(location)
-        if is_nifti_name(location) and image.GetDimension() == 3:
-            notes = frame_notes(location, Grid.from_sitk(image))
+        if image.GetDimension() == 3:
+            notes = place_notes(location, Grid.from_sitk(image))
     if image.GetNumberOfComponentsPerPixel() != 1:
         count = image.GetNumberOfComponentsPerPixel()
         raise InputError(f"{path} has {count} components per voxel; extract one scalar image first.")
@@ -160,18 +159,30 @@ def read_grid(path: str | os.PathLike) -> Grid:
     Raises:
         InputError: missing, not an image, or not 3D.
     """
+    return read_grid_and_notes(path)[0]
+
+
+def read_grid_and_notes(path: str | os.PathLike) -> tuple[Grid, tuple[str, ...]]:
+    """:func:`read_grid`, and what reading had to decide.
+
+    Raises:
+        InputError: missing, not an image, or not 3D.
+    """
     location = Path(path)
     if not location.exists():
         raise InputError(f"{path} does not exist; check the path.")
     if is_dicom(location):
-        return Grid.from_sitk(_read(path)[0])
+        image, notes = _read(path)
+        return Grid.from_sitk(image), notes
     reader = read_header(path)
     size = reader.GetSize()
     if reader.GetDimension() == 4 and size[3] == 1:
-        return read_volume(path).grid
+        volume = read_volume(path)
+        return volume.grid, volume.notes
     if reader.GetDimension() != 3:
         raise InputError(f"{path} is {reader.GetDimension()}D; give one 3D volume.")
-    return _grid_of_header(reader)
+    grid = _grid_of_header(reader)
+    return grid, place_notes(path, grid)
 
 
 def _grid_of_header(reader: sitk.ImageFileReader) -> Grid:

@@ -9,7 +9,15 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from ..errors import InputError
-from .nifti import check_nifti, is_nifti_name, named_alone, refusal
+from .grid import Grid
+from .nifti import check_nifti, frame_notes, is_nifti_name, named_alone, refusal
+
+# Fields of text headers that say how far apart the voxels lie, and where they are.
+_PLACE_FIELDS = {
+    (".nrrd", ".nhdr"): (("space directions", "spacings"), ("space origin",)),
+    (".mha", ".mhd"): (("ElementSpacing", "ElementSize"), ("Offset", "Position", "Origin")),
+}
+_MOST_HEADER = 1 << 16
 
 
 def read_image(path: str | os.PathLike, filler: str = "the air value") -> sitk.Image:
@@ -41,6 +49,25 @@ def read_header(path: str | os.PathLike) -> sitk.ImageFileReader:
     except (RuntimeError, OSError) as error:
         raise InputError(_sentence(path, error)) from error
     return reader
+
+
+def place_notes(path: str | os.PathLike, grid: Grid) -> tuple[str, ...]:
+    """Sentences where a file does not say where its voxels lie, or says it twice; ``grid`` is what ITK made of it."""
+    if is_nifti_name(path):
+        return frame_notes(path, grid)
+    fields = next((fields for ends, fields in _PLACE_FIELDS.items() if str(path).lower().endswith(ends)), ())
+    if not fields:
+        return ()
+    with open(path, "rb") as stream:
+        header = stream.read(_MOST_HEADER).decode("latin-1")
+    names = {line.partition(mark)[0].strip().lower() for line in header.splitlines()[:400] for mark in ":="}
+    kinds = ("spacing", "position")
+    lacking = [
+        kind for kind, any_of in zip(kinds, fields, strict=True) if not any(name.lower() in names for name in any_of)
+    ]
+    if not lacking:
+        return ()
+    return (f"{path} states no {' and no '.join(lacking)}; it was read as if it lay at 0 with voxels of 1 mm.",)
 
 
 def _alone(path: str | os.PathLike) -> AbstractContextManager[Path]:

@@ -149,7 +149,11 @@ def read_itk(path: str | os.PathLike) -> tuple[sitk.Transform, tuple[bool, ...]]
             plain.write_bytes(_without_inverse(content, location.name.lower().endswith((".h5", ".hdf5"))))
             transform = sitk.ReadTransform(str(plain))
     except (RuntimeError, OSError) as error:
-        raise InputError(f"{path} could not be read as a transform; give an ITK .h5, .tfm or .txt file.") from error
+        text = location.name.lower().endswith((".txt", ".tfm")) and location.is_file()
+        hint = " (ITK's text files begin with '#Insight Transform File V1.0')" if text else ""
+        raise InputError(
+            f"{path} could not be read as a transform; give an ITK .h5, .tfm or .txt file{hint}."
+        ) from error
     composite = isinstance(transform.Downcast(), sitk.CompositeTransform)
     parts = sitk.CompositeTransform(transform).GetNumberOfTransforms() if composite else 1
     if parts != len(inverses) or len(names) - len(inverses) > 1:
