@@ -69,7 +69,7 @@ def write_volume(volume: Volume, path: str | os.PathLike) -> None:
     """
     check_format(path, volume.grid, volume.pixel_id)
     write_image(volume.to_sitk(), path)
-    off = _corners_off(_grid_of_header(read_header(path)), volume.grid)
+    off = _corners_off(_grid_of_header(read_header(path), path), volume.grid)
     if off > _SAME_PLACE_MM:
         raise ResourceError(f"{path} came back {off:.2f} mm off its grid; write it as .nrrd or .mha.")
 
@@ -91,7 +91,7 @@ def check_format(
         with tempfile.TemporaryDirectory(prefix="samconvex-") as folder:
             trial = Path(folder) / f"trial{name[name.find('.') :]}"
             sitk.WriteImage(grid.apply_to_sitk(small), str(trial))
-            read = _grid_of_header(read_header(trial))
+            read = _grid_of_header(read_header(trial), trial)
     except InputError:
         off = math.inf
     except RuntimeError as error:
@@ -181,16 +181,23 @@ def read_grid_and_notes(path: str | os.PathLike) -> tuple[Grid, tuple[str, ...]]
         return volume.grid, volume.notes
     if reader.GetDimension() != 3:
         raise InputError(f"{path} is {reader.GetDimension()}D; give one 3D volume.")
-    grid = _grid_of_header(reader)
+    grid = _grid_of_header(reader, path)
     return grid, place_notes(path, grid)
 
 
-def _grid_of_header(reader: sitk.ImageFileReader) -> Grid:
+def _grid_of_header(reader: sitk.ImageFileReader, path: str | os.PathLike) -> Grid:
     """Grid of the 3D image whose header ``reader`` holds."""
     # An image of one voxel with the file's geometry carries it through the one conversion there is.
+    numbers = np.array([*reader.GetSpacing(), *reader.GetOrigin(), *reader.GetDirection()])
+    volume = abs(np.linalg.det(np.reshape(reader.GetDirection(), (3, 3)) * np.array(reader.GetSpacing())))
     image = sitk.Image([1, 1, 1], sitk.sitkUInt8)
-    image.SetSpacing(reader.GetSpacing())
-    image.SetOrigin(reader.GetOrigin())
-    image.SetDirection(reader.GetDirection())
+    try:
+        if not np.isfinite(numbers).all() or not volume > 0:
+            raise RuntimeError("no volume")
+        image.SetSpacing(reader.GetSpacing())
+        image.SetOrigin(reader.GetOrigin())
+        image.SetDirection(reader.GetDirection())
+    except RuntimeError as error:
+        raise InputError(f"{path} states voxels without a volume or a place; export it again.") from error
     x, y, z = reader.GetSize()
     return replace(Grid.from_sitk(image), size=(int(x), int(y), int(z)))

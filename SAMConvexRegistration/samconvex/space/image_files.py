@@ -18,6 +18,7 @@ _PLACE_FIELDS = {
     (".mha", ".mhd"): (("ElementSpacing", "ElementSize"), ("Offset", "Position", "Origin")),
 }
 _MOST_HEADER = 1 << 16
+_GIPL_HEADER = 256
 
 
 def read_image(path: str | os.PathLike, filler: str = "the air value") -> sitk.Image:
@@ -30,9 +31,23 @@ def read_image(path: str | os.PathLike, filler: str = "the air value") -> sitk.I
         check_nifti(path, filler)
     try:
         with _alone(path) as opened:
-            return sitk.ReadImage(str(opened))
-    except (RuntimeError, OSError) as error:
+            image = sitk.ReadImage(str(opened))
+    except (RuntimeError, OSError, UnicodeDecodeError) as error:
         raise InputError(_sentence(path, error)) from error
+    _check_length(Path(path), image)
+    return image
+
+
+def _check_length(path: Path, image: sitk.Image) -> None:
+    """ITK fills .gipl and binary .vtk files that were cut short without a word."""
+    if path.suffix.lower() not in (".gipl", ".vtk"):
+        return
+    with open(path, "rb") as stream:
+        if b"\nASCII" in stream.read(1024):
+            return
+    count = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
+    if path.stat().st_size < count + (_GIPL_HEADER if path.suffix.lower() == ".gipl" else 0):
+        raise InputError(f"{path} could not be read because it is cut short or damaged; copy or export it again.")
 
 
 def read_header(path: str | os.PathLike) -> sitk.ImageFileReader:
@@ -46,7 +61,7 @@ def read_header(path: str | os.PathLike) -> sitk.ImageFileReader:
         with _alone(path) as opened:
             reader.SetFileName(str(opened))
             reader.ReadImageInformation()
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, UnicodeDecodeError) as error:
         raise InputError(_sentence(path, error)) from error
     return reader
 
@@ -91,7 +106,11 @@ def _sentence(path: str | os.PathLike, error: Exception) -> str:
 def _reason(error: Exception) -> str:
     """What ITK says went wrong, without its places in the source; empty where it only found no reader."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    last = lines[-1] if lines else ""
+    # ITK's own sentence may hold bytes of a damaged header.
+    last = lines[-1] if lines and not isinstance(error, UnicodeDecodeError) else ""
+    if "No such file" in last:
+        # What MetaImage says of voxels that end too early.
+        return "cut short, or its data file is missing"
     for mark in ("ITK ERROR:", "sitk::ERROR:"):
         last = last.rpartition(mark)[2].strip()
     return "" if "Unable to determine ImageIO" in last or "does not exist" in last else last.rstrip(".!")[:160]

@@ -159,3 +159,15 @@ def test_a_transform_that_mirrors_is_said(tmp_path: Path) -> None:
         assert f"{name} mirrors" in Transform.load(tmp_path / name).notes[0]
     sitk.WriteTransform(sitk.CompositeTransform([mirror, mirror]), str(tmp_path / "twice.tfm"))
     assert Transform.load(tmp_path / "twice.tfm").notes == ()
+
+
+def test_bytes_of_a_damaged_file_become_no_foreign_error(tmp_path: Path) -> None:
+    sitk.WriteTransform(_truth(), str(tmp_path / "t.tfm"))
+    content = (tmp_path / "t.tfm").read_bytes()
+    (tmp_path / "t.tfm").write_bytes(content.replace(b"Parameters:", b"Param\xffters:"))
+    with pytest.raises(InputError, match=r"t\.tfm could not be read as a transform"):
+        Transform.load(tmp_path / "t.tfm")
+    still = np.zeros((SIZE, SIZE, SIZE, 3))
+    path = _save_nifti(tmp_path / "f.nii", still, name=b"NREG_TRANS", parameter=float("nan"))
+    with pytest.raises(InputError, match="control points"):
+        Transform.load(path)
