@@ -121,6 +121,15 @@ def test_a_second_pass_between_or_behind_the_first_is_left_out(tmp_path: Path, o
     assert "AcquisitionNumber 1, 2" in _assert_is(tmp_path, files.voxels())[0]
 
 
+def test_passes_that_interleave_to_an_even_stack_are_told_apart(tmp_path: Path) -> None:
+    array = np.concatenate([files.voxels(), files.voxels(seed=5)])
+    positions = [*files.places(), *files.places(start=-18.5)]
+    files.write_series(
+        tmp_path, array, positions, tweak=lambda data, index: setattr(data, "AcquisitionNumber", 1 + index // 12)
+    )
+    assert "2 passes" in _assert_is(tmp_path, files.voxels())[0]
+
+
 def test_passes_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
     array = np.concatenate([files.voxels(), files.voxels(12, seed=5)])
     files.write_series(tmp_path / "ct", array, [*files.places(), *files.places(start=-2.7)])
