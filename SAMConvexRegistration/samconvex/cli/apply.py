@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ..errors import InputError
 from ..io.outputs import check_output_file, output_file
 from ..io.points import check_writable_ending, is_point_file, read_points, write_points
-from .console import ConsoleProgress
+from .console import ConsoleProgress, say_notes
 from .options import add_progress
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".gipl", ".vtk")
@@ -53,21 +52,19 @@ def run(args: argparse.Namespace) -> int:
     progress = ConsoleProgress(args.progress, [("read", 0.2), ("warp", 0.6), ("write", 0.2)], args.cancelled)
     warnings = _carry_points(args, progress) if points else _carry_image(args, progress)
     progress.finish()
-    for warning in warnings:
-        print(f"Warning: {warning}", file=sys.stderr)
+    say_notes(warnings)
     return 0
 
 
 def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> list[str]:
     from ..io.checks import outside_note
-    from ..io.images import read_grid
+    from ..io.images import read_grid_and_notes
     from ..space.transforms import Transform
 
     progress("read", 0.0)
-    like = read_grid(args.like) if args.like else None
+    like, notes = read_grid_and_notes(args.like) if args.like else (None, ())
     points = read_points(args.input)
     transform = Transform.load(args.transform, like)
-    notes = transform.notes
     progress("warp", 0.0)
     # Points of the moving patient go against the transform's own direction.
     carry = transform if args.inverse else transform.inverse()
@@ -79,18 +76,18 @@ def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> list[s
     with output_file(args.output) as path:
         write_points(carried, path)
     outside = outside_note(positions[defined], like, args.like) if like else None
-    return [*notes, *points.notes, *([outside] if outside else [])]
+    return [*notes, *transform.notes, *points.notes, *([outside] if outside else [])]
 
 
 def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> list[str]:
-    from ..io.images import check_format, read_grid, read_labels, read_volume, write_volume
+    from ..io.images import check_format, read_grid_and_notes, read_labels, read_volume, write_volume
     from ..progress import stage
     from ..space.transforms import Transform
 
     progress("read", 0.0)
-    grid = read_grid(args.like)
+    grid, like_notes = read_grid_and_notes(args.like)
     transform = Transform.load(args.transform, grid)
-    notes = [*transform.notes]
+    notes = [*like_notes, *transform.notes]
     progress("read", 0.3)
     volume = read_labels(args.input) if args.labels else read_volume(args.input)
     check_format(args.output, grid, volume.pixel_id)

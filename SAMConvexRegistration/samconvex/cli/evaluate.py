@@ -86,6 +86,7 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
     fixed_labels = moving_labels = fixed_points = moving_points = None
     if args.fixed_labels:
         fixed_labels, moving_labels = read_labels(args.fixed_labels), read_labels(args.moving_labels)
+        warnings += [*fixed_labels.notes, *moving_labels.notes]
         warnings += [grid_note(fixed_labels, fixed), grid_note(moving_labels, moving)]
     if args.fixed_points:
         lists = (read_points(args.fixed_points, fixed.grid), read_points(args.moving_points, moving.grid))

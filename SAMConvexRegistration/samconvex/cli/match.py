@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InputError
 from ..io.outputs import check_output_file, check_output_folder, output_folder
 from ..io.points import POINT_ENDINGS, PointSet, check_writable_ending, read_points, write_points
-from .console import ConsoleProgress
+from .console import ConsoleProgress, say_notes
 
 if TYPE_CHECKING:
     from ..anatomy.embedding import SamEmbedding
@@ -100,6 +100,7 @@ def run_match(args: argparse.Namespace) -> int:
     from ..device import chosen_device
     from ..io.images import read_volume
     from ..landmarks.templates import template_embedding
+    from ..space.volume import Volume
     from ..weights.models import load_sam
 
     if args.threads:
@@ -111,14 +112,17 @@ def run_match(args: argparse.Namespace) -> int:
     model = load_sam(args.weights)
     progress("read", 0.0)
     templates = []
+    notes: list[str] = []
     for image, points in [(args.template, args.points), *args.also]:
         template = template_embedding(image, model, device=device, progress=_numbered(progress, 0, steps))
+        notes += template.notes if isinstance(template, Volume) else ()
         templates.append(Source(template, read_points(points, template.grid)))
     labels, rows = common_points([source.points for source in templates])
     results: list[tuple[PointSet, Vote]] = []
     options = {"weights": model, "mode": args.mode, "min_score": args.min_score, "device": device}
     for number, query in enumerate(args.queries):
         image = read_volume(query, slices=True)
+        notes += image.notes
         votes = _match(templates, rows, image, options, progress, number, steps)
         results.append((PointSet(votes.matches.positions, labels, source=str(query)), votes))
     with output_folder(folder, overwrite=True) as staging:
@@ -130,6 +134,7 @@ def run_match(args: argparse.Namespace) -> int:
             for target, (points, votes) in zip(targets, results, strict=True):
                 _write(staging / target.name, points, votes)
     progress.finish(str(args.output))
+    say_notes(notes)
     if args.progress != "json":
         for query, (_points, votes) in zip(args.queries, results, strict=True):
             print(f"{query}: {int(votes.matches.found.sum())} of {len(votes.matches)} points found")

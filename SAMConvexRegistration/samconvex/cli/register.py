@@ -243,7 +243,7 @@ class _Inputs:
                 path = getattr(args, f"{side}_{kind}")
                 volume = reader(path) if path else None
                 maps[f"{side}_{kind}"] = volume
-                notes.append(grid_note(volume, images[side]) if volume else None)
+                notes += [*volume.notes, grid_note(volume, images[side])] if volume else []
         protected = read_labels(args.protect) if args.protect else None
         for side, listed in points.items():
             if listed is not None:

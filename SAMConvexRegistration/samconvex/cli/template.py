@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..io.outputs import check_output_folder
 from ..io.points import POINT_ENDINGS, read_points
-from .console import ConsoleProgress
+from .console import ConsoleProgress, say_notes
 
 EXPLANATION = """
 Embed IMAGE and save it with POINTS in the folder OUT. The folder then serves as TEMPLATE of "samconvex match"; it holds
@@ -70,6 +70,7 @@ def run_template(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
     )
     progress.finish(str(args.output))
+    say_notes(image.notes)
     if args.progress != "json":
         print(f"{args.output}: template of {int(points.defined.sum())} points")
     return 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..io.outputs import check_output_file, check_output_folder, output_folder
-from .console import ConsoleProgress
+from .console import ConsoleProgress, say_notes
 
 if TYPE_CHECKING:
     from ..lesions.findings import TrackingResult
@@ -125,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         if not (single or args.each_contour):
             _write_contours(result, follow_ups, [staging / name for name in contours])
     progress.finish(str(args.output))
+    say_notes(note for image in (baseline, *follow_ups) for note in image.notes)
     if args.progress != "json":
         for number, path in enumerate(args.follow_ups):
             states = Counter(finding.state for finding in result.findings if finding.follow_up == number)

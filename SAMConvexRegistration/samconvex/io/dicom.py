@@ -6,6 +6,7 @@ or a screenshot as if it were an image.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,9 @@ def is_dicom(path: Path) -> bool:
     """True for a folder, and for a file that holds DICOM.
 
     Raises:
-        InputError: a damaged DICOM file.
+        InputError: a damaged DICOM file, or one that may not be opened.
     """
-    return path.is_dir() or read_header(path) is not None
+    return path.is_dir() or bool(_objects(path))
 
 
 def read_dicom(path: Path, *, labels: bool = False, slices: bool = False) -> tuple[sitk.Image, tuple[str, ...]]:
@@ -81,11 +82,13 @@ def read_dicom(path: Path, *, labels: bool = False, slices: bool = False) -> tup
 
 
 def _objects(path: Path) -> list[Header]:
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
     try:
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
         return [header for file in files if (header := read_header(file)) is not None]
     except OSError as error:
-        raise InputError(f"{error.filename} could not be opened ({error.strerror}); check its permissions.") from error
+        raise InputError(
+            f"{error.filename or path} could not be opened ({error.strerror}); check its permissions."
+        ) from error
 
 
 def _refusal(header: Header) -> str | None:
@@ -111,8 +114,9 @@ def _nothing_here(folder: Path) -> str:
 
 def _files_below(folder: Path) -> list[Path]:
     """The first files of the folders just below."""
-    below = sorted(path for path in folder.iterdir() if path.is_dir())[:100]
-    return [file for inner in below for file in sorted(inner.iterdir())[:3] if file.is_file()]
+    below = sorted(path for path in folder.iterdir() if path.is_dir() and os.access(path, os.R_OK | os.X_OK))[:100]
+    files = [file for inner in below for file in sorted(inner.iterdir())[:3]]
+    return [file for file in files if file.is_file() and os.access(file, os.R_OK)]
 
 
 def _largest_series(images: list[Header], path: Path) -> tuple[list[Header], tuple[str, ...]]:

@@ -83,7 +83,7 @@ _PIXELS, _ITEM, _ITEM_END, _SEQUENCE_END = 0x7FE00010, 0xFFFEE000, 0xFFFEE00D, 0
 _UNDEFINED = 0xFFFFFFFF
 _LONG_FORM = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT", b"SV", b"UV"}
 _IMPLICIT, _BIG, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
-_MOST_DEPTH, _MOST_VALUE, _MOST_ELEMENTS, _MOST_INFLATED = 12, 1 << 16, 5_000_000, 1 << 30
+_MOST_DEPTH, _MOST_VALUE, _MOST_ELEMENTS, _MOST_INFLATED = 12, 1 << 16, 1_000_000, 1 << 29
 
 
 @dataclass
@@ -193,7 +193,8 @@ def read_header(path: Path) -> Header | None:
             return None
         stream.seek(offset)
         try:
-            return _read(path, stream)
+            header = _read(path, stream, strict=offset == 0)
+            return header if offset or header.sop_class else None
         except (_Damaged, struct.error, zlib.error, RecursionError) as error:
             if offset == 0:
                 return None
@@ -211,7 +212,7 @@ def _looks_bare(start: bytes) -> bool:
     return start[4:6].isalpha() and start[4:6].isupper() or struct.unpack("<I", start[4:8])[0] < 256
 
 
-def _read(path: Path, stream: BinaryIO) -> Header:
+def _read(path: Path, stream: BinaryIO, strict: bool) -> Header:
     meta = _Reader(stream, explicit=True, big_endian=False)
     data = meta.file_meta()
     syntax = data.text("TransferSyntax")
@@ -222,7 +223,7 @@ def _read(path: Path, stream: BinaryIO) -> Header:
         here = stream.tell()
         explicit = stream.read(6)[4:6].isalpha()
         stream.seek(here)
-    reader = _Reader(stream, explicit, big_endian=syntax == _BIG)
+    reader = _Reader(stream, explicit, syntax == _BIG, strict)
     body = reader.dataset(reader.size, 0)
     body.values = {**data.values, **body.values}
     return Header(path, body, reader.pixels)
@@ -231,7 +232,9 @@ def _read(path: Path, stream: BinaryIO) -> Header:
 class _Reader:
     """Walks through the elements of one stream."""
 
-    def __init__(self, stream: BinaryIO, explicit: bool, big_endian: bool) -> None:
+    def __init__(self, stream: BinaryIO, explicit: bool, big_endian: bool, strict: bool = False) -> None:
+        """``strict``: tags must ascend, or it is another kind of file."""
+        self.strict = strict
         self.stream, self.explicit, self.big_endian = stream, explicit, big_endian
         self.order = ">" if big_endian else "<"
         self.pixels: tuple[int, int | None] | None = None
@@ -257,10 +260,14 @@ class _Reader:
         if depth > _MOST_DEPTH:
             raise _Damaged
         data = Dataset(big_endian=self.big_endian)
+        last = -1
         while self.stream.tell() + 8 <= end:
             tag, kind, length = self._element()
             if tag in (_ITEM_END, _SEQUENCE_END):
                 break
+            if depth == 0 and self.strict and tag <= last:
+                raise _Damaged
+            last = tag
             if depth == 0 and tag == _PIXELS:
                 self.pixels = (self.stream.tell(), None if length == _UNDEFINED else length)
                 break

@@ -14,8 +14,7 @@ import torch
 
 from ..errors import InputError, ResourceError
 from ..space.grid import Grid
-from ..space.image_files import read_header, read_image
-from ..space.nifti import frame_notes, is_nifti_name
+from ..space.image_files import place_notes, read_header, read_image
 from ..space.volume import Volume, check_volume
 from .dicom import is_dicom, read_dicom
 
@@ -80,7 +79,7 @@ def write_volume(volume: Volume, path: str | os.PathLike) -> None:
     """
     check_format(path, volume.grid, volume.pixel_id)
     write_image(volume.to_sitk(), path)
-    off = _corners_off(_grid_of_header(read_header(path)), volume.grid)
+    off = _corners_off(_grid_of_header(read_header(path), path), volume.grid)
     if off > _SAME_PLACE_MM:
         raise ResourceError(f"{path} came back {off:.2f} mm off its grid; write it as .nrrd or .mha.")
 
@@ -102,7 +101,7 @@ def check_format(
         with tempfile.TemporaryDirectory(prefix="samconvex-") as folder:
             trial = Path(folder) / f"trial{name[name.find('.') :]}"
             sitk.WriteImage(grid.apply_to_sitk(small), str(trial))
-            read = _grid_of_header(read_header(trial))
+            read = _grid_of_header(read_header(trial), trial)
     except InputError:
         off = math.inf
     except RuntimeError as error:
@@ -146,8 +145,8 @@ def _read(path: str | os.PathLike, slices: bool = False, labels: bool = False) -
         image, notes = read_dicom(location, labels=labels, slices=slices)
     else:
         image = read_image(location)
-        if is_nifti_name(location) and image.GetDimension() == 3:
-            notes = frame_notes(location, Grid.from_sitk(image))
+        if image.GetDimension() == 3:
+            notes = place_notes(location, Grid.from_sitk(image))
     if image.GetNumberOfComponentsPerPixel() != 1:
         count = image.GetNumberOfComponentsPerPixel()
         raise InputError(f"{path} has {count} components per voxel; extract one scalar image first.")
@@ -170,26 +169,45 @@ def read_grid(path: str | os.PathLike) -> Grid:
     Raises:
         InputError: missing, not an image, or not 3D.
     """
+    return read_grid_and_notes(path)[0]
+
+
+def read_grid_and_notes(path: str | os.PathLike) -> tuple[Grid, tuple[str, ...]]:
+    """:func:`read_grid`, and what reading had to decide.
+
+    Raises:
+        InputError: missing, not an image, or not 3D.
+    """
     location = Path(path)
     if not location.exists():
         raise InputError(f"{path} does not exist; check the path.")
     if is_dicom(location):
-        return Grid.from_sitk(_read(path)[0])
+        image, notes = _read(path)
+        return Grid.from_sitk(image), notes
     reader = read_header(path)
     size = reader.GetSize()
     if reader.GetDimension() == 4 and size[3] == 1:
-        return read_volume(path).grid
+        volume = read_volume(path)
+        return volume.grid, volume.notes
     if reader.GetDimension() != 3:
         raise InputError(f"{path} is {reader.GetDimension()}D; give one 3D volume.")
-    return _grid_of_header(reader)
+    grid = _grid_of_header(reader, path)
+    return grid, place_notes(path, grid)
 
 
-def _grid_of_header(reader: sitk.ImageFileReader) -> Grid:
+def _grid_of_header(reader: sitk.ImageFileReader, path: str | os.PathLike) -> Grid:
     """Grid of the 3D image whose header ``reader`` holds."""
     # An image of one voxel with the file's geometry carries it through the one conversion there is.
+    numbers = np.array([*reader.GetSpacing(), *reader.GetOrigin(), *reader.GetDirection()])
+    volume = abs(np.linalg.det(np.reshape(reader.GetDirection(), (3, 3)) * np.array(reader.GetSpacing())))
     image = sitk.Image([1, 1, 1], sitk.sitkUInt8)
-    image.SetSpacing(reader.GetSpacing())
-    image.SetOrigin(reader.GetOrigin())
-    image.SetDirection(reader.GetDirection())
+    try:
+        if not np.isfinite(numbers).all() or not volume > 0:
+            raise RuntimeError("no volume")
+        image.SetSpacing(reader.GetSpacing())
+        image.SetOrigin(reader.GetOrigin())
+        image.SetDirection(reader.GetDirection())
+    except RuntimeError as error:
+        raise InputError(f"{path} states voxels without a volume or a place; export it again.") from error
     x, y, z = reader.GetSize()
     return replace(Grid.from_sitk(image), size=(int(x), int(y), int(z)))

@@ -55,7 +55,7 @@ def read_field(path: str | os.PathLike) -> FieldFile:
     image = read_image(path, "0")
     header = read_header(path)
     tags = {key: header.GetMetaData(key).strip() for key in header.GetMetaDataKeys()}
-    if is_nifti_name(path) and int(float(tags.get("intent_code", "0") or 0)) in _FNIRT_INTENTS:
+    if is_nifti_name(path) and _whole(tags.get("intent_code")) in _FNIRT_INTENTS:
         raise InputError(f"{path} is a field of FSL FNIRT in FSL's own coordinates; convert it to an ITK field first.")
     if image.GetNumberOfComponentsPerPixel() != 3 or image.GetDimension() != 3:
         raise InputError(f"{path} is no displacement field; it needs 3 components per voxel in 3D.")
@@ -83,7 +83,7 @@ def _as_displacements(
         note = f"{path} holds absolute positions as SPM writes them; they were turned into displacements."
         return _from_positions(field), (note,)
     if name == _NIFTYREG_INTENT_NAME:
-        kind = int(float(tags.get("intent_p1", "0") or 0))
+        kind = _whole(tags.get("intent_p1"))
         if kind == 0:
             return _from_positions(field), (f"{path} holds absolute positions as NiftyReg writes them.",)
         if kind == 1:
@@ -98,6 +98,14 @@ def _as_displacements(
             "voxel's own position, or convert it to an ITK displacement field."
         )
     return field, ()
+
+
+def _whole(text: str | None) -> int:
+    """A whole number of a header; -1 where it is none."""
+    try:
+        return int(float(text or "0"))
+    except (ValueError, OverflowError):
+        return -1
 
 
 def _from_positions(field: DisplacementField) -> DisplacementField:
@@ -148,8 +156,12 @@ def read_itk(path: str | os.PathLike) -> tuple[sitk.Transform, tuple[bool, ...]]
             plain = Path(folder) / location.name
             plain.write_bytes(_without_inverse(content, location.name.lower().endswith((".h5", ".hdf5"))))
             transform = sitk.ReadTransform(str(plain))
-    except (RuntimeError, OSError) as error:
-        raise InputError(f"{path} could not be read as a transform; give an ITK .h5, .tfm or .txt file.") from error
+    except (RuntimeError, OSError, UnicodeDecodeError) as error:
+        text = location.name.lower().endswith((".txt", ".tfm")) and location.is_file()
+        hint = " (ITK's text files begin with '#Insight Transform File V1.0')" if text else ""
+        raise InputError(
+            f"{path} could not be read as a transform; give an ITK .h5, .tfm or .txt file{hint}."
+        ) from error
     composite = isinstance(transform.Downcast(), sitk.CompositeTransform)
     parts = sitk.CompositeTransform(transform).GetNumberOfTransforms() if composite else 1
     if parts != len(inverses) or len(names) - len(inverses) > 1:

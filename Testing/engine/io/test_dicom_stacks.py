@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from samconvex.cli import main
 from samconvex.errors import InputError
+from samconvex.io.dicom_tags import read_header
 from samconvex.io.images import read_grid, read_volume
 
 pytest.importorskip("pydicom")
@@ -118,6 +121,15 @@ def test_a_second_pass_between_or_behind_the_first_is_left_out(tmp_path: Path, o
     assert "AcquisitionNumber 1, 2" in _assert_is(tmp_path, files.voxels())[0]
 
 
+def test_passes_that_interleave_to_an_even_stack_are_told_apart(tmp_path: Path) -> None:
+    array = np.concatenate([files.voxels(), files.voxels(seed=5)])
+    positions = [*files.places(), *files.places(start=-18.5)]
+    files.write_series(
+        tmp_path, array, positions, tweak=lambda data, index: setattr(data, "AcquisitionNumber", 1 + index // 12)
+    )
+    assert "2 passes" in _assert_is(tmp_path, files.voxels())[0]
+
+
 def test_passes_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
     array = np.concatenate([files.voxels(), files.voxels(12, seed=5)])
     files.write_series(tmp_path / "ct", array, [*files.places(), *files.places(start=-2.7)])
@@ -215,3 +227,26 @@ def test_a_damaged_slice_is_named(tmp_path: Path) -> None:
         (folder / "im003.dcm").write_bytes(content[:keep])
         with pytest.raises(InputError, match=r"im003\.dcm"):
             read_volume(folder)
+
+
+def test_a_file_without_preamble_is_read_and_numbers_are_not_taken_for_one(tmp_path: Path) -> None:
+    folder = files.write_series(tmp_path, files.voxels(), files.places())
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[132:])
+    _assert_is(folder, files.voxels())
+    zeros = folder / "zeros.dcm"
+    zeros.write_bytes(b"\x08\0" + bytes(4_000_000))
+    assert read_header(zeros) is None
+    _assert_is(folder, files.voxels())
+
+
+def test_apply_says_which_series_of_every_folder_it_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, series in (("a", "1.2.3.1"), ("b", "1.2.3.5")):
+        files.write_series(tmp_path / name, files.voxels(), files.places(), series=series)
+        files.write_series(tmp_path / name, files.voxels(3), files.places(3), series=f"{series}.9", prefix="other")
+    sitk.WriteTransform(sitk.AffineTransform(3), str(tmp_path / "t.tfm"))
+    words = [str(tmp_path / name) for name in ("t.tfm", "a")]
+    assert main(["apply", *words, "--like", str(tmp_path / "b"), "-o", str(tmp_path / "o.nrrd")]) == 0
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'a'} holds 2 DICOM series" in said
+    assert f"{tmp_path / 'b'} holds 2 DICOM series" in said

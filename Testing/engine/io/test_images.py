@@ -12,7 +12,9 @@ from samconvex.cli import main
 from samconvex.errors import InputError
 from samconvex.io import images
 from samconvex.io.images import check_format, read_grid, write_volume
+from samconvex.registration import register as registration
 from samconvex.space.grid import Grid
+from samconvex.space.transforms import Transform
 from samconvex.space.volume import Volume
 
 ROTATION = tuple(np.array(sitk.Euler3DTransform((0, 0, 0), 0.2, 0.1, 0.3).GetMatrix()))
@@ -61,7 +63,14 @@ def test_voxels_that_a_format_cannot_hold_are_named_before_the_work(tmp_path: Pa
         check_format(tmp_path / "out.gipl", _volume(STRAIGHT).grid, sitk.sitkInt64)
 
 
-def test_commands_refuse_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_refuse_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_args: object, **_options: object) -> None:
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr(Transform, "warp_volume", work)
+    monkeypatch.setattr(registration, "register", work)
     for name, direction in (("sheared.nrrd", SHEARED), ("turned.nrrd", ROTATION)):
         write_volume(_volume(direction), tmp_path / name)
     sitk.WriteTransform(sitk.AffineTransform(3), str(tmp_path / "t.tfm"))

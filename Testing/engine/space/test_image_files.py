@@ -122,3 +122,42 @@ def test_a_pair_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     for name in ("ct.hdr", "ct.img"):
         with pytest.raises(InputError, match="cut short"):
             read_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "words"),
+    [
+        ("a.nrrd", (b"space directions", b"space origin"), "no spacing and no position"),
+        ("a.nrrd", (b"space origin",), "states no position;"),
+        ("a.mha", (b"ElementSpacing",), "states no spacing;"),
+        ("a.mha", (b"Offset",), "states no position;"),
+    ],
+)
+def test_a_header_without_spacing_or_position_is_said(
+    tmp_path: Path, name: str, fields: tuple[bytes, ...], words: str
+) -> None:
+    path = _write(_image(5), tmp_path / name)
+    assert read_volume(path).notes == ()
+    head, mark, data = path.read_bytes().partition(b"\n\n" if name == "a.nrrd" else b"ElementDataFile")
+    # NRRD knows no directions without a space.
+    gone = (*fields, b"space: ") if b"space directions" in fields else fields
+    lines = [line for line in head.split(b"\n") if not line.startswith(gone)]
+    path.write_bytes(b"\n".join(lines) + mark + data)
+    assert words in read_volume(path).notes[0]
+
+
+@pytest.mark.parametrize("name", ["a.mha", "a.nrrd", "a.gipl", "a.vtk"])
+def test_other_formats_that_were_cut_short_are_refused(tmp_path: Path, name: str) -> None:
+    path = _write(_image(5), tmp_path / name)
+    content = path.read_bytes()
+    path.write_bytes(content[:-500])
+    with pytest.raises(InputError, match=rf"{name} could not be read .*(cut short|75% of expected|fread got only)"):
+        read_image(path)
+
+
+def test_axes_that_span_no_space_are_refused(tmp_path: Path) -> None:
+    path = _write(_image(5), tmp_path / "flat.mha")
+    path.write_bytes(path.read_bytes().replace(b"TransformMatrix = 1 0 0", b"TransformMatrix = 0 0 0"))
+    for read in (read_grid, read_volume):
+        with pytest.raises(InputError, match=r"flat\.mha"):
+            read(path)

@@ -159,3 +159,11 @@ def test_a_transform_that_mirrors_is_said(tmp_path: Path) -> None:
         assert f"{name} mirrors" in Transform.load(tmp_path / name).notes[0]
     sitk.WriteTransform(sitk.CompositeTransform([mirror, mirror]), str(tmp_path / "twice.tfm"))
     assert Transform.load(tmp_path / "twice.tfm").notes == ()
+
+
+def test_bytes_of_a_damaged_file_become_no_foreign_error(tmp_path: Path) -> None:
+    sitk.WriteTransform(_truth(), str(tmp_path / "t.tfm"))
+    content = (tmp_path / "t.tfm").read_bytes()
+    (tmp_path / "t.tfm").write_bytes(content.replace(b"Transform: Disp", b"Transform: D\xffsp"))
+    with pytest.raises(InputError, match=r"t\.tfm could not be read as a transform"):
+        Transform.load(tmp_path / "t.tfm")
