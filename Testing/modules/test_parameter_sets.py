@@ -88,19 +88,20 @@ def test_the_logic_and_the_panel_share_the_wrapper(either_widget):
     assert either_widget.logic.getParameterNode() is either_widget.logic.getParameterNode()
 
 
-def test_the_first_parameter_reaches_its_control_when_the_node_is_changed(widget, scene):
+def test_the_first_parameter_reaches_its_control_when_the_node_is_changed(load_scripted_module, scene):
     """VTK calls the first observer of a node last: the wrapper's of its first parameter."""
     import slicer
 
+    widget = load_scripted_module(module_file("SAMLandmark"))
     volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
     node = widget.parameters().parameterNode
     seen = []
-    widget.previewPanel.parametersChanged = lambda: seen.append(widget.parameters().fixedVolume)
+    widget.landmarkPanel.parametersChanged = lambda: seen.append(widget.parameters().templateVolume)
     with slicer.util.NodeModify(node):
-        node.SetParameter("fixedVolume.0", "")
-        node.SetNodeReferenceID("fixedVolume.0", volume.GetID())
-    assert widget.ui.fixedSelector.currentNode() is volume
-    assert seen[-1] is volume
+        node.SetParameter("templateVolume.0", "")
+        node.SetNodeReferenceID("templateVolume.0", volume.GetID())
+    assert widget.ui.templateVolumeSelector.currentNode() is volume
+    assert seen == [volume]
 
 
 # --- the chosen set -----------------------------------------------------------------------------------------------
