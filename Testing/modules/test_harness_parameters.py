@@ -96,8 +96,9 @@ def test_a_selector_keeps_no_python_object_of_a_node(scene):
     selector.setMRMLScene(None)
 
 
-UI = """<ui version="4.0"><class>Panel</class><widget class="qMRMLWidget" name="Panel"><layout class="QVBoxLayout" name="l">
-<item><widget class="qMRMLNodeComboBox" name="told"/></item><item><widget class="qMRMLNodeComboBox" name="untold"/></item>
+UI = """<ui version="4.0"><class>Panel</class><widget class="qMRMLWidget" name="Panel">
+<layout class="QVBoxLayout" name="l"><item><widget class="qMRMLNodeComboBox" name="told"/></item>
+<item><widget class="qMRMLNodeComboBox" name="untold"/></item>
 </layout></widget><connections><connection><sender>Panel</sender><signal>mrmlSceneChanged(vtkMRMLScene*)</signal>
 <receiver>{receiver}</receiver><slot>{slot}(vtkMRMLScene*)</slot></connection></connections></ui>"""
 
@@ -182,7 +183,9 @@ def test_a_scene_that_replaces_another_is_closed_and_loaded_in_one_batch(scene, 
     for name in ("scene.mrml", "scene.mrb"):
         assert slicer.util.saveScene(str(tmp_path / name))
         seen = []
-        tag = scene.AddObserver(scene.EndCloseEvent, lambda caller, event: seen.append(caller.IsBatchProcessing()))
+        tag = scene.AddObserver(
+            scene.EndCloseEvent, lambda caller, event, seen=seen: seen.append(caller.IsBatchProcessing())
+        )
         slicer.util.loadScene(str(tmp_path / name), {"clear": True})
         scene.RemoveObserver(tag)
         assert seen == [1]
