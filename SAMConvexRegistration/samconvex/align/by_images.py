@@ -199,58 +199,16 @@ def _aligned(
     fine = images.prepared(device, notes, lambda f: report(0.25 * f))
     coarse = [image.coarser() for image in fine]
     report(0.25)
-
-    fixed_features, moving_features = (start_features(image, coarse, 1, 1) for image in coarse)
-    problem = AffineProblem(
-        fixed_features,
-        coarse[0].region,
-        coarse[0].grid,
-        moving_features,
-        coarse[1].region,
-        coarse[1].grid,
-        points=3000,
-        seed=seed,
-    )
+    problem = _problem(coarse, 1, 3000, seed)
     if start is None:
         starts = geometric_starts(coarse[0], coarse[1])
         starts += searched_starts(coarse[0], coarse[1], stage(progress, STAGE, 0.25, 0.5))
     else:
         starts = [Hypothesis("the given map", start)]
-    for hypothesis in starts:
-        hypothesis.transform = _of_model(hypothesis.transform, problem.center, model)
-        hypothesis.gain = hypothesis.start_gain = problem.evaluate(hypothesis.transform)["gain"]
-    starts = _distinct(starts, problem)[:6]
-    # Most starts soon meet in the same place; only those that stay apart and close in score deserve more steps.
-    for iterations, first, last in ((18, 0.5, 0.65), (30, 0.65, 0.8)):
-        for number, hypothesis in enumerate(starts):
-            if hypothesis.gain < 0.4 * starts[0].gain and iterations > 18:
-                continue
-            width = (last - first) / len(starts)
-            inner = stage(progress, STAGE, first + number * width, first + (number + 1) * width)
-            hypothesis.transform = problem.refine(
-                hypothesis.transform, model=model, iterations=iterations, report=inner
-            )
-            hypothesis.gain = problem.evaluate(hypothesis.transform)["gain"]
-        starts = _distinct(starts, problem)
+    starts = _survivors(starts, problem, model, progress)
     margin = _margin(starts, problem)
-
-    fixed_features, moving_features = (start_features(image, fine, 2, 2) for image in fine)
-    problem = AffineProblem(
-        fixed_features,
-        fine[0].region,
-        fine[0].grid,
-        moving_features,
-        fine[1].region,
-        fine[1].grid,
-        points=5000,
-        seed=seed,
-    )
-    # A hypothesis far behind the best one has never overtaken it on the finer grid.
-    finalists = [hypothesis for hypothesis in starts[:2] if hypothesis.gain > 0.7 * starts[0].gain] or starts[:1]
-    for number, hypothesis in enumerate(finalists):
-        inner = stage(progress, STAGE, 0.8 + 0.1 * number, 0.9 + 0.1 * number)
-        hypothesis.transform = problem.refine(hypothesis.transform, model=model, iterations=30, report=inner)
-        hypothesis.gain = problem.evaluate(hypothesis.transform)["gain"]
+    problem = _problem(fine, 2, 5000, seed)
+    finalists = _finalists(starts, problem, model, progress)
     best = max(finalists, key=lambda start: start.gain)
     scores = problem.evaluate(best.transform)
     if len(finalists) > 1:
@@ -267,6 +225,53 @@ def _aligned(
         "notes": notes,
     }
     return AffineResult(best.transform, confidence, details)
+
+
+def _problem(images: list[StartImage], radius: int, points: int, seed: int) -> AffineProblem:
+    """Features of both images, compared at ``points`` drawn places of the first."""
+    first, second = images
+    features = [start_features(image, images, radius, radius) for image in images]
+    return AffineProblem(
+        features[0], first.region, first.grid, features[1], second.region, second.grid, points=points, seed=seed
+    )
+
+
+def _survivors(
+    starts: list[Hypothesis], problem: AffineProblem, model: str, progress: Progress | None
+) -> list[Hypothesis]:
+    """The starts that stay apart while they are refined, the best first."""
+    for hypothesis in starts:
+        hypothesis.transform = _of_model(hypothesis.transform, problem.center, model)
+        hypothesis.gain = hypothesis.start_gain = problem.evaluate(hypothesis.transform)["gain"]
+    starts = _distinct(starts, problem)[:6]
+    # Most starts soon meet in the same place; only those that stay apart and close in score deserve more steps.
+    for iterations, first, last in ((18, 0.5, 0.65), (30, 0.65, 0.8)):
+        for number, hypothesis in enumerate(starts):
+            if hypothesis.gain < 0.4 * starts[0].gain and iterations > 18:
+                continue
+            width = (last - first) / len(starts)
+            inner = stage(progress, STAGE, first + number * width, first + (number + 1) * width)
+            _refine(hypothesis, problem, model, iterations, inner)
+        starts = _distinct(starts, problem)
+    return starts
+
+
+def _finalists(
+    starts: list[Hypothesis], problem: AffineProblem, model: str, progress: Progress | None
+) -> list[Hypothesis]:
+    """The best one or two, refined on the finer grid."""
+    # A hypothesis far behind the best one has never overtaken it on the finer grid.
+    finalists = [hypothesis for hypothesis in starts[:2] if hypothesis.gain > 0.7 * starts[0].gain] or starts[:1]
+    for number, hypothesis in enumerate(finalists):
+        _refine(hypothesis, problem, model, 30, stage(progress, STAGE, 0.8 + 0.1 * number, 0.9 + 0.1 * number))
+    return finalists
+
+
+def _refine(
+    hypothesis: Hypothesis, problem: AffineProblem, model: str, iterations: int, report: Callable[[float], None]
+) -> None:
+    hypothesis.transform = problem.refine(hypothesis.transform, model=model, iterations=iterations, report=report)
+    hypothesis.gain = problem.evaluate(hypothesis.transform)["gain"]
 
 
 def _region(volume: Volume, mask: Volume | None, notes: list[str]) -> tuple[Volume, Volume]:

@@ -52,19 +52,13 @@ def solve_level(
     report(0.25)
 
     def solve(
-        first: torch.Tensor,
-        second: torch.Tensor,
-        second_valid: torch.Tensor,
-        first_weight: torch.Tensor,
-        start: float,
-        end: float,
+        images: tuple[torch.Tensor, torch.Tensor], valid: torch.Tensor, weight: torch.Tensor, start: float, end: float
     ) -> torch.Tensor:
         correlation = LocalCorrelation(
-            first,
-            second,
+            *images,
             level.radius,
-            valid=second_valid,
-            weight=first_weight,
+            valid=valid,
+            weight=weight,
             unseen=FORBIDDEN if scene.strict else level.unseen,
             memory_budget=scene.memory_budget,
             dtype=scene.dtype,
@@ -74,7 +68,7 @@ def solve_level(
             control.spacing,
             coupling_per_mm2=coupling * level.coupling,
             box_passes=box_passes,
-            weight=first_weight,
+            weight=weight,
             report=lambda fraction: report(start + (end - start) * fraction),
         )
 
@@ -83,14 +77,14 @@ def solve_level(
     # What lies beyond the moving image, or may, follows its neighbors instead of the nearest place that exists.
     weight = weight * _edge(valid, r)[crop]
     weight = weight * (weight > _BELIEVED)
-    forward = solve(fixed, moving, valid, weight, 0.25, 0.6 if level.consistent else 0.95)
+    forward = solve((fixed, moving), valid, weight, 0.25, 0.6 if level.consistent else 0.95)
     if level.consistent:
         pad = (r,) * 6
         padded_fixed = F.pad(fixed, pad, mode="replicate")
         in_box = F.pad(torch.ones_like(weight), pad) > 0.5
         # Only near what counts: the field of the air is never used.
         near = dilated(weight > 0, r) & valid[crop]
-        backward = solve(moving[crop], padded_fixed, in_box, near.float(), 0.6, 0.95)
+        backward = solve((moving[crop], padded_fixed), in_box, near.float(), 0.6, 0.95)
         forward = symmetrized(DisplacementField(forward, control), DisplacementField(backward, control)).tensor
     step = DisplacementField(smooth(forward, 1), control)
     result = step if previous is None else previous.after(step)
