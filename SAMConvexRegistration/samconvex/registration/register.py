@@ -21,6 +21,7 @@ from ..version import __version__
 from .affine import align
 from .features import describable
 from .finish import Maps, finished
+from .magnify import Magnification
 from .measure import Truth, measure
 from .options import Options
 from .prepare import Prepared, begun, prepared
@@ -124,12 +125,18 @@ def register(
         seed,
         weights,
     )
-    run, details = begun(fixed, moving, options, progress or null_progress)
-    images = prepared(fixed, moving, run)
+    size = Magnification.of(fixed, moving)
+    large = size.volume(fixed), size.volume(moving)
+    run, details = begun(*large, size.options(options), progress or null_progress)
+    if size.note:
+        run.warnings.append(size.note)
+        details["magnification"] = size.factor
+    images = prepared(*large, run)
     initial = _aligned(images, run, details)
     solved = _deformed(images, initial, run)
-    maps = finished(fixed, moving, initial, solved, run)
-    measured = _measured(images, maps, run)
+    maps = size.true_maps(finished(*large, initial, solved, run), options.start)
+    images = size.true_images(images, fixed, moving)
+    measured = _measured(images, maps, options, run)
     if maps.protected:
         details["protected"] = {"mode": protect_mode, "bodies": list(maps.protected)}
     report = _reported(images, run, time.perf_counter() - began, details, measured)
@@ -164,8 +171,7 @@ def _deformed(images: Prepared, initial: Transform, run: Run) -> list[Displaceme
     return run.computed(lambda device: solve(run, images, initial, regions, device))
 
 
-def _measured(images: Prepared, maps: Maps, run: Run) -> dict:
-    options = run.options
+def _measured(images: Prepared, maps: Maps, options: Options, run: Run) -> dict:
     truth = Truth(options.fixed_labels, options.moving_labels, options.fixed_points, options.moving_points)
     with run.clock("measure"):
         return measure(

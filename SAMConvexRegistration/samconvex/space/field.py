@@ -30,6 +30,10 @@ class DisplacementField:
         """The identity map on ``grid``."""
         return cls(torch.zeros(1, 3, *grid.shape, device=device), grid)
 
+    def scaled(self, factor: float) -> DisplacementField:
+        """The same map between points whose coordinates are multiplied by ``factor``."""
+        return DisplacementField(self.tensor * factor, self.grid.scaled(factor))
+
     def map_relative(self, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
         """Map (d, h, w, 3) LPS mm given relative to ``reference``."""
         moved = sample(self.tensor, self.grid, points, reference=reference, fill=0.0)
@@ -157,6 +161,10 @@ class InverseField:
 
     def inverse(self) -> DisplacementField:
         return self.field
+
+    def scaled(self, factor: float) -> InverseField:
+        """The same map between points whose coordinates are multiplied by ``factor``."""
+        return InverseField(self.field.scaled(factor))
 
     def map_relative(self, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
         """Map (d, h, w, 3) LPS mm given relative to ``reference``."""

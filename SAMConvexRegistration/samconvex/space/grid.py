@@ -151,6 +151,15 @@ class Grid:
         direction = matrix @ np.reshape(self.direction, (3, 3))
         return Grid(self.size, self.spacing, _triple(origin), _triple(direction.ravel()))
 
+    def scaled(self, factor: float) -> Grid:
+        """The same voxels with every length multiplied by ``factor``, about the origin of the coordinates."""
+        return Grid(
+            self.size,
+            _triple(np.asarray(self.spacing) * factor),
+            _triple(np.asarray(self.origin) * factor),
+            self.direction,
+        )
+
     def padded(self, voxels: int) -> Grid:
         """Grid with ``voxels`` more on every side."""
         return self.cropped([-voxels] * 3, [s + 2 * voxels for s in self.size])

@@ -45,6 +45,10 @@ class AffineTransform:
         """Map (N, 3) LPS mm."""
         return np.asarray(points, dtype=float).reshape(-1, 3) @ self.matrix.T + self.translation
 
+    def scaled(self, factor: float) -> AffineTransform:
+        """The same map between points whose coordinates are multiplied by ``factor``."""
+        return AffineTransform(self.matrix, self.translation * factor)
+
     def inverse(self) -> AffineTransform:
         inverse = np.linalg.inv(self.matrix)
         return AffineTransform(inverse, -inverse @ self.translation)
@@ -94,6 +98,10 @@ class Transform:
     def after(self, first: Transform) -> Transform:
         """The composition p -> self(first(p))."""
         return Transform(first.parts + self.parts)
+
+    def scaled(self, factor: float) -> Transform:
+        """The same map between points whose coordinates are multiplied by ``factor``."""
+        return Transform(tuple(part.scaled(factor) for part in self.parts), self.notes)
 
     def inverse(self) -> Transform:
         """The inverse chain; fields are inverted numerically on their own grids."""
