@@ -9,11 +9,14 @@ from pathlib import Path
 import SimpleITK as sitk
 import torch
 
-from ..errors import InputError, ResourceError
+from ..errors import InputError, ResourceError, refusing
 from ..space.grid import Grid
+from ..space.headers import open_image
 from ..space.volume import Volume, check_volume
 from .dicom import check_slices
 from .nifti import check_nifti
+
+_UNREADABLE = "{} could not be read as an image; give a NIfTI, NRRD, MetaImage file or a DICOM series folder."
 
 
 def read_volume(path: str | os.PathLike, *, slices: bool = False) -> Volume:
@@ -68,7 +71,7 @@ def write_image(image: sitk.Image, path: str | os.PathLike) -> None:
     """
     try:
         sitk.WriteImage(image, str(path), True)
-    except RuntimeError as error:
+    except Exception as error:
         if "Unable to determine ImageIO writer" in str(error):
             raise InputError(f"{path}: unknown image format; use .nii.gz, .nrrd or .mha.") from error
         raise ResourceError(f"{path} could not be written; check free space and permissions.") from error
@@ -79,17 +82,13 @@ def _read(path: str | os.PathLike, slices: bool = False) -> tuple[sitk.Image, tu
     if not location.exists():
         raise InputError(f"{path} does not exist; check the path.")
     notes: tuple[str, ...] = ()
-    try:
+    with refusing(_UNREADABLE.format(path)):
         if location.is_dir():
             image, notes = _read_dicom(location)
         else:
             if location.name.lower().endswith((".nii", ".nii.gz")):
                 check_nifti(location)
-            image = sitk.ReadImage(str(location))
-    except RuntimeError as error:
-        raise InputError(
-            f"{path} could not be read as an image; give a NIfTI, NRRD, MetaImage file or a DICOM series folder."
-        ) from error
+            image = open_image(location).Execute()
     if image.GetNumberOfComponentsPerPixel() != 1:
         count = image.GetNumberOfComponentsPerPixel()
         raise InputError(f"{path} has {count} components per voxel; extract one scalar image first.")
@@ -130,23 +129,9 @@ def read_grid(path: str | os.PathLike) -> Grid:
         raise InputError(f"{path} does not exist; check the path.")
     if location.is_dir():
         return read_volume(path).grid
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise InputError(
-            f"{path} could not be read as an image; give a NIfTI, NRRD, MetaImage file or a DICOM series folder."
-        ) from error
-    size = reader.GetSize()
-    if reader.GetDimension() == 4 and size[3] == 1:
+    reader = open_image(path)
+    if reader.GetDimension() == 4 and reader.GetSize()[3] == 1:
         return read_volume(path).grid
     if reader.GetDimension() != 3:
         raise InputError(f"{path} is {reader.GetDimension()}D; give one 3D volume.")
-    # An image of one voxel with the file's geometry carries it through the one conversion there is.
-    image = sitk.Image([1, 1, 1], sitk.sitkUInt8)
-    image.SetSpacing(reader.GetSpacing())
-    image.SetOrigin(reader.GetOrigin())
-    image.SetDirection(reader.GetDirection())
-    single = Grid.from_sitk(image)
-    return Grid((int(size[0]), int(size[1]), int(size[2])), single.spacing, single.origin, single.direction)
+    return Grid.from_sitk(reader)

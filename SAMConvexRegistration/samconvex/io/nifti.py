@@ -76,7 +76,9 @@ def _layout(header: bytes) -> _Layout | None:
         return None
     dimensions = struct.unpack(f"{order}8h", header[40:56])
     datatype, bits = struct.unpack(f"{order}2h", header[70:74])
-    offset = int(struct.unpack(f"{order}f", header[108:112])[0])
+    start = struct.unpack(f"{order}f", header[108:112])[0]
+    # NaN and numbers beyond any file are left to ITK, which ignores them.
+    offset = int(start) if 0 <= start < 1 << 31 else 0
     voxels = math.prod(max(1, size) for size in dimensions[1 : 1 + min(max(dimensions[0], 0), 7)])
     kind = _FLOATS.get(datatype)
     return _Layout(offset, voxels * bits // 8, order + kind if kind else None)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, refusing
 from ..space.grid import Grid
 
 POINT_ENDINGS = (".csv", ".mrk.json", ".fcsv", ".txt", ".pts")
@@ -96,7 +96,8 @@ def read_points(path: str | os.PathLike, grid: Grid | None = None) -> PointSet:
         text = location.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} could not be read as text; give a point file.") from error
-    points = readers[ending](text, str(path)) if ending in readers else _read_elastix(text, str(path), grid)
+    with refusing(f"{path} could not be read as points; save them again."):
+        points = readers[ending](text, str(path)) if ending in readers else _read_elastix(text, str(path), grid)
     if not points.defined.any():
         raise InputError(f"{path} holds no point with a position; place at least one.")
     return points

@@ -14,6 +14,7 @@ import torch
 from ..errors import InputError
 from ..io.images import read_labels
 from ..io.points import PointSet, markups_points, read_points
+from ..space.headers import open_image
 from ..space.volume import Volume
 from .lesion import Lesion
 
@@ -105,9 +106,7 @@ def _from_labels(path: Path) -> list[Lesion]:
 
 def _segment_names(path: Path) -> dict[int, str]:
     """Names by label value that Slicer keeps in a .seg.nrrd; empty for other files."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    reader = open_image(path)
     names = {}
     for key in reader.GetMetaDataKeys():
         if key.startswith("Segment") and key.endswith("_LabelValue"):

@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from ..errors import InputError
 from .grid import Grid
 from .sampling import sample
 
@@ -131,6 +132,12 @@ class DisplacementField:
 
     @classmethod
     def from_sitk_image(cls, image: sitk.Image) -> DisplacementField:
-        """From a 3-component vector image of LPS displacements."""
+        """From a 3-component vector image of LPS displacements.
+
+        Raises:
+            InputError: no samples, displacements that are not finite, or no usable place.
+        """
+        if min(image.GetSize()) < 1:
+            raise InputError("the displacement field has no samples; save it again.")
         array = sitk.GetArrayFromImage(image).astype(np.float32)
         return cls(torch.from_numpy(array).permute(3, 0, 1, 2)[None].contiguous(), Grid.from_sitk(image))

@@ -13,7 +13,10 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from ..errors import InputError
+
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+FARTHEST_MM = 1e8
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,21 @@ class Grid:
     direction: tuple[float, ...] = IDENTITY
 
     @classmethod
-    def from_sitk(cls, image: sitk.Image) -> Grid:
-        """Grid of a 3D SimpleITK image."""
+    def from_sitk(cls, image: sitk.Image | sitk.ImageFileReader) -> Grid:
+        """Grid of a 3D SimpleITK image, or of a reader that has read its header.
+
+        Raises:
+            InputError: no place at all: a spacing that is not above 0, axes that coincide, numbers that are not finite.
+        """
+        axes = np.reshape(image.GetDirection(), (3, 3))
+        numbers = np.concatenate([image.GetSpacing(), image.GetOrigin(), axes.ravel()])
+        # A header that says 1e30 mm is as wrong as one that says NaN, and float32 cannot tell its voxels apart.
+        if not (np.abs(numbers) < FARTHEST_MM).all() or min(image.GetSpacing()) <= 0 or abs(np.linalg.det(axes)) < 1e-6:
+            spacing = " x ".join(f"{value:g}" for value in image.GetSpacing())
+            raise InputError(
+                f"its header gives no usable place (spacing {spacing} mm, axes {np.round(axes, 4).tolist()}); "
+                "correct the header or export it again."
+            )
         return cls(
             tuple(int(s) for s in image.GetSize()),  # type: ignore[arg-type]
             tuple(float(s) for s in image.GetSpacing()),  # type: ignore[arg-type]

@@ -15,9 +15,10 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..errors import InputError, ResourceError
+from ..errors import InputError, ResourceError, refusing
 from .field import DisplacementField
 from .grid import Grid
+from .headers import open_image
 from .sampling import inside, sample, slabs
 from .volume import Volume
 
@@ -224,17 +225,16 @@ class Transform:
         location = Path(path)
         if not location.exists():
             raise InputError(f"{path} does not exist; check the path of the transform.")
-        try:
+        with refusing(f"{path} could not be read as a transform; give an ITK .h5, .tfm or .txt file."):
             if location.name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")):
-                image = sitk.ReadImage(str(location))
+                image = open_image(location).Execute()
                 if image.GetNumberOfComponentsPerPixel() != 3 or image.GetDimension() != 3:
                     raise InputError(f"{path} is no displacement field; it needs 3 components per voxel in 3D.")
                 return cls((DisplacementField.from_sitk_image(image),))
             transform = sitk.ReadTransform(str(location))
-        except RuntimeError as error:
-            raise InputError(f"{path} could not be read as a transform; give an ITK .h5, .tfm or .txt file.") from error
         try:
-            return cls(tuple(_parts(transform, like)))
+            with refusing("it holds numbers that no transform can have; save it again."):
+                return cls(tuple(_parts(transform, like)))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 

@@ -38,11 +38,23 @@ class Volume:
 
     @classmethod
     def from_sitk(cls, image: sitk.Image, source: str | None = None, notes: tuple[str, ...] = ()) -> Volume:
-        """From a scalar 3D SimpleITK image; the voxels are copied."""
+        """From a scalar 3D SimpleITK image; the voxels are copied.
+
+        Raises:
+            InputError: several components, not 3D, or no usable place (see :meth:`Grid.from_sitk`).
+        """
+        name = source or "the image"
+        if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+            components = image.GetNumberOfComponentsPerPixel()
+            raise InputError(f"{name} is {image.GetDimension()}D with {components} components; give one scalar volume.")
+        try:
+            grid = Grid.from_sitk(image)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
         array = sitk.GetArrayFromImage(image)
         wider = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}.get(array.dtype.name)
         tensor = torch.from_numpy(array.astype(wider) if wider else array)[None, None]
-        return cls(tensor, Grid.from_sitk(image), image.GetPixelID(), source, notes)
+        return cls(tensor, grid, image.GetPixelID(), source, notes)
 
     def to_sitk(self) -> sitk.Image:
         """As a SimpleITK image of the original pixel type; integers are rounded and clipped to its range."""

@@ -1,0 +1,90 @@
+"""Image files opened by ITK, once their headers are known to be such that ITK survives them."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from ..errors import InputError, refusing
+from .grid import FARTHEST_MM, Grid
+
+# Deflate makes nothing smaller than this; ITK takes the memory that a header asks for before it looks at the voxels.
+_DENSEST = 1100
+_ALWAYS_ALLOWED_BYTES = 64 << 20
+_ELSEWHERE = re.compile(rb"(?im)^(data ?file\s*:|ElementDataFile\s*=(?!\s*LOCAL))")
+_DIMENSIONS = re.compile(rb"(?m)^\s*NDims\s*=\s*(\S+)")
+_HEADER_BYTES = 1 << 16
+_NIFTI_BYTES = 348
+# More than any image has; MetaIO writes beyond its arrays from 11 on.
+_MOST_DIMENSIONS = 5
+
+
+def open_image(path: str | os.PathLike) -> sitk.ImageFileReader:
+    """A reader that has read the header of an image file; its ``Execute()`` reads the voxels.
+
+    Raises:
+        InputError: not an image; no usable place in space; or more voxels announced than the file can hold.
+    """
+    location = Path(path)
+    name = location.name.lower()
+    head = _beginning(location)
+    if name.endswith((".nii", ".nii.gz", ".hdr", ".img")):
+        _check_nifti_place(head, location)
+    elif name.endswith((".mha", ".mhd")):
+        found = _DIMENSIONS.search(head)
+        if found is not None and not (found[1].isdigit() and 1 <= int(found[1][:9]) <= _MOST_DIMENSIONS):
+            raise InputError(f"{path} announces {found[1].decode(errors='replace')[:20]} dimensions; export it again.")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(location))
+    with refusing(f"{path} could not be read as an image; give a NIfTI, NRRD or MetaImage file."):
+        reader.ReadImageInformation()
+    if reader.GetDimension() == 3:
+        try:
+            Grid.from_sitk(reader)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+    if not (name.endswith((".nhdr", ".mhd", ".hdr")) or _ELSEWHERE.search(head)):
+        _check_announced(reader, location)
+    return reader
+
+
+def _beginning(location: Path) -> bytes:
+    """The first bytes of a file, unpacked where it is a .gz; nothing where it cannot be read so far."""
+    try:
+        if location.name.lower().endswith(".gz"):
+            with gzip.open(location) as stream:
+                return stream.read(_NIFTI_BYTES)
+        with open(location, "rb") as stream:
+            return stream.read(_HEADER_BYTES)
+    except (OSError, EOFError, zlib.error):
+        # ITK says what it thinks of the file.
+        return b""
+
+
+def _check_nifti_place(head: bytes, location: Path) -> None:
+    """ITK looks for ever for the axes of a NIfTI header whose matrix holds NaN or infinity."""
+    if len(head) < _NIFTI_BYTES or head[344:347] not in (b"n+1", b"ni1"):
+        return
+    order = "<" if struct.unpack("<i", head[:4])[0] == _NIFTI_BYTES else ">"
+    numbers = struct.unpack(f"{order}26f", head[76:108] + head[256:328])
+    if not all(abs(number) < FARTHEST_MM for number in numbers):
+        raise InputError(f"{location} has a header whose place in space is no number; correct it or export it again.")
+
+
+def _check_announced(reader: sitk.ImageFileReader, location: Path) -> None:
+    """Refuse a header that announces more voxels than the file can hold."""
+    pixel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
+    announced = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * pixel.GetSizeOfPixelComponent()
+    size = location.stat().st_size
+    if announced > max(_ALWAYS_ALLOWED_BYTES, _DENSEST * size):
+        raise InputError(
+            f"{location} announces {announced / 2**20:.0f} MiB of voxels but holds {size / 2**20:.1f} MiB; it is cut "
+            "short or damaged, copy or export it again."
+        )
