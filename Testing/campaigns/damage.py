@@ -54,6 +54,8 @@ WORDS = (
     "RAS",
     "IJK",
 )
+# Stands for lists in lists in lists, deeper than Python recurses.
+DEEP = "@deep@"
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 # Offset and format of a NIfTI-1 header's fields.
 _NIFTI = (
@@ -168,10 +170,7 @@ def damaged_series(random: np.random.Generator, slices: list[list[Element]]) -> 
 
 def odd_value(random: np.random.Generator) -> Any:
     """Anything that JSON may hold where something else is expected."""
-    nested: Any = 1
-    for _ in range(int(pick(random, (3, 50, 3000)))):
-        nested = [nested]
-    choices = (None, True, [], {}, [[]], {"a": 1}, [None], [1, 2], [1, 2, 3], [1, 2, 3, 4], ["a", "b", "c"], nested)
+    choices = (None, True, [], {}, [[]], {"a": 1}, [None], [1, 2], [1, 2, 3], [1, 2, 3, 4], ["a", "b", "c"], DEEP)
     return pick(random, (*choices, *INTEGERS, *FLOATS, *WORDS))
 
 

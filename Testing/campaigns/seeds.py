@@ -177,4 +177,5 @@ def checkpoint_bytes(content: Any) -> bytes:
 
 
 def json_bytes(content: Any) -> bytes:
-    return json.dumps(content, indent=1).encode()
+    """A JSON text; the word "@deep@" becomes nested lists."""
+    return json.dumps(content, indent=1).encode().replace(b'"@deep@"', b"[" * 50000 + b"]" * 50000)

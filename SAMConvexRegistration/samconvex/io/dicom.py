@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -13,6 +15,12 @@ _POSITION, _ORIENTATION = "0020|0032", "0020|0037"
 # Rounding in DICOM headers stays far below; a gap of one missing slice is a whole spacing.
 _UNEVEN = 0.1
 _TILT_MM = 1.0
+_META_GROUP = 0x0002
+_IMPLICIT = b"1.2.840.10008.1.2"
+# Deflated, and big endian; compressed voxels lie in explicit little-endian files like others.
+_OTHERWISE_CODED = (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.2")
+_LONG_FORMS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+_UNDEFINED = 0xFFFFFFFF
 
 
 def check_slices(files: Sequence[str], folder: str) -> tuple[str, ...]:
@@ -58,6 +66,49 @@ def check_slices(files: Sequence[str], folder: str) -> tuple[str, ...]:
             "positions along them are approximate.",
         )
     return ()
+
+
+def check_elements(folder: Path) -> None:
+    """Refuse a DICOM file whose elements are longer than the file.
+
+    GDCM takes the memory that an element announces, up to 4 GiB, before it looks whether the file has as much.
+
+    Raises:
+        InputError: such a file is in the folder.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not _elements_fit(path):
+            raise InputError(f"{path} is cut short or damaged; copy or export it again, or take it out of the folder.")
+
+
+def _elements_fit(path: Path) -> bool:
+    """Walk over the elements of an uncompressed file up to the first sequence; False where one leaves the file."""
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        if stream.read(132)[128:] != b"DICM":
+            return True
+        implicit, syntax = False, b""
+        while len(head := stream.read(8)) == 8:
+            group, number = struct.unpack("<HH", head[:4])
+            if group != _META_GROUP and syntax:
+                if syntax in _OTHERWISE_CODED:
+                    return True
+                implicit = syntax == _IMPLICIT
+            if implicit:
+                length = struct.unpack("<I", head[4:])[0]
+            elif head[4:6] in _LONG_FORMS:
+                length = struct.unpack("<I", stream.read(4).ljust(4, b"\0"))[0]
+            else:
+                length = struct.unpack("<H", head[6:])[0]
+            if length == _UNDEFINED:
+                return True
+            if (group, number) == (_META_GROUP, 0x0010):
+                syntax = stream.read(length).rstrip(b"\0 ")
+                continue
+            if stream.tell() + length > size:
+                return False
+            stream.seek(length, 1)
+    return True
 
 
 def _header(file: str) -> tuple[list[float], list[float]] | None:

@@ -13,7 +13,7 @@ from ..errors import InputError, ResourceError, refusing
 from ..space.grid import Grid
 from ..space.headers import open_image
 from ..space.volume import Volume, check_volume
-from .dicom import check_slices
+from .dicom import check_elements, check_slices
 from .nifti import check_nifti
 
 _UNREADABLE = "{} could not be read as an image; give a NIfTI, NRRD, MetaImage file or a DICOM series folder."
@@ -106,6 +106,7 @@ def _read(path: str | os.PathLike, slices: bool = False) -> tuple[sitk.Image, tu
 
 
 def _read_dicom(folder: Path) -> tuple[sitk.Image, tuple[str, ...]]:
+    check_elements(folder)
     reader = sitk.ImageSeriesReader()
     series = {uid: reader.GetGDCMSeriesFileNames(str(folder), uid) for uid in reader.GetGDCMSeriesIDs(str(folder))}
     if not series:

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, refusing
 from ..io.images import read_labels
 from ..io.points import PointSet, markups_points, read_points
 from ..space.headers import open_image
@@ -38,15 +38,16 @@ def read_lesions(path: str | os.PathLike) -> list[Lesion]:
     if not location.exists():
         raise InputError(f"{path} does not exist; check the path of the lesions.")
     name = location.name.lower()
-    if name.endswith(MARKUPS_FILE):
-        lesions = _from_markups(location)
-    elif name.endswith(LIST_FILE):
-        lesions = _from_list(location)
-    elif name.endswith(POINT_FILES):
-        lesions = _from_points(read_points(path), "lesion")
-    else:
-        lesions = _from_labels(location)
-    return _uniquely_named(lesions)
+    with refusing(f"{path} could not be read as lesions; see `samconvex track --help`."):
+        if name.endswith(MARKUPS_FILE):
+            lesions = _from_markups(location)
+        elif name.endswith(LIST_FILE):
+            lesions = _from_list(location)
+        elif name.endswith(POINT_FILES):
+            lesions = _from_points(read_points(path), "lesion")
+        else:
+            lesions = _from_labels(location)
+        return _uniquely_named(lesions)
 
 
 def _from_points(points: PointSet, stem: str) -> list[Lesion]:

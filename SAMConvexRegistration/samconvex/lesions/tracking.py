@@ -1,10 +1,10 @@
 """Lesion tracking: each baseline lesion located, judged and measured in every follow-up.
 
 A lesion's place is guessed by an affine map of the anatomy around it (points matched both ways by embeddings,
-see align/local_maps.py) and by its own stable-point match, then refined by registering the neighborhood of the two images with
-the lesion itself left out, so that growth or loss cannot pull the surroundings along. The carried contour is fitted to
-the follow-up (contour.py); whether something with the lesion's contrast is there decides between found and
-uncertain. Nothing here is a diagnosis.
+see align/local_maps.py) and by its own stable-point match, then refined by registering the neighborhood of the two
+images with the lesion itself left out, so that growth or loss cannot pull the surroundings along. The carried contour
+is fitted to the follow-up (contour.py); whether something with the lesion's contrast is there decides between found
+and uncertain. Nothing here is a diagnosis.
 """
 
 from __future__ import annotations

@@ -121,6 +121,10 @@ def register(
         raise InputError(f"There is no protection {protect_mode!r}; choose one of: {', '.join(MODES)}.")
     check_volume(fixed)
     check_volume(moving)
+    if initial_transform is not None and initial_transform.mirrors:
+        raise InputError(
+            "The initial transform mirrors the patient (its determinant is negative); correct the sign of one axis."
+        )
     chosen = chosen_device(device)
     settings, taken, shortage = fitting(settings, fixed, moving, max_memory_gib)
     if threads is not None:

@@ -20,6 +20,10 @@ _DENSEST = 1100
 _ALWAYS_ALLOWED_BYTES = 64 << 20
 _ELSEWHERE = re.compile(rb"(?im)^(data ?file\s*:|ElementDataFile\s*=(?!\s*LOCAL))")
 _DIMENSIONS = re.compile(rb"(?m)^\s*NDims\s*=\s*(\S+)")
+# The line that ends a MetaImage header.
+_LAST_LINE = re.compile(rb"(?m)^\s*ElementDataFile\s*=[^\n]*$")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LONGEST_LINE = 2000
 _HEADER_BYTES = 1 << 16
 _NIFTI_BYTES = 348
 # More than any image has; MetaIO writes beyond its arrays from 11 on.
@@ -38,13 +42,13 @@ def open_image(path: str | os.PathLike) -> sitk.ImageFileReader:
     if name.endswith((".nii", ".nii.gz", ".hdr", ".img")):
         _check_nifti_place(head, location)
     elif name.endswith((".mha", ".mhd")):
-        found = _DIMENSIONS.search(head)
-        if found is not None and not (found[1].isdigit() and 1 <= int(found[1][:9]) <= _MOST_DIMENSIONS):
-            raise InputError(f"{path} announces {found[1].decode(errors='replace')[:20]} dimensions; export it again.")
+        _check_meta_image(head, location)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(location))
     with refusing(f"{path} could not be read as an image; give a NIfTI, NRRD or MetaImage file."):
         reader.ReadImageInformation()
+    if not 2 <= reader.GetDimension() <= _MOST_DIMENSIONS:
+        raise _wrong_dimensions(path, reader.GetDimension())
     if reader.GetDimension() == 3:
         try:
             Grid.from_sitk(reader)
@@ -53,6 +57,25 @@ def open_image(path: str | os.PathLike) -> sitk.ImageFileReader:
     if not (name.endswith((".nhdr", ".mhd", ".hdr")) or _ELSEWHERE.search(head)):
         _check_announced(reader, location)
     return reader
+
+
+def _check_meta_image(head: bytes, location: Path) -> None:
+    """MetaIO writes beyond its buffers where a header has many dimensions, or goes on into the voxels."""
+    end = _LAST_LINE.search(head)
+    if (
+        end is None
+        or _CONTROL.search(head[: end.end()])
+        or max(map(len, head[: end.end()].split(b"\n"))) > _LONGEST_LINE
+    ):
+        raise InputError(f"{location} could not be read as an image: its header is damaged; copy or export it again.")
+    found = _DIMENSIONS.findall(head[: end.end()])
+    for count in found:
+        if not (count.isdigit() and 2 <= int(count[:9]) <= _MOST_DIMENSIONS):
+            raise _wrong_dimensions(location, count.decode(errors="replace")[:20])
+
+
+def _wrong_dimensions(path: str | os.PathLike, count: object) -> InputError:
+    return InputError(f"{path} announces {count} dimensions; give one 3D volume.")
 
 
 def _beginning(location: Path) -> bytes:

@@ -60,10 +60,22 @@ class AffineTransform:
 
     @classmethod
     def from_sitk(cls, transform: sitk.Transform) -> AffineTransform:
-        """From any linear 3D ITK transform."""
+        """From any linear 3D ITK transform.
+
+        Raises:
+            InputError: it has no inverse, or holds numbers that are not finite.
+        """
         origin = np.asarray(transform.TransformPoint((0.0, 0.0, 0.0)))
         columns = [np.asarray(transform.TransformPoint(tuple(row))) - origin for row in np.eye(3)]
-        return cls(np.stack(columns, 1), origin)
+        matrix = np.stack(columns, 1)
+        if not (np.isfinite(matrix).all() and np.isfinite(origin).all()):
+            raise InputError("it holds numbers that are not finite; save it again.")
+        stretch = np.linalg.svd(matrix, compute_uv=False)
+        if stretch[2] <= 1e-6 * stretch[0]:
+            raise InputError(
+                "it is singular (space is pressed flat, nothing leads back); give an invertible transform."
+            )
+        return cls(matrix, origin)
 
 
 Part = AffineTransform | DisplacementField
@@ -84,6 +96,12 @@ class Transform:
         for part in self.parts:
             points = part.map_points(points)
         return points
+
+    @property
+    def mirrors(self) -> bool:
+        """True where the linear parts together turn left into right."""
+        linear = [part.matrix for part in self.parts if isinstance(part, AffineTransform)]
+        return int(np.prod([np.sign(np.linalg.det(matrix)) for matrix in linear])) < 0
 
     def after(self, first: Transform) -> Transform:
         """The composition p -> self(first(p))."""

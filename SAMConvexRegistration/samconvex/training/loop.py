@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import Cancelled, InputError
+from ..errors import Cancelled, InputError, refusing
 
 # A paused process must not use up its budget.
 LONGEST_STEP_S = 10.0
@@ -31,10 +31,8 @@ def read_settings(kind: type[Settings], path: Path | None) -> Settings:
     """
     if path is None:
         return kind()
-    try:
+    with refusing(f"{path} is not a readable JSON file; correct it."):
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable JSON file ({error}).") from error
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known)) if isinstance(values, dict) else ["(no object)"]
     if unknown:
