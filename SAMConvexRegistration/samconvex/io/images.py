@@ -69,12 +69,26 @@ def write_image(image: sitk.Image, path: str | os.PathLike) -> None:
     Raises:
         InputError: unknown ending. ResourceError: the disk refused.
     """
+    target = Path(path)
+    # ITK knows endings in small letters only: of others it refuses some and writes some under another name.
+    spelled = target.with_name(_in_small_letters(target.name))
     try:
-        sitk.WriteImage(image, str(path), True)
+        sitk.WriteImage(image, str(spelled), True)
+        if spelled != target:
+            os.replace(spelled, target)
     except Exception as error:
         if "Unable to determine ImageIO writer" in str(error):
             raise InputError(f"{path}: unknown image format; use .nii.gz, .nrrd or .mha.") from error
         raise ResourceError(f"{path} could not be written; check free space and permissions.") from error
+
+
+def _in_small_letters(name: str) -> str:
+    """The name with its ending, ".nii.gz" included, in small letters."""
+    stem, dot, ending = name.rpartition(".")
+    if ending.lower() == "gz":
+        stem, dot, before = stem.rpartition(".")
+        ending = f"{before}.{ending}"
+    return f"{stem}{dot}{ending.lower()}"
 
 
 def _read(path: str | os.PathLike, slices: bool = False) -> tuple[sitk.Image, tuple[str, ...]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
+from ..space.grid import as_points
 from ..space.volume import Volume
 from .measurement import centroid, trimmed
 
@@ -48,8 +49,8 @@ class Lesion:
         Raises:
             InputError: the box has no extent.
         """
-        box = np.sort(np.asarray(box, dtype=float).reshape(2, 3), axis=0)
-        if not np.isfinite(box).all() or (box[1] - box[0]).min() < 0.5:
+        box = np.sort(as_points(box), axis=0)
+        if box.shape != (2, 3) or not np.isfinite(box).all() or (box[1] - box[0]).min() < 0.5:
             raise InputError(f"The box of {name} has no extent; draw it around the lesion.")
         return cls(name, box.mean(0), box=box)
 

@@ -21,8 +21,9 @@ from ..settings.presets import get_settings
 from ..settings.registration import Settings, with_overrides
 from ..settings.strength import MODES, adjusted
 from ..space.field import DisplacementField
+from ..space.grid import as_points
 from ..space.transforms import Transform
-from ..space.volume import Volume, average_to, check_volume
+from ..space.volume import Volume, average_to, check_shape, check_volume
 from ..version import __version__
 from ..weights.models import family_of
 from .affine import Pair, Run, align
@@ -121,6 +122,10 @@ def register(
         raise InputError(f"There is no protection {protect_mode!r}; choose one of: {', '.join(MODES)}.")
     check_volume(fixed)
     check_volume(moving)
+    for further in (fixed_mask, moving_mask, protect_mask, fixed_labels, moving_labels):
+        if further is not None:
+            check_shape(further)
+    fixed_points, moving_points = _corresponding(fixed_points, moving_points)
     if initial_transform is not None and initial_transform.mirrors:
         raise InputError(
             "The initial transform mirrors the patient (its determinant is negative); correct the sign of one axis."
@@ -265,6 +270,14 @@ def register(
     )
     progress("done", 1.0)
     return RegistrationResult(forward, backward, report, jacobian)
+
+
+def _corresponding(fixed: np.ndarray | None, moving: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Both lists as (N, 3); raises InputError where they cannot be compared row by row."""
+    lists = [None if points is None else as_points(points, finite=True) for points in (fixed, moving)]
+    if lists[0] is not None and lists[1] is not None and len(lists[0]) != len(lists[1]):
+        raise InputError(f"{len(lists[0])} fixed points and {len(lists[1])} moving points do not correspond.")
+    return lists[0], lists[1]
 
 
 def _unused(weights: str | os.PathLike | None, settings: Settings) -> list[str]:

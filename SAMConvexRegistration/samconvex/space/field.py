@@ -10,7 +10,7 @@ import SimpleITK as sitk
 import torch
 
 from ..errors import InputError
-from .grid import Grid
+from .grid import Grid, as_points
 from .sampling import sample
 
 
@@ -38,7 +38,7 @@ class DisplacementField:
 
     def map_points(self, points: np.ndarray) -> np.ndarray:
         """Map (N, 3) LPS mm."""
-        points = np.asarray(points, dtype=float).reshape(-1, 3)
+        points = as_points(points)
         relative = torch.as_tensor(points - self.grid.center, dtype=torch.float64, device=self.tensor.device)
         values = sample(self.tensor.double(), self.grid, relative[None, None], reference=self.grid.center, fill=0.0)
         return points + values[0, :, 0, 0].T.cpu().numpy()

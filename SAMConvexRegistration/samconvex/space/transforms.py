@@ -17,7 +17,7 @@ import torch
 
 from ..errors import InputError, ResourceError, refusing
 from .field import DisplacementField
-from .grid import Grid
+from .grid import Grid, as_points
 from .headers import open_image
 from .sampling import inside, sample, slabs
 from .volume import Volume
@@ -42,7 +42,7 @@ class AffineTransform:
 
     def map_points(self, points: np.ndarray) -> np.ndarray:
         """Map (N, 3) LPS mm."""
-        return np.asarray(points, dtype=float).reshape(-1, 3) @ self.matrix.T + self.translation
+        return as_points(points) @ self.matrix.T + self.translation
 
     def inverse(self) -> AffineTransform:
         inverse = np.linalg.inv(self.matrix)
@@ -91,8 +91,12 @@ class Transform:
     parts: tuple[Part, ...] = ()
 
     def map_points(self, points: np.ndarray) -> np.ndarray:
-        """Map (N, 3) LPS mm."""
-        points = np.asarray(points, dtype=float).reshape(-1, 3)
+        """Map (N, 3) LPS mm.
+
+        Raises:
+            InputError: another shape, or numbers that are not finite.
+        """
+        points = as_points(points, finite=True)
         for part in self.parts:
             points = part.map_points(points)
         return points

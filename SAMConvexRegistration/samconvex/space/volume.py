@@ -99,6 +99,7 @@ class Volume:
 
 def check_volume(volume: Volume, *, slices: bool = False) -> None:
     """Raise InputError where a volume (or, with ``slices``, a 2D image) cannot be registered or matched."""
+    check_shape(volume)
     name, tensor = volume.name, volume.tensor
     if min(volume.grid.size[: 2 if slices and volume.is_slice else 3]) < MINIMUM_VOXELS_PER_AXIS:
         size = "x".join(map(str, volume.grid.size))
@@ -107,6 +108,17 @@ def check_volume(volume: Volume, *, slices: bool = False) -> None:
         raise InputError(f"{name} holds NaN or infinite voxels; replace them (for example by the air value) and retry.")
     if bool(tensor.min() == tensor.max()):
         raise InputError(f"{name} is constant (every voxel is {tensor.min().item():g}); choose an image with content.")
+
+
+def check_shape(volume: Volume) -> None:
+    """Raise InputError for what is no scalar volume on its grid: another type, a 2D or a vector tensor."""
+    if not isinstance(volume, Volume):
+        kind = type(volume).__name__
+        raise InputError(f"A {kind} is no volume; read it with read_volume, or give Volume.from_sitk(image).")
+    expected = (1, 1, *volume.grid.shape)
+    if tuple(volume.tensor.shape) != expected:
+        shape = " x ".join(map(str, volume.tensor.shape))
+        raise InputError(f"{volume.name} holds {shape} numbers; its grid needs {' x '.join(map(str, expected))}.")
 
 
 def _numpy_dtype(pixel_id: int) -> np.dtype:
