@@ -50,14 +50,14 @@ def run(args: argparse.Namespace) -> int:
     inputs = (args.transform, args.input, args.like)
     check_output_file(args.output, inputs=inputs)
     progress = ConsoleProgress(args.progress, [("read", 0.2), ("warp", 0.6), ("write", 0.2)], args.cancelled)
-    warning = _carry_points(args, progress) if points else _carry_image(args, progress)
+    warnings = _carry_points(args, progress) if points else _carry_image(args, progress)
     progress.finish()
-    if warning:
+    for warning in warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     return 0
 
 
-def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> str | None:
+def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> list[str]:
     from ..io.checks import outside_note
     from ..io.images import read_grid
     from ..space.transforms import Transform
@@ -76,10 +76,12 @@ def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> str | 
     carried = points.with_positions(positions)
     with output_file(args.output) as path:
         write_points(carried, path)
-    return outside_note(positions[defined], like, args.like) if like else None
+    note = outside_note(positions[defined], like, args.like) if like else None
+    return [note] if note else []
 
 
-def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> str | None:
+def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> list[str]:
+    from ..io.checks import labels_note
     from ..io.images import read_grid, read_labels, read_volume, write_volume
     from ..progress import stage
     from ..space.transforms import Transform
@@ -97,6 +99,10 @@ def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> str | N
     progress("write", 0.0)
     with output_file(args.output) as path:
         write_volume(warped, path)
+    warnings = list(volume.notes)
     if bool((warped.tensor == (0 if args.labels else volume.background)).all()):
-        return f"{Path(args.output).name} is empty: this transform does not bring {args.input} onto {args.like}."
-    return volume.notes[0] if volume.notes else None
+        warnings.append(
+            f"{Path(args.output).name} is empty: this transform does not bring {args.input} onto {args.like}."
+        )
+    note = None if args.labels else labels_note(volume)
+    return warnings + ([note] if note else [])

@@ -249,6 +249,7 @@ class _Inputs:
                 maps[f"{side}_{kind}"] = volume
                 notes.append(grid_note(volume, images[side]) if volume else None)
         protected = read_labels(args.protect) if args.protect else None
+        notes.append(grid_note(protected, images["fixed"]) if protected else None)
         for side, listed in points.items():
             if listed is not None:
                 known = listed.positions[listed.defined]

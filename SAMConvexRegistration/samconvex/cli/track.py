@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ..io.images import read_volume
-    from ..lesions.files import read_lesions
+    from ..lesions.files import lesion_notes, read_lesions
     from ..lesions.tracking import track_lesions
     from ..weights.models import load_sam
 
@@ -119,9 +119,10 @@ def run(args: argparse.Namespace) -> int:
     result = track_lesions(
         baseline, lesions, follow_ups, minimum_score=args.min_score, weights=model, device=device, progress=progress
     )
+    warnings = [*baseline.notes, *lesion_notes(lesions, baseline), *(n for volume in follow_ups for n in volume.notes)]
     with output_folder(folder, overwrite=args.overwrite or single, stale=() if single else contours) as staging:
         named = _write_each_contour(result, staging) if args.each_contour else {}
-        _write_json(result, staging / (output.name if single else "tracking.json"), named)
+        _write_json(result, staging / (output.name if single else "tracking.json"), named, warnings)
         if not single:
             _write_table(result, staging / "tracking.csv")
         if not (single or args.each_contour):
@@ -131,15 +132,19 @@ def run(args: argparse.Namespace) -> int:
         for number, path in enumerate(args.follow_ups):
             states = Counter(finding.state for finding in result.findings if finding.follow_up == number)
             print(f"{path}: " + ", ".join(f"{count} {state}" for state, count in states.items()))
+        for note in [*warnings, *dict.fromkeys(f.reason for f in result.findings if f.merged_with)]:
+            print(f"Note: {note}")
     return 0
 
 
-def _write_json(result: TrackingResult, path: Path, contours: dict[tuple[int, int, str], str]) -> None:
+def _write_json(
+    result: TrackingResult, path: Path, contours: dict[tuple[int, int, str], str], warnings: list[str]
+) -> None:
     """``contours``: file by lesion, follow-up (both from 0) and kind."""
     from ..lesions.response import NOTICE
     from ..version import __version__
 
-    document = {"version": __version__, "notice": NOTICE, **result.to_dict()}
+    document = {"version": __version__, "notice": NOTICE, **result.to_dict(), "warnings": warnings}
     for (lesion, follow_up, kind), name in contours.items():
         document["lesions"][lesion]["timepoints"][follow_up][kind] = name
     path.write_text(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")

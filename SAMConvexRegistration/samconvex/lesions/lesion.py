@@ -22,6 +22,7 @@ class Lesion:
         mask: binary label volume on any grid, where the lesion came as a segment.
         box: (2, 3) opposite corners, where it came as a box or ROI.
         diameters: (K, 2, 3) measured lines, end points.
+        note: what reading noticed, one sentence or empty.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Lesion:
     mask: Volume | None = None
     box: np.ndarray | None = None
     diameters: np.ndarray | None = None
+    note: str = ""
 
     @classmethod
     def from_mask(cls, name: str, mask: Volume) -> Lesion:
