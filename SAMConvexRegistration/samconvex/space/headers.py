@@ -74,6 +74,17 @@ def _check_meta_image(head: bytes, location: Path) -> None:
             raise _wrong_dimensions(location, count.decode(errors="replace")[:20])
 
 
+def check_transform_text(path: str | os.PathLike) -> None:
+    """Refuse a text transform with control characters: ITK stops counting numbers there and writes beyond its memory.
+
+    Raises:
+        InputError: such a character. Files of other kinds (.h5, .mat) pass.
+    """
+    location = Path(path)
+    if location.suffix.lower() in (".tfm", ".txt") and _CONTROL.search(location.read_bytes()):
+        raise InputError(f"{path} could not be read as a transform: it is damaged; copy or save it again.")
+
+
 def _wrong_dimensions(path: str | os.PathLike, count: object) -> InputError:
     return InputError(f"{path} announces {count} dimensions; give one 3D volume.")
 
@@ -106,7 +117,8 @@ def _check_announced(reader: sitk.ImageFileReader, location: Path) -> None:
     pixel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
     announced = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * pixel.GetSizeOfPixelComponent()
     size = location.stat().st_size
-    if announced > max(_ALWAYS_ALLOWED_BYTES, _DENSEST * size):
+    # A side beyond 32 bits comes out of the reader as 0 or small.
+    if announced == 0 or announced > max(_ALWAYS_ALLOWED_BYTES, _DENSEST * size):
         raise InputError(
             f"{location} announces {announced / 2**20:.0f} MiB of voxels but holds {size / 2**20:.1f} MiB; it is cut "
             "short or damaged, copy or export it again."

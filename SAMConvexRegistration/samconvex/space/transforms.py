@@ -18,7 +18,7 @@ import torch
 from ..errors import InputError, ResourceError, refusing
 from .field import DisplacementField
 from .grid import Grid, as_points
-from .headers import open_image
+from .headers import check_transform_text, open_image
 from .sampling import inside, sample, slabs
 from .volume import Volume
 
@@ -253,6 +253,7 @@ class Transform:
                 if image.GetNumberOfComponentsPerPixel() != 3 or image.GetDimension() != 3:
                     raise InputError(f"{path} is no displacement field; it needs 3 components per voxel in 3D.")
                 return cls((DisplacementField.from_sitk_image(image),))
+            check_transform_text(location)
             transform = sitk.ReadTransform(str(location))
         try:
             with refusing("it holds numbers that no transform can have; save it again."):

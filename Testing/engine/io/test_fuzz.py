@@ -102,6 +102,12 @@ def test_a_field_without_samples_is_refused(tmp_path) -> None:
         Transform.load(_written(path, text.replace("FixedParameters: 12 10 9", "FixedParameters: 0 0 0")))
 
 
+def test_control_characters_in_a_text_transform_are_refused(tmp_path) -> None:
+    text = seeds.transform_bytes(".tfm", "bspline").decode().replace("0 0", "0\0 0", 1)
+    with pytest.raises(InputError, match=r"t\.tfm could not be read as a transform: it is damaged"):
+        Transform.load(_written(tmp_path / "t.tfm", text))
+
+
 def _written(path, text):
     path.write_text(text)
     return path
