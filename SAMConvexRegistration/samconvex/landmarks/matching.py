@@ -89,7 +89,7 @@ def match_points(
     """
     if mode not in ("stable", "fast", "live"):
         raise InputError(f"{mode} is no matching mode; use stable, fast or live.")
-    points = as_points(points_lps_mm, finite=True)
+    points = as_points(points_lps_mm, finite=True, rows=True)
     first, second = _embeddings((template, query), weights, device, progress)
     if first.network != second.network:
         raise InputError("Template and query were embedded by different networks; embed one of them again.")

@@ -95,7 +95,7 @@ def _checked(options: Options) -> Options:
         for points in (options.fixed_points, options.moving_points)
     )
     if fixed is not None and moving is not None and len(fixed) != len(moving):
-        raise InputError(f"{len(fixed)} fixed points and {len(moving)} moving points do not correspond.")
+        raise InputError(f"{len(fixed)} fixed points but {len(moving)} moving points; they must correspond.")
     return replace(options, fixed_points=fixed, moving_points=moving)
 
 

@@ -212,17 +212,18 @@ class Grid:
         return {"size": list(self.size), "spacing": [round(s, 6) for s in self.spacing]}
 
 
-def as_points(points: np.ndarray, *, finite: bool = False) -> np.ndarray:
+def as_points(points: np.ndarray, *, finite: bool = False, rows: bool = False) -> np.ndarray:
     """(N, 3) float64 of points given as (N, 3), or as one (3,).
 
     Raises:
-        InputError: another shape, such as (3, N); with ``finite``, also numbers that are not finite.
+        InputError: another shape, such as (3, N), with ``rows`` also (3,); with ``finite``, also numbers that are not
+            finite.
     """
     try:
         array = np.asarray(points, dtype=float)
     except (TypeError, ValueError) as error:
         raise InputError("Points must be N rows of x, y, z in LPS mm.") from error
-    array = array.reshape(-1, 3) if array.size == 0 or array.shape == (3,) else array
+    array = array.reshape(-1, 3) if array.size == 0 or (array.shape == (3,) and not rows) else array
     if array.ndim != 2 or array.shape[1] != 3:
         raise InputError(
             f"Points must be N rows of x, y, z in LPS mm, not {' x '.join(map(str, array.shape))} numbers."

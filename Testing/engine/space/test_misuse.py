@@ -35,7 +35,7 @@ def test_points_that_are_not_finite_rows_are_refused(points) -> None:
 
 
 def test_point_lists_of_different_length_are_refused() -> None:
-    with pytest.raises(InputError, match="2 fixed points and 3 moving points"):
+    with pytest.raises(InputError, match="2 fixed points but 3 moving points"):
         register(_volume(), _volume(), fixed_points=np.zeros((2, 3)), moving_points=np.zeros((3, 3)))
 
 
