@@ -23,6 +23,7 @@ _PLACE_FIELDS = {
 _MOST_HEADER = 1 << 16
 _GIPL_HEADER = 256
 _META_IMAGE = (".mha", ".mhd")
+_BY_ENDING = {".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".gipl": "GiplImageIO"}
 # Deflate makes nothing smaller than this; ITK takes the memory that a header asks for before it looks at the voxels.
 _DENSEST = 1100
 _ALWAYS_ALLOWED_BYTES = 64 << 20
@@ -80,7 +81,9 @@ def _opened(path: str | os.PathLike) -> Iterator[sitk.ImageFileReader]:
     elif location.suffix.lower() in _META_IMAGE:
         _check_meta_image(location)
     with refusing(lambda error: _sentence(path, error)), _alone(path) as opened:
-        reader = _reader(location, opened)
+        # ITK knows these by their endings, in small letters only.
+        kind = _BY_ENDING.get(location.suffix.lower(), "") if location.suffix.isupper() else ""
+        reader = _reader(location, opened, kind)
         if not 2 <= reader.GetDimension() <= _MOST_DIMENSIONS:
             raise _wrong_dimensions(path, reader.GetDimension())
         if reader.GetDimension() == 3:
