@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 
 class SamConvexError(Exception):
     """Base class: one sentence that names the file or field and the way out."""
@@ -28,3 +31,21 @@ class ResourceError(SamConvexError):
     """Not enough memory or disk, or a failing device; the sentence says what would fit."""
 
     exit_status = 4
+
+
+@contextlib.contextmanager
+def refusing(sentence: str | Callable[[Exception], str]) -> Iterator[None]:
+    """Around a library that reads a user's file: whatever it raises becomes an InputError that says ``sentence``.
+
+    Args:
+        sentence: the words, or what makes them of the error.
+
+    Libraries raise any kind on a damaged file (a UnicodeDecodeError on their own message, a RecursionError on nested
+    JSON), so no list of kinds is complete. Errors of ours, and a lack of memory, pass unchanged.
+    """
+    try:
+        yield
+    except (SamConvexError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(sentence if isinstance(sentence, str) else sentence(error)) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ENTRANCES = {"__init__", "__main__"}
-TEST_ROOTS = ("engine", "modules", "gui", "harness", "benchmarks")
+TEST_ROOTS = ("engine", "modules", "gui", "harness", "benchmarks", "campaigns")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from .known import KNOWN
 LOGGER = logging.getLogger(__name__)
 _FORMAT = 1
 DISK_BYTES = 4 << 30
+_PARTIAL = ".partial"
+_LONGEST_WRITE_S = 3600.0
 
 
 def embed_cached(
@@ -113,7 +116,7 @@ def _write(path: Path, embedding: SamEmbedding) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=_PARTIAL)
         with os.fdopen(descriptor, "wb") as stream:
             torch.save(content, stream)
         os.replace(temporary, path)
@@ -159,6 +162,10 @@ def _trim(folder: Path) -> None:
     for path in folder.glob("*"):
         with suppress(OSError):
             status = path.stat()
+            if path.suffix == _PARTIAL and time.time() - status.st_mtime > _LONGEST_WRITE_S:
+                # Of a process that was killed.
+                path.unlink()
+                continue
             entries.append((status.st_mtime, status.st_size, path))
     total = sum(size for _, size, _ in entries)
     for _, size, path in sorted(entries)[:-1]:

@@ -80,6 +80,7 @@ def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> list[s
 
 
 def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> list[str]:
+    from ..io.checks import labels_note
     from ..io.images import check_format, read_grid_and_notes, read_labels, read_volume, write_volume
     from ..progress import stage
     from ..space.transforms import Transform
@@ -102,4 +103,5 @@ def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> list[st
         write_volume(warped, path)
     if bool((warped.tensor == (0 if args.labels else volume.background)).all()):
         notes.append(f"{Path(args.output).name} is empty: this transform does not bring {args.input} onto {args.like}.")
-    return notes
+    note = None if args.labels else labels_note(volume)
+    return notes + ([note] if note else [])

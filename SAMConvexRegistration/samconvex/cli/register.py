@@ -245,6 +245,7 @@ class _Inputs:
                 maps[f"{side}_{kind}"] = volume
                 notes += [*volume.notes, grid_note(volume, images[side])] if volume else []
         protected = read_labels(args.protect) if args.protect else None
+        notes.append(grid_note(protected, images["fixed"]) if protected else None)
         for side, listed in points.items():
             if listed is not None:
                 known = listed.positions[listed.defined]

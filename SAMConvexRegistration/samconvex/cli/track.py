@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..device import chosen_device
     from ..io.images import check_format, read_volume
-    from ..lesions.files import read_lesions
+    from ..lesions.files import lesion_notes, read_lesions
     from ..lesions.tracking import track_lesions
     from ..weights.models import load_sam
 
@@ -107,10 +107,12 @@ def run(args: argparse.Namespace) -> int:
     progress("read", 0.0)
     baseline = read_volume(args.baseline)
     lesions = read_lesions(args.lesions)
+    warnings = [*baseline.notes, *lesion_notes(lesions, baseline)]
     follow_ups = []
     for number, path in enumerate(args.follow_ups):
         progress("read", (number + 1) / (len(args.follow_ups) + 1))
         follow_ups.append(read_volume(path))
+        warnings += follow_ups[-1].notes
         if not (single or args.each_contour):
             straighten = f"resample {path} onto a straight grid first, or give --each-contour"
             check_format(contours[number], follow_ups[-1].grid, way_out=straighten)
@@ -119,13 +121,13 @@ def run(args: argparse.Namespace) -> int:
     )
     with output_folder(folder, overwrite=args.overwrite or single, stale=() if single else contours) as staging:
         named = _write_each_contour(result, staging) if args.each_contour else {}
-        _write_json(result, staging / (output.name if single else "tracking.json"), named)
+        _write_json(result, staging / (output.name if single else "tracking.json"), named, warnings)
         if not single:
             _write_table(result, staging / "tracking.csv")
         if not (single or args.each_contour):
             _write_contours(result, follow_ups, [staging / name for name in contours])
     progress.finish(str(args.output))
-    say_notes(note for image in (baseline, *follow_ups) for note in image.notes)
+    say_notes([*warnings, *(finding.reason for finding in result.findings if finding.merged_with)])
     if args.progress != "json":
         for number, path in enumerate(args.follow_ups):
             states = Counter(finding.state for finding in result.findings if finding.follow_up == number)
@@ -133,12 +135,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_json(result: TrackingResult, path: Path, contours: dict[tuple[int, int, str], str]) -> None:
+def _write_json(
+    result: TrackingResult, path: Path, contours: dict[tuple[int, int, str], str], warnings: list[str]
+) -> None:
     """``contours``: file by lesion, follow-up (both from 0) and kind."""
     from ..lesions.response import NOTICE
     from ..version import __version__
 
-    document = {"version": __version__, "notice": NOTICE, **result.to_dict()}
+    document = {"version": __version__, "notice": NOTICE, **result.to_dict(), "warnings": warnings}
     for (lesion, follow_up, kind), name in contours.items():
         document["lesions"][lesion]["timepoints"][follow_up][kind] = name
     path.write_text(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -9,6 +9,9 @@ from ..space.grid import Grid
 from ..space.volume import Volume
 from .points import PointSet
 
+# More values than label maps of whole bodies have, fewer than any scan.
+MOST_LABELS = 120
+
 
 def same_grid(first: Grid, second: Grid, tolerance_voxels: float = 0.01) -> bool:
     """True where both have the same size and every corner agrees to a hundredth of a voxel."""
@@ -24,11 +27,34 @@ def grid_note(labels: Volume, image: Volume) -> str | None:
     Raises:
         InputError: no labeled voxel lies in the image.
     """
-    if same_grid(labels.grid, image.grid):
-        return None
-    if not _any_inside(labels, image.grid):
+    note = other_grid_note(labels.grid, labels.name, image)
+    if note is not None and not _any_inside(labels, image.grid):
         raise InputError(f"{labels.name} does not overlap {image.name}; check that they belong together.")
-    return f"{labels.name} is on another grid than {image.name}; it was resampled by position."
+    return note
+
+
+def other_grid_note(grid: Grid, name: str, image: Volume) -> str | None:
+    """A sentence where the labels called ``name`` lie on another grid than their ``image``."""
+    if same_grid(grid, image.grid):
+        return None
+    return f"{name} is on another grid than {image.name}; it was resampled by position."
+
+
+def labels_note(volume: Volume) -> str | None:
+    """A sentence where an image of whole numbers looks like a label map; interpolation would invent labels."""
+    values = volume.tensor.flatten()
+    if values.is_floating_point():
+        return None
+    # A sample tells images with many values apart at once.
+    if (
+        len(values[:: max(1, len(values) // 100_000)].unique()) > MOST_LABELS
+        or len(found := values.unique()) > MOST_LABELS
+    ):
+        return None
+    return (
+        f"{volume.name} holds only {len(found)} different values, as a label map does: interpolation mixed them into "
+        "values between; use --labels if it is one."
+    )
 
 
 def _any_inside(labels: Volume, grid: Grid) -> bool:

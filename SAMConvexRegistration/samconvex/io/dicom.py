@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
+from ..space.image_files import read_dicom_image
 from .dicom_segmentation import is_segmentation, read_segmentation
 from .dicom_stack import Slice, choose_stack, slices_of
 from .dicom_tags import Header, read_header
@@ -68,7 +69,7 @@ def read_dicom(path: Path, *, labels: bool = False, slices: bool = False) -> tup
         if segmentations:
             return read_segmentation(segmentations[0])
     if slices and len(objects) == 1 and objects[0].frames == 1 and objects[0].pixels is not None:
-        return _pixels(objects[0]), ()
+        return read_dicom_image(objects[0].path), ()
     images = [item for item in objects if _refusal(item) is None]
     if not images:
         raise InputError(_refusal(objects[0]) if objects else _nothing_here(path))
@@ -138,16 +139,6 @@ def _largest_series(images: list[Header], path: Path) -> tuple[list[Header], tup
     )
 
 
-def _pixels(header: Header) -> sitk.Image:
-    try:
-        image = sitk.ReadImage(str(header.path), imageIO="GDCMImageIO")
-    except RuntimeError as error:
-        raise InputError(
-            f"{header.path} could not be decoded (damaged, or an unusual compression); export it uncompressed."
-        ) from error
-    return image
-
-
 class _Pixels:
     """Pixels of slices, in the units their own slope and intercept give; the file read last is kept."""
 
@@ -168,7 +159,7 @@ class _Pixels:
         scales = {item.rescale for item in slices_of(header)} if header.frames > 1 else set()
         if len(scales) > 1:
             return self._scaled_frames(header)
-        image = _pixels(header)
+        image = read_dicom_image(header.path)
         if image.GetNumberOfComponentsPerPixel() != 1:
             raise InputError(f"{header.path} is a color image; {_ORIGINAL}.")
         array = sitk.GetArrayFromImage(image)

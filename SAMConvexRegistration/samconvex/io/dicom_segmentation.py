@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
+from ..space.image_files import read_dicom_image
 from .dicom_stack import TOLERANCE_MM, Slice, slices_of
 from .dicom_tags import Dataset, Header, read_header
 
@@ -78,10 +79,7 @@ def _values(header: Header) -> np.ndarray:
         return values
     if header.data.short("BitsAllocated") == 1 or header.pixels is None:
         raise InputError(f"{header.path} is compressed; export the segmentation uncompressed.")
-    try:
-        array = sitk.GetArrayFromImage(sitk.ReadImage(str(header.path), imageIO="GDCMImageIO"))
-    except RuntimeError as error:
-        raise InputError(f"{header.path} could not be decoded; export the segmentation uncompressed.") from error
+    array = sitk.GetArrayFromImage(read_dicom_image(header.path))
     return array.reshape(header.frames, *array.shape[-2:])
 
 

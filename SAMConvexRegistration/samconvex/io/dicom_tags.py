@@ -198,7 +198,9 @@ def read_header(path: Path) -> Header | None:
         except (_Damaged, struct.error, zlib.error, RecursionError) as error:
             if offset == 0:
                 return None
-            raise InputError(f"{path} is a damaged or cut short DICOM file; copy or export it again.") from error
+            raise InputError(
+                f"{path} is a DICOM file that is cut short or damaged; copy or export it again, or leave it out."
+            ) from error
 
 
 class _Damaged(Exception):
@@ -269,6 +271,9 @@ class _Reader:
                 raise _Damaged
             last = tag
             if depth == 0 and tag == _PIXELS:
+                # GDCM takes the memory that a length announces before it looks whether the file has as much.
+                if length != _UNDEFINED:
+                    self._end(length)
                 self.pixels = (self.stream.tell(), None if length == _UNDEFINED else length)
                 break
             name = _NAMES.get(tag)

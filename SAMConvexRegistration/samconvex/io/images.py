@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..errors import InputError, ResourceError
+from ..errors import InputError, ResourceError, refusing
 from ..space.grid import Grid
 from ..space.image_files import place_notes, read_header, read_image
 from ..space.volume import Volume, check_volume
@@ -20,6 +22,7 @@ from .dicom import is_dicom, read_dicom
 
 # What rounding in a header may move; more is another grid.
 _SAME_PLACE_MM = 0.01
+_UNREADABLE = "{} could not be read as an image; give a NIfTI, NRRD, MetaImage file or a DICOM series folder."
 
 
 def read_volume(path: str | os.PathLike, *, slices: bool = False) -> Volume:
@@ -78,8 +81,9 @@ def write_volume(volume: Volume, path: str | os.PathLike) -> None:
         InputError: unknown ending, or a format that cannot hold the grid. ResourceError: the disk refused.
     """
     check_format(path, volume.grid, volume.pixel_id)
-    write_image(volume.to_sitk(), path)
-    off = _corners_off(_grid_of_header(read_header(path), path), volume.grid)
+    with _spelled(path) as spelled:
+        write_image(volume.to_sitk(), spelled)
+        off = _corners_off(Grid.from_sitk(read_header(spelled)), volume.grid)
     if off > _SAME_PLACE_MM:
         raise ResourceError(f"{path} came back {off:.2f} mm off its grid; write it as .nrrd or .mha.")
 
@@ -99,9 +103,9 @@ def check_format(
     small = sitk.Image([min(2, size) for size in grid.size], pixel_id)
     try:
         with tempfile.TemporaryDirectory(prefix="samconvex-") as folder:
-            trial = Path(folder) / f"trial{name[name.find('.') :]}"
+            trial = Path(folder) / _in_small_letters(f"trial{name[name.find('.') :]}")
             sitk.WriteImage(grid.apply_to_sitk(small), str(trial))
-            read = _grid_of_header(read_header(trial), trial)
+            read = Grid.from_sitk(read_header(trial))
     except InputError:
         off = math.inf
     except RuntimeError as error:
@@ -129,11 +133,34 @@ def write_image(image: sitk.Image, path: str | os.PathLike) -> None:
         InputError: unknown ending. ResourceError: the disk refused.
     """
     try:
-        sitk.WriteImage(image, str(path), True)
-    except RuntimeError as error:
+        with _spelled(path) as spelled:
+            sitk.WriteImage(image, str(spelled), True)
+    except Exception as error:
         if "Unable to determine ImageIO writer" in str(error):
             raise InputError(f"{path}: unknown image format; use .nii.gz, .nrrd or .mha.") from error
         raise ResourceError(f"{path} could not be written; check free space and permissions.") from error
+
+
+@contextmanager
+def _spelled(path: str | os.PathLike) -> Iterator[Path]:
+    """The path to write to in place of ``path``, moved there in the end.
+
+    ITK knows endings in small letters only: of others it refuses some and writes some under another name.
+    """
+    target = Path(path)
+    spelled = target.with_name(_in_small_letters(target.name))
+    yield spelled
+    if spelled != target:
+        os.replace(spelled, target)
+
+
+def _in_small_letters(name: str) -> str:
+    """The name with its ending, ".nii.gz" included, in small letters."""
+    stem, dot, ending = name.rpartition(".")
+    if ending.lower() == "gz":
+        stem, dot, before = stem.rpartition(".")
+        ending = f"{before}.{ending}"
+    return f"{stem}{dot}{ending.lower()}"
 
 
 def _read(path: str | os.PathLike, slices: bool = False, labels: bool = False) -> tuple[sitk.Image, tuple[str, ...]]:
@@ -141,12 +168,13 @@ def _read(path: str | os.PathLike, slices: bool = False, labels: bool = False) -
     if not location.exists():
         raise InputError(f"{path} does not exist; check the path.")
     notes: tuple[str, ...] = ()
-    if is_dicom(location):
-        image, notes = read_dicom(location, labels=labels, slices=slices)
-    else:
-        image = read_image(location)
-        if image.GetDimension() == 3:
-            notes = place_notes(location, Grid.from_sitk(image))
+    with refusing(_UNREADABLE.format(path)):
+        if is_dicom(location):
+            image, notes = read_dicom(location, labels=labels, slices=slices)
+        else:
+            image = read_image(location)
+            if image.GetDimension() == 3:
+                notes = place_notes(location, Grid.from_sitk(image))
     if image.GetNumberOfComponentsPerPixel() != 1:
         count = image.GetNumberOfComponentsPerPixel()
         raise InputError(f"{path} has {count} components per voxel; extract one scalar image first.")
@@ -191,23 +219,5 @@ def read_grid_and_notes(path: str | os.PathLike) -> tuple[Grid, tuple[str, ...]]
         return volume.grid, volume.notes
     if reader.GetDimension() != 3:
         raise InputError(f"{path} is {reader.GetDimension()}D; give one 3D volume.")
-    grid = _grid_of_header(reader, path)
+    grid = Grid.from_sitk(reader)
     return grid, place_notes(path, grid)
-
-
-def _grid_of_header(reader: sitk.ImageFileReader, path: str | os.PathLike) -> Grid:
-    """Grid of the 3D image whose header ``reader`` holds."""
-    # An image of one voxel with the file's geometry carries it through the one conversion there is.
-    numbers = np.array([*reader.GetSpacing(), *reader.GetOrigin(), *reader.GetDirection()])
-    volume = abs(np.linalg.det(np.reshape(reader.GetDirection(), (3, 3)) * np.array(reader.GetSpacing())))
-    image = sitk.Image([1, 1, 1], sitk.sitkUInt8)
-    try:
-        if not np.isfinite(numbers).all() or not volume > 0:
-            raise RuntimeError("no volume")
-        image.SetSpacing(reader.GetSpacing())
-        image.SetOrigin(reader.GetOrigin())
-        image.SetDirection(reader.GetDirection())
-    except RuntimeError as error:
-        raise InputError(f"{path} states voxels without a volume or a place; export it again.") from error
-    x, y, z = reader.GetSize()
-    return replace(Grid.from_sitk(image), size=(int(x), int(y), int(z)))

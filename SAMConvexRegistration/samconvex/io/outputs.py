@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import gzip
+import hashlib
 import math
 import os
 import secrets
@@ -17,11 +19,19 @@ from pathlib import Path
 
 from ..errors import Cancelled, InputError, ResourceError
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
 # Unfinished folders of this process: the command line must be able to remove them while a worker thread still computes.
 _unfinished: set[Path] = set()
 _committing = threading.Lock()
 _abandoned = threading.Event()
 _NIFTI_HEADER_BYTES = 352
+_REPLACED, _PLAN = ".replaced", ".plan"
+_LONG_NAME_BYTES = 100
+_LONGEST_RUN_S = 7 * 24 * 3600.0
 
 
 def check_output_folder(
@@ -45,6 +55,8 @@ def check_output_folder(
         ResourceError: not enough free space.
     """
     target = Path(folder)
+    _check_name(target)
+    clear_abandoned(target.absolute())
     ancestor = _nearest_existing(target)
     if not ancestor.is_dir():
         raise InputError(f"{ancestor} is a file, not a folder; choose another output folder.")
@@ -68,12 +80,27 @@ def check_output_file(
 ) -> None:
     """As :func:`check_output_folder` for one file; an existing file may be replaced, an input may not."""
     target = Path(path)
+    _check_name(target)
     if target.is_dir():
         raise InputError(f"{path} is a folder; give a file name.")
     for source in inputs:
         if source is not None and target.exists() and Path(source).resolve() == target.resolve():
             raise InputError(f"{path} is also the input; choose another output file.")
     check_output_folder(target.parent, overwrite=True, needed_bytes=needed_bytes)
+
+
+def _check_name(target: Path) -> None:
+    """Refuse a path that no file can have: a name that the disk does not take, or a link that leads nowhere."""
+    try:
+        os.lstat(target)
+    except ValueError as error:
+        raise InputError(f"{target}: {error}; choose another output name.") from error
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP):
+            raise InputError(f"{target} is no possible name ({error.strerror}); choose another output name.") from error
+    for path in (target, *target.parents):
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"{path} is a link to {os.readlink(path)}, which does not exist; choose another output.")
 
 
 def check_free_space(path: Path, needed_bytes: int) -> None:
@@ -100,13 +127,16 @@ def output_folder(folder: str | os.PathLike, *, overwrite: bool = False, stale: 
     """
     target = Path(folder).absolute()
     made = _make_parents(target.parent)
+    clear_abandoned(target)
     staging = _staging_folder(target)
+    held: int | None = None
     try:
         try:
             with _committing:
                 if _abandoned.is_set():
                     raise Cancelled()
                 staging.mkdir()
+                held = _hold(staging)
                 _unfinished.add(staging)
             yield staging
             for path in sorted(staging.iterdir()):
@@ -126,6 +156,8 @@ def output_folder(folder: str | os.PathLike, *, overwrite: bool = False, stale: 
         raise
     finally:
         _unfinished.discard(staging)
+        if held is not None:
+            os.close(held)
 
 
 @contextlib.contextmanager
@@ -134,6 +166,56 @@ def output_file(path: str | os.PathLike) -> Iterator[Path]:
     target = Path(path)
     with output_folder(target.parent, overwrite=True) as staging:
         yield staging / target.name
+
+
+def clear_abandoned(target: Path) -> None:
+    """Remove what runs into ``target`` left that were killed; a replacement that one was amidst is undone."""
+    for parent in (target.parent, target):
+        with contextlib.suppress(OSError):
+            for staging in parent.glob(f"{glob.escape(_stem(target))}*"):
+                _clear_if_abandoned(staging, target)
+
+
+def _clear_if_abandoned(staging: Path, target: Path) -> None:
+    held = None
+    try:
+        if fcntl is None:
+            # Without locks on folders, only age tells; no run lasts so long.
+            if time.time() - staging.stat().st_mtime < _LONGEST_RUN_S:
+                return
+        else:
+            held = os.open(staging, os.O_RDONLY)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _undo(staging, target)
+        _remove(staging)
+    except OSError:
+        # Another run holds it.
+        return
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _undo(staging: Path, target: Path) -> None:
+    """Put back what a killed run had moved out of ``target`` to replace it."""
+    plan, backup = staging / _PLAN, staging / _REPLACED
+    if not plan.is_file():
+        return
+    for name in plan.read_text(encoding="utf-8").splitlines():
+        if not (staging / name).exists() and not (backup / name).exists():
+            (target / name).unlink(missing_ok=True)
+    for path in sorted(backup.iterdir()) if backup.is_dir() else ():
+        os.replace(path, target / path.name)
+
+
+def _hold(staging: Path) -> int | None:
+    """A lock on the folder that ends with this process, however it ends; None where there is no such lock."""
+    if fcntl is None:
+        return None
+    held = os.open(staging, os.O_RDONLY)
+    with contextlib.suppress(OSError):
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return held
 
 
 def discard_unfinished() -> None:
@@ -163,16 +245,16 @@ def check_complete(path: Path) -> None:
             sitk.ReadTransform(str(path))
         elif path.is_file() and path.stat().st_size == 0:
             raise EOFError
-    except (EOFError, OSError, RuntimeError, zlib.error) as error:
+    except (EOFError, InputError, OSError, RuntimeError, zlib.error) as error:
         raise ResourceError(f"{path.name} could not be written completely; free some disk space and retry.") from error
 
 
 def _check_nifti_size(path: Path) -> None:
     import SimpleITK as sitk
 
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    from ..space.image_files import read_header
+
+    reader = read_header(path)
     pixel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
     voxels = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
     if path.stat().st_size < _NIFTI_HEADER_BYTES + voxels * pixel.GetSizeOfPixelComponent():
@@ -187,8 +269,12 @@ def _move_into_place(staging: Path, target: Path, overwrite: bool, stale: set[st
     if not overwrite and any(path != staging for path in target.iterdir()):
         raise InputError(f"{target} has been filled meanwhile; give another output folder or --overwrite.")
     names = sorted(path.name for path in staging.iterdir())
-    backup = staging / ".replaced"
+    backup = staging / _REPLACED
     backup.mkdir()
+    # A run that is killed from here on can be undone by the next one; in this order, a plan has what it needs.
+    new = [name for name in names if not os.path.lexists(target / name)]
+    (staging / f"{_PLAN}.partial").write_text("\n".join(new), encoding="utf-8")
+    os.replace(staging / f"{_PLAN}.partial", staging / _PLAN)
     moved: list[str] = []
     kept: list[str] = []
     try:
@@ -205,17 +291,27 @@ def _move_into_place(staging: Path, target: Path, overwrite: bool, stale: set[st
         for name in kept:
             os.replace(backup / name, target / name)
         raise
+    # From here on the new files stay, even if this process dies before the rest is tidied up.
+    (staging / _PLAN).unlink()
     _remove(staging)
 
 
 def _staging_folder(target: Path) -> Path:
     """A fresh hidden neighbor of ``target``; inside it where the neighbor would lie on another disk."""
-    name = f".{target.name}.unfinished-{secrets.token_hex(4)}"
+    name = f"{_stem(target)}{secrets.token_hex(4)}"
     if target.is_dir():
         parent = target.parent
         if not os.access(parent, os.W_OK | os.X_OK) or parent.stat().st_dev != target.stat().st_dev:
             return target / name
     return target.parent / name
+
+
+def _stem(target: Path) -> str:
+    """How the names of all unfinished neighbors of ``target`` begin; short for any name of it."""
+    name = target.name
+    if len(os.fsencode(name)) > _LONG_NAME_BYTES:
+        name = f"{name[:20]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}"
+    return f".{name}.unfinished-"
 
 
 def _make_parents(folder: Path) -> list[Path]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..space.grid import Grid
+from ..errors import InputError, refusing
+from ..space.grid import Grid, as_points
 
 POINT_ENDINGS = (".csv", ".mrk.json", ".fcsv", ".txt", ".pts")
 WRITABLE_ENDINGS = (".csv", ".mrk.json")
@@ -45,12 +45,12 @@ class PointSet:
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        positions = np.asarray(self.positions, dtype=float).reshape(-1, 3)
+        positions = as_points(self.positions)
         object.__setattr__(self, "positions", positions)
         if not self.labels:
             object.__setattr__(self, "labels", ("",) * len(positions))
         if len(self.labels) != len(positions):
-            raise ValueError(f"{len(self.labels)} labels for {len(positions)} points")
+            raise InputError(f"There are {len(self.labels)} labels for {len(positions)} points; give one each.")
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -92,11 +92,10 @@ def read_points(path: str | os.PathLike, grid: Grid | None = None) -> PointSet:
     ending = next((e for e in POINT_ENDINGS if location.name.lower().endswith(e)), None)
     if ending is None:
         raise InputError(f"{path} is no point file; give {', '.join(POINT_ENDINGS[:-1])} or {POINT_ENDINGS[-1]}.")
-    try:
-        text = location.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} could not be read as text; give a point file.") from error
-    points = readers[ending](text, str(path)) if ending in readers else _read_elastix(text, str(path), grid)
+    with refusing(f"{path} could not be read as text; give a point file."):
+        text = _decoded(location.read_bytes(), ending)
+    with refusing(f"{path} could not be read as points; save them again."):
+        points = readers[ending](text, str(path)) if ending in readers else _read_elastix(text, str(path), grid)
     if not points.defined.any():
         raise InputError(f"{path} holds no point with a position; place at least one.")
     return points
@@ -148,18 +147,41 @@ def _cells(position: np.ndarray) -> list[str]:
     return [f"{value:.7f}".rstrip("0").rstrip(".") for value in position]
 
 
+def _decoded(content: bytes, ending: str) -> str:
+    """The text of a file; spreadsheets of Western Europe save .csv in their own encoding, and as UTF-16."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if ending != ".csv" or b"\0" in content:
+            raise
+        return content.decode("cp1252")
+
+
 def _read_csv(text: str, path: str) -> PointSet:
+    """Separated by commas, semicolons or tabs; where no comma separates, it may be the decimal sign."""
     lines = [line for line in text.splitlines() if line.strip()]
+    if lines and lines[0].lower().startswith("sep="):
+        # Spreadsheets say the separator in a line of its own.
+        lines.pop(0)
     header = lines[0] if lines else ""
     delimiter = max(",;\t", key=header.count)
-    names = [cell.strip().lower() for cell in header.split(delimiter)]
+    names = [cell.strip().lower() for cell in next(csv.reader([header], delimiter=delimiter), [])]
     if not {"x", "y", "z"} <= set(names):
         raise InputError(f"{path} does not start with the header x,y,z[,label]; add it (coordinates are LPS mm).")
     axes = [names.index(axis) for axis in "xyz"]
     label = names.index("label") if "label" in names else None
     positions, labels = [], []
     for number, row in enumerate(csv.reader(lines[1:], delimiter=delimiter), start=2):
+        if any(cell.strip() for cell in row[max(len(names), 4) :]):
+            raise InputError(
+                f"{path}, line {number} has {len(row)} cells but the header {len(names)}; where commas are decimal "
+                "signs, separate the cells by semicolons."
+            )
         cells = [row[axis].strip() if axis < len(row) else "" for axis in axes]
+        if delimiter != ",":
+            cells = [cell.replace(",", ".") for cell in cells]
         positions.append(_position(cells, f"{path}, line {number}"))
         labels.append(row[label].strip() if label is not None and label < len(row) else "")
     return PointSet(np.array(positions).reshape(-1, 3), tuple(labels), source=path)
@@ -200,6 +222,9 @@ def markups_points(lists: Sequence[Mapping[str, Any]], path: str) -> PointSet:
     for number, (markup, point) in enumerate(controls, start=1):
         flip = _flip_to_lps(markup.get("coordinateSystem", "LPS"), path)
         units = markup.get("coordinateUnits", "mm")
+        if isinstance(units, list) and len(units) == 3:
+            # The schema's other form: code, coding scheme, meaning; ["mm", "UCUM", "millimeter"].
+            units = units[0]
         if units not in ("mm", ""):
             raise InputError(f"{path} is in {units}; save the points in millimeters.")
         cells = point.get("position") or ["", "", ""]

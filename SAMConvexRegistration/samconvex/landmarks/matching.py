@@ -22,6 +22,7 @@ from ..anatomy.embedding import SamEmbedding
 from ..anatomy.search import CUBE, nearest
 from ..errors import InputError
 from ..progress import Progress, stage
+from ..space.grid import as_points
 from ..space.transforms import AffineTransform
 from ..space.volume import Volume
 from ..weights.models import SamModel, load_sam
@@ -88,9 +89,7 @@ def match_points(
     """
     if mode not in ("stable", "fast", "live"):
         raise InputError(f"{mode} is no matching mode; use stable, fast or live.")
-    points = np.asarray(points_lps_mm, dtype=float)
-    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
-        raise InputError("Points must be N rows of finite x, y, z in LPS mm.")
+    points = as_points(points_lps_mm, finite=True, rows=True)
     first, second = _embeddings((template, query), weights, device, progress)
     if first.network != second.network:
         raise InputError("Template and query were embedded by different networks; embed one of them again.")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import torch
 
 from ..anatomy.cache import embed_cached, quantized
 from ..anatomy.embedding import SamEmbedding
-from ..errors import InputError
+from ..errors import InputError, refusing
 from ..io.images import read_volume
 from ..io.outputs import output_folder
 from ..io.points import PointSet, write_points
@@ -130,7 +129,7 @@ def load_template(folder: str | os.PathLike, device: torch.device | str = "cpu")
         raise InputError(f"{where} is missing or far too large; copy the template folder again.")
     if _checksum(where) != values["embedding_sha256"]:
         raise InputError(f"{where} is damaged (checksum); copy the template folder again.")
-    try:
+    with refusing(f"{path} is no usable template; save it again."):
         grids = {name: grid_of(grid) for name, grid in values["grids"].items()}
         with np.load(where, allow_pickle=False) as content:
             maps = {}
@@ -156,8 +155,6 @@ def load_template(folder: str | os.PathLike, device: torch.device | str = "cpu")
             grids["volume"],
             calibration,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, zipfile.BadZipFile, RuntimeError) as error:
-        raise InputError(f"{path} is no usable template ({type(error).__name__}); save it again.") from error
     image = values.get("image")
     return Template(
         str(values.get("name", path.name)),
@@ -195,11 +192,9 @@ def template_embedding(
 
 def _read_description(path: Path) -> dict[str, Any]:
     where = path / DESCRIPTION_FILE
-    try:
+    with refusing(f"{where} is missing or no template description; save the template again."):
         values = json.loads(where.read_text(encoding="utf-8"))
         version, checksum = int(values["format"]), str(values["embedding_sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{where} is missing or no template description; save the template again.") from error
     if version > FORMAT:
         raise InputError(f"{where} was written by a newer version; update this software.")
     return {**values, "embedding_sha256": checksum}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, refusing
+from ..io.checks import other_grid_note
 from ..io.dicom import is_dicom
 from ..io.dicom_segmentation import segment_names
 from ..io.images import read_labels
@@ -23,6 +25,8 @@ from .lesion import Lesion
 POINT_FILES = (".csv", ".fcsv")
 MARKUPS_FILE = ".mrk.json"
 LIST_FILE = ".json"
+# Single voxels beside a segment are slips of the brush.
+_STRAY_VOXELS = 3
 
 
 def read_lesions(path: str | os.PathLike) -> list[Lesion]:
@@ -40,15 +44,27 @@ def read_lesions(path: str | os.PathLike) -> list[Lesion]:
     if not location.exists():
         raise InputError(f"{path} does not exist; check the path of the lesions.")
     name = location.name.lower()
-    if name.endswith(MARKUPS_FILE):
-        lesions = _from_markups(location)
-    elif name.endswith(LIST_FILE):
-        lesions = _from_list(location)
-    elif name.endswith(POINT_FILES):
-        lesions = _from_points(read_points(path), "lesion")
-    else:
-        lesions = _from_labels(location)
-    return _uniquely_named(lesions)
+    with refusing(f"{path} could not be read as lesions; see `samconvex track --help`."):
+        if name.endswith(MARKUPS_FILE):
+            lesions = _from_markups(location)
+        elif name.endswith(LIST_FILE):
+            lesions = _from_list(location)
+        elif name.endswith(POINT_FILES):
+            lesions = _from_points(read_points(path), "lesion")
+        else:
+            lesions = _from_labels(location)
+        return _uniquely_named(lesions)
+
+
+def lesion_notes(lesions: Iterable[Lesion], image: Volume) -> list[str]:
+    """What reading the lesions noticed, and a sentence for each label map on another grid than its ``image``."""
+    lesions = list(lesions)
+    sources = dict.fromkeys(lesion.mask.source for lesion in lesions if lesion.mask is not None and lesion.mask.source)
+    notes: list[str] = []
+    for labels in map(read_labels, sources):
+        note = other_grid_note(labels.grid, labels.name, image)
+        notes += [*labels.notes, *([note] if note else [])]
+    return notes + [lesion.note for lesion in lesions if lesion.note]
 
 
 def _from_points(points: PointSet, stem: str) -> list[Lesion]:
@@ -100,10 +116,25 @@ def _from_labels(path: Path) -> list[Lesion]:
         found = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(image, True)))
         components = torch.from_numpy(found.astype(np.int32))[None, None]
         parts = [(f"lesion {number}", components == number) for number in range(1, int(components.max()) + 1)]
-    return [
+    lesions = [
         Lesion.from_mask(name, Volume(inside.to(torch.uint8), labels.grid, sitk.sitkUInt8, str(path)))
         for name, inside in parts
     ]
+    return [replace(lesion, note=_parts_note(lesion)) for lesion in lesions]
+
+
+def _parts_note(lesion: Lesion) -> str:
+    """A sentence where a lesion's label has several separate parts; a class map is no map of lesions."""
+    assert lesion.mask is not None
+    image = sitk.GetImageFromArray((lesion.mask.tensor[0, 0] > 0).to(torch.uint8).numpy())
+    sizes = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(image, True), _STRAY_VOXELS))
+    count = int(sizes.max())
+    if count < 2:
+        return ""
+    return (
+        f"{lesion.name} has {count} separate parts and is followed as one lesion; give each part a label of its own "
+        "to follow them apart."
+    )
 
 
 def _segment_names(path: Path) -> dict[int, str]:
@@ -165,5 +196,5 @@ def _uniquely_named(lesions: Iterable[Lesion]) -> list[Lesion]:
         count = seen.get(lesion.name, 0) + 1
         seen[lesion.name] = count
         name = lesion.name if count == 1 else f"{lesion.name} ({count})"
-        result.append(Lesion(name, lesion.point, lesion.mask, lesion.box, lesion.diameters))
+        result.append(replace(lesion, name=name))
     return result

@@ -29,7 +29,9 @@ class Finding:
             voxels are coarse; None for a point.
         suggested: suggested follow-up contour on the same grid; None for a point, or where nothing was found.
         measurement: of the suggested contour.
-        reason: one sentence on why the state is not "found", else empty.
+        reason: one sentence on why the state is not "found", or on what it has merged with, else empty.
+        merged_with: names of the baseline's lesions that it has grown together with; the first of them, in the order
+            of the baseline, holds the contour and the measurement of all, the others have none.
     """
 
     lesion: str
@@ -42,6 +44,7 @@ class Finding:
     suggested: Volume | None = None
     measurement: Measurement | None = None
     reason: str = ""
+    merged_with: tuple[str, ...] = ()
 
     def to_dict(self) -> dict:
         """Plain values for JSON; no position where the lesion is not in the field of view."""
@@ -57,6 +60,8 @@ class Finding:
             record["position"] = np.round(self.position, 3).tolist()
         if self.reason:
             record["reason"] = self.reason
+        if self.merged_with:
+            record["merged_with"] = list(self.merged_with)
         if self.measurement is not None:
             record["measurement"] = self.measurement.to_dict()
         return record

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
+from ..space.grid import as_points
 from ..space.volume import Volume
 from .measurement import centroid, trimmed
 
@@ -21,6 +22,7 @@ class Lesion:
         mask: binary label volume on any grid, where the lesion came as a segment.
         box: (2, 3) opposite corners, where it came as a box or ROI.
         diameters: (K, 2, 3) measured lines, end points.
+        note: what reading noticed, one sentence or empty.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Lesion:
     mask: Volume | None = None
     box: np.ndarray | None = None
     diameters: np.ndarray | None = None
+    note: str = ""
 
     @classmethod
     def from_mask(cls, name: str, mask: Volume) -> Lesion:
@@ -48,8 +51,8 @@ class Lesion:
         Raises:
             InputError: the box has no extent.
         """
-        box = np.sort(np.asarray(box, dtype=float).reshape(2, 3), axis=0)
-        if not np.isfinite(box).all() or (box[1] - box[0]).min() < 0.5:
+        box = np.sort(as_points(box), axis=0)
+        if box.shape != (2, 3) or not np.isfinite(box).all() or (box[1] - box[0]).min() < 0.5:
             raise InputError(f"The box of {name} has no extent; draw it around the lesion.")
         return cls(name, box.mean(0), box=box)
 

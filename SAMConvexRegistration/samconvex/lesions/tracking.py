@@ -30,6 +30,7 @@ from .contour import LEAST_CONTRAST, Fit, fit_contour, neighborhood, suggest_con
 from .findings import FOUND, NOT_IN_VIEW, UNCERTAIN, Finding, TrackingResult
 from .lesion import Lesion
 from .measurement import centroid, measure_lesion
+from .merging import joined
 from .neighborhood import local_guide, register_neighborhood
 from .patches import as_labels, output_grid, patch
 
@@ -128,7 +129,7 @@ def _track(
             there = register_neighborhood(baseline, template, entry, follow_up, place, start)
             findings.append(_judge(entry, follow_up, there, number, cycle, limit, sure))
         report(0.3 + 0.7 * (row + 1) / len(known))
-    return findings
+    return joined(known, findings, follow_up.grid)
 
 
 def _judge(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,7 +11,8 @@ from ..errors import InputError
 from ..io.checks import grid_note, outside_note
 from ..progress import Progress
 from ..space.filling import as_air
-from ..space.volume import Volume, average_to, check_volume
+from ..space.grid import as_points
+from ..space.volume import Volume, average_to, check_shape, check_volume
 from .options import Options, unused_weights
 from .pair import Pair
 from .regions import filling_note, mask_or_body
@@ -39,11 +40,13 @@ def begun(fixed: Volume, moving: Volume, options: Options, progress: Progress) -
     """The run with its settings, and what the report says of them.
 
     Raises:
-        InputError: a choice that does not exist, unusable images, labels or points. ResourceError: memory, device.
+        InputError: a choice that does not exist, unusable images, masks, labels, points or start.
+        ResourceError: memory, device.
     """
     settings = options.settings()
     check_volume(fixed)
     check_volume(moving)
+    options = _checked(options)
     notes = _truth_notes(fixed, moving, options)
     device = chosen_device(options.device)
     settings, tier, shortage = fitting(settings, fixed, moving, options.max_memory_gib)
@@ -68,15 +71,40 @@ def prepared(fixed: Volume, moving: Volume, run: Run) -> Prepared:
     return Prepared(fixed, moving, Pair(fixed_work, moving_work, options.fixed_mask, options.moving_mask), body)
 
 
+def _checked(options: Options) -> Options:
+    """The options with their points as (N, 3).
+
+    Raises:
+        InputError: a mask or label map that is no volume, points that cannot be compared row by row, a mirrored start.
+    """
+    for further in (
+        options.fixed_mask,
+        options.moving_mask,
+        options.protect_mask,
+        options.fixed_labels,
+        options.moving_labels,
+    ):
+        if further is not None:
+            check_shape(further)
+    if options.start.mirrors:
+        raise InputError(
+            "The initial transform mirrors the patient (its determinant is negative); correct the sign of one axis."
+        )
+    fixed, moving = (
+        None if points is None else as_points(points, finite=True)
+        for points in (options.fixed_points, options.moving_points)
+    )
+    if fixed is not None and moving is not None and len(fixed) != len(moving):
+        raise InputError(f"{len(fixed)} fixed points but {len(moving)} moving points; they must correspond.")
+    return replace(options, fixed_points=fixed, moving_points=moving)
+
+
 def _truth_notes(fixed: Volume, moving: Volume, options: Options) -> list[str]:
     """What to say of labels and points that do not quite fit their images."""
     notes: list[str | None] = []
     if options.fixed_labels is not None and options.moving_labels is not None:
         notes += [grid_note(options.fixed_labels, fixed), grid_note(options.moving_labels, moving)]
-    lists = (options.fixed_points, options.moving_points)
-    if lists[0] is not None and lists[1] is not None and len(lists[0]) != len(lists[1]):
-        raise InputError(f"{len(lists[0])} fixed points but {len(lists[1])} moving points; they must correspond.")
-    for points, image in zip(lists, (fixed, moving), strict=True):
+    for points, image in zip((options.fixed_points, options.moving_points), (fixed, moving), strict=True):
         if points is not None:
             notes.append(outside_note(points, image.grid, image.name))
     return [note for note in notes if note]

@@ -9,7 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from .grid import Grid
+from ..errors import InputError
+from .grid import Grid, as_points
 from .sampling import sample
 
 
@@ -41,7 +42,7 @@ class DisplacementField:
 
     def map_points(self, points: np.ndarray) -> np.ndarray:
         """Map (N, 3) LPS mm."""
-        points = np.asarray(points, dtype=float).reshape(-1, 3)
+        points = as_points(points)
         relative = torch.as_tensor(points - self.grid.center, dtype=torch.float64, device=self.tensor.device)
         values = sample(self.tensor.double(), self.grid, relative[None, None], reference=self.grid.center, fill=0.0)
         return points + values[0, :, 0, 0].T.cpu().numpy()
@@ -148,7 +149,13 @@ class DisplacementField:
 
     @classmethod
     def from_sitk_image(cls, image: sitk.Image) -> DisplacementField:
-        """From a 3-component vector image of LPS displacements."""
+        """From a 3-component vector image of LPS displacements.
+
+        Raises:
+            InputError: no samples, displacements that are not finite, or no usable place.
+        """
+        if min(image.GetSize()) < 1:
+            raise InputError("the displacement field has no samples; save it again.")
         array = sitk.GetArrayFromImage(image).astype(np.float32)
         return cls(torch.from_numpy(array).permute(3, 0, 1, 2)[None].contiguous(), Grid.from_sitk(image))
 
@@ -173,7 +180,7 @@ class InverseField:
 
     def map_points(self, points: np.ndarray) -> np.ndarray:
         """Map (N, 3) LPS mm."""
-        points = np.asarray(points, dtype=float).reshape(-1, 3)
+        points = as_points(points)
         center = self.field.grid.center
         relative = torch.as_tensor(points - center, dtype=torch.float64, device=self.field.tensor.device)
         return points + self.field._backwards(relative, center, tolerance_mm=1e-6).cpu().numpy()

@@ -13,7 +13,10 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from ..errors import InputError
+
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+FARTHEST_MM = 1e8
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,21 @@ class Grid:
     direction: tuple[float, ...] = IDENTITY
 
     @classmethod
-    def from_sitk(cls, image: sitk.Image) -> Grid:
-        """Grid of a 3D SimpleITK image."""
+    def from_sitk(cls, image: sitk.Image | sitk.ImageFileReader) -> Grid:
+        """Grid of a 3D SimpleITK image, or of a reader that has read its header.
+
+        Raises:
+            InputError: no place at all: a spacing that is not above 0, axes that coincide, numbers that are not finite.
+        """
+        axes = np.reshape(image.GetDirection(), (3, 3))
+        numbers = np.concatenate([image.GetSpacing(), image.GetOrigin(), axes.ravel()])
+        # A header that says 1e30 mm is as wrong as one that says NaN, and float32 cannot tell its voxels apart.
+        if not (np.abs(numbers) < FARTHEST_MM).all() or min(image.GetSpacing()) <= 0 or abs(np.linalg.det(axes)) < 1e-6:
+            spacing = " x ".join(f"{value:g}" for value in image.GetSpacing())
+            raise InputError(
+                f"its header gives no usable place (spacing {spacing} mm, axes {np.round(axes, 4).tolist()}); "
+                "correct the header or export it again."
+            )
         return cls(
             tuple(int(s) for s in image.GetSize()),  # type: ignore[arg-type]
             tuple(float(s) for s in image.GetSpacing()),  # type: ignore[arg-type]
@@ -203,6 +219,27 @@ class Grid:
     def describe(self) -> dict:
         """Plain numbers for reports."""
         return {"size": list(self.size), "spacing": [round(s, 6) for s in self.spacing]}
+
+
+def as_points(points: np.ndarray, *, finite: bool = False, rows: bool = False) -> np.ndarray:
+    """(N, 3) float64 of points given as (N, 3), or as one (3,).
+
+    Raises:
+        InputError: another shape, such as (3, N), with ``rows`` also (3,); with ``finite``, also numbers that are not
+            finite.
+    """
+    try:
+        array = np.asarray(points, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError("Points must be N rows of x, y, z in LPS mm.") from error
+    array = array.reshape(-1, 3) if array.size == 0 or (array.shape == (3,) and not rows) else array
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise InputError(
+            f"Points must be N rows of x, y, z in LPS mm, not {' x '.join(map(str, array.shape))} numbers."
+        )
+    if finite and not np.isfinite(array).all():
+        raise InputError("Points must be finite numbers, LPS mm; leave out those without a position.")
+    return array
 
 
 def _triple(values, kind: type = float) -> tuple:

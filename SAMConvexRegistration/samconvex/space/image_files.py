@@ -1,16 +1,19 @@
-"""Image files opened through ITK: the named file and no twin, and the real reason where one cannot be read."""
+"""Image files opened through ITK: the named file and no twin, what ITK survives, the real reason where it cannot."""
 
 from __future__ import annotations
 
+import math
 import os
-from contextlib import AbstractContextManager, nullcontext
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import SimpleITK as sitk
 
-from ..errors import InputError
+from ..errors import InputError, refusing
 from .grid import Grid
-from .nifti import check_nifti, frame_notes, is_nifti_name, named_alone, refusal
+from .nifti import check_nifti, check_place, frame_notes, is_nifti_name, named_alone, refusal
 
 # Fields of text headers that say how far apart the voxels lie, and where they are.
 _PLACE_FIELDS = {
@@ -19,23 +22,128 @@ _PLACE_FIELDS = {
 }
 _MOST_HEADER = 1 << 16
 _GIPL_HEADER = 256
+_META_IMAGE = (".mha", ".mhd")
+_BY_ENDING = {".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".gipl": "GiplImageIO"}
+# Deflate makes nothing smaller than this; ITK takes the memory that a header asks for before it looks at the voxels.
+_DENSEST = 1100
+_ALWAYS_ALLOWED_BYTES = 64 << 20
+_HEADERS_ALONE = (".nhdr", ".mhd", ".hdr", ".hdr.gz")
+_ELSEWHERE = re.compile(rb"(?im)^(data ?file\s*:|ElementDataFile\s*=(?!\s*LOCAL))")
+_DIMENSIONS = re.compile(rb"(?m)^\s*NDims\s*=\s*(\S+)")
+# The line that ends a MetaImage header.
+_LAST_LINE = re.compile(rb"(?m)^\s*ElementDataFile\s*=[^\n]*$")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LONGEST_LINE = 2000
+# More than any image has; MetaIO writes beyond its arrays from 11 on.
+_MOST_DIMENSIONS = 5
 
 
 def read_image(path: str | os.PathLike, filler: str = "the air value") -> sitk.Image:
     """Read exactly the named file; ``filler`` is what messages propose in place of voxels that are no numbers.
 
     Raises:
-        InputError: unreadable, cut short, or NIfTI voxels that are no numbers.
+        InputError: as :func:`read_header`, cut short, or NIfTI voxels that are no numbers.
     """
     if is_nifti_name(path):
         check_nifti(path, filler)
-    try:
-        with _alone(path) as opened:
-            image = sitk.ReadImage(str(opened))
-    except (RuntimeError, OSError, UnicodeDecodeError) as error:
-        raise InputError(_sentence(path, error)) from error
+    with _opened(path) as reader:
+        image = reader.Execute()
     _check_length(Path(path), image)
     return image
+
+
+def read_header(path: str | os.PathLike) -> sitk.ImageFileReader:
+    """A reader that holds the header (size, spacing, metadata) of exactly the named file.
+
+    Raises:
+        InputError: not an image; no usable place in space; or more voxels announced than the file can hold.
+    """
+    with _opened(path) as reader:
+        return reader
+
+
+def read_dicom_image(path: str | os.PathLike) -> sitk.Image:
+    """The pixels of one DICOM file as GDCM decodes them, by the file's one slope and intercept; no place is checked.
+
+    Raises:
+        InputError: they cannot be decoded.
+    """
+    with refusing(f"{path} could not be decoded (damaged, or an unusual compression); export it uncompressed."):
+        return _reader(Path(path), Path(path), "GDCMImageIO").Execute()
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[sitk.ImageFileReader]:
+    """A reader that has read the header, once it is known to be such that ITK survives it."""
+    location = Path(path)
+    if is_nifti_name(path):
+        check_place(path)
+    elif location.suffix.lower() in _META_IMAGE:
+        _check_meta_image(location)
+    with refusing(lambda error: _sentence(path, error)), _alone(path) as opened:
+        # ITK knows these by their endings, in small letters only.
+        kind = _BY_ENDING.get(location.suffix.lower(), "") if location.suffix.isupper() else ""
+        reader = _reader(location, opened, kind)
+        if not 2 <= reader.GetDimension() <= _MOST_DIMENSIONS:
+            raise _wrong_dimensions(path, reader.GetDimension())
+        if reader.GetDimension() == 3:
+            try:
+                Grid.from_sitk(reader)
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
+        yield reader
+
+
+def _reader(path: Path, opened: Path, kind: str = "") -> sitk.ImageFileReader:
+    """The one place where ITK opens an image: ``path`` by the name ``opened``."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(kind)
+    reader.SetFileName(str(opened))
+    reader.ReadImageInformation()
+    if not (path.name.lower().endswith(_HEADERS_ALONE) or _ELSEWHERE.search(_beginning(path))):
+        _check_announced(reader, path)
+    return reader
+
+
+def _check_meta_image(path: Path) -> None:
+    """MetaIO writes beyond its buffers where a header has many dimensions, or goes on into the voxels."""
+    head = _beginning(path)
+    end = _LAST_LINE.search(head)
+    if head and (
+        end is None
+        or _CONTROL.search(head[: end.end()])
+        or max(map(len, head[: end.end()].split(b"\n"))) > _LONGEST_LINE
+    ):
+        raise InputError(f"{path} could not be read as an image: its header is damaged; copy or export it again.")
+    for count in _DIMENSIONS.findall(head[: end.end()] if end else b""):
+        if not (count.isdigit() and 2 <= int(count[:9]) <= _MOST_DIMENSIONS):
+            raise _wrong_dimensions(path, count.decode(errors="replace")[:20])
+
+
+def _wrong_dimensions(path: str | os.PathLike, count: object) -> InputError:
+    return InputError(f"{path} announces {count} dimensions; give one 3D volume.")
+
+
+def _beginning(path: Path) -> bytes:
+    """The first bytes of a file; none where it cannot be read, of which ITK's refusal tells."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(_MOST_HEADER)
+    except OSError:
+        return b""
+
+
+def _check_announced(reader: sitk.ImageFileReader, path: Path) -> None:
+    """Refuse a header that announces more voxels than the file can hold."""
+    pixel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
+    announced = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * pixel.GetSizeOfPixelComponent()
+    size = path.stat().st_size
+    # A side beyond 32 bits comes out of the reader as 0 or small.
+    if announced == 0 or announced > max(_ALWAYS_ALLOWED_BYTES, _DENSEST * size):
+        raise InputError(
+            f"{path} announces {announced / 2**20:.0f} MiB of voxels but holds {size / 2**20:.1f} MiB; it is cut "
+            "short or damaged, copy or export it again."
+        )
 
 
 def _check_length(path: Path, image: sitk.Image) -> None:
@@ -50,22 +158,6 @@ def _check_length(path: Path, image: sitk.Image) -> None:
         raise InputError(f"{path} could not be read because it is cut short or damaged; copy or export it again.")
 
 
-def read_header(path: str | os.PathLike) -> sitk.ImageFileReader:
-    """A reader that holds the header (size, spacing, metadata) of exactly the named file.
-
-    Raises:
-        InputError: unreadable.
-    """
-    reader = sitk.ImageFileReader()
-    try:
-        with _alone(path) as opened:
-            reader.SetFileName(str(opened))
-            reader.ReadImageInformation()
-    except (RuntimeError, OSError, UnicodeDecodeError) as error:
-        raise InputError(_sentence(path, error)) from error
-    return reader
-
-
 def place_notes(path: str | os.PathLike, grid: Grid) -> tuple[str, ...]:
     """Sentences where a file does not say where its voxels lie, or says it twice; ``grid`` is what ITK made of it."""
     if is_nifti_name(path):
@@ -73,8 +165,7 @@ def place_notes(path: str | os.PathLike, grid: Grid) -> tuple[str, ...]:
     fields = next((fields for ends, fields in _PLACE_FIELDS.items() if str(path).lower().endswith(ends)), ())
     if not fields:
         return ()
-    with open(path, "rb") as stream:
-        header = stream.read(_MOST_HEADER).decode("latin-1")
+    header = _beginning(Path(path)).decode("latin-1")
     names = {line.partition(mark)[0].strip().lower() for line in header.splitlines()[:400] for mark in ":="}
     kinds = ("spacing", "position")
     lacking = [

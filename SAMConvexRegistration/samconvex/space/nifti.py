@@ -22,7 +22,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import InputError
-from .grid import Grid
+from .grid import FARTHEST_MM, Grid
 
 ENDINGS = (".nii.gz", ".nii", ".hdr.gz", ".hdr", ".img.gz", ".img")
 
@@ -144,6 +144,18 @@ def check_nifti(path: str | os.PathLike, filler: str = "the air value") -> None:
         left = -1
     if left:
         raise InputError(f"{path} could not be read because it is cut short or damaged; copy or export it again.")
+
+
+def check_place(path: str | os.PathLike) -> None:
+    """Raise InputError where a NIfTI-1 header's place holds NaN or infinity; ITK would look for its axes for ever."""
+    header = _header(Path(path))
+    if len(header) < _HEADER_BYTES or header[344:347] not in (b"n+1", b"ni1"):
+        return
+    # As ITK's reader tells the byte order, which does not look at the header's own size.
+    order = "<" if 1 <= struct.unpack("<h", header[40:42])[0] <= 7 else ">"
+    numbers = struct.unpack(f"{order}26f", header[76:108] + header[256:328])
+    if not all(abs(number) < FARTHEST_MM for number in numbers):
+        raise InputError(f"{path} has a header whose place in space is no number; correct it or export it again.")
 
 
 def refusal(path: str | os.PathLike) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, refusing
 from .field import DisplacementField
 from .grid import Grid
 from .image_files import read_header, read_image
@@ -29,6 +29,7 @@ _RAS = torch.tensor([-1.0, -1.0, 1.0])[None, :, None, None, None]
 _CLASS_NAME = rb"(Inverse)?([A-Z]\w*Transform_(?:double|float)_\d+_\d+)"
 # What Slicer puts before the class name of a transform that stands for its inverse.
 _INVERSE = b"Inverse"
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,13 @@ def read_itk(path: str | os.PathLike) -> tuple[sitk.Transform, tuple[bool, ...]]
         InputError: unreadable.
     """
     location = Path(path)
-    try:
+    text = location.name.lower().endswith((".txt", ".tfm"))
+    hint = " (ITK's text files begin with '#Insight Transform File V1.0')" if text else ""
+    with refusing(f"{path} could not be read as a transform; give an ITK .h5, .tfm or .txt file{hint}."):
         content = location.read_bytes()
+        if text and _CONTROL.search(content):
+            # ITK stops counting numbers there and writes beyond its memory.
+            raise InputError(f"{path} could not be read as a transform: it is damaged; copy or save it again.")
         names = [(bool(match[1]), match[2]) for match in re.finditer(_CLASS_NAME, content)]
         if not any(inverse for inverse, _ in names):
             return sitk.ReadTransform(str(location)), ()
@@ -156,12 +162,6 @@ def read_itk(path: str | os.PathLike) -> tuple[sitk.Transform, tuple[bool, ...]]
             plain = Path(folder) / location.name
             plain.write_bytes(_without_inverse(content, location.name.lower().endswith((".h5", ".hdf5"))))
             transform = sitk.ReadTransform(str(plain))
-    except (RuntimeError, OSError, UnicodeDecodeError) as error:
-        text = location.name.lower().endswith((".txt", ".tfm")) and location.is_file()
-        hint = " (ITK's text files begin with '#Insight Transform File V1.0')" if text else ""
-        raise InputError(
-            f"{path} could not be read as a transform; give an ITK .h5, .tfm or .txt file{hint}."
-        ) from error
     composite = isinstance(transform.Downcast(), sitk.CompositeTransform)
     parts = sitk.CompositeTransform(transform).GetNumberOfTransforms() if composite else 1
     if parts != len(inverses) or len(names) - len(inverses) > 1:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..errors import InputError, ResourceError
+from ..errors import InputError, ResourceError, refusing
 from .field import DisplacementField, InverseField
 from .filling import not_measured
-from .grid import Grid
+from .grid import Grid, as_points
 from .sampling import inside, sample, slabs
 from .transform_files import FIELD_ENDINGS, linear_part, read_field, read_itk, sampled
 from .volume import Volume
@@ -43,7 +43,7 @@ class AffineTransform:
 
     def map_points(self, points: np.ndarray) -> np.ndarray:
         """Map (N, 3) LPS mm."""
-        return np.asarray(points, dtype=float).reshape(-1, 3) @ self.matrix.T + self.translation
+        return as_points(points) @ self.matrix.T + self.translation
 
     def scaled(self, factor: float) -> AffineTransform:
         """The same map between points whose coordinates are multiplied by ``factor``."""
@@ -65,10 +65,22 @@ class AffineTransform:
 
     @classmethod
     def from_sitk(cls, transform: sitk.Transform) -> AffineTransform:
-        """From any linear 3D ITK transform."""
+        """From any linear 3D ITK transform.
+
+        Raises:
+            InputError: it has no inverse, or holds numbers that are not finite.
+        """
         origin = np.asarray(transform.TransformPoint((0.0, 0.0, 0.0)))
         columns = [np.asarray(transform.TransformPoint(tuple(row))) - origin for row in np.eye(3)]
-        return cls(np.stack(columns, 1), origin)
+        matrix = np.stack(columns, 1)
+        if not (np.isfinite(matrix).all() and np.isfinite(origin).all()):
+            raise InputError("it holds numbers that are not finite; save it again.")
+        stretch = np.linalg.svd(matrix, compute_uv=False)
+        if stretch[2] <= 1e-6 * stretch[0]:
+            raise InputError(
+                "it is singular (space is pressed flat, nothing leads back); give an invertible transform."
+            )
+        return cls(matrix, origin)
 
 
 Part = AffineTransform | DisplacementField | InverseField
@@ -89,11 +101,25 @@ class Transform:
     notes: tuple[str, ...] = ()
 
     def map_points(self, points: np.ndarray) -> np.ndarray:
-        """Map (N, 3) LPS mm."""
-        points = np.asarray(points, dtype=float).reshape(-1, 3)
+        """Map (N, 3) LPS mm.
+
+        Raises:
+            InputError: another shape, or numbers that are not finite.
+        """
+        points = as_points(points, finite=True)
         for part in self.parts:
             points = part.map_points(points)
         return points
+
+    @property
+    def mirrors(self) -> bool:
+        """True where the parts together turn left into right or the like; a field counts by the linear map in it."""
+        sign = 1.0
+        for part in self.parts:
+            field = part.field if isinstance(part, InverseField) else part
+            matrix = field.matrix if isinstance(field, AffineTransform) else linear_part(field)
+            sign *= np.sign(np.linalg.det(matrix))
+        return bool(sign < 0)
 
     def after(self, first: Transform) -> Transform:
         """The composition p -> self(first(p))."""
@@ -250,25 +276,20 @@ class Transform:
         parts: tuple[Part, ...]
         notes: tuple[str, ...] = ()
         if location.name.lower().endswith(FIELD_ENDINGS):
-            read = read_field(location)
+            with refusing(f"{path} could not be read as a displacement field; save it again."):
+                read = read_field(location)
             parts, notes = (InverseField(read.field) if read.backwards else read.field,), read.notes
         else:
             transform, inverted = read_itk(location)
             try:
-                parts = tuple(_parts(transform, like, inverted))
+                with refusing("it holds numbers that no transform can have; save it again."):
+                    parts = tuple(_parts(transform, like, inverted))
             except InputError as error:
                 raise InputError(f"{path}: {error}") from error
-        if _mirrors(parts):
+        read_in = cls(parts)
+        if read_in.mirrors:
             notes += (f"{path} mirrors: it turns left into right or the like. Check that this is meant.",)
-        return cls(parts, notes)
-
-
-def _mirrors(parts: tuple[Part, ...]) -> bool:
-    signs = 1.0
-    for part in parts:
-        field = part.field if isinstance(part, InverseField) else part
-        signs *= np.linalg.det(field.matrix if isinstance(field, AffineTransform) else linear_part(field))
-    return bool(signs < 0)
+        return replace(read_in, notes=notes)
 
 
 def _lacking(moving: Volume) -> torch.Tensor | None:

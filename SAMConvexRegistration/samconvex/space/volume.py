@@ -38,11 +38,23 @@ class Volume:
 
     @classmethod
     def from_sitk(cls, image: sitk.Image, source: str | None = None, notes: tuple[str, ...] = ()) -> Volume:
-        """From a scalar 3D SimpleITK image; the voxels are copied."""
+        """From a scalar 3D SimpleITK image; the voxels are copied.
+
+        Raises:
+            InputError: several components, not 3D, or no usable place (see :meth:`Grid.from_sitk`).
+        """
+        name = source or "the image"
+        if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+            components = image.GetNumberOfComponentsPerPixel()
+            raise InputError(f"{name} is {image.GetDimension()}D with {components} components; give one scalar volume.")
+        try:
+            grid = Grid.from_sitk(image)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
         array = sitk.GetArrayFromImage(image)
         wider = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}.get(array.dtype.name)
         tensor = torch.from_numpy(array.astype(wider) if wider else array)[None, None]
-        return cls(tensor, Grid.from_sitk(image), image.GetPixelID(), source, notes)
+        return cls(tensor, grid, image.GetPixelID(), source, notes)
 
     def to_sitk(self) -> sitk.Image:
         """As a SimpleITK image of the original pixel type; integers are rounded and clipped to its range."""
@@ -97,6 +109,7 @@ class Volume:
 
 def check_volume(volume: Volume, *, slices: bool = False) -> None:
     """Raise InputError where a volume (or, with ``slices``, a 2D image) cannot be registered or matched."""
+    check_shape(volume)
     name, tensor = volume.name, volume.tensor
     if min(volume.grid.size[: 2 if slices and volume.is_slice else 3]) < MINIMUM_VOXELS_PER_AXIS:
         size = "x".join(map(str, volume.grid.size))
@@ -105,6 +118,17 @@ def check_volume(volume: Volume, *, slices: bool = False) -> None:
         raise InputError(f"{name} holds NaN or infinite voxels; replace them (for example by the air value) and retry.")
     if bool(tensor.min() == tensor.max()):
         raise InputError(f"{name} is constant (every voxel is {tensor.min().item():g}); choose an image with content.")
+
+
+def check_shape(volume: Volume) -> None:
+    """Raise InputError for what is no scalar volume on its grid: another type, a 2D or a vector tensor."""
+    if not isinstance(volume, Volume):
+        kind = type(volume).__name__
+        raise InputError(f"A {kind} is no volume; read it with read_volume, or give Volume.from_sitk(image).")
+    expected = (1, 1, *volume.grid.shape)
+    if tuple(volume.tensor.shape) != expected:
+        shape = " x ".join(map(str, volume.tensor.shape))
+        raise InputError(f"{volume.name} holds {shape} numbers; its grid needs {' x '.join(map(str, expected))}.")
 
 
 def _numpy_dtype(pixel_id: int) -> np.dtype:

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import Cancelled, InputError
+from ..errors import Cancelled, InputError, refusing
+from .steps import Steps, check_before_saving, restore
 
 # A paused process must not use up its budget.
 LONGEST_STEP_S = 10.0
@@ -31,10 +32,8 @@ def read_settings(kind: type[Settings], path: Path | None) -> Settings:
     """
     if path is None:
         return kind()
-    try:
+    with refusing(f"{path} is not a readable JSON file; correct it."):
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable JSON file ({error}).") from error
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known)) if isinstance(values, dict) else ["(no object)"]
     if unknown:
@@ -45,6 +44,7 @@ def read_settings(kind: type[Settings], path: Path | None) -> Settings:
 def save_checkpoint(path: Path, network: nn.Module, form: str, version: int, meta: dict[str, Any]) -> None:
     """Plain tensors (half precision) and JSON values, written at once."""
     tensors = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in network.state_dict().items()}
+    check_before_saving(tensors, path)
     content = {"format": form, "version": version, "config": network.config, "state_dict": tensors, "meta": meta}
     _write(path, content)
 
@@ -74,6 +74,7 @@ def run_loop(
         ``step``, ``seconds``, and ``validation`` with the figures before and after.
     """
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    taken = Steps(network, optimizer)
     number, seconds = 0, 0.0
     before: dict[str, float] = {}
     resume_path = output.with_name(output.stem + ".resume.pt")
@@ -115,10 +116,7 @@ def run_loop(
             drawn = step(generator)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * rate(max(number / steps, seconds / budget))
-            if drawn is not None and bool(torch.isfinite(drawn[0])):
-                optimizer.zero_grad(set_to_none=True)
-                drawn[0].backward()
-                optimizer.step()
+            if drawn is not None and taken.take(drawn[0]) is not None:
                 running.append({"loss": float(drawn[0].detach()), **drawn[1]})
             number += 1
             now = time.monotonic()
@@ -150,12 +148,12 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def _load_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float, dict]:
-    if not path.exists():
-        raise InputError(f"{path} does not exist; start without --resume first.")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+    found: list[tuple[int, float, dict]] = []
+
+    def read(saved: dict[str, Any]) -> None:
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
-        return int(saved["step"]), float(saved["seconds"]), json.loads(saved["before"])
-    except (KeyError, RuntimeError, ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} does not fit this configuration or is damaged; start without --resume.") from error
+        found.append((int(saved["step"]), float(saved["seconds"]), dict(json.loads(saved["before"]))))
+
+    restore(path, read, network)
+    return found[0]

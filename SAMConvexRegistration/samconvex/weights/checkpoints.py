@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, refusing
+
+Network = TypeVar("Network", bound=nn.Module)
 
 # Weights of 3D networks stay far below this; it keeps a wrong file from filling memory.
 LARGEST_FILE = 4 * 2**30
@@ -20,15 +22,44 @@ def read_checkpoint(path: Path) -> Any:
         raise InputError(f"{path} does not exist; check the path of the weights file.")
     if path.stat().st_size > LARGEST_FILE:
         raise InputError(f"{path} is too large for a weights file; check that it is the right one.")
-    try:
+    with refusing(f"{path} could not be read as weights; it is damaged, truncated or not a PyTorch weights file."):
         # weights_only refuses anything but tensors and plain containers; mmap would keep the file busy on Windows.
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(
-            f"{path} could not be read as weights; it is damaged, truncated or not a PyTorch weights file."
-        ) from error
 
 
 def as_float(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights as they compute; files hold half precision."""
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def built(kind: type[Network], content: dict[str, Any], path: Path) -> Network:
+    """The network of class ``kind`` that a checkpoint's ``config`` describes, with its ``state_dict``.
+
+    Nothing is allocated before the tensors of the file have the shapes that the network needs.
+
+    Raises:
+        ValueError, KeyError, TypeError, RuntimeError: damaged. InputError: weights that are not finite.
+    """
+    config, state = dict(content["config"]), dict(content["state_dict"])
+    # Every block has tensors of its own; a count beyond them would build modules for minutes.
+    if sum(int(count) for count in config.get("blocks", ())) > len(state):
+        raise ValueError("the configuration has more blocks than the file")
+    with torch.device("meta"):
+        expected = kind(**config).state_dict()
+    wrong = [key for key, value in expected.items() if key not in state or state[key].shape != value.shape]
+    if wrong or len(state) != len(expected):
+        raise ValueError(f"{len(wrong)} tensors are missing or of another shape")
+    network = kind(**config)
+    network.load_state_dict(as_float(state))
+    check_finite(network, path)
+    return network
+
+
+def check_finite(network: nn.Module, path: Path) -> None:
+    """Raise InputError where a weight is NaN or infinite; one such number makes every result one."""
+    for value in network.state_dict().values():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise InputError(
+                f"{path} holds weights that are not finite numbers: the training that made them failed; "
+                "train again, or choose other weights."
+            )

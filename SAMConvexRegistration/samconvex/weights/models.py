@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, refusing
 from ..io.files import file_sha256
 from ..networks import featcnn, masr, sam_2d, sam_compact, sam_official, semantic
-from .checkpoints import as_float, read_checkpoint
+from .checkpoints import Network, built, check_finite, read_checkpoint
 from .registry import (
     DEFAULT_SAM,
     DEFAULT_SEMANTIC,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 # Family of the embedding networks, compact and official.
 SAM = "sam"
-Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -129,11 +128,8 @@ def load_network(kind: type[Network], name_or_path: str | os.PathLike | None = N
         raise InputError(f"{path} holds other weights than {family.form}; give those of the network that is to run.")
     if content.get("version") != family.version:
         raise InputError(f"{path} has format version {content.get('version')}, this version reads {family.version}.")
-    try:
-        network = kind(**content["config"])
-        network.load_state_dict(as_float(content["state_dict"]))
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise InputError(f"{path} holds damaged {family.form} weights; train or import them again.") from error
+    with refusing(f"{path} holds damaged {family.form} weights; train or import them again."):
+        network = built(kind, content, path)
     return network.eval().requires_grad_(False)
 
 
@@ -235,29 +231,32 @@ def load_sam_file(path: str | os.PathLike) -> SamModel:
     try:
         form = content.get("format") if isinstance(content, dict) else None
         if form == sam_compact.CHECKPOINT_FORMAT:
-            return _compact(content, sam_compact.SAMCompact, sam_compact.CHECKPOINT_VERSION, name, digest)
+            return _compact(content, sam_compact.SAMCompact, sam_compact.CHECKPOINT_VERSION, location, digest)
         if form == sam_2d.CHECKPOINT_FORMAT:
-            return _compact(content, sam_2d.SAM2D, sam_2d.CHECKPOINT_VERSION, name, digest)
+            return _compact(content, sam_2d.SAM2D, sam_2d.CHECKPOINT_VERSION, location, digest)
         state = sam_official.checkpoint_state(content)
         if state is None:
             raise ValueError("not a dictionary of tensors")
-        return _official(sam_official.from_state(state), name, digest)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:120]
+        network = sam_official.from_state(state)
+        check_finite(network, location)
+        return _official(network, name, digest)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise InputError(f"{path} does not hold SAM weights that this version can use ({reason}).") from error
 
 
 def _compact(
-    content: dict[str, Any], kind: type[sam_compact.SAMCompact], readable: int, name: str, digest: str
+    content: dict[str, Any], kind: type[sam_compact.SAMCompact], readable: int, path: Path, digest: str
 ) -> SamModel:
     version = content.get("version")
     if version != readable:
         raise ValueError(f"format version {version}, this version reads {readable}")
-    network = kind(**content["config"])
-    network.load_state_dict(as_float(content["state_dict"]))
+    network = built(kind, content, path)
     meta = content.get("meta") or {}
-    calibration = dict(meta.get("calibration") or {})
-    return compact_model(sam_compact.fused(network), name, digest, str(meta.get("modality", "ct")), calibration)
+    calibration = {str(key): float(value) for key, value in dict(meta.get("calibration") or {}).items()}
+    return compact_model(sam_compact.fused(network), path.stem, digest, str(meta.get("modality", "ct")), calibration)
 
 
 def compact_model(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, ResourceError
+from ..errors import InputError, ResourceError, refusing
 from ..io.files import file_sha256, user_folder
 
 DEFAULT_SAM = "sam-ct"
@@ -173,18 +173,18 @@ def all_entries(folder: Path, origin: str) -> list[WeightsEntry]:
 
 
 def read_index(folder: Path) -> dict[str, dict[str, Any]]:
-    try:
-        content = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / INDEX} is damaged; remove it and import the weights again.") from error
+    damaged = f"{folder / INDEX} is damaged; remove it and import the weights again."
+    with refusing(damaged):
+        try:
+            content = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
     valid = isinstance(content, dict) and all(
         isinstance(item, dict) and "file" in item and "sha256" in item for item in content.values()
     )
     # An index must not point out of its folder.
     if not valid or any(Path(str(item["file"])).name != item["file"] for item in content.values()):
-        raise InputError(f"{folder / INDEX} is damaged; remove it and import the weights again.")
+        raise InputError(damaged)
     return content
 
 

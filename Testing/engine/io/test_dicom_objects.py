@@ -11,7 +11,8 @@ import SimpleITK as sitk
 from samconvex.errors import InputError
 from samconvex.io.dicom_segmentation import segment_names
 from samconvex.io.images import read_labels, read_volume
-from samconvex.lesions.files import read_lesions
+from samconvex.lesions.files import lesion_notes, read_lesions
+from samconvex.space.image_files import read_dicom_image
 from samconvex.space.volume import resample
 
 pydicom = pytest.importorskip("pydicom")
@@ -75,7 +76,10 @@ def test_a_segmentation_is_its_label_map(tmp_path: Path, kind: str, everywhere: 
 def test_the_lesions_of_a_segmentation_keep_their_names_and_places(tmp_path: Path) -> None:
     lesions = read_lesions(_segmentation(tmp_path, _labels()))
     assert [lesion.name for lesion in lesions] == ["lesion A", "lesion B"]
-    grid = read_volume(tmp_path / "ct").grid
+    series = read_volume(tmp_path / "ct")
+    grid = series.grid
+    # The object stores the frames with segments only.
+    assert any("seg.dcm is on another grid" in note for note in lesion_notes(lesions, series))
     for lesion, middle in zip(lesions, ([2, 4.5, 3], [6, 6.5, 8]), strict=True):
         np.testing.assert_allclose(lesion.point, grid.voxels_to_points([middle])[0], atol=2.0)
 
@@ -164,3 +168,12 @@ def test_a_2d_image_without_a_place_is_still_a_query(tmp_path: Path) -> None:
     files.set_pixels(data, files.voxels(1)[0])
     files.save(data, tmp_path / "chest.dcm")
     assert read_volume(tmp_path / "chest.dcm", slices=True).grid.size == (10, 11, 1)
+
+
+def test_pixels_that_no_file_of_this_size_holds_are_refused(tmp_path: Path) -> None:
+    path = sorted(files.write_series(tmp_path, files.voxels(), files.places()).iterdir())[0]
+    data = files.read(path)
+    data.Rows = data.Columns = 65535
+    files.save(data, path)
+    with pytest.raises(InputError, match=r"announces \d+ MiB of voxels but holds 0\.0 MiB"):
+        read_dicom_image(path)

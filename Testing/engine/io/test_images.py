@@ -11,7 +11,7 @@ import torch
 from samconvex.cli import main
 from samconvex.errors import InputError
 from samconvex.io import images
-from samconvex.io.images import check_format, read_grid, write_volume
+from samconvex.io.images import check_format, read_grid, read_volume, write_volume
 from samconvex.registration import register as registration
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import Transform
@@ -46,6 +46,15 @@ def test_a_grid_comes_back_or_the_format_is_refused(tmp_path: Path, ending: str,
     else:
         write_volume(volume, path)
         np.testing.assert_allclose(read_grid(path).corners(), volume.grid.corners(), atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["A.NII.GZ", "B.MHA", "C.MHD", "D.GIPL", "E.NRRD"])
+def test_a_file_with_capitals_comes_back(tmp_path: Path, name: str) -> None:
+    volume, path = _volume(STRAIGHT), tmp_path / name
+    check_format(path, volume.grid)
+    write_volume(volume, path)
+    np.testing.assert_array_equal(read_volume(path).tensor, volume.tensor)
+    assert read_grid(path) == read_volume(path).grid
 
 
 def test_a_header_that_the_writer_bent_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

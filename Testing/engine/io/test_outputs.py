@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 from samconvex.errors import Cancelled, InputError, ResourceError
 from samconvex.io import outputs
+from samconvex.io.images import write_image
 from samconvex.io.outputs import check_complete, check_output_file, check_output_folder, output_file, output_folder
 
 
@@ -187,3 +188,86 @@ def test_the_results_folder_is_as_readable_as_any_new_folder(tmp_path: Path) -> 
     with output_folder(tmp_path / "out") as staging:
         (staging / "a.txt").write_text("a")
     assert (tmp_path / "out").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from samconvex.io import outputs
+from samconvex.io.images import write_image
+with outputs.output_folder(sys.argv[2], overwrite=True) as staging:
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (staging / name).write_text("new")
+    if sys.argv[3] == "writing":
+        os.kill(os.getpid(), signal.SIGKILL)
+    real, moves = os.replace, []
+    def replace(source, target):
+        moves.append(target)
+        if len(moves) == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(source, target)
+    outputs.os.replace = replace
+"""
+
+
+def _killed(target: Path, moment: str) -> None:
+    engine = Path(outputs.__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", KILLED, str(engine), str(target), moment])
+    assert done.returncode < 0
+
+
+@pytest.mark.skipif(outputs.fcntl is None, reason="no locks on folders here")
+@pytest.mark.parametrize("moment", ["writing", "1", "2", "3", "4", "5", "6"])
+def test_what_a_killed_run_left_is_cleared_and_undone(tmp_path: Path, moment: str) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    for name in ("a.txt", "b.txt", "theirs.txt"):
+        (target / name).write_text("old")
+    _killed(target, moment)
+    assert len(_names(tmp_path)) == 2
+    check_output_folder(target, overwrite=True)
+    assert _names(tmp_path) == ["out"] and _names(target) == ["a.txt", "b.txt", "theirs.txt"]
+    assert {path.read_text() for path in target.iterdir()} == {"old"}
+
+
+@pytest.mark.skipif(outputs.fcntl is None, reason="no locks on folders here")
+def test_the_unfinished_folder_of_a_living_run_stays(tmp_path: Path) -> None:
+    with output_folder(tmp_path / "out", overwrite=True) as staging:
+        (staging / "a.txt").write_text("a")
+        outputs.clear_abandoned(tmp_path / "out")
+        assert staging.is_dir()
+    assert _names(tmp_path) == ["out"]
+
+
+def test_names_of_any_length_that_the_disk_takes_are_written(tmp_path: Path) -> None:
+    for name in ("r" * 240, "Verlauf_" + "ü" * 110):
+        check_output_folder(tmp_path / name)
+        with output_folder(tmp_path / name) as staging:
+            (staging / "a.txt").write_text("a")
+        assert _names(tmp_path / name) == ["a.txt"]
+    for check in (check_output_folder, check_output_file):
+        with pytest.raises(InputError, match="no possible name"):
+            check(tmp_path / ("r" * 300))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_to_nothing_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "broken").symlink_to("/nonexistent/share")
+    for check, name in (
+        (check_output_folder, "broken"),
+        (check_output_file, "broken"),
+        (check_output_file, "broken/o.nii"),
+    ):
+        with pytest.raises(InputError, match="is a link to /nonexistent/share"):
+            check(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["A.NII.GZ", "B.Nii.gz", "C.MHA", "D.NRRD"])
+def test_endings_in_capitals_are_honored(tmp_path: Path, name: str) -> None:
+    image = sitk.GetImageFromArray(np.arange(1000, dtype=np.int16).reshape(10, 10, 10))
+    write_image(image, tmp_path / name)
+    assert _names(tmp_path) == [name]
+    copy = tmp_path / name.lower()
+    shutil.copy(tmp_path / name, copy)
+    assert (sitk.GetArrayFromImage(sitk.ReadImage(str(copy))) == sitk.GetArrayFromImage(image)).all()

@@ -166,3 +166,49 @@ def test_a_missing_file_and_an_unknown_output_are_refused(tmp_path: Path) -> Non
         read_points(tmp_path / "none.csv")
     with pytest.raises(InputError, match=r"\.csv or \.mrk\.json"):
         write_points(PointSet(LPS), tmp_path / "p.fcsv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x;y;z;label\n-1,0;-2,0;3,0;a\n",
+        '"X";"Y";"Z";"Label"\n-1,0;-2,0;3,0;"a"\n',
+        "sep=;\nx;y;z;label\n-1;-2;3;a\n",
+        "x\ty\tz\tlabel\n-1,0\t-2,0\t3,0\ta\n",
+        "x,y,z,label\n-1.0,-2.0,3.0,a\n",
+        'x,y,z,label\n"-1.0","-2.0","3.0","a"\n',
+    ],
+)
+def test_csv_of_european_spreadsheets(tmp_path, text) -> None:
+    points = read_points(_write(tmp_path / "p.csv", text))
+    np.testing.assert_array_equal(points.positions, LPS[:1])
+    assert points.labels == ("a",)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+def test_csv_in_the_encodings_of_spreadsheets(tmp_path, encoding) -> None:
+    (tmp_path / "p.csv").write_bytes("x;y;z;label\n-1,0;-2,0;3,0;Größe\n".encode(encoding))
+    assert read_points(tmp_path / "p.csv").labels == ("Größe",)
+
+
+def test_decimal_commas_between_commas_are_refused(tmp_path) -> None:
+    with pytest.raises(InputError, match="line 2 has 6 cells but the header 3.*semicolons"):
+        read_points(_write(tmp_path / "p.csv", "x,y,z\n-1,0,-2,0,3,0\n"))
+
+
+def test_units_as_the_schema_allows_them(tmp_path) -> None:
+    markup = json.loads(json.dumps(SLICER_LPS))
+    for units, fine in ((["mm", "UCUM", "millimeter"], True), (["um", "UCUM", "micrometer"], False)):
+        markup["markups"][0]["coordinateUnits"] = units
+        path = _write(tmp_path / "p.mrk.json", json.dumps(markup))
+        if fine:
+            np.testing.assert_array_equal(read_points(path).positions[0], LPS[0])
+        else:
+            with pytest.raises(InputError, match="is in um"):
+                read_points(path)
+
+
+def test_points_of_another_shape_are_refused() -> None:
+    for points in (np.zeros((3, 5)), np.zeros((2, 2)), np.zeros((1, 1, 3))):
+        with pytest.raises(InputError, match="N rows of x, y, z"):
+            PointSet(points)

@@ -22,11 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import Cancelled, InputError
+from ...errors import Cancelled, InputError, refusing
 from ...networks import sam_2d, sam_compact
 from ...networks.sam_2d import SAM2D
 from ...networks.sam_compact import SAMCompact
+from ...weights.checkpoints import as_float, check_finite, read_checkpoint
 from ..data.cases import Case, load_cases
+from ..steps import Steps, check_before_saving, restore
 from .batches import Batch, BatchSource
 from .losses import LossSettings, Vectors, contrastive_loss, sample_rows
 from .radiographs import make_radiographs, view_errors
@@ -163,6 +165,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 def save_weights(path: Path, network: SAMCompact, meta: dict[str, Any]) -> None:
     """Write a checkpoint of plain tensors and JSON values (half precision), atomically."""
     tensors = {k: (v.half() if v.dtype.is_floating_point else v).contiguous() for k, v in network.state_dict().items()}
+    check_before_saving(tensors, path)
     module, modality = (sam_2d, "xray") if isinstance(network, SAM2D) else (sam_compact, "ct")
     content = {
         "format": module.CHECKPOINT_FORMAT,
@@ -194,16 +197,14 @@ def _save_state(output: Path, state: State, settings: SamSettings) -> None:
 
 def _load_state(output: Path, state: State) -> None:
     path = _resume_path(output)
-    if not path.exists():
-        raise InputError(f"{path} does not exist; start without --resume first.")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+
+    def read(saved: dict[str, Any]) -> None:
         state.network.load_state_dict(saved["network"])
         state.average.load_state_dict(saved["average"])
         state.optimizer.load_state_dict(saved["optimizer"])
         state.step, state.seconds = int(saved["step"]), float(saved["seconds"])
-    except (KeyError, RuntimeError, ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} does not fit this configuration or is damaged; start without --resume.") from error
+
+    restore(path, read, state.network, state.average)
 
 
 def validate(network: SAMCompact, cases: list[Case]) -> dict[str, object]:
@@ -293,6 +294,7 @@ def train(
     state = State(network, copy.deepcopy(network), optimizer)
     if resume:
         _load_state(output, state)
+    taken = Steps(network, optimizer, settings.clip)
     log_path = output.with_name(output.stem + ".log.jsonl")
     log_path.parent.mkdir(parents=True, exist_ok=True)
     source = BatchSource(training, settings, settings.seed + state.step)
@@ -338,11 +340,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             loss, parts = batch_loss(network, batch, settings)
-            if loss.requires_grad and bool(torch.isfinite(loss)):
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                parts["gradient"] = float(torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip))
-                optimizer.step()
+            norm = taken.take(loss) if loss.requires_grad else None
+            if norm is not None:
+                parts["gradient"] = norm
                 state.step += 1
                 _update_average(state, settings.average)
             now = time.monotonic()
@@ -380,8 +380,6 @@ def train(
 
 
 def _load_start(network: SAMCompact, path: Path) -> None:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(content["state_dict"])
-    except Exception as error:  # whatever torch says about a foreign file, the user needs one sentence
-        raise InputError(f"{path} does not hold weights of this network size.") from error
+    with refusing(f"{path} does not hold weights of this network size."):
+        network.load_state_dict(as_float(read_checkpoint(path)["state_dict"]))
+    check_finite(network, path)

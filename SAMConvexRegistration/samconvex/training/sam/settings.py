@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
+from ...errors import InputError, refusing
 
 
 @dataclass
@@ -115,13 +115,12 @@ class SamSettings:
         Raises:
             InputError: missing or not a JSON object of known names.
         """
-        try:
-            values = json.loads(path.read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} is not a readable JSON file ({error}).") from error
+        with refusing(f"{path} is not a readable JSON file; correct it."):
+            values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise InputError(f"{path} must hold one JSON object of training settings.")
-        return cls.from_dict(values)
+        with refusing(f"{path} holds values that training settings cannot have; correct them."):
+            return cls.from_dict(values)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""

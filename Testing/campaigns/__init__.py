@@ -1,0 +1,1 @@
+"""Campaigns that try to break the readers and the commands; long, seeded and resumable."""
