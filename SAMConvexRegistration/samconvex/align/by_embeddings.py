@@ -30,8 +30,8 @@ from .consensus import ransac_similarity, reweighted_affine
 from .pairs import GRID_MM, PointPairs, body_points, in_mask, matched_pairs
 
 CONFIDENT = 0.5
-# Of the points a map covers, the share that agrees under it: on training pairs at least 0.16 under right maps and at
-# most 0.04 under wrong ones.
+# Of the points a map covers, the share that must agree under it: right maps of training pairs reach 0.11 (abdomen) to
+# 0.94 (head and neck), maps of turned images next to nothing.
 CLEAR = 0.1
 
 
