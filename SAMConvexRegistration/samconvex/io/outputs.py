@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import Cancelled, InputError, ResourceError
+from .files import discard_half_written
 
 # Unfinished folders of this process: the command line must be able to remove them while a worker thread still computes.
 _unfinished: set[Path] = set()
@@ -137,8 +138,9 @@ def output_file(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def discard_unfinished() -> None:
-    """Remove every unfinished folder of this process and let none be finished any more (before a forced exit)."""
+    """Remove every unfinished folder and file of this process and let none be finished any more (forced exit)."""
     _abandoned.set()
+    discard_half_written()
     with _committing:
         for staging in list(_unfinished):
             _remove(staging)

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from samconvex.io.files import file_sha256
 from samconvex.memory import peak_memory_mib
-from samconvex.report.document import build_report, file_sha256, plain, save_report, schema_errors
+from samconvex.report.document import build_report, plain, save_report, schema_errors
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
 
