@@ -31,8 +31,8 @@ from .radiographs import make_radiographs, view_errors
 from .settings import SamSettings
 from .validation import landmark_errors, summarize, warp_errors
 
-# Draws without a usable pair of views before a step is given up.
-MOST_TRIES = 20
+# Draws in a row whose views share hardly anything, before the recipe is found unusable.
+MOST_TRIES = 200
 Progress = Callable[[str, float, str], None]
 
 
@@ -225,12 +225,13 @@ def train(
     batches = BatchSource(training, settings, settings.seed + loop.number).stream(settings.ahead)
 
     def draw(_generator: torch.Generator) -> Drawn:
-        # Two views that share hardly anything teach nothing.
         for batch in itertools.islice(batches, MOST_TRIES):
             loss, parts = batch_loss(network, batch, settings)
             if loss.requires_grad:
                 return loss, parts
-        return None
+        raise InputError(
+            f"{MOST_TRIES} pairs of views in a row share hardly anything; choose larger 'shapes' or more 'candidates'."
+        )
 
     counts = {"training_cases": len(training), "held_out": len(held_out)}
     loop.record({"event": "start", **counts, "settings": settings.to_dict(), "resume": resume})
