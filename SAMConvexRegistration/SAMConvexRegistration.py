@@ -6,6 +6,8 @@ import vtk
 from SAMConvexLib import dependencies, nodes, sampledata
 from SAMConvexLib.choices import Device
 from SAMConvexLib.polling import pollWithTimer
+from SAMConvexLib.startup import whenStarted
+from SAMConvexLib.viewstate import restoreSavedLayers
 from SAMConvexRegistrationLib.logic import SAMConvexRegistrationLogic
 from SAMConvexRegistrationLib.parameters import SAMConvexRegistrationParameterNode
 from SAMConvexRegistrationLib.settings import Affine, RegistrationSettings
@@ -35,6 +37,7 @@ class SAMConvexRegistration(ScriptedLoadableModule):
         parent.title = _("SAMConvex Registration")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Registration")]
         parent.dependencies = ["Segmentations", "Transforms", "Volumes", "Markups"]
+        parent.associatedNodeTypes = ["vtkMRMLTransformNode", "vtkMRMLScriptedModuleNode"]
         parent.contributors = ["SAMConvex contributors"]
         parent.helpText = _(
             "Deforms a moving CT or MR image onto a fixed one with self-supervised anatomical embeddings and coupled "
@@ -45,15 +48,17 @@ class SAMConvexRegistration(ScriptedLoadableModule):
             "Follows SAM (Yan et al., 2022), SAME (Liu et al., 2021), SAMConvex (Li et al., 2023) and ConvexAdam "
             "(Siebert et al., 2021)."
         )
-        slicer.app.connect("startupCompleted()", onStartupCompleted)
+        whenStarted(observeImport, sampledata.register)
 
 
-def onStartupCompleted():
-    """Register sample data, and keep our transforms' interpolation when scenes are loaded."""
-    sampledata.register()
-    slicer.mrmlScene.AddObserver(
-        slicer.vtkMRMLScene.EndImportEvent, lambda caller, event: nodes.restoreInterpolation(caller)
-    )
+def observeImport():
+    """Put right, in every loaded scene, what its file cannot hold: interpolation, layers shown before a preview."""
+
+    def onEndImport(scene, event):
+        nodes.restoreInterpolation(scene)
+        restoreSavedLayers(scene)
+
+    slicer.mrmlScene.AddObserver(slicer.vtkMRMLScene.EndImportEvent, onEndImport)
 
 
 class SAMConvexRegistrationTest(ScriptedLoadableModuleTest):

@@ -5,6 +5,7 @@ import slicer
 import vtk
 from SAMConvexLib import dependencies, nodes
 from SAMConvexLib.choices import Device
+from SAMConvexLib.startup import whenStarted
 from SAMLandmarkLib import results, sampledata
 from SAMLandmarkLib.logic import SAMLandmarkLogic
 from SAMLandmarkLib.parameters import SAMLandmarkParameterNode
@@ -31,6 +32,7 @@ class SAMLandmark(ScriptedLoadableModule):
         parent.title = _("SAM Landmarks")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Registration")]
         parent.dependencies = ["SAMConvexRegistration", "Markups", "Segmentations", "Tables", "Plots"]
+        parent.associatedNodeTypes = ["vtkMRMLScriptedModuleNode"]
         parent.contributors = ["SAMConvex contributors"]
         parent.helpText = _(
             "Finds landmarks that were placed once in any other CT, follows the mouse from one scan to another, and "
@@ -40,7 +42,7 @@ class SAMLandmark(ScriptedLoadableModule):
         parent.acknowledgementText = _(
             "Follows SAM (Yan et al., 2022), UAE (Bai et al., 2023) and RECIST 1.1 (Eisenhauer et al., 2009)."
         )
-        slicer.app.connect("startupCompleted()", sampledata.register)
+        whenStarted(sampledata.register)
 
 
 class SAMLandmarkTest(ScriptedLoadableModuleTest):

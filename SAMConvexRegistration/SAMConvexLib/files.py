@@ -15,7 +15,7 @@ class PreparedRun:
     Attributes:
         folder: temporary folder of the run.
         target: what the engine writes; ``result`` in the folder where nothing else is said.
-        arguments: what follows ``-m samconvex``.
+        arguments: what follows ``samconvex``.
         names: {file path: name of its node}, for messages.
         writes: [(writer, content, path)].
     """
@@ -44,6 +44,15 @@ class PreparedRun:
 
     def read(self):
         """What the engine wrote, for those who need it (safe in a worker thread)."""
+
+
+def chosenFolder(button):
+    """The folder of a ctkDirectoryButton, "" where the user has chosen none.
+
+    It starts at ".": that would be Slicer's working directory, where nobody looks for results.
+    """
+    folder = str(button.directory)
+    return "" if folder in ("", ".") else folder
 
 
 def writeImage(image, path):

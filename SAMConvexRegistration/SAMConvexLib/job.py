@@ -21,7 +21,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from .process import EngineProcess, engineCommand
+from .process import EngineProcess, crashSentence, engineCommand
 
 LOG_LIMIT = 256_000
 GRACE_SECONDS = 0.2
@@ -80,7 +80,7 @@ class EngineJob:
     """Runs prepare (thread) -> engine (process) -> collect (thread) -> finish (caller of poll).
 
     Args:
-        arguments: engine arguments after ``-m samconvex``.
+        arguments: engine arguments after ``samconvex``.
         prepare: writes the input files; touches no node.
         collect: reads the result files; its value goes to ``finish``.
         finish: puts results into nodes; its value becomes ``result``.
@@ -215,7 +215,7 @@ class EngineJob:
             self._end(JobState.DONE)
 
     def _advanceCancelling(self):
-        if self._process is None or self._process.exitStatus is not None:
+        if self._process is None or self._process.isGone:
             if self._process is not None:
                 # Children of the engine that outlived it.
                 self._process.end(force=True)
@@ -232,16 +232,10 @@ class EngineJob:
             self._end(JobState.CANCELLED)
         elif status in (2, 4):
             self._fail(self._errorSentence())
-        elif status < 0 or status > 128:
-            self._fail(
-                _(
-                    "The computation was ended from outside (signal {number}), often for lack of memory; "
-                    "choose a faster quality or close other programs."
-                ).format(number=-status if status < 0 else status - 128)
-            )
         else:
             self._fail(
-                _("The computation stopped unexpectedly: {error} The log has the details.").format(
+                crashSentence(status, self._lastErrorLines)
+                or _("The computation stopped unexpectedly: {error} The log has the details.").format(
                     error=self._errorSentence()
                 )
             )

@@ -8,6 +8,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
 from . import dependencies
+from .parametersets import AFTER_CONTROLS, GuiConnection, contents
 
 # Slicer reloads a module's file only; what it imports is dropped with it, both modules' at once, as they share classes.
 LIBRARIES = ("SAMConvexLib", "SAMConvexRegistrationLib", "SAMLandmarkLib")
@@ -27,6 +28,9 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self._parameterNode = None
         self._connection = None
+        self._chosen = None  # node of the parameter set that was shown last
+        self._made = None  # (node, contents) of the set that the panel made because the scene had none
+        self._imported = False
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
@@ -37,9 +41,12 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setupPanels()
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.StartSaveEvent, self.onSceneStartSave)
-        self.initializeParameterNode()
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(scene, scene.EndBatchProcessEvent, self.onParameterSetsChanged)
+        self.addObserver(scene, scene.NodeRemovedEvent, self.onParameterSetsChanged)
+        # Slicer makes a panel just to ask whether it edits some node: that must not add nodes to the scene.
+        if self.parent.isEntered:
+            self.initializeParameterNode()
 
     # --- what a module adds -----------------------------------------------------------------------------------------
 
@@ -52,9 +59,6 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def forget(self):
         """The scene goes: nothing of it may be held."""
-
-    def leaveViews(self):
-        """Put the views back as the user had them."""
 
     def installDependencies(self):
         """Make the engine able to run; continues an installation that needed a restart."""
@@ -72,6 +76,7 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.kill()
         self.setParameterNode(None)
         self.removeObservers()
+        self.logic.release()
 
     def enter(self):
         self.initializeParameterNode()
@@ -95,32 +100,98 @@ class ModuleWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return self._parameterNode
 
     def initializeParameterNode(self):
-        """Show the scene's parameter node."""
-        if self.logic:
-            self.setParameterNode(self.logic.getParameterNode())
+        """Show the parameter set that was chosen last, else the scene's first, else a new one."""
+        if self.logic is None:
+            return
+        self.setParameterNode(self.chosenParameters())
+        if self._made is not None and self._made[1] is None:
+            self._made = self._chosen, contents(self._chosen)
+
+    def chosenParameters(self):
+        """The parameter set that the panel shows, or will show when it is entered."""
+        if self._chosen is not None and not slicer.mrmlScene.IsNodePresent(self._chosen):
+            self._chosen = None
+        if self._chosen is None:
+            isNew = not self.logic.getAllParameterNodes()
+            self._chosen = self.logic.getParameterNode().parameterNode
+            self._made = (self._chosen, None) if isNew else None
+        return self.logic.parametersOf(self._chosen)
+
+    def showParameterSet(self, node):
+        """Show a parameter node of this module; while another module is shown, keep it for when this one is entered."""
+        self._chosen = node
+        if self.parent.isEntered:
+            self.setParameterNode(self.logic.parametersOf(node))
 
     def setParameterNode(self, parameterNode):
         """Connect the controls to a parameter node, or to none."""
-        if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._connection)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
+        if parameterNode is self._parameterNode:
+            return
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            self.removeObserver(
+                self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged
+            )
         self._parameterNode = parameterNode
         if parameterNode is None:
             return
-        self._connection = parameterNode.connectGui(self.ui)
-        self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
+        self._chosen = parameterNode.parameterNode
+        self._connection = GuiConnection(parameterNode, self.ui)
+        # The node, not its wrapper: the mixin keeps what it once observed.
+        self.addObserver(
+            parameterNode.parameterNode,
+            vtk.vtkCommand.ModifiedEvent,
+            self.onParametersChanged,
+            priority=AFTER_CONTROLS,
+        )
         self.parametersShown()
+
+    def _giveWayToImported(self):
+        """A set that the panel made for an empty scene, and nobody changed, goes when a scene brings others."""
+        if self._made is None or not slicer.mrmlScene.IsNodePresent(self._made[0]):
+            return
+        (own, before), self._made = self._made, None
+        others = [node for node in self.logic.getAllParameterNodes() if node is not own]
+        if others and contents(own) == before:
+            self._chosen = others[0]
+            slicer.mrmlScene.RemoveNode(own)
+
+    # --- "Edit properties" ------------------------------------------------------------------------------------------
+
+    def nodeEditable(self, node):
+        """How well this module edits a node, 0 to 1; Slicer asks for the module's ``associatedNodeTypes`` only."""
+        isSet = node.IsA("vtkMRMLScriptedModuleNode") and node.GetAttribute("ModuleName") == self.moduleName
+        return 0.7 if isSet else 0.0
+
+    def setEditedNode(self, node, role="", context=""):
+        """Show a node of which ``nodeEditable`` is above 0. Slicer calls this first and enters the module then."""
+        if not self.nodeEditable(node):
+            return False
+        self.showParameterSet(node)
+        return True
 
     # --- scene ------------------------------------------------------------------------------------------------------
 
     def onSceneStartClose(self, caller, event):
         self.forget()
         self.setParameterNode(None)
+        self._chosen = self._made = None
 
-    def onSceneEndClose(self, caller, event):
-        if self.parent.isEntered:
+    def onSceneEndImport(self, caller, event):
+        self._imported = True
+
+    def onParameterSetsChanged(self, caller, event):
+        # Closing and loading are batches; while a scene is loaded, its own parameter sets are still to come.
+        scene = slicer.mrmlScene
+        if scene.IsBatchProcessing():
+            return
+        if self._imported:
+            self._imported = False
+            self.logic.readAgain()
+            self._giveWayToImported()
+        shown = self._parameterNode
+        if self.parent.isEntered and (
+            shown is None or shown.parameterNode is not self._chosen or not scene.IsNodePresent(self._chosen)
+        ):
             self.initializeParameterNode()
-
-    def onSceneStartSave(self, caller, event):
-        # The user's own layout and layers belong into the file.
-        self.leaveViews()

@@ -1,6 +1,7 @@
 """A child process of the engine: its command line, its folder, its output lines. No Qt."""
 
 import contextlib
+import importlib
 import os
 import queue
 import re
@@ -13,8 +14,14 @@ import threading
 from pathlib import Path
 
 import slicer
+from slicer.i18n import tr as _
 
+ENGINE = "samconvex"
 ENGINE_FOLDER = str(Path(__file__).resolve().parents[1])
+# What Slicer's launcher prints when the program that it started did not end by itself.
+LAUNCHER_CRASH = "exit abnormally"
+# Windows takes paths of 260 characters; the folder of a run and the longest file name in it need some 70.
+LONGEST_PARENT = 190 if os.name == "nt" else 4000
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -23,15 +30,62 @@ def pythonExecutable():
     return shutil.which("PythonSlicer") or sys.executable
 
 
-def engineCommand(arguments):
-    """Command line of the engine."""
-    return [pythonExecutable(), "-m", "samconvex", *[str(argument) for argument in arguments]]
+def engineCommand(arguments, module=ENGINE):
+    """Command line of the engine, or of another of its modules that can be run."""
+    start = str(Path(__file__).with_name("startengine.py"))
+    return [pythonExecutable(), start, module, *[str(argument) for argument in arguments]]
+
+
+def engineModule(name):
+    """A module of the bundled engine for use in this process; one that loads no torch.
+
+    What pip installed as samconvex comes first on Slicer's path and may be of another version.
+    """
+
+    def isEngine(loaded):
+        return loaded.split(".")[0] == ENGINE
+
+    foreign = {}
+    if ENGINE in sys.modules and not (sys.modules[ENGINE].__file__ or "").startswith(ENGINE_FOLDER + os.sep):
+        foreign = {loaded: sys.modules.pop(loaded) for loaded in list(sys.modules) if isEngine(loaded)}
+    sys.path.insert(0, ENGINE_FOLDER)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(ENGINE_FOLDER)
+        if foreign:
+            # Whoever imported it goes on with it.
+            for loaded in [loaded for loaded in sys.modules if isEngine(loaded)]:
+                del sys.modules[loaded]
+            sys.modules.update(foreign)
+
+
+def crashSentence(status, errorLines):
+    """One sentence about a process that was killed or crashed; "" for one that ended by itself.
+
+    Args:
+        status: exit status. Slicer's interpreter is started by a launcher: that turns the signal into status 1 and a
+            line of its own.
+        errorLines: the last lines of the process's error output.
+    """
+    if status == 1 and any(LAUNCHER_CRASH in line for line in errorLines):
+        return _(
+            "The computation was ended by the system, most often for lack of memory; choose a faster quality or close "
+            "other programs."
+        )
+    if 0 <= status <= 128:
+        return ""
+    return _(
+        "The computation was ended from outside (signal {number}), often for lack of memory; choose a faster quality "
+        "or close other programs."
+    ).format(number=-status if status < 0 else status - 128)
 
 
 def temporaryFolder():
     """A new folder for one run, inside the application's temporary folder where there is one."""
-    parent = getattr(getattr(slicer, "app", None), "temporaryPath", None)
-    return Path(tempfile.mkdtemp(prefix="samconvex-", dir=parent if parent and os.path.isdir(str(parent)) else None))
+    parent = str(getattr(getattr(slicer, "app", None), "temporaryPath", None) or "")
+    usable = os.path.isdir(parent) and len(os.path.abspath(parent)) <= LONGEST_PARENT
+    return Path(tempfile.mkdtemp(prefix="samconvex-", dir=parent if usable else None))
 
 
 class EngineProcess:
@@ -43,7 +97,6 @@ class EngineProcess:
 
     def __init__(self, command, interactive=False):
         environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8")
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [ENGINE_FOLDER, environment.get("PYTHONPATH")]))
         options = {"start_new_session": True}
         if os.name == "nt":
             options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
@@ -84,6 +137,11 @@ class EngineProcess:
             for reader in self._readers:
                 reader.join(0.02)
         return status
+
+    @property
+    def isGone(self):
+        """Whether the program itself has ended. A launcher ends first and leaves it behind, its output still open."""
+        return self._process.poll() is not None and not any(reader.is_alive() for reader in self._readers)
 
     def end(self, force):
         """Ask the process tree to stop, or kill it."""

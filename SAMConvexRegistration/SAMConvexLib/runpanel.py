@@ -9,6 +9,28 @@ from .nodes import NodeError
 from .polling import pollWithTimer, stopPolling
 
 
+def installDependencies(button, say):
+    """Make the engine able to run; False, with the reason told by ``say(sentence)``, where it cannot.
+
+    Args:
+        button: what started it; it cannot be pressed again meanwhile.
+    """
+    enabled = button.enabled
+    if dependencies.missingReason():
+        button.enabled = False
+        say(_("Installing PyTorch; that can take some minutes..."))
+        slicer.app.processEvents()
+    try:
+        dependencies.ensure()
+    except dependencies.DependencyError as error:
+        say(str(error))
+        return False
+    finally:
+        button.enabled = enabled
+    say("")
+    return True
+
+
 class RunPanel:
     """Starts jobs, shows the running one, cancels it.
 
@@ -42,12 +64,7 @@ class RunPanel:
 
     def installDependencies(self):
         """Make the engine able to run; False, with the reason in the status line, where it cannot."""
-        try:
-            dependencies.ensure()
-        except RuntimeError as error:
-            self.say(str(error))
-            return False
-        return True
+        return installDependencies(self._button, self.say)
 
     def start(self, makeJob, after=None, refusals=(NodeError,), tell=None):
         """Start a job where the engine can run and the inputs allow it.
@@ -55,7 +72,7 @@ class RunPanel:
         Args:
             makeJob: called to make and start the job.
             after: called with the job's result once it is done.
-            refusals: exceptions of ``makeJob`` that are sentences for the user.
+            refusals: exceptions of ``makeJob`` that are sentences for the user; those of files and folders always are.
             tell: where such a sentence goes, if not into the status line.
         """
         if not self.installDependencies():
@@ -63,7 +80,7 @@ class RunPanel:
         try:
             with slicer.util.WaitCursor():
                 job = makeJob()
-        except refusals as error:
+        except (*refusals, OSError) as error:
             (tell or self.say)(str(error))
             return
         self.job, self._after = job, after

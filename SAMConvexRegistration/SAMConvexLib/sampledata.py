@@ -17,6 +17,14 @@ PEAK_MM = 20.0
 
 def register():
     """Add the sample to the Sample Data module; downloads nothing by itself."""
+    registerSample(SAMPLE_NAME, loadChestPair)
+
+
+def registerSample(name, load):
+    """Add a button to the Sample Data module that calls ``load()``.
+
+    Only the button does: ``SampleData.downloadSample(name)`` knows files of the network and nothing else.
+    """
     try:
         import SampleData
     except ImportError:
@@ -24,22 +32,30 @@ def register():
     logic = SampleData.SampleDataLogic
     if hasattr(logic, "registerCustomSampleDataCategory"):
         logic.registerCustomSampleDataCategory(CATEGORY, _("Registration (SAMConvex)"))
-    thumbnail = os.path.join(os.path.dirname(os.path.dirname(__file__)), "Resources", "Icons", SAMPLE_NAME + ".png")
+    thumbnail = os.path.join(os.path.dirname(os.path.dirname(__file__)), "Resources", "Icons", name + ".png")
     logic.registerCustomSampleDataSource(
         category=CATEGORY,
-        sampleName=SAMPLE_NAME,
+        sampleName=name,
+        # Their lengths are compared, so that none may be missing.
+        uris=[],
+        fileNames=[],
+        nodeNames=[],
         thumbnailFileName=thumbnail if os.path.isfile(thumbnail) else None,
-        customDownloader=lambda source: loadChestPair(),
+        customDownloader=lambda source: load(),
     )
 
 
 def loadChestPair():
-    """Download Slicer's CTChest sample and make the deformed copy; returns [fixed node, moving node]."""
+    """Download Slicer's CTChest sample and make the deformed copy; returns [fixed node, moving node].
+
+    An empty list where the download failed; the Sample Data module has told why.
+    """
     import SampleData
 
-    fixed = SampleData.SampleDataLogic().downloadSample("CTChest")
-    if fixed is None:
+    downloaded = SampleData.SampleDataLogic().downloadSamples("CTChest")
+    if not downloaded or downloaded[0] is None:
         return []
+    fixed = downloaded[0]
     moving = slicer.mrmlScene.AddNewNodeByClass(
         "vtkMRMLScalarVolumeNode", _("{name} deformed").format(name=fixed.GetName())
     )

@@ -3,6 +3,21 @@
 import slicer
 
 
+def addHidden(className, name, save=False):
+    """A new node that no selector and no list ever shows.
+
+    Args:
+        save: whether it is saved with the scene.
+    """
+    node = slicer.mrmlScene.CreateNodeByClass(className)
+    node.UnRegister(None)
+    node.SetName(name)
+    # Before it is added: hidden afterwards, it would have appeared everywhere for a moment and been selected by some.
+    node.SetHideFromEditors(True)
+    node.SetSaveWithScene(save)
+    return slicer.mrmlScene.AddNode(node)
+
+
 def placeBeside(node, reference):
     """Into the fixed image's subject-hierarchy folder (its study)."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)

@@ -13,6 +13,7 @@ import slicer
 from vtk.util import numpy_support
 
 from . import nodes
+from .scene import addHidden
 
 BINARY = "Binary labelmap"
 _CONVERSION_PARAMETERS = ("Reference image geometry", "Oversampling factor", "Smoothing factor")
@@ -43,9 +44,7 @@ def segmentIds(segmentationNode):
 @contextmanager
 def temporaryNode(className, name):
     """A hidden node, removed afterwards together with its display nodes."""
-    node = slicer.mrmlScene.AddNewNodeByClass(className, name)
-    node.SetHideFromEditors(True)
-    node.SetSaveWithScene(False)
+    node = addHidden(className, name)
     try:
         yield node
     finally:

@@ -38,6 +38,8 @@ class BatchRun:
 
     Args:
         manifestFolder: where manifest.json is kept up to date, or None.
+    Attributes:
+        problem: one sentence where the manifest could not be kept up to date, else "".
     """
 
     def __init__(self, items, manifestFolder=None):
@@ -45,6 +47,7 @@ class BatchRun:
             raise BatchError(_("The list is empty; add at least one pair."))
         self.items = items
         self.onChange = None
+        self.problem = ""
         self._manifestFolder = Path(manifestFolder) if manifestFolder else None
         self._job = None
         self._position = -1
@@ -71,6 +74,14 @@ class BatchRun:
         return self._job
 
     def start(self):
+        """Begin with the first pair.
+
+        Raises:
+            BatchError: the folder cannot be written.
+        """
+        self._writeManifest()
+        if self.problem:
+            raise BatchError(self.problem)
         self._next()
 
     def cancel(self):
@@ -132,15 +143,22 @@ class BatchRun:
             self.onChange(self)
 
     def _writeManifest(self):
+        """Bring the manifest up to date; where that fails ``problem`` says so and the pairs go on."""
         if self._manifestFolder is None:
             return
-        self._manifestFolder.mkdir(parents=True, exist_ok=True)
         content = [
             {"name": item.name, "state": item.state.value, "message": item.message, "seconds": round(item.seconds, 2)}
             | ({"report": item.report} if isinstance(item.report, dict) else {})
             for item in self.items
         ]
-        (self._manifestFolder / MANIFEST).write_text(json.dumps(content, indent=2), encoding="utf-8")
+        try:
+            self._manifestFolder.mkdir(parents=True, exist_ok=True)
+            (self._manifestFolder / MANIFEST).write_text(json.dumps(content, indent=2), encoding="utf-8")
+            self.problem = ""
+        except OSError as error:
+            self.problem = _("{folder} could not be written ({reason}); choose another output folder.").format(
+                folder=self._manifestFolder, reason=error.strerror or error
+            )
 
 
 def readPairs(csvPath):

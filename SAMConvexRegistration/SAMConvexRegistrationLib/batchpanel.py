@@ -3,6 +3,7 @@
 import qt
 import slicer
 from SAMConvexLib import nodes, status
+from SAMConvexLib.files import chosenFolder
 from SAMConvexLib.job import JobState
 from SAMConvexLib.runpanel import RunPanel
 from SAMConvexLib.tablewidgets import fillTableWidget
@@ -38,6 +39,7 @@ class BatchPanel:
         ui.batchFixedSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onFixedChanged)
         ui.batchMovingList.connect("itemChanged(QListWidgetItem*)", self.onListChanged)
         ui.batchCsvPathEdit.connect("currentPathChanged(QString)", self.onListChanged)
+        ui.batchFolderButton.connect("directoryChanged(QString)", self.onListChanged)
         ui.batchApplyButton.connect("clicked(bool)", self.onApplyButton)
         self.update()
 
@@ -105,7 +107,8 @@ class BatchPanel:
             ready = self.ui.batchFixedSelector.currentNode() is not None and bool(self.checkedIds())
             missing = _("Choose the fixed volume and check at least one moving volume.")
         else:
-            ready, missing = bool(self.ui.batchCsvPathEdit.currentPath), _("Choose the CSV file.")
+            ready = bool(self.ui.batchCsvPathEdit.currentPath) and bool(self.folder())
+            missing = _("Choose the CSV file and the output folder.")
         toolTip = _("Register every pair of the list.") if ready else missing
         self.runPanel.updateButton(ready and self._parameters() is not None, toolTip)
 
@@ -123,11 +126,15 @@ class BatchPanel:
             moving = [slicer.mrmlScene.GetNodeByID(nodeId) for nodeId in self.checkedIds()]
             run = batch.BatchRun(self._logic.sceneBatchItems(fixed, moving, settings))
         else:
-            folder = self.ui.batchFolderButton.directory
+            folder = self.folder()
             pairs = batch.readPairs(self.ui.batchCsvPathEdit.currentPath)
             run = batch.BatchRun(self._logic.fileBatchItems(pairs, folder, settings), folder)
         run.start()
         return run
+
+    def folder(self):
+        """Where results of files go, "" as long as none was chosen."""
+        return chosenFolder(self.ui.batchFolderButton)
 
     def kill(self):
         self.runPanel.kill()
@@ -137,7 +144,8 @@ class BatchPanel:
         if run.currentJob is not None:
             return status.sentence(run.currentJob)
         done = sum(item.state is JobState.DONE for item in run.items)
-        return _("{done} of {count} pairs registered.").format(done=done, count=len(run.items))
+        text = _("{done} of {count} pairs registered.").format(done=done, count=len(run.items))
+        return " ".join(filter(None, [text, run.problem]))
 
     def showRun(self):
         """Fill the table with the pairs."""

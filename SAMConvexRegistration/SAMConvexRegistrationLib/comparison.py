@@ -4,6 +4,7 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 from SAMConvexLib import nodes
+from SAMConvexLib.scene import addHidden
 from slicer.i18n import tr as _
 
 MAXIMUM_COMPOSED_VOXELS = 4_000_000
@@ -76,8 +77,7 @@ def jacobianColors():
 
     Slice views ignore a table's opacities, so "keeps" has a color of its own.
     """
-    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", _("Volume change"))
-    table.SetHideFromEditors(True)
+    table = addHidden("vtkMRMLColorTableNode", _("Volume change"), save=True)
     table.SetTypeToUser()
     table.SetNumberOfColors(256)
     neutral = np.full(3, 0.85)

@@ -3,6 +3,7 @@
 import json
 
 from SAMConvexLib.job import EngineJob, JobState
+from SAMConvexLib.process import engineModule
 from SAMConvexLib.status import duration
 from slicer.i18n import tr as _
 
@@ -29,11 +30,11 @@ class Forecaster:
         if key not in self._answers:
             self._ask(key)
             return ""
-        # Of the engine only this, and not before it is needed: the module loads without it.
-        from samconvex.memory import available_memory_gib
-
         answer = self._answers[key].get(preset)
-        return costSentence(answer["forecast"], available_memory_gib()) if answer else ""
+        if not answer:
+            return ""
+        # Of the engine only this, and not before it is needed: the module loads without it.
+        return costSentence(answer["forecast"], engineModule("samconvex.memory").available_memory_gib())
 
     def numbers(self, volumeNode, preset, strength):
         """What a strength makes of a preset, for the panel; "" until it is known (asked for by ``sentence``)."""

@@ -4,26 +4,24 @@ import json
 from pathlib import Path
 
 from SAMConvexLib.job import EngineJob, startRun
+from SAMConvexLib.parametersets import ParameterSetLogic
 from SAMConvexLib.process import engineCommand
-from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from . import batch, outputs, request
 from .parameters import SAMConvexRegistrationParameterNode
 from .settings import DEFAULT_PRESET, RegistrationSettings
 
 
-class SAMConvexRegistrationLogic(ScriptedLoadableModuleLogic):
+class SAMConvexRegistrationLogic(ParameterSetLogic):
     """Registration for the console and the widget, without Qt: ``poller`` advances the jobs."""
 
     poller = None
+    parameterClass = SAMConvexRegistrationParameterNode
 
     def __init__(self):
         super().__init__()
         # Several parameter sets may live in one scene.
         self.isSingletonParameterNode = False
-
-    def getParameterNode(self):
-        return SAMConvexRegistrationParameterNode(super().getParameterNode())
 
     def registerVolumes(
         self,

@@ -93,7 +93,13 @@ class PresetMenu:
     def onSaveForUser(self, checked=False):
         name = self._askName()
         if name:
-            presets.saveUserPreset(name, self._parameters().settings())
+            try:
+                presets.saveUserPreset(name, self._parameters().settings())
+            except OSError as error:
+                slicer.util.errorDisplay(
+                    _("The preset could not be saved ({reason}); save it in the scene.").format(reason=error)
+                )
+                return
             self._parameters().chosenPreset = presets.USER + name
             self.update()
 

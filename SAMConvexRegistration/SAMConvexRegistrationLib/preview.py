@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 from SAMConvexLib import nodes, segments
-from SAMConvexLib.scene import copyDisplay
+from SAMConvexLib.scene import addHidden, copyDisplay
 from SAMConvexLib.viewstate import ViewState
 from slicer.i18n import tr as _
 
@@ -167,9 +167,7 @@ class RegistrationPreview:
     # --- stand-ins --------------------------------------------------------------------------------------------------
 
     def _add(self, className, name):
-        node = slicer.mrmlScene.AddNewNodeByClass(className, name)
-        node.SetHideFromEditors(True)
-        node.SetSaveWithScene(False)
+        node = addHidden(className, name)
         self._temporary.append(node)
         return node
 
@@ -219,6 +217,7 @@ class RegistrationPreview:
     # --- layers -----------------------------------------------------------------------------------------------------
 
     def _setLayers(self, background, foreground, opacity):
+        self._views.keepInScene()
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             with slicer.util.NodeModify(composite):
                 composite.SetCompositing(slicer.vtkMRMLSliceCompositeNode.Alpha)

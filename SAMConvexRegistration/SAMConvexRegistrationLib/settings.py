@@ -4,7 +4,9 @@ from dataclasses import asdict, dataclass, fields
 from enum import Enum
 
 from SAMConvexLib.choices import Device
+from SAMConvexLib.process import engineModule
 from slicer.i18n import tr as _
+from slicer.i18n import translate
 
 DEFAULT_PRESET = "ct-inter-patient"
 
@@ -86,59 +88,22 @@ class Refinement(Enum):
         }[self]
 
 
-class Features(Enum):
-    """What of the images is compared; the value is the engine's name of it."""
-
-    PRESET = ""
-    MIND = "mind"
-    DNS = "dns"
-    FEATCNN = "featcnn"
-    MIND_HU = "mind+hu"
-    SAM_MIND = "sam+mind"
-    SAM_MIND_ORGANS = "sam+mind+semantic"
-    SAM = "sam"
+class _FeatureChoice(Enum):
+    """What of the images is compared; names and sentences come from the engine's table."""
 
     def label(self):
-        return {
-            Features.PRESET: _("As the preset says"),
-            Features.MIND: _("MIND (any modality)"),
-            Features.DNS: _("DNS (MR and CT, learned)"),
-            Features.FEATCNN: _("FeatCNN (MR, learned)"),
-            Features.MIND_HU: _("MIND + Hounsfield (CT)"),
-            Features.SAM_MIND: _("SAM + MIND (CT)"),
-            Features.SAM_MIND_ORGANS: _("SAM + MIND + organs (CT)"),
-            Features.SAM: _("SAM alone (CT)"),
-        }[self]
+        return translate(_TABLE, _CHOICES[self.name].label) if self.value else _("As the preset says")
 
     def explanation(self):
-        return {
-            Features.PRESET: _("What the preset compares, coarse and fine: right for the images it is for."),
-            Features.MIND: _(
-                "Self-similarity, without learning: choose it for MR, for two modalities, and wherever nothing else "
-                "suits."
-            ),
-            Features.DNS: _(
-                "Learned self-similarity: choose it for unlike images of one patient, such as MR and CT; slower than "
-                "MIND."
-            ),
-            Features.FEATCNN: _(
-                "A network that imitates MIND: choose it for images like the hippocampus MRs it was trained on, or to "
-                "compare methods."
-            ),
-            Features.MIND_HU: _(
-                "Self-similarity and brightness: choose it for two CTs of one patient with the same contrast agent, or "
-                "without any."
-            ),
-            Features.SAM_MIND: _(
-                "Anatomical embeddings and self-similarity: choose it for CTs of different patients outside head and "
-                "neck, or far from each other."
-            ),
-            Features.SAM_MIND_ORGANS: _(
-                "Anatomical embeddings, self-similarity and seven organs: choose it for head-and-neck CTs with a "
-                "preset that does not compare organs."
-            ),
-            Features.SAM: _("Anatomical embeddings alone: choose it to compare with the SAMConvex paper."),
-        }[self]
+        if not self.value:
+            return _("What the preset compares, coarse and fine: right for the images it is for.")
+        return translate(_TABLE, _CHOICES[self.name].explanation)
+
+
+# Where the sentences stand, as literals: the translators' context.
+_TABLE = "samconvex.settings.features"
+_CHOICES = {choice.key: choice for choice in engineModule("samconvex.settings.features").CHOICES}
+Features = _FeatureChoice("Features", [("PRESET", ""), *((choice.key, choice.name) for choice in _CHOICES.values())])
 
 
 class Protection(Enum):

@@ -10,7 +10,6 @@ from . import outputs, quality, request
 from .batchpanel import BatchPanel
 from .forecast import Forecaster
 from .logic import SAMConvexRegistrationLogic
-from .parameters import SAMConvexRegistrationParameterNode
 from .presetmenu import PresetMenu, explainChoices
 from .previewpanel import PreviewPanel
 from .settings import Features, Refinement
@@ -52,10 +51,6 @@ class SAMConvexRegistrationWidget(ModuleWidget):
     def forget(self):
         self.previewPanel.forget()
 
-    def leaveViews(self):
-        # Stand-ins are not saved; the views must not refer to them in the file.
-        self.previewPanel.revert()
-
     def installDependencies(self):
         self.runPanel.installDependencies()
 
@@ -76,20 +71,24 @@ class SAMConvexRegistrationWidget(ModuleWidget):
     def onParameterSetChanged(self, node):
         if node is not None and self._parameterNode is not None and node is not self._parameterNode.parameterNode:
             self.previewPanel.revert()
-            self.setParameterNode(SAMConvexRegistrationParameterNode(node))
-
-    def setEditedNode(self, node, role="", context=""):
-        """ "Edit properties" on a result or a parameter set opens it here."""
-        if node.IsA("vtkMRMLScriptedModuleNode"):
-            self.setParameterNode(SAMConvexRegistrationParameterNode(node))
-        elif node.IsA("vtkMRMLTransformNode") and self._parameterNode is not None:
-            self._parameterNode.outputTransform = node
-        return True
+            self.showParameterSet(node)
 
     def nodeEditable(self, node):
-        if node.IsA("vtkMRMLScriptedModuleNode") and node.GetAttribute("ModuleName") == self.moduleName:
-            return 0.7
-        return 0.6 if quality.reportOf(node) and node.IsA("vtkMRMLTransformNode") else 0.0
+        if node.IsA("vtkMRMLTransformNode") and quality.reportOf(node):
+            return 0.6
+        return super().nodeEditable(node)
+
+    def setEditedNode(self, node, role="", context=""):
+        """ "Edit properties" on a result shows the parameter set that it belongs to; on a set, that set."""
+        if not node.IsA("vtkMRMLTransformNode") or not self.nodeEditable(node):
+            return super().setEditedNode(node, role, context)
+        sets = [self.logic.parametersOf(each) for each in self.logic.getAllParameterNodes()]
+        owner = next((each for each in sets if each.outputTransform is node), None)
+        if owner is None:
+            owner = self.chosenParameters()
+            owner.outputTransform = node
+        self.showParameterSet(owner.parameterNode)
+        return True
 
     def onNodeRemoved(self, caller, event):
         self.previewPanel.nodeRemoved()
@@ -175,9 +174,7 @@ class SAMConvexRegistrationWidget(ModuleWidget):
     def onDone(self, node, targets):
         """Select the created nodes in the parameter node of the run, and show the figures."""
         if slicer.mrmlScene.IsNodePresent(node):
-            current = self._parameterNode
-            same = current is not None and current.parameterNode is node
-            parameters = current if same else SAMConvexRegistrationParameterNode(node)
+            parameters = self.logic.parametersOf(node)
             for name, output in vars(targets).items():
                 if output is not None:
                     setattr(parameters, "output" + name.capitalize(), output)

@@ -28,6 +28,11 @@ def cpu_has_bfloat16() -> bool:
 
 
 def chosen_device(name: str) -> torch.device:
+    """The device called "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        InputError: no such name. ResourceError: this computer has no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -45,13 +50,19 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """True for the ways in which torch, numpy and Python say that memory did not suffice, on any device."""
+    text = str(error)
+    said = "out of memory" in text or "allocate memory" in text or "not enough memory" in text
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or (isinstance(error, RuntimeError) and said)
+
+
 def or_on_cpu(work: Callable[[torch.device], T], device: torch.device, warnings: list[str]) -> tuple[T, torch.device]:
     """What ``work`` gives, done again on the CPU where the memory of the GPU does not suffice; and the device of it."""
     try:
         return work(device), device
     except RuntimeError as error:
-        ran_out = isinstance(error, torch.cuda.OutOfMemoryError) or "CUDA out of memory" in str(error)
-        if device.type != "cuda" or not ran_out:
+        if device.type != "cuda" or not ran_out_of_memory(error):
             raise
     # Outside the except clause: the error holds the frames, and they hold the tensors.
     torch.cuda.empty_cache()

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from SAMConvexLib import nodes
+from SAMConvexLib.process import engineModule
 from SAMConvexLib.tables import fillTextTable, formatted
 from slicer.i18n import tr as _
 
@@ -161,8 +162,6 @@ def response(course):
 
     Lesions that have no confirmed baseline diameter are no targets.
     """
-    from samconvex.lesions.response import assess_response
-
     targets = [lesion for lesion in course["lesions"] if lesion["findings"][0]["confirmed_mm"]]
     if not targets:
         return []
@@ -171,7 +170,9 @@ def response(course):
         for number in range(len(course["timepoints"]))
     ]
     lymphNodes = [lesion["name"] for lesion in targets if lesion["node"]]
-    return assess_response(diameters, nodes=lymphNodes, new_lesions=course["new"])
+    return engineModule("samconvex.lesions.response").assess_response(
+        diameters, nodes=lymphNodes, new_lesions=course["new"]
+    )
 
 
 def exportCsv(table, path):
@@ -185,12 +186,11 @@ def exportCsv(table, path):
 
 def exportJson(table, path):
     """Everything about the course, with the response computed from what was confirmed."""
-    from samconvex.lesions.response import NOTICE
-
     course = courseOf(table)
     responses = [
         {**vars(entry), "timepoint": point["name"]}
         for entry, point in zip(response(course), course["timepoints"], strict=False)
     ]
-    values = {**course, "response": responses, "notice": NOTICE}
+    notice = engineModule("samconvex.lesions.response").NOTICE
+    values = {**course, "response": responses, "notice": notice}
     Path(path).write_text(json.dumps(values, indent=2, default=str) + "\n", encoding="utf-8")

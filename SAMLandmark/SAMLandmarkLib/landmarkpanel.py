@@ -4,6 +4,7 @@ import qt
 import slicer
 from SAMConvexLib import nodes
 from SAMConvexLib.choices import Device, Mode
+from SAMConvexLib.files import chosenFolder
 from SAMConvexLib.runpanel import RunPanel
 from SAMConvexLib.tables import formatted
 from slicer.i18n import tr as _
@@ -43,7 +44,8 @@ class LandmarkPanel:
         for choice in Device:
             ui.deviceComboBox.addItem(choice.label(), choice.value)
         self.queries = CheckList(ui.queryList, self.onQueriesChecked)
-        ui.libraryDirectoryButton.directory = str(slicer.app.userSettings().value(LIBRARY_SETTING) or "")
+        if slicer.app.userSettings().value(LIBRARY_SETTING):
+            ui.libraryDirectoryButton.directory = str(slicer.app.userSettings().value(LIBRARY_SETTING))
         ui.libraryDirectoryButton.connect("directoryChanged(QString)", self.onDirectoryChanged)
         ui.libraryComboBox.connect("currentIndexChanged(int)", self.onTemplateChosen)
         ui.libraryLoadButton.connect("clicked(bool)", self.onLoad)
@@ -128,7 +130,7 @@ class LandmarkPanel:
         self.listLibrary()
 
     def listLibrary(self):
-        entries, problems = library.listTemplates(self.ui.libraryDirectoryButton.directory)
+        entries, problems = library.listTemplates(chosenFolder(self.ui.libraryDirectoryButton))
         combo = self.ui.libraryComboBox
         wasBlocked = combo.blockSignals(True)
         combo.clear()
@@ -178,7 +180,7 @@ class LandmarkPanel:
 
         self._start(
             lambda: self.logic.startSaving(
-                ui.libraryDirectoryButton.directory,
+                chosenFolder(ui.libraryDirectoryButton),
                 ui.libraryNameEdit.text,
                 parameters.templateVolume,
                 parameters.templateMarkups,

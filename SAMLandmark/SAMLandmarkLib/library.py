@@ -48,18 +48,30 @@ class LibraryEntry:
 
 
 def listTemplates(directory):
-    """(LibraryEntries of a directory by name, [sentence] about the folders that are damaged)."""
+    """(LibraryEntries of a directory by name, [sentence] about the folders that are damaged or cannot be read)."""
     entries, problems = [], []
-    folder = Path(directory)
-    if not str(directory) or not folder.is_dir():
+    if not str(directory):
         return entries, problems
-    for path in sorted(folder.iterdir()):
-        if (path / DESCRIPTION_FILE).is_file():
-            try:
+    folder = Path(directory)
+    try:
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        return entries, [_unreadable(folder, error)]
+    for path in paths:
+        try:
+            if (path / DESCRIPTION_FILE).is_file():
                 entries.append(readEntry(path))
-            except LibraryError as error:
-                problems.append(str(error))
+        except LibraryError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(_unreadable(path, error))
     return entries, problems
+
+
+def _unreadable(folder, error):
+    return _("{folder} could not be read ({reason}); ask for access to it or choose another directory.").format(
+        folder=folder, reason=error.strerror or error
+    )
 
 
 def readEntry(folder):
@@ -149,9 +161,9 @@ def prepareSaving(directory, name, volume, markups, description="", reference=Fa
     Raises:
         LibraryError, nodes.NodeError: a name in use or missing, unusable inputs.
     """
-    target = Path(directory) / (re.sub(r"[^\w.-]+", "_", name).strip("._") or "template")
     if not name.strip() or not str(directory):
         raise LibraryError(_("Give the library's directory and a name for the template."))
+    target = Path(directory) / (re.sub(r"[^\w.-]+", "_", name).strip("._") or "template")
     if target.exists():
         raise LibraryError(_("{folder} exists; choose another name.").format(folder=target))
     if not results.templatePoints(markups):

@@ -16,6 +16,7 @@ import vtk
 from SAMConvexLib import nodes, segments
 from SAMConvexLib.files import writeImage
 from SAMConvexLib.process import temporaryFolder
+from SAMConvexLib.scene import addHidden
 from slicer.i18n import tr as _
 
 from .worker import LiveWorker
@@ -315,13 +316,12 @@ class LiveMatching:
         """Move the marker; None hides it. It is only drawn in views of the volume it lies in."""
         marker = self._marker
         if marker is None:
-            marker = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Live match"))
-            marker.SetHideFromEditors(True)
-            marker.SetSaveWithScene(False)
+            marker = addHidden("vtkMRMLMarkupsFiducialNode", _("Live match"))
             marker.SetLocked(True)
             marker.AddControlPointWorld(vtk.vtkVector3d(0.0, 0.0, 0.0))
             marker.SetNthControlPointLabel(0, "")
             marker.CreateDefaultDisplayNodes()
+            marker.GetDisplayNode().SetSaveWithScene(False)
             marker.GetDisplayNode().SetSelectedColor(*MARKER_COLOR)
             marker.GetDisplayNode().SetGlyphScale(3.5)
             self._marker = marker
@@ -370,9 +370,7 @@ class LiveMatching:
             return
         scores = np.load(answer["path"], allow_pickle=False)
         if self._heat is None:
-            self._heat = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", _("Similarity"))
-            self._heat.SetHideFromEditors(True)
-            self._heat.SetSaveWithScene(False)
+            self._heat = addHidden("vtkMRMLScalarVolumeNode", _("Similarity"))
         grid = answer["grid"]
         voxelToFrame = np.eye(4)
         voxelToFrame[:3, :3] = np.reshape(grid["direction"], (3, 3)) * np.asarray(grid["spacing"])
@@ -380,6 +378,7 @@ class LiveMatching:
         toWorld = self._frames[other.GetID()].worldFromFrame @ nodes.LPS_FROM_RAS
         nodes.fillVolume(self._heat, scores, toWorld @ voxelToFrame)
         display = self._heat.GetDisplayNode()
+        display.SetSaveWithScene(False)
         if display.GetAutoWindowLevel():
             display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeFileHotToColdRainbow.txt")
             if display.GetColorNode() is None:

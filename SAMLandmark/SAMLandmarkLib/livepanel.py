@@ -2,7 +2,8 @@
 
 import numpy as np
 import qt
-from SAMConvexLib import dependencies, nodes
+from SAMConvexLib import nodes
+from SAMConvexLib.runpanel import installDependencies
 from slicer.i18n import tr as _
 
 from .live import LiveState
@@ -76,17 +77,19 @@ class LivePanel:
     def start(self):
         """Prepare both volumes and follow the mouse."""
         parameters = self._parameters()
+        if not installDependencies(self.ui.liveStartButton, self._say):
+            self._setChecked(self.ui.liveStartButton, False)
+            return
         try:
-            dependencies.ensure()
             self.live = self.logic.liveMatching(parameters.liveFirst, parameters.liveSecond)
             self.live.onChange = self.onLiveChanged
             self.live.follow = parameters.liveFollow
             self.live.heatWanted = parameters.liveHeat
             self.live.minimumScore = parameters.minimumScore or None
             self.live.start()
-        except (nodes.NodeError, RuntimeError) as error:
+        except (nodes.NodeError, RuntimeError, OSError) as error:
             self.live = None
-            self.ui.liveStatusLabel.text = str(error)
+            self._say(str(error))
             self._setChecked(self.ui.liveStartButton, False)
             return
         self._timer.start()
@@ -138,6 +141,9 @@ class LivePanel:
         elif self.views is not None:
             ended, self.views = self.views, None
             ended.leave()
+
+    def _say(self, sentence):
+        self.ui.liveStatusLabel.text = sentence
 
     def _setChecked(self, box, checked):
         wasBlocked = box.blockSignals(True)

@@ -4,9 +4,9 @@ import slicer
 from SAMConvexLib import nodes
 from SAMConvexLib.choices import Device, Mode
 from SAMConvexLib.job import startRun
+from SAMConvexLib.parametersets import ParameterSetLogic
 from SAMConvexLib.process import engineCommand
 from slicer.i18n import tr as _
-from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from . import findings, library, matching, results, tracking
 from .live import LiveMatching
@@ -14,11 +14,10 @@ from .parameters import SAMLandmarkParameterNode
 from .patients import patientOf
 
 
-class SAMLandmarkLogic(ScriptedLoadableModuleLogic):
+class SAMLandmarkLogic(ParameterSetLogic):
     """Matching and tracking for the console and the widget, without Qt: whoever starts a job polls it."""
 
-    def getParameterNode(self):
-        return SAMLandmarkParameterNode(super().getParameterNode())
+    parameterClass = SAMLandmarkParameterNode
 
     # --- for the console --------------------------------------------------------------------------------------------
 

@@ -1,7 +1,5 @@
 """Sample data: a chest CT with landmarks, and a breathing-like deformed copy to find them in, with the true places."""
 
-import os
-
 import numpy as np
 import slicer
 import vtk
@@ -16,20 +14,7 @@ PLACES = ((0.5, 0.55, 0.5), (0.35, 0.5, 0.6), (0.65, 0.5, 0.6), (0.5, 0.7, 0.4),
 
 def register():
     """Add the sample to the Sample Data module; downloads nothing by itself."""
-    try:
-        import SampleData
-    except ImportError:
-        return
-    logic = SampleData.SampleDataLogic
-    if hasattr(logic, "registerCustomSampleDataCategory"):
-        logic.registerCustomSampleDataCategory(registrationSample.CATEGORY, _("Registration (SAMConvex)"))
-    thumbnail = os.path.join(os.path.dirname(os.path.dirname(__file__)), "Resources", "Icons", SAMPLE_NAME + ".png")
-    logic.registerCustomSampleDataSource(
-        category=registrationSample.CATEGORY,
-        sampleName=SAMPLE_NAME,
-        thumbnailFileName=thumbnail if os.path.isfile(thumbnail) else None,
-        customDownloader=lambda source: loadChestLandmarks(),
-    )
+    registrationSample.registerSample(SAMPLE_NAME, loadChestLandmarks)
 
 
 def loadChestLandmarks():

@@ -34,6 +34,7 @@ class SAMLandmarkWidget(ModuleWidget):
             panel.forget()
 
     def leaveViews(self):
+        """Put the views back as the user had them."""
         self.livePanel.stop()
         self.landmarkPanel.leaveViews()
 

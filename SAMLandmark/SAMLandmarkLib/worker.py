@@ -6,13 +6,13 @@ A process of its own keeps the application alive while it embeds, and a crash co
 import json
 import logging
 
-from SAMConvexLib.process import EngineProcess, pythonExecutable
+from SAMConvexLib.process import EngineProcess, crashSentence, engineCommand
 from slicer.i18n import tr as _
 
 
 def workerCommand():
     """Command line of the process."""
-    return [pythonExecutable(), "-m", "samconvex.landmarks.live"]
+    return engineCommand([], "samconvex.landmarks.live")
 
 
 class LiveWorker:
@@ -29,7 +29,7 @@ class LiveWorker:
         self._process = None
         self._number = 0
         self._waiting = {}
-        self._lastErrorLine = ""
+        self._lastErrorLines = []
         self.onEnd = None
 
     @property
@@ -70,13 +70,17 @@ class LiveWorker:
         while process is self._process and not process.lines.empty():
             name, line = process.lines.get_nowait()
             if name == "err":
-                self._lastErrorLine = line.strip() or self._lastErrorLine
+                self._lastErrorLines = [*self._lastErrorLines[-20:], *filter(None, [line.strip()])]
             else:
                 self._handOut(line)
         if status is not None and process is self._process:
             self.stop()
             if self.onEnd is not None:
-                self.onEnd(_("The matching process ended: {error}").format(error=self._lastErrorLine or status))
+                lines = self._lastErrorLines
+                reason = lines[-1] if lines else status
+                self.onEnd(
+                    crashSentence(status, lines) or _("The matching process ended: {error}").format(error=reason)
+                )
 
     def _handOut(self, line):
         try:

@@ -78,7 +78,7 @@ def test_supported_versions_are_the_promised_ones(project):
     metadata = project["project"]
     assert metadata["requires-python"] == ">=3.10"
     assert {"torch>=2.1", "numpy>=1.26"} <= set(metadata["dependencies"])
-    assert {name.split(">")[0] for name in metadata["dependencies"]} == {"torch", "numpy", "SimpleITK"}
+    assert {name.split(">")[0] for name in metadata["dependencies"]} == {"torch", "numpy", "SimpleITK", "Pillow"}
     assert metadata["scripts"]["samconvex"] == "samconvex.cli:main"
 
 
@@ -121,8 +121,8 @@ def imported_modules(path: Path) -> set[str]:
     return found
 
 
-def test_engine_imports_nothing_but_torch_numpy_and_simpleitk(engine):
-    allowed = set(sys.stdlib_module_names) | {"torch", "numpy", "SimpleITK", "samconvex"}
+def test_engine_imports_nothing_but_torch_numpy_simpleitk_and_pillow(engine):
+    allowed = set(sys.stdlib_module_names) | {"torch", "numpy", "SimpleITK", "PIL", "samconvex"}
     # Of their own commands, which say what they need: the cluster and the benchmark in the repository.
     allowed |= {"dask", "distributed", "benchmarks"}
     strangers = {str(path.relative_to(engine)): imported_modules(path) - allowed for path in engine.rglob("*.py")}

@@ -268,9 +268,3 @@ def test_lesions_are_tracked_confirmed_and_exported(widget, build, volumes, answ
     assert "25.00" in (tmp_path / "course.csv").read_text()
     ui.plotButton.click()
     assert "chart" in ui.trackStatusLabel.text
-
-
-def test_nothing_is_set_that_the_widgets_do_not_have(widget, found):
-    from harness.pythonqt import stray_attributes
-
-    assert not stray_attributes(widget.parent)

@@ -268,9 +268,3 @@ def test_a_forecast_beyond_the_free_memory_warns():
 
     sentence = forecast.costSentence({"seconds": 600.0, "memory_gib": 12.0}, 7.5)
     assert "12.0 GiB" in sentence and "only 7.5 GiB" in sentence
-
-
-def test_no_attribute_is_misspelled(widget, pair):
-    from harness.pythonqt import stray_attributes
-
-    assert stray_attributes(widget.parent) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 
 import slicer
 from PySide6 import QtCore, QtWidgets
@@ -26,24 +27,47 @@ class _CommandOptions:
 
 
 class _ExtensionsManagerModel:
-    """No extension is installed, and none can be."""
+    """Installs what a test made available, and then restarts unless told not to, as Slicer does.
 
-    interactive = False
+    Attributes:
+        interactive: asks before installing and before restarting.
+        available: names on the server; none, until a test adds some.
+    """
+
+    def __init__(self):
+        self.interactive = True
+        self.available = set()
+        self._installed = set()
 
     def isExtensionInstalled(self, name):
-        return False
+        return name in self._installed
 
     def isExtensionEnabled(self, name):
-        return False
+        return name in self._installed
 
-    def installExtensionFromServer(self, name, *args):
-        return False
+    def installExtensionFromServer(self, name, restart=True, update=False, /):
+        if name in self._installed:
+            return True
+        if not self._confirmed(f"Do you want to install '{name}' now?", whenTesting=True):
+            return False
+        if name not in self.available:
+            return False
+        self._installed.add(name)
+        if restart and self._confirmed(f"Extension {name} has been installed from server.", whenTesting=False):
+            slicer.app.restart()
+        return True
 
-    def updateExtensionsMetadataFromServer(self, *args):
-        return False
+    def uninstallExtension(self, name):
+        self._installed.discard(name)
+        return True
 
-    def downloadAndInstallExtensionByName(self, name, *args):
-        return False
+    def _confirmed(self, question, whenTesting):
+        if slicer.app.testingEnabled():
+            return whenTesting
+        if not self.interactive:
+            return True
+        answer = QtWidgets.QMessageBox.question(None, "Extensions Manager", question)
+        return answer == QtWidgets.QMessageBox.StandardButton.Yes
 
 
 class Application(QtWidgets.QApplication):
@@ -54,6 +78,8 @@ class Application(QtWidgets.QApplication):
     pauseRenderChanged = QtCore.Signal(bool)
 
     PQ_SIGNALS = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
+
+    PYTHON_ATTRIBUTES = ("restartRequested",)
 
     majorVersion = 5
     minorVersion = 13
@@ -89,14 +115,32 @@ class Application(QtWidgets.QApplication):
         self.restartRequested = False
 
     def _providePythonSlicer(self):
-        """Slicer has its interpreter on the PATH under this name; modules start their processes with it."""
+        """Slicer has its interpreter on the PATH under this name; modules start their processes with it.
+
+        It is a launcher: its own folders (site-packages among them) come before the caller's PYTHONPATH, and a program
+        that is killed or crashes reaches the caller as a line and exit status 1. (A shell tells a signal by a status
+        above 128; no program of ours ends with such a one.)
+        """
         if sys.platform == "win32":
             return
         folder = os.path.join(self._folder, "bin")
         os.makedirs(folder)
+        os.makedirs(self.sitePackages)
+        paths = os.pathsep.join([self.sitePackages, sysconfig.get_path("purelib")])
         script = os.path.join(folder, "PythonSlicer")
         with open(script, "w") as file:
-            file.write(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+            file.write(
+                "#!/bin/sh\n"
+                f'PYTHONPATH="{paths}${{PYTHONPATH:+:$PYTHONPATH}}"\n'
+                "export PYTHONPATH\n"
+                f'"{sys.executable}" "$@"\n'
+                "status=$?\n"
+                'if [ "$status" -gt 128 ]; then\n'
+                f'  echo "error: [{sys.executable}] exit abnormally - Report the problem." >&2\n'
+                "  exit 1\n"
+                "fi\n"
+                'exit "$status"\n'
+            )
         os.chmod(script, 0o755)
         os.environ["PATH"] = folder + os.pathsep + os.environ.get("PATH", "")
 
@@ -111,6 +155,11 @@ class Application(QtWidgets.QApplication):
         path = os.path.join(self._folder, "Cache")
         os.makedirs(path, exist_ok=True)
         return path
+
+    @property
+    def sitePackages(self):
+        """Where pip installs into this Slicer; PythonSlicer sees it, and a test puts packages there."""
+        return os.path.join(self._folder, "lib", "Python", "site-packages")
 
     @property
     def slicerHome(self):
@@ -162,6 +211,27 @@ class Application(QtWidgets.QApplication):
     def mainWindow(self):
         return slicer.util.mainWindow()
 
+    # "Edit properties"
+
+    def nodeModule(self, node):
+        """Name of the module that edits the node best. Only modules with a matching associatedNodeTypes are asked."""
+        best, confidence = "Data", 0.0
+        for module in self._moduleManager.loadedModules():
+            if not any(node.IsA(kind) for kind in getattr(module, "associatedNodeTypes", ())):
+                continue
+            mine = module.widgetRepresentation().nodeEditable(node)
+            if mine > confidence:
+                best, confidence = module.objectName, mine
+        return best
+
+    def openNodeModule(self, node, role="", context=""):
+        """The node is handed to the module's panel first; the module is entered after that, if it is not shown."""
+        module = self._moduleManager.module(self.nodeModule(node))
+        if module is None:
+            return
+        module.widgetRepresentation().setEditedNode(node, role, context)
+        slicer.util.selectModule(module.objectName)
+
     # State
 
     def testingEnabled(self):
@@ -201,7 +271,17 @@ class Application(QtWidgets.QApplication):
         return True
 
     def completeStartup(self):
-        """Call, once, what connected to startupCompleted(): Slicer emits it after all modules were loaded."""
+        """Call, once, what connected to startupCompleted(): Slicer emits it when its window is first shown.
+
+        A module loaded while the window is already there never gets it. As in every slot, an exception is printed and
+        the others are called all the same.
+        """
         functions, self._startupFunctions = self._startupFunctions, []
+        window = slicer.util.mainWindow()
+        if window is not None and window.visible:
+            return
         for function in functions:
-            function()
+            try:
+                function()
+            except Exception:
+                sys.excepthook(*sys.exc_info())

@@ -13,7 +13,7 @@ import pytest
 
 from .environment import prepare, unavailable_reason
 
-__all__ = ["answers", "app", "load_scripted_module", "main_window", "own_singletons", "scene", "views"]
+__all__ = ["answers", "app", "load_scripted_module", "main_window", "own_singletons", "scene", "slicer_5_10", "views"]
 
 prepare()
 
@@ -64,6 +64,14 @@ def scene(app, own_singletons):
             app.processEvents()
     if errors:
         pytest.fail("an exception was raised in a slot or observer:\n" + "\n".join(errors), pytrace=False)
+
+
+@pytest.fixture
+def slicer_5_10(app, monkeypatch):
+    """The parameter node wrapper of Slicer 5.10: disconnecting it from the controls leaves its observer on the node."""
+    from slicer.parameterNodeWrapper import wrapper
+
+    monkeypatch.setattr(wrapper, "disconnectLeavesObserver", True)
 
 
 @pytest.fixture

@@ -157,14 +157,13 @@ class IOManager:
         return None
 
     def _readSceneFile(self, fileName, properties, userMessages):
-        scene = slicer.mrmlScene
-        if properties.get("clear"):
-            scene.Clear(0)
+        scene, clear = slicer.mrmlScene, bool(properties.get("clear"))
         if fileName.lower().endswith(".mrb"):
-            success = scene.ReadFromMRB(fileName, False, userMessages)
+            success = scene.ReadFromMRB(fileName, clear, userMessages)
         else:
             scene.SetURL(fileName)
-            success = scene.Import(userMessages)
+            # Closing and importing are one batch, as in Slicer: between them the scene is empty and not yet ready.
+            success = scene.Connect(userMessages) if clear else scene.Import(userMessages)
         return [] if success else None
 
     # Writing

@@ -148,7 +148,8 @@ def load_module(path) -> qSlicerScriptedLoadableModule:
     """Load a scripted module file, unmodified, and return its module object. A loaded one is returned as it is.
 
     The folder goes to the end of ``sys.path``, the file is executed under its own name, its module class is constructed
-    and ``startupCompleted()`` reaches what the file connected to it. The widget is made by ``widgetRepresentation()``.
+    and ``startupCompleted()`` reaches what the file connected to it, unless the window is shown: the start of Slicer is
+    over then. The widget is made by ``widgetRepresentation()``.
     """
     path = Path(path).resolve()
     name = path.stem
@@ -221,11 +222,19 @@ def install_into_slicer():
                 self._call("exit")
 
         def setEditedNode(self, node, role="", context=""):
-            return bool(self._call("setEditedNode", node, role, context))
+            return self._answer("setEditedNode", bool, False, node, role, context)
 
         def nodeEditable(self, node):
-            result = self._call("nodeEditable", node)
-            return 0.5 if result is None else result
+            return self._answer("nodeEditable", float, 0.5, node)
+
+        def _answer(self, method, kind, default, *arguments):
+            """Slicer takes exactly this type; an int is not a float to it."""
+            if not hasattr(self._instance, method):
+                return default
+            result = self._call(method, *arguments)
+            if type(result) is not kind:
+                raise TypeError(f"{method} of {self._module.objectName} must return a {kind.__name__}, not {result!r}")
+            return result
 
         def _call(self, method, *arguments):
             function = getattr(self._instance, method, None)

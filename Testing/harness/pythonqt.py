@@ -5,8 +5,8 @@ PythonQt shows a Qt property as an attribute (``button.enabled = True``, ``label
 the whole process, so harness code itself must write ``widget.size`` or ``widget.property("width")``, never
 ``widget.width()``.
 
-What stays different: PythonQt refuses to set an attribute that a widget does not have, PySide6 stores it silently.
-:func:`stray_attributes` finds such slips afterwards.
+As in PythonQt, neither constructors nor methods take keyword arguments, and an attribute that the C++ class does not
+have cannot be set; a class that a module derives in Python may have attributes of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _VIRTUAL_GETTERS_OF_CLASS = {("QProgressBar", "text"), ("QAbstractAnimation", "d
 # PySide6 names that PythonQt's qt module does not have.
 _PYSIDE_ONLY = {"Signal", "SignalInstance", "Slot", "Property", "ClassInfo", "QtCore", "QtGui", "QtWidgets"}
 
+_Shiboken = QtCore.QObject.__mro__[-2]  # the base of every wrapped class
 _installed = False
 _natives = {}  # class -> its own attribute access, before it was replaced
 
@@ -70,27 +71,13 @@ def install() -> None:
     QtCore.QObject.className = lambda self: self.metaObject().className()
     QtCore.QObject.delete = lambda self: self.deleteLater()
     _patch_attribute_access()
+    _patch_construction_and_setting()
     install_dialogs()
     _install_message_handler()
     sys.modules["qt"] = _qt_module()
     python_qt = types.ModuleType("PythonQt")
     python_qt.BoolResult = BoolResult
     sys.modules["PythonQt"] = python_qt
-
-
-def stray_attributes(root) -> list[str]:
-    """Attributes that were set on widgets under ``root`` but exist in no Qt class: a module's typing errors."""
-    found = []
-    for widget in [root, *root.findChildren(QtCore.QObject)]:
-        for name, value in vars(widget).items():
-            if name.startswith("_") or isinstance(value, QtCore.SignalInstance) or hasattr(type(widget), name):
-                continue
-            if name in getattr(widget, "PYTHON_ATTRIBUTES", ()):
-                continue
-            if isinstance(value, QtCore.QObject) and value.property("objectName") == name:
-                continue  # PySide6's .ui loader leaves every child on its top widget
-            found.append(f"{widget.metaObject().className()} '{widget.objectName}': {name}")
-    return found
 
 
 def _patch_properties(cls) -> None:
@@ -122,13 +109,73 @@ def _patch_attribute_access() -> None:
         def getattribute(self, name):
             if name in replaced:
                 return types.MethodType(replaced[name], self)
-            return native(self, name)
+            value = native(self, name)
+            if type(value) is types.BuiltinFunctionType and not _is_own(sys._getframe(1).f_globals["__name__"]):
+                return _PositionalMethod(value)
+            return value
 
         cls.__getattribute__ = getattribute
 
     # QProcess and QMenu look their attributes up with functions of their own.
     for cls in (QtCore.QProcess, QtWidgets.QMenu, QtCore.QObject):
         patch(cls)
+
+
+def _patch_construction_and_setting() -> None:
+    for module in (QtCore, QtGui, QtWidgets):
+        for cls in _members(module).values():
+            if not isinstance(cls, type) or not issubclass(cls, _Shiboken):
+                continue
+            if "__init__" in vars(cls):
+                cls.__init__ = _positional_constructor(cls.__init__)
+            if "__setattr__" in vars(cls):
+                cls.__setattr__ = _set_attribute
+
+
+def _positional_constructor(native):
+    def __init__(self, *args, **keywords):
+        if keywords and not _is_own(sys._getframe(1).f_globals["__name__"]):
+            raise ValueError(f"{type(self).__name__} takes no keyword arguments: {', '.join(keywords)}")
+        native(self, *args, **keywords)
+
+    return __init__
+
+
+class _PositionalMethod:
+    """A method of a C++ object, called by a module."""
+
+    __slots__ = ("method",)
+
+    def __init__(self, method):
+        self.method = method
+
+    def __call__(self, *args, **keywords):
+        if keywords:
+            raise ValueError(f"{self.method.__name__} takes no keyword arguments: {', '.join(keywords)}")
+        return self.method(*args)
+
+
+def _set_attribute(self, name, value):
+    descriptor = next((vars(cls)[name] for cls in type(self).__mro__ if name in vars(cls)), None)
+    if hasattr(type(descriptor), "__set__"):
+        type(descriptor).__set__(descriptor, self, value)
+        return
+    # PySide6's .ui loader leaves every child on its top widget; stand-ins of C++ classes hold data of their own.
+    is_child = isinstance(value, QtCore.QObject) and value.property("objectName") == name
+    own = is_child or _is_own(sys._getframe(1).f_globals["__name__"])
+    if own or name in getattr(self, "PYTHON_ATTRIBUTES", ()) or not _is_own(type(self).__module__):
+        vars(self)[name] = value
+    elif isinstance(self, QtCore.QObject) and self.property(name) is not None:
+        self.setProperty(name, value)
+    else:
+        raise AttributeError(
+            f"'{name}' does not exist on {type(self).__name__}, and C++ objects take no new attributes"
+        )
+
+
+def _is_own(module):
+    """Whether a Python module belongs to PySide6 or to the stand-in: what stands for C++."""
+    return module.split(".")[0] in ("PySide6", "shiboken6", "shibokensupport", "harness")
 
 
 def _native(obj, name):
@@ -158,6 +205,8 @@ def _signal(obj, signature):
 def _connect(self, *args):
     if not (len(args) == 2 and _is_signature(args[0]) and callable(args[1])):
         return _native(self, "connect")(*args)
+    if isinstance(args[1], _PositionalMethod):
+        args = (args[0], args[1].method)
     hook = getattr(type(self), "connectSignature", None)
     if hook is not None and hook(self, args[0], args[1]):
         return True

@@ -255,7 +255,7 @@ class MainWindow(QtWidgets.QMainWindow):
         import SampleData
 
         with slicer.util.tryWithErrorDisplay(f"Failed to load {name}.", waitCursor=True):
-            SampleData.downloadSamples(name)
+            SampleData.SampleDataLogic().clickButton(name)
         self.fit()
 
     def _about(self):

@@ -36,6 +36,16 @@ def main(behavior):
         signal.raise_signal(signal.SIGKILL)
     if behavior == "slow":
         time.sleep(60)
+    if behavior == "tidy":
+
+        def tidy_up(_signal, _frame):
+            time.sleep(0.3)
+            open(sys.argv[2], "w").close()
+            sys.exit(3)
+
+        signal.signal(signal.SIGTERM, tidy_up)
+        report(20)
+        time.sleep(60)
     if behavior == "stubborn":
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)

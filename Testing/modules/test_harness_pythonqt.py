@@ -200,7 +200,7 @@ def test_path_widgets(answers, tmp_path):
     button = ctk.ctkDirectoryButton()
     button.connect("directoryChanged(QString)", paths.append)
     answers.expect("QFileDialog.getExistingDirectory", str(tmp_path / "new"))
-    button.click()
+    button.browse()
     assert button.directory == str(tmp_path / "new") == paths[-1]
 
 

@@ -8,6 +8,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from harness.installation import listed
 
 MODULE = "SAMConvexRegistration"
 # Glue of both modules, in this module's folder.
@@ -34,6 +35,8 @@ NOT_INSTALLED = tuple(f"samconvex/{name}" for name in ("training/", "synthetic/"
 CONTAINERS = {"QWidget", "QTabWidget", "QLabel", "ctkCollapsibleButton", "ctkCollapsibleGroupBox", "qMRMLWidget"}
 # Standard library aside; torch and the engine only run in their own process.
 FILE_SCOPE_IMPORTS = {"slicer", "vtk", "qt", "ctk", "numpy", "SimpleITK", SHARED}
+# The engine's part without torch, for use inside Slicer.
+ENGINE_MODULES = {"samconvex.settings.features", "samconvex.memory", "samconvex.lesions.response"}
 
 
 @pytest.fixture(scope="module")
@@ -58,28 +61,22 @@ def widgets(form):
     return {element.get("name"): element for element in form.iter("widget")}
 
 
-def listed(text, name, module=MODULE):
-    block = re.search(rf"set\({name}\s(.*?)\)", text, re.S).group(1)
-    lines = [line.split("#")[0].strip() for line in block.splitlines()]
-    return {line.replace("${MODULE_NAME}", module) for line in lines if line}
-
-
 def test_cmake_packages_every_file_and_no_other(folder):
     text = (folder / "CMakeLists.txt").read_text()
     scripts = {f"{MODULE}.py"}
     for package in (f"{MODULE}Lib", SHARED, "samconvex"):
         scripts |= {path.relative_to(folder).as_posix() for path in (folder / package).rglob("*.py")}
     scripts = {name for name in scripts if not name.startswith(NOT_INSTALLED)}
-    assert listed(text, "MODULE_PYTHON_SCRIPTS") == scripts
+    assert listed(text, "MODULE_PYTHON_SCRIPTS", MODULE) == scripts
     resources = {path.relative_to(folder).as_posix() for path in (folder / "Resources").rglob("*") if path.is_file()}
-    assert listed(text, "MODULE_PYTHON_RESOURCES") == resources
+    assert listed(text, "MODULE_PYTHON_RESOURCES", MODULE) == resources
 
 
 def test_cmake_packages_the_shipped_weights(folder, repository):
     models = repository / "Resources" / "Models"
     present = {path.relative_to(models).as_posix() for path in models.rglob("*") if path.is_file()}
     present = {name for name in present if "__pycache__" not in name}
-    assert listed((folder / "CMakeLists.txt").read_text(), "MODEL_FILES") == present
+    assert listed((folder / "CMakeLists.txt").read_text(), "MODEL_FILES", MODULE) == present
 
 
 def test_every_widget_that_python_uses_is_in_the_form(python_files, form):
@@ -157,6 +154,19 @@ def test_nothing_heavy_is_imported_at_file_scope(python_files):
                 assert root in FILE_SCOPE_IMPORTS | own | sys.stdlib_module_names, f"{path.name}: {root}"
 
 
+def test_the_engine_is_imported_by_one_function_that_finds_the_bundled_one(repository):
+    """A plain import takes what pip installed as samconvex, which comes first on Slicer's path."""
+    asked = set()
+    for folder in (repository / MODULE, repository / "SAMLandmark"):
+        for path in [*folder.glob("*.py"), *folder.glob("SAM*Lib/*.py")]:
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert not [name for name in names if name.split(".")[0] == "samconvex"], f"{path.name}:{node.lineno}"
+            asked |= {call.args[0].value for call in calls(ast.parse(path.read_text()), "engineModule")}
+    assert asked == ENGINE_MODULES
+
+
 def test_qt_is_only_used_by_the_panels(python_files):
     for path in python_files:
         imported = {a.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import) for a in n.names}
@@ -174,7 +184,7 @@ def test_the_module_does_not_load_torch(repository):
         "start()\n"
         f"module = load_module({str(repository / MODULE / (MODULE + '.py'))!r})\n"
         "module.widgetRepresentation().enter()\n"
-        "assert 'torch' not in sys.modules and 'samconvex' not in sys.modules\n"
+        "assert 'torch' not in sys.modules and 'samconvex.space' not in sys.modules\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr[-2000:]
@@ -191,10 +201,19 @@ def test_translated_strings_are_literals_with_named_placeholders(python_files):
     for path in python_files:
         for call in calls(ast.parse(path.read_text()), "_", "translate"):
             text = call.args[-1]
+            if isinstance(call.args[0], ast.Name) and call.args[0].id == "_TABLE":
+                continue
             assert isinstance(text, ast.Constant) and isinstance(text.value, str), f"{path.name}:{call.lineno}"
             assert all(field.isidentifier() for field in re.findall(r"{([^}:]*)[^}]*}", text.value)), text.value
             count += 1
     assert count > 100
+
+
+def test_sentences_of_the_engines_table_are_literals_too(folder):
+    tree = ast.parse((folder / "samconvex" / "settings" / "features.py").read_text())
+    marked = [call.args[0] for call in calls(tree, "_")]
+    assert len(marked) == 2 * len(calls(tree, "Choice")) > 10
+    assert all(isinstance(text, ast.Constant) for text in marked)
 
 
 def test_what_the_user_reads_is_translatable(python_files):
@@ -234,6 +253,13 @@ def test_extension_metadata_agree(repository):
     assert b"\r" not in (repository / "SAMConvex.json").read_bytes()
     # The embedding, not Segment Anything: the name alone would mislead.
     assert "self-supervised anatomical embedding" in cmake
+
+
+def test_no_metadata_hold_a_semicolon(repository):
+    """CPack takes them over unquoted: the catalog would show what stands before it."""
+    values = re.findall(r'set\((EXTENSION_\w+) "([^"]*)"', (repository / "CMakeLists.txt").read_text())
+    assert {"EXTENSION_DESCRIPTION", "EXTENSION_CONTRIBUTORS"} <= {name for name, _value in values}
+    assert [name for name, value in values if ";" in value] == []
 
 
 def test_pictures_that_the_index_shows_are_in_the_repository(repository):

@@ -237,6 +237,74 @@ def test_stand_ins_are_not_saved_with_the_scene(lib, result, views, scene):
     preview.revert()
 
 
+def test_nodes_of_the_preview_are_hidden_before_anyone_sees_them(lib, result, views, scene):
+    import vtk
+
+    seen = {}
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def on_added(caller, event, node):
+        if not node.IsA("vtkMRMLDisplayNode"):
+            seen[node.GetName()] = node.GetHideFromEditors() and (
+                node.IsA("vtkMRMLColorNode") or not node.GetSaveWithScene()
+            )
+
+    tag = scene.AddObserver(scene.NodeAddedEvent, on_added)
+    preview = lib.preview.RegistrationPreview(*result)
+    for mode in lib.Mode:
+        preview.show(mode)
+    preview.setGridVisible(True)
+    scene.RemoveObserver(tag)
+    preview.revert()
+    # The colors of the grid are made by MRML itself.
+    seen = {name: hidden for name, hidden in seen.items() if "Displacement" not in name and "Transform" not in name}
+    assert "Moving (preview)" in seen and "Volume change" in seen and all(seen.values()), seen
+
+
+@pytest.mark.parametrize("ending", ["mrml", "mrb"])
+@pytest.mark.parametrize("mode", ["BLEND", "DIFFERENCE"])
+def test_a_scene_saved_during_a_preview_comes_back_with_the_users_layers(
+    load_scripted_module, repository, lib, result, scene, tmp_path, ending, mode
+):
+    load_scripted_module(repository / "SAMConvexRegistration" / "SAMConvexRegistration.py", enter=False)
+    fixed, moving, _transform, _segmentation = result
+    red, green = (slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceCompositeNode{name}") for name in ("Red", "Green"))
+    red.SetBackgroundVolumeID(fixed.GetID())
+    red.SetForegroundVolumeID(moving.GetID())
+    red.SetForegroundOpacity(0.3)
+    green.SetBackgroundVolumeID(moving.GetID())
+    preview = lib.preview.RegistrationPreview(*result)
+    preview.show(lib.Mode[mode])
+    # Slicer invokes no event before or while it saves.
+    assert slicer.util.saveScene(str(tmp_path / f"scene.{ending}"))
+    assert red.GetForegroundVolumeID() != moving.GetID()
+    preview.revert()
+    scene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / f"scene.{ending}"))
+    named = [[node.GetName() if node else None for node in layers_of(view)] for view in (red, green)]
+    assert named == [["Fixed", "Moving"], ["Moving", None]]
+    assert red.GetForegroundOpacity() == 0.3
+    assert not [node for node in slicer.util.getNodes("*preview*").values()]
+    assert all(view.GetAttribute("SAMConvex.Layers") is None for view in (red, green))
+
+
+def layers_of(view):
+    identifiers = view.GetBackgroundVolumeID(), view.GetForegroundVolumeID()
+    return [slicer.mrmlScene.GetNodeByID(identifier) if identifier else None for identifier in identifiers]
+
+
+def test_a_scene_added_during_a_preview_leaves_the_preview_on(load_scripted_module, repository, lib, result, tmp_path):
+    load_scripted_module(repository / "SAMConvexRegistration" / "SAMConvexRegistration.py", enter=False)
+    red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeRed")
+    red.SetBackgroundVolumeID(result[1].GetID())
+    preview = lib.preview.RegistrationPreview(*result)
+    preview.show(lib.Mode.BLEND)
+    slicer.mrmlScene.InvokeEvent(slicer.vtkMRMLScene.EndImportEvent)
+    assert red.GetForegroundVolumeID() == preview.movingStandIn.GetID()
+    preview.revert()
+    assert red.GetBackgroundVolumeID() == result[1].GetID()
+
+
 def test_a_transform_without_a_grid_is_refused(lib, result):
     other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "Plain")
     with pytest.raises(lib.nodes.NodeError, match="Plain"):

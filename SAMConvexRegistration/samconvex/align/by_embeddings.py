@@ -3,32 +3,36 @@
 Unlike the original's plain least squares, a similarity is first found by random sampling among the pairs that close
 their cycle; an affine map follows by reweighting, and a second, local round of matching around it settles the details.
 A confidence says whether to trust the result: other body parts, a foreign network or too small an overlap leave few
-consistent pairs.
+consistent pairs. A header that turns the patient is found too: where few of the points that the map covers find each
+other again under it, the moving image is embedded as it would lie in the likely turns, see
+:func:`samconvex.align.by_images.likely_turns`.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..anatomy.cache import embed_cached
 from ..anatomy.embedding import SamEmbedding
 from ..progress import Progress, stage
-from ..space.field import DisplacementField
-from ..space.grid import Grid
-from ..space.sampling import sample
 from ..space.transforms import AffineTransform
+from ..space.turning import Turn
 from ..space.volume import Volume
 from ..weights.models import SamModel, load_sam
+from .by_images import TURNS_TRIED, likely_turns
 from .consensus import ransac_similarity, reweighted_affine
-from .pairs import PointPairs, matched_pairs
+from .pairs import GRID_MM, PointPairs, body_points, in_mask, matched_pairs
 
 CONFIDENT = 0.5
+# Of the points a map covers, the share that agrees under it: on training pairs at least 0.16 under right maps and at
+# most 0.04 under wrong ones.
+CLEAR = 0.1
 
 
 def sam_affine(
@@ -50,11 +54,14 @@ def sam_affine(
 
     Returns:
         The transform (identity where nothing matched) and ``confidence`` in [0, 1] (trust it from
-        :data:`CONFIDENT`), ``reason``, ``pairs``, ``inliers``, ``residual_mm`` (median), ``scale`` (of the similarity).
+        :data:`CONFIDENT`), ``reason``, ``pairs``, ``inliers``, ``residual_mm`` (median), ``scale`` (of the similarity),
+        ``agreement`` (share of the points the map covers that agree under it), and ``turned_deg`` (pitch, roll, yaw)
+        where the moving image was found turned. Turns are looked for in volumes only.
 
     Raises:
         InputError: no body, unusable weights or modality. Cancelled: by ``progress``.
     """
+    images = (fixed, moving)
     if not (isinstance(fixed, SamEmbedding) and isinstance(moving, SamEmbedding)):
         model = weights if isinstance(weights, SamModel) else load_sam(weights)
         fixed, moving = (
@@ -62,28 +69,89 @@ def sam_affine(
             for v in (fixed, moving)
         )
     report = stage(progress, "affine")
+    masks = (fixed_mask, moving_mask)
+    found = _aligned((fixed, moving), masks, seed, report)
+    if found[1]["agreement"] < CLEAR and all(isinstance(v, Volume) and not v.is_slice for v in images):
+        volumes: tuple[Volume, Volume] = images  # type: ignore[assignment]
+        found = _turned(found, volumes, fixed, masks, model, device, seed, report)
+    report(1.0)
+    return found
+
+
+_Found = tuple[AffineTransform, dict[str, Any]]
+_Masks = tuple[Volume | None, Volume | None]
+
+
+def _aligned(
+    pair: tuple[SamEmbedding, SamEmbedding], masks: _Masks, seed: int, report: Callable[[float], None]
+) -> _Found:
+    """The affine map of two embeddings, both taken to lie upright."""
     report(0.0)
-    pairs, tried = matched_pairs(fixed, moving, fixed_mask, moving_mask, lambda f: report(0.55 * f))
+    pairs, tried = matched_pairs(*pair, *masks, lambda f: report(0.55 * f))
     similarity, inlier = ransac_similarity(pairs, np.random.default_rng(seed))
     if similarity is None:
         reason = "too few points of the two images match"
-        return AffineTransform.identity(), _details(pairs, tried, inlier, float("nan"), reason)
+        return AffineTransform.identity(), _details(pairs, tried, inlier, float("nan"), 0.0, reason)
     transform = reweighted_affine(pairs.where(inlier), similarity)
     report(0.6)
-    local, _ = matched_pairs(fixed, moving, fixed_mask, moving_mask, lambda f: report(0.6 + 0.39 * f), near=transform)
+    local, _ = matched_pairs(*pair, *masks, lambda f: report(0.6 + 0.39 * f), near=transform)
     if len(local) >= 12:
         transform = reweighted_affine(local, transform)
     used = local if len(local) >= 12 else pairs.where(inlier)
     residual = float(np.median(np.linalg.norm(transform.map_points(used.fixed) - used.moving, axis=1)))
-    details = _details(pairs, tried, inlier, residual, "")
+    details = _details(pairs, tried, inlier, residual, _agreement(*pair, *masks, transform, local), "")
     details["scale"] = float(np.cbrt(abs(np.linalg.det(transform.matrix))))
     details["local_pairs"] = len(local)
-    report(1.0)
     return transform, details
 
 
+def _agreement(
+    fixed: SamEmbedding,
+    moving: SamEmbedding,
+    fixed_mask: Volume | None,
+    moving_mask: Volume | None,
+    transform: AffineTransform,
+    local: PointPairs,
+) -> float:
+    """Share of the points that the map covers whose neighborhoods find each other again near it.
+
+    Some of ten thousand neighborhoods always agree on some map; under a right one, most of the body does.
+    """
+    points = body_points(fixed, GRID_MM, fixed_mask)
+    mapped = transform.map_points(points)
+    body = Volume(moving.body.cpu().to(torch.uint8)[None, None], moving.fine.grid)
+    covered = int((in_mask(mapped, body) & in_mask(mapped, moving_mask)).sum())
+    # A map that covers next to nothing is not right for the few points it does.
+    return min(1.0, len(local) / max(covered, len(points) / 4, 1))
+
+
+def _turned(
+    upright: _Found,
+    volumes: tuple[Volume, Volume],
+    fixed: SamEmbedding,
+    masks: _Masks,
+    model: SamModel,
+    device: torch.device | str,
+    seed: int,
+    report: Callable[[float], None],
+) -> _Found:
+    """The first of the likely turns of the moving image under which the anatomy clearly agrees, else ``upright``."""
+
+    def unless_cancelled(fraction: float) -> None:
+        report(0.99)
+
+    for rough in likely_turns(*volumes, *masks, device, unless_cancelled)[:TURNS_TRIED]:
+        turn = Turn(rough.transform.matrix, volumes[1].grid.center)
+        seen = embed_cached(turn.upright(volumes[1]), model, device=device)
+        mask = None if masks[1] is None else turn.upright(masks[1])
+        transform, details = _aligned((fixed, seen), (masks[0], mask), seed, unless_cancelled)
+        if details["confidence"] >= CONFIDENT and details["agreement"] > max(CLEAR, upright[1]["agreement"]):
+            return turn.map_back(transform), {**details, "turned_deg": list(rough.angles)}
+    return upright
+
+
 # SAM-affine of a pair costs about a second; the second question about the same pair must not.
-_Known = WeakKeyDictionary[SamEmbedding, tuple[AffineTransform, dict[str, Any]]]
+_Known = WeakKeyDictionary[SamEmbedding, _Found]
 _known_pairs: WeakKeyDictionary[SamEmbedding, _Known] = WeakKeyDictionary()
 
 
@@ -95,8 +163,13 @@ def pair_affine(template: SamEmbedding, query: SamEmbedding) -> tuple[AffineTran
     return known[query]
 
 
-def _details(pairs: PointPairs, tried: int, inlier: np.ndarray, residual: float, reason: str) -> dict[str, Any]:
-    """Confidence from how many pairs agree, absolutely and in proportion, and how widely they are spread."""
+def _details(
+    pairs: PointPairs, tried: int, inlier: np.ndarray, residual: float, agreement: float, reason: str
+) -> dict[str, Any]:
+    """Confidence from how many pairs agree, absolutely and in proportion, how widely they are spread, and the result.
+
+    The pairs say that there is a map; whether it is the right one says the ``agreement`` of the body under it.
+    """
     count = int(inlier.sum())
     share = count / max(len(pairs), 1)
     spread = float(np.sqrt(np.linalg.eigvalsh(np.cov(pairs.fixed[inlier].T))[1])) if count >= 4 else 0.0
@@ -104,6 +177,9 @@ def _details(pairs: PointPairs, tried: int, inlier: np.ndarray, residual: float,
         "few pairs agree": min(1.0, max(0.0, (count - 6) / 24)),
         "most pairs disagree": min(1.0, max(0.0, (share - 0.15) / 0.25)),
         "the pairs lie close together": min(1.0, spread / 25.0),
+        "under the map that most pairs want, little of the bodies agrees": min(
+            1.0, max(0.0, (agreement - 0.05) / 0.07)
+        ),
     }
     confidence = 0.0 if reason else float(np.prod(list(parts.values())) ** 0.5)
     if not reason and confidence < CONFIDENT:
@@ -114,43 +190,7 @@ def _details(pairs: PointPairs, tried: int, inlier: np.ndarray, residual: float,
         "points": tried,
         "pairs": len(pairs),
         "inliers": count,
+        "agreement": round(agreement, 3),
         "residual_mm": residual,
         "spread_mm": round(spread, 1),
     }
-
-
-def sam_coarse(
-    fixed: SamEmbedding,
-    moving: SamEmbedding,
-    affine: AffineTransform,
-    *,
-    spacing_mm: float = 32.0,
-    smoothness: float = 0.04,
-    steps: int = 150,
-    fixed_mask: Volume | None = None,
-    moving_mask: Volume | None = None,
-) -> DisplacementField:
-    """Coarse free-form field u after SAM-affine: affine(p + u(p)) follows the matched points (SAM-coarse of SAME).
-
-    Minimizes the mean robust squared point error plus ``smoothness`` times the squared differences between nodes, in
-    units of the node distance.
-    """
-    grid = Grid.covering(fixed.grid.corners(), spacing_mm, margin_mm=spacing_mm / 2)
-    field = torch.zeros(1, 3, *grid.shape, requires_grad=True)
-    pairs, _ = matched_pairs(fixed, moving, fixed_mask, moving_mask, near=affine)
-    if not len(pairs):
-        return DisplacementField(field.detach(), grid)
-    shifts = (affine.inverse().map_points(pairs.moving) - pairs.fixed) / spacing_mm
-    wanted = torch.as_tensor(shifts, dtype=torch.float32)
-    places = torch.as_tensor(pairs.fixed - grid.center, dtype=torch.float32)[None, None]
-    weight = torch.as_tensor(pairs.score, dtype=torch.float32)
-    optimizer = torch.optim.Adam([field], lr=0.05)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        got = sample(field, grid, places, reference=grid.center)[0, :, 0, 0].T
-        # Huber at half a node: a wrong pair pulls with bounded force.
-        error = (F.huber_loss(got, wanted, reduction="none", delta=0.5).sum(1) * weight).sum() / weight.sum()
-        smooth = sum((torch.diff(field, dim=axis) ** 2).mean() for axis in (2, 3, 4) if field.shape[axis] > 1)
-        (error + smoothness * smooth * 3).backward()
-        optimizer.step()
-    return DisplacementField(field.detach() * spacing_mm, grid)

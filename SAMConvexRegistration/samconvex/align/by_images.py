@@ -9,7 +9,8 @@ scored again on a finer grid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,11 +20,12 @@ from ..errors import InputError
 from ..progress import Progress, stage
 from ..space.grid import Grid
 from ..space.intensity import normalized_intensity
-from ..space.linear import limited
+from ..space.linear import limited, nearest_axis_rotation
 from ..space.transforms import AffineTransform
+from ..space.turning import Turn
 from ..space.volume import Volume, resample
 from .gauss_newton import AffineProblem
-from .starts import Hypothesis, StartImage, geometric_starts, searched_starts, start_features
+from .starts import Hypothesis, StartImage, geometric_starts, searched_starts, start_features, turned_starts
 
 MODELS = ("affine", "similarity", "rigid")
 STAGE = "affine"
@@ -35,6 +37,10 @@ CROP_MM = 120.0
 SAME = 0.12
 # An alternative that differs by more than this share puts the body elsewhere.
 ELSEWHERE = 0.35
+# Ways in which a header may have turned the image that are aligned where the upright one is not sure.
+TURNS_TRIED = 3
+# A turn is believed where its gain exceeds the upright one's by this factor.
+CLEARLY_BETTER = 1.25
 # Below this confidence the report warns.
 LOW_CONFIDENCE = 0.5
 
@@ -82,17 +88,115 @@ def moments_affine(
     """
     if model not in MODELS:
         raise InputError(f"The affine model {model!r} is unknown; use one of {', '.join(MODELS)}.")
+    images = _Images(fixed, moving, fixed_mask, moving_mask)
+    turn = Turn(nearest_axis_rotation(np.eye(3) if start is None else start.matrix), moving.grid.center)
+    seen = images.seen(turn)
+    found = _aligned(seen, model, None if start is None else turn.map_upright(start), device, seed, progress)
+    if start is None and (found.confidence < LOW_CONFIDENCE or images.look_turned(device)):
+        return _turned(images, found, model, device, seed, progress)
+    return found if turn.is_none else replace(found, transform=turn.map_back(found.transform))
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Two images and their masks."""
+
+    fixed: Volume
+    moving: Volume
+    fixed_mask: Volume | None
+    moving_mask: Volume | None
+
+    def seen(self, turn: Turn) -> _Images:
+        """The same with the moving image turned upright."""
+        mask = None if self.moving_mask is None else turn.upright(self.moving_mask)
+        return replace(self, moving=turn.upright(self.moving), moving_mask=mask)
+
+    def look_turned(self, device: torch.device | str) -> bool:
+        """True where, at a glance on a grid four times coarser, a turn of the moving image fits better than none."""
+        first, second = (image.coarser().coarser() for image in self.prepared(device, [], lambda fraction: None))
+        starts = turned_starts(first, second, lambda fraction: None)
+        return bool(starts) and any(starts[0].angles)
+
+    def prepared(
+        self, device: torch.device | str, notes: list[str], report: Callable[[float], None]
+    ) -> list[StartImage]:
+        """Both on grids around the tissue that counts."""
+        regions = []
+        for volume, mask, share in ((self.fixed, self.fixed_mask, 0.4), (self.moving, self.moving_mask, 0.8)):
+            regions.append(_region(volume, mask, notes))
+            report(share)
+        spacing = _working_spacing([region for _, region in regions], (self.fixed, self.moving))
+        return [
+            _image(volume, base, region, spacing, device)
+            for volume, (base, region) in zip((self.fixed, self.moving), regions, strict=True)
+        ]
+
+
+def likely_turns(
+    fixed: Volume,
+    moving: Volume,
+    fixed_mask: Volume | None = None,
+    moving_mask: Volume | None = None,
+    device: torch.device | str = "cpu",
+    report: Callable[[float], None] = lambda fraction: None,
+) -> list[Hypothesis]:
+    """Rough maps for the ways in which a wrong header can turn the moving image, the most likely first.
+
+    The upright way is not among them. Each map's matrix is one of :func:`samconvex.space.linear.axis_rotations`.
+    """
+    images = _Images(fixed, moving, fixed_mask, moving_mask).prepared(device, [], lambda f: report(0.2 * f))
+    first, second = (image.coarser() for image in images)
+    starts = turned_starts(first, second, lambda f: report(0.2 + 0.8 * f))
+    return [start for start in starts if any(start.angles)]
+
+
+def _turned(
+    images: _Images,
+    upright: AffineResult,
+    model: str,
+    device: torch.device | str,
+    seed: int,
+    progress: Progress | None,
+) -> AffineResult:
+    """The surest of the likely turns where one is sure, else ``upright``."""
+    # The upright alignment reported its end; what follows only asks whether to stop.
+    report = stage(progress, STAGE)
+    turns = likely_turns(
+        images.fixed, images.moving, images.fixed_mask, images.moving_mask, device, lambda fraction: report(1.0)
+    )
+    found = []
+    for rough in turns[:TURNS_TRIED]:
+        report(1.0)
+        turn = Turn(rough.transform.matrix, images.moving.grid.center)
+        result = _aligned(images.seen(turn), model, turn.map_upright(rough.transform), device, seed, None)
+        details = {**result.details, "turned_deg": list(rough.angles)}
+        found.append(AffineResult(turn.map_back(result.transform), result.confidence, details))
+    found.sort(key=lambda result: -result.details["gain"])
+    if not found:
+        return upright
+    best = found[0].details
+    others = [result.details["gain"] for result in (upright, *found[1:])]
+    margin = 1.0 - max(0.0, *others) / max(best["gain"], 1e-6)
+    confidence = _confidence(best, min(margin, 1.0))
+    if confidence < LOW_CONFIDENCE or best["gain"] < CLEARLY_BETTER * upright.details["gain"]:
+        return upright
+    details = {**best, "margin": round(margin, 4), "reason": _reason("the turned image", best, margin, confidence)}
+    return AffineResult(found[0].transform, confidence, details)
+
+
+def _aligned(
+    images: _Images,
+    model: str,
+    start: AffineTransform | None,
+    device: torch.device | str,
+    seed: int,
+    progress: Progress | None,
+) -> AffineResult:
+    """The best map for the moving image as it lies."""
     report = stage(progress, STAGE)
     report(0.0)
     notes: list[str] = []
-    regions = []
-    for volume, mask, share in ((fixed, fixed_mask, 0.1), (moving, moving_mask, 0.2)):
-        regions.append(_region(volume, mask, notes))
-        report(share)
-    spacing = _working_spacing([region for _, region in regions], (fixed, moving))
-    fine = [
-        _image(v, base, region, spacing, device) for v, (base, region) in zip((fixed, moving), regions, strict=True)
-    ]
+    fine = images.prepared(device, notes, lambda f: report(0.25 * f))
     coarse = [image.coarser() for image in fine]
     report(0.25)
 

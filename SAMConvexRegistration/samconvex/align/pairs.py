@@ -50,10 +50,10 @@ def body_points(
     thinned = body[start[2] :: step[2], start[1] :: step[1], start[0] :: step[0]]
     index = torch.nonzero(thinned).cpu().numpy()[:, ::-1] * step + start
     points = grid.voxels_to_points(index)
-    return points[_in_mask(points, mask)]
+    return points[in_mask(points, mask)]
 
 
-def _in_mask(points: np.ndarray, mask: Volume | None) -> np.ndarray:
+def in_mask(points: np.ndarray, mask: Volume | None) -> np.ndarray:
     if mask is None or not len(points):
         return np.ones(len(points), bool)
     relative = torch.as_tensor(points - mask.grid.center, dtype=torch.float32)[None, None]
@@ -96,7 +96,7 @@ def matched_pairs(
         backward |= {"around": near.inverse().map_points(there), "reach_mm": reach_mm}
     back, _ = nearest(fixed, moving.descriptors(there), lambda f: report(0.45 + 0.45 * f), **backward)
     closure = np.linalg.norm(back - points, axis=1)
-    trust = np.exp(-((closure / CLOSURE_MM) ** 2)) * np.clip(score, 0, 1) ** 4 * _in_mask(there, moving_mask)
+    trust = np.exp(-((closure / CLOSURE_MM) ** 2)) * np.clip(score, 0, 1) ** 4 * in_mask(there, moving_mask)
     places = torch.as_tensor(points - points.mean(0))
     neighbors = torch.cdist(places, places).topk(min(NEIGHBORS, tried), largest=False).indices.numpy()
     voted, spread, support = robust_local_maps(
@@ -104,4 +104,4 @@ def matched_pairs(
     )
     report(1.0)
     pairs = PointPairs(points, voted, support / (1 + (spread / 6.0) ** 2))
-    return pairs.where((support > MINIMUM_SUPPORT) & (spread < 15.0) & _in_mask(voted, moving_mask)), tried
+    return pairs.where((support > MINIMUM_SUPPORT) & (spread < 15.0) & in_mask(voted, moving_mask)), tried

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from ..features.mind import mind_ssc
 from ..space.grid import Grid
-from ..space.linear import rotation
+from ..space.linear import axis_rotations, nearest_axis_rotation, rotation
 from ..space.sampling import sample
 from ..space.transforms import AffineTransform
 from .translations import chance_level, peaks, translation_gain
@@ -54,6 +54,11 @@ class Hypothesis:
     transform: AffineTransform
     start_gain: float = 0.0
     gain: float = 0.0
+
+    @property
+    def angles(self) -> tuple[int, int, int]:
+        """Pitch, roll and yaw in degrees of the axis rotation next to the map."""
+        return next(a for a, turn in axis_rotations().items() if turn is nearest_axis_rotation(self.transform.matrix))
 
 
 def start_features(image: StartImage, both: list[StartImage], dilation: int, smoothing: int) -> torch.Tensor:
@@ -106,19 +111,37 @@ def geometric_starts(fixed: StartImage, moving: StartImage) -> list[Hypothesis]:
 
 def searched_starts(fixed: StartImage, moving: StartImage, report: Callable[[float], None]) -> list[Hypothesis]:
     """The best translations for each of a few tilts and scales of the moving image."""
+    poses = []
+    for number, (pitch, roll, yaw, scale) in enumerate(ORIENTATIONS):
+        name = "translation search" if number == 0 else f"translation search at {pitch},{roll},{yaw} deg, x{scale}"
+        poses.append((name, rotation(pitch, roll, yaw) * scale, 4 if number == 0 else 2))
+    return _best_translations(fixed, moving, poses, report)
+
+
+def turned_starts(fixed: StartImage, moving: StartImage, report: Callable[[float], None]) -> list[Hypothesis]:
+    """The best translation for each of the 24 ways in which a header can turn the moving image, the best way first."""
+    poses = [(f"turned by {angles} deg", matrix, 1) for angles, matrix in axis_rotations().items()]
+    return sorted(_best_translations(fixed, moving, poses, report), key=lambda start: -start.start_gain)
+
+
+def _best_translations(
+    fixed: StartImage,
+    moving: StartImage,
+    poses: Sequence[tuple[str, np.ndarray, int]],
+    report: Callable[[float], None],
+) -> list[Hypothesis]:
+    """For each pose, (name, matrix, how many), the translations at which the posed moving image fits best."""
     spacing = fixed.grid.spacing[0]
     fixed_features = start_features(fixed, [fixed, moving], 1, 0)[0]
     starts = []
-    for number, (pitch, roll, yaw, scale) in enumerate(ORIENTATIONS):
-        report(number / len(ORIENTATIONS))
-        matrix = rotation(pitch, roll, yaw) * scale
+    for number, (name, matrix, count) in enumerate(poses):
+        report(number / len(poses))
         turned = _turned(moving, matrix, spacing)
         features = start_features(turned, [fixed, moving], 1, 0)[0]
         chance = 0.9 * chance_level(fixed_features, fixed.region[0, 0], features, turned.region[0, 0])
         weights = fixed.region[0, 0], turned.region[0, 0]
         gain = translation_gain(fixed_features, weights[0], features, weights[1], max(chance, 1e-6))
-        name = "translation search" if number == 0 else f"translation search at {pitch},{roll},{yaw} deg, x{scale}"
-        for value, shift in peaks(gain, turned.grid.shape, 4 if number == 0 else 2):
+        for value, shift in peaks(gain, turned.grid.shape, count):
             # A fixed point p lies at p - fixed origin + shift + turned origin of the turned image.
             offset = np.asarray(turned.grid.origin) - np.asarray(fixed.grid.origin) + shift * spacing
             center = moving.grid.center

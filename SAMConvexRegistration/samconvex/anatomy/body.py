@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +9,10 @@ import SimpleITK as sitk
 import torch
 
 from ..errors import InputError
+from ..space.filling import as_air
 from ..space.filters import closed_across_slices, closed_in_slices, opened_in_slices
 from ..space.volume import Volume, resample
-
-_BODIES_KEPT = 4
-_bodies: dict[tuple, tuple[weakref.ref, tuple[float, float], Volume]] = {}
+from .known import KNOWN
 
 
 def body_mask(volume: Volume, spacing: float = 4.0) -> Volume:
@@ -30,19 +28,18 @@ def body_mask(volume: Volume, spacing: float = 4.0) -> Volume:
     voxels = volume.tensor.flatten()
     thinned = voxels[:: max(1, len(voxels) // 20_000)].double()
     state = (float(thinned.sum()), float(thinned.square().sum()))  # arrays may be shared with a caller who edits them
-    kept = _bodies.get(key := (id(volume.tensor), volume.grid, spacing, volume.known_modality))
-    if kept is not None and kept[0]() is volume.tensor and kept[1] == state:
-        return replace(kept[2], source=volume.source)
+    held = KNOWN.bodies.setdefault(volume.tensor, {})
+    kept = held.get(key := (volume.grid, spacing, volume.known_modality))
+    if kept is not None and kept[0] == state:
+        return replace(kept[1], source=volume.source)
     mask = _body_mask(volume, spacing)
-    _bodies[key] = (weakref.ref(volume.tensor), state, mask)
-    while len(_bodies) > _BODIES_KEPT:
-        _bodies.pop(next(iter(_bodies)))
+    held[key] = (state, mask)
     return mask
 
 
 def _body_mask(volume: Volume, spacing: float) -> Volume:
     grid = volume.grid.canonical(spacing)
-    coarse = resample(volume, grid)
+    coarse = resample(as_air(volume), grid)
     values = coarse.tensor[0, 0].cpu().numpy()
     if volume.modality == "ct":
         # Opening within slices takes the couch off the back; what remains of it is not the largest part.

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import weakref
-from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,16 +22,11 @@ from ..space.volume import FeatureMap, Volume
 from ..weights.models import SamModel, SemanticModel, load_sam, suited_to
 from .embed import embed
 from .embedding import SamEmbedding
+from .known import KNOWN
 
 LOGGER = logging.getLogger(__name__)
 _FORMAT = 1
-# Two or three large CTs; the vectors for searching, made on demand, come on top.
-MEMORY_ENTRIES = 6
-MEMORY_BYTES = 1 << 30
 DISK_BYTES = 4 << 30
-
-_memory: OrderedDict[str, SamEmbedding] = OrderedDict()
-_checksums: dict[int, tuple[Any, int, float, str]] = {}
 
 
 def embed_cached(
@@ -54,9 +47,8 @@ def embed_cached(
     model = suited_to(model, volume)
     key = content_key(volume, model, mask)
     kind = torch.device(device).type
-    found = _memory.get(f"{key}-{kind}")
+    found = KNOWN.embeddings.get(f"{key}-{kind}")
     if found is not None:
-        _memory.move_to_end(f"{key}-{kind}")
         return found
     disk = disk and not os.environ.get("SAMCONVEX_NO_DISK_CACHE")
     path = cache_folder() / f"{key}.pt"
@@ -65,8 +57,7 @@ def embed_cached(
         embedding = embed(volume, model, device=device, mask=mask, progress=progress)
         if disk:
             _write(path, embedding)
-    _remember(f"{key}-{kind}", embedding)
-    return embedding
+    return KNOWN.embeddings.keep(f"{key}-{kind}", embedding)
 
 
 def cache_folder() -> Path:
@@ -75,8 +66,8 @@ def cache_folder() -> Path:
 
 
 def clear(disk: bool = False) -> None:
-    """Forget the embeddings in memory, and on request those on disk."""
-    _memory.clear()
+    """Forget what is known of images in memory, and on request the embeddings on disk."""
+    KNOWN.clear()
     if disk and cache_folder().is_dir():
         for path in cache_folder().glob("*.pt"):
             path.unlink(missing_ok=True)
@@ -95,30 +86,15 @@ def content_key(volume: Volume, model: SamModel | SemanticModel, mask: Volume | 
 def _voxel_checksum(tensor: torch.Tensor) -> str:
     """Checksum of the voxels, remembered per tensor object while its version and a sparse sum stay the same."""
     sparse = float(tensor.flatten()[::997].double().sum())
-    known = _checksums.get(id(tensor))
-    if known is not None and known[0]() is tensor and known[1:3] == (tensor._version, sparse):
-        return known[3]
+    known = KNOWN.checksums.get(tensor)
+    if known is not None and known[0] == (tensor._version, sparse):
+        return known[1]
     array = tensor.detach().cpu().contiguous().numpy()
     checksum = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
     checksum.update(array.reshape(-1).view("uint8").data)
     value = checksum.hexdigest()
-    identity = id(tensor)
-    reference = weakref.ref(tensor, lambda _: _checksums.pop(identity, None))
-    _checksums[identity] = (reference, tensor._version, sparse, value)
+    KNOWN.checksums[tensor] = ((tensor._version, sparse), value)
     return value
-
-
-def _remember(key: str, embedding: SamEmbedding) -> None:
-    _memory[key] = embedding
-    while len(_memory) > 1 and (len(_memory) > MEMORY_ENTRIES or sum(map(_size, _memory.values())) > MEMORY_BYTES):
-        _memory.popitem(last=False)
-
-
-def _size(embedding: SamEmbedding) -> int:
-    """Bytes with the search vectors that come on first use."""
-    fine, coarse = embedding.fine.tensor, embedding.coarse.tensor
-    channels = fine.shape[1] + coarse.shape[1]
-    return 2 * (fine.numel() + coarse.numel()) + 2 * channels * int(embedding.body.sum())
 
 
 def quantized(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

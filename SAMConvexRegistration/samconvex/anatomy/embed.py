@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..device import cpu_has_bfloat16
+from ..device import cpu_has_bfloat16, ran_out_of_memory
 from ..errors import InputError, ResourceError
 from ..progress import Progress, stage
 from ..space.filters import dilated
@@ -53,7 +53,7 @@ def embed(
     try:
         fine, coarse = _forward(model, values, torch.device(device), stage(progress, "embedding", 0.15, 1.0))
     except RuntimeError as error:
-        if "out of memory" in str(error) or "alloc" in str(error):
+        if ran_out_of_memory(error):
             raise ResourceError(
                 f"Embedding {volume.name} needs more memory than {device} has; crop the volume or use another device."
             ) from error

@@ -47,6 +47,12 @@ class SamEmbedding:
             *(_sample_map(_around(part, points), relative, center)[0, :, 0, 0].T for part in (self.fine, self.coarse))
         )
 
+    @property
+    def bytes(self) -> int:
+        """With the search vectors that come on first use."""
+        channels = self.fine.tensor.shape[1] + self.coarse.tensor.shape[1]
+        return 2 * (self.fine.tensor.numel() + self.coarse.tensor.numel()) + 2 * channels * int(self.body.sum())
+
     @cached_property
     def search(self) -> SearchIndex:
         """Descriptors of every fine voxel in the body, made once, for matching."""

@@ -2,7 +2,8 @@
 
 The last tissue before such a part looks like skin, and a registration would stretch it over all that the other image
 shows. A part is missing where, after the initial alignment, the other body is thick and this image is blank: neither
-skin nor different patients explain that.
+skin nor different patients explain that. Where a CT was filled up with a value that is no measurement
+(:mod:`samconvex.space.filling`), that value says so by itself.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import SimpleITK as sitk
 import torch
 
+from ..space.filling import not_measured
 from ..space.filters import dilated
 from ..space.transforms import Transform
 from ..space.volume import Volume, resample
@@ -20,27 +22,35 @@ _THICK_MM = 24.0
 _BLANK_SHARE = 0.98
 
 
-def missing_part(image: Volume, body: Volume, other_body: Volume, to_image: Transform) -> Volume | None:
-    """Where ``image`` was blanked but the other image shows a thick part of the body.
+def missing_part(
+    image: Volume, body: Volume, other_body: Volume, to_image: Transform, scanned: Volume | None = None
+) -> Volume | None:
+    """Where ``image`` was blanked or never scanned but the other image shows a thick part of the body.
 
     Args:
         image: the image that may lack something.
         body: its body, nonzero.
         other_body: body of the other image, nonzero.
         to_image: maps points of the other image to points of ``image``.
+        scanned: the image as it was read, where ``image`` has air in place of what was filled up.
 
     Returns:
         uint8 on the grid of ``other_body``; None if nothing is missing.
     """
     blank = _blank(image, body)
-    if blank is None:
+    lacking = None if scanned is None else not_measured(scanned)
+    if blank is None and lacking is None:
         return None
     grid = other_body.grid
-    nothing = to_image.warp_volume(blank, grid, background=1.0).tensor > 0.5
+    nothing = torch.zeros(1, 1, *grid.shape, dtype=torch.bool)
+    if blank is not None:
+        nothing |= to_image.warp_volume(blank, grid, background=1.0).tensor > 0.5
+    if scanned is not None and lacking is not None:
+        nothing |= to_image.warp_labels(scanned.with_tensor(lacking.to(torch.uint8)), grid).tensor > 0
     shown = to_image.warp_labels(body, grid).tensor > 0
-    lacking = ((other_body.tensor > 0) & ~shown & nothing)[0, 0].to(torch.uint8).numpy()
+    absent = ((other_body.tensor > 0) & ~shown & nothing)[0, 0].to(torch.uint8).numpy()
     radius = [max(1, round(_THICK_MM / 2 / spacing)) for spacing in grid.spacing]
-    opened = sitk.BinaryMorphologicalOpening(sitk.GetImageFromArray(lacking), radius, sitk.sitkBall)
+    opened = sitk.BinaryMorphologicalOpening(sitk.GetImageFromArray(absent), radius, sitk.sitkBall)
     found = torch.from_numpy(sitk.GetArrayFromImage(opened))[None, None]
     return Volume(found, grid, sitk.sitkUInt8, image.source) if bool(found.any()) else None
 

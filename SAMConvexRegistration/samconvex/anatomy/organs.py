@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 
 import torch
 
-from ..device import cpu_has_bfloat16
+from ..device import cpu_has_bfloat16, ran_out_of_memory
 from ..errors import InputError, ResourceError
 from ..networks.semantic import HU_RANGE, prepare
 from ..progress import Progress, stage
@@ -17,9 +16,7 @@ from ..weights.models import SemanticModel, load_semantic
 from .body import body_mask
 from .cache import content_key
 from .embed import body_grid, tiles
-
-_MEMORY_ENTRIES = 6
-_memory: OrderedDict[str, FeatureMap] = OrderedDict()
+from .known import KNOWN
 
 
 def organ_probabilities(
@@ -48,21 +45,18 @@ def organ_probabilities(
     if not looks_like_ct(volume):
         raise InputError(f"{volume.name} is no CT in Hounsfield units, but the weights {model.name} were made for CT.")
     key = f"{content_key(volume, model, mask)}-{torch.device(device).type}"
-    found = _memory.get(key)
+    found = KNOWN.organs.get(key)
     if found is None:
         try:
             found = _computed(volume, model, torch.device(device), mask, progress)
         except RuntimeError as error:
-            if "out of memory" in str(error) or "alloc" in str(error):
+            if ran_out_of_memory(error):
                 raise ResourceError(
                     f"The organs of {volume.name} need more memory than {device} has; crop the volume or use another "
                     "device."
                 ) from error
             raise
-        _memory[key] = found
-        while len(_memory) > _MEMORY_ENTRIES:
-            _memory.popitem(last=False)
-    _memory.move_to_end(key)
+        KNOWN.organs.keep(key, found)
     return found
 
 

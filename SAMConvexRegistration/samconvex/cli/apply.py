@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ..errors import InputError
 from ..io.outputs import check_output_file, output_file
 from ..io.points import check_writable_ending, is_point_file, read_points, write_points
-from .console import ConsoleProgress
+from .console import ConsoleProgress, say_notes
+from .options import add_progress
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".gipl", ".vtk")
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file to write (replaced if it exists)")
     parser.add_argument("--inverse", action="store_true", help="carry from the fixed to the moving patient instead")
     parser.add_argument("--labels", action="store_true", help="INPUT is a label map: values are kept, never mixed")
-    parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar", help="how to show progress")
+    add_progress(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,20 +50,19 @@ def run(args: argparse.Namespace) -> int:
     inputs = (args.transform, args.input, args.like)
     check_output_file(args.output, inputs=inputs)
     progress = ConsoleProgress(args.progress, [("read", 0.2), ("warp", 0.6), ("write", 0.2)], args.cancelled)
-    warning = _carry_points(args, progress) if points else _carry_image(args, progress)
+    warnings = _carry_points(args, progress) if points else _carry_image(args, progress)
     progress.finish()
-    if warning:
-        print(f"Warning: {warning}", file=sys.stderr)
+    say_notes(warnings)
     return 0
 
 
-def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> str | None:
+def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> list[str]:
     from ..io.checks import outside_note
-    from ..io.images import read_grid
+    from ..io.images import read_grid_and_notes
     from ..space.transforms import Transform
 
     progress("read", 0.0)
-    like = read_grid(args.like) if args.like else None
+    like, notes = read_grid_and_notes(args.like) if args.like else (None, ())
     points = read_points(args.input)
     transform = Transform.load(args.transform, like)
     progress("warp", 0.0)
@@ -76,19 +75,23 @@ def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> str | 
     carried = points.with_positions(positions)
     with output_file(args.output) as path:
         write_points(carried, path)
-    return outside_note(positions[defined], like, args.like) if like else None
+    outside = outside_note(positions[defined], like, args.like) if like else None
+    return [*notes, *transform.notes, *points.notes, *([outside] if outside else [])]
 
 
-def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> str | None:
-    from ..io.images import read_grid, read_labels, read_volume, write_volume
+def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> list[str]:
+    from ..io.images import check_format, read_grid_and_notes, read_labels, read_volume, write_volume
     from ..progress import stage
     from ..space.transforms import Transform
 
     progress("read", 0.0)
-    grid = read_grid(args.like)
+    grid, like_notes = read_grid_and_notes(args.like)
     transform = Transform.load(args.transform, grid)
+    notes = [*like_notes, *transform.notes]
     progress("read", 0.3)
     volume = read_labels(args.input) if args.labels else read_volume(args.input)
+    check_format(args.output, grid, volume.pixel_id)
+    notes += volume.notes
     needed = grid.voxel_count * volume.tensor.element_size()
     check_output_file(args.output, needed_bytes=needed, inputs=(args.transform, args.input, args.like))
     transform = transform.inverse() if args.inverse else transform
@@ -98,5 +101,5 @@ def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> str | N
     with output_file(args.output) as path:
         write_volume(warped, path)
     if bool((warped.tensor == (0 if args.labels else volume.background)).all()):
-        return f"{Path(args.output).name} is empty: this transform does not bring {args.input} onto {args.like}."
-    return volume.notes[0] if volume.notes else None
+        notes.append(f"{Path(args.output).name} is empty: this transform does not bring {args.input} onto {args.like}.")
+    return notes

@@ -7,7 +7,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from ..memory import current_memory_mib
@@ -16,6 +16,12 @@ from .cancellation import raise_if
 KINDS = ("bar", "json", "none")
 _REDRAW_S = 0.1
 _REPORT_S = 0.5
+
+
+def say_notes(notes: Iterable[str]) -> None:
+    """Print what reading had to decide, each sentence once, to stderr."""
+    for note in dict.fromkeys(notes):
+        print(f"Warning: {note}", file=sys.stderr)
 
 
 class ConsoleProgress:

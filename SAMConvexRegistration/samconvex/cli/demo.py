@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ..demo.figures import Stage, figures_table, format_table, stages
 from ..io.outputs import check_output_folder, output_folder
-from .console import KINDS, ConsoleProgress
-from .options import device_name, positive_int
+from .console import ConsoleProgress
+from .options import add_machine, add_progress
 from .register import PLAN
 
 if TYPE_CHECKING:
@@ -30,9 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUTDIR", default="demo-output", help="default: demo-output")
     parser.add_argument("--offline", action="store_true", help="use the procedural torso phantom; fetch nothing")
     parser.add_argument("--preset", default="ct-inter-patient", metavar="NAME", help="default: ct-inter-patient")
-    parser.add_argument("--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
-    parser.add_argument("--progress", choices=KINDS, default="bar", help="a bar, JSON lines on stdout, or nothing")
+    add_machine(parser)
+    add_progress(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..io.outputs import check_output_file, output_file
 from ..io.points import read_points
 from .console import ConsoleProgress
+from .options import add_progress
 
 if TYPE_CHECKING:
     from ..space.transforms import Transform
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fixed-points", metavar="F", help="points of the fixed image")
     parser.add_argument("--moving-points", metavar="F", help="corresponding points of the moving image")
     parser.add_argument("-o", "--output", metavar="REPORT", help="also write the figures to this .json file")
-    parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar", help="how to show progress")
+    add_progress(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,10 +83,11 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
     fixed, moving = read_volume(args.fixed), read_volume(args.moving)
     transform = Transform.load(args.transform, fixed.grid)
     progress("read", 0.5)
-    warnings: list[str | None] = [*fixed.notes, *moving.notes]
+    warnings: list[str | None] = [*fixed.notes, *moving.notes, *transform.notes]
     fixed_labels = moving_labels = fixed_points = moving_points = None
     if args.fixed_labels:
         fixed_labels, moving_labels = read_labels(args.fixed_labels), read_labels(args.moving_labels)
+        warnings += [*fixed_labels.notes, *moving_labels.notes]
         warnings += [grid_note(fixed_labels, fixed), grid_note(moving_labels, moving)]
     if args.fixed_points:
         lists = (read_points(args.fixed_points, fixed.grid), read_points(args.moving_points, moving.grid))
@@ -130,12 +132,15 @@ def _body(fixed: Volume, notes: list[str]) -> Volume:
 def _jacobian(transform: Transform, fixed: Volume) -> Volume | None:
     """Volume ratio of the deformation, without a linear part where that stands apart; None for linear transforms."""
     from ..space.field import DisplacementField
+    from ..space.transforms import AffineTransform
     from ..space.volume import Volume
 
-    fields = [part for part in transform.parts if isinstance(part, DisplacementField)]
+    fields = [part for part in transform.parts if not isinstance(part, AffineTransform)]
     if not fields:
         return None
-    field = fields[0] if len(fields) == 1 else transform.displacement_field(fixed.grid.canonical(4.0))
+    field = fields[0]
+    if len(fields) > 1 or not isinstance(field, DisplacementField):
+        field = transform.displacement_field(fixed.grid.canonical(4.0))
     return Volume(field.jacobian_determinant(), field.grid)
 
 

@@ -1,6 +1,6 @@
 """The command ``samconvex``: finds the subcommand, runs it, turns errors into one sentence and an exit status.
 
-0 done; 2 unusable input or arguments; 3 canceled; 4 not enough memory or disk, or a failing device; 1 a defect of ours.
+0 done; 2 unusable input or arguments; 3 cancelled; 4 not enough memory or disk, or a failing device; 1 our defect.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _parse(words: list[str]) -> tuple[Command, argparse.Namespace]:
         prog="samconvex",
         formatter_class=_Help,
         description="Registration, landmark matching and lesion tracking of CT and MR with anatomical embeddings.",
-        epilog="Coordinates are LPS millimeters. Exit status: 0 done, 2 unusable input, 3 canceled, 4 not enough "
+        epilog="Coordinates are LPS millimeters. Exit status: 0 done, 2 unusable input, 3 cancelled, 4 not enough "
         "memory or disk or a failing device, 1 a defect of ours. 'samconvex COMMAND --help' explains a command.",
     )
     parser.add_argument("--version", action="version", version=f"samconvex {__version__}")
@@ -188,11 +188,12 @@ _OUT_OF_MEMORY = (
 
 def device_failure(error: BaseException) -> str | None:
     """The sentence for torch's way of saying that memory ran out or a device failed; None for other errors."""
+    from ..device import ran_out_of_memory
+
     text = str(error)
-    kind = type(error).__name__
-    if kind == "OutOfMemoryError" or "CUDA out of memory" in text:
-        return "The memory of the GPU did not suffice; use --device cpu, --preset fast-preview or crop the images."
-    if isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text):
+    if ran_out_of_memory(error):
+        if type(error).__name__ == "OutOfMemoryError" or "CUDA" in text:
+            return "The memory of the GPU did not suffice; use --device cpu, --preset fast-preview or crop the images."
         return _OUT_OF_MEMORY
     if "CUDA error" in text or "CUDA driver" in text or "NVIDIA driver" in text or "cuDNN error" in text:
         return f"The GPU failed ({text.splitlines()[0]}); use --device cpu."

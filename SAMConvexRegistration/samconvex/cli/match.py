@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InputError
 from ..io.outputs import check_output_file, check_output_folder, output_folder
 from ..io.points import POINT_ENDINGS, PointSet, check_writable_ending, read_points, write_points
-from .console import ConsoleProgress
+from .console import ConsoleProgress, say_notes
 
 if TYPE_CHECKING:
     from ..anatomy.embedding import SamEmbedding
@@ -37,7 +37,7 @@ all queries, with the best place also of points that were not found. TEMPLATE ma
 
 def add_match_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
-    from .options import device_name, positive_int
+    from .options import add_machine, add_progress, add_weights
 
     parser.description = EXPLANATION.strip()
     parser.add_argument("template", metavar="TEMPLATE", help="image that the points were placed in")
@@ -60,15 +60,9 @@ def add_match_arguments(parser: argparse.ArgumentParser) -> None:
         help="stable (default): a neighborhood votes; fast: one lookup, less exact",
     )
     parser.add_argument("--min-score", type=_score, metavar="S", help="found from this score on (default: calibrated)")
-    parser.add_argument("--weights", metavar="NAME|FILE", help="network weights (default: the shipped ones)")
-    parser.add_argument("--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
-    parser.add_argument(
-        "--progress",
-        choices=("bar", "json", "none"),
-        default="bar",
-        help="a bar, one JSON object per line on stdout, or nothing",
-    )
+    add_weights(parser)
+    add_machine(parser)
+    add_progress(parser)
 
 
 def _score(text: str) -> float:
@@ -103,27 +97,32 @@ def run_match(args: argparse.Namespace) -> int:
 
     import torch
 
+    from ..device import chosen_device
     from ..io.images import read_volume
     from ..landmarks.templates import template_embedding
+    from ..space.volume import Volume
     from ..weights.models import load_sam
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    device = str(chosen_device(args.device))
     steps = len(args.queries) * (1 + len(args.also))
     shares = [(f"{stage} {n}", share) for n in range(steps) for stage, share in (("embedding", 5.0), ("matching", 2.0))]
     progress = ConsoleProgress(args.progress, (("read", 2.0), *shares), args.cancelled)
     model = load_sam(args.weights)
     progress("read", 0.0)
     templates = []
+    notes: list[str] = []
     for image, points in [(args.template, args.points), *args.also]:
         template = template_embedding(image, model, device=device, progress=_numbered(progress, 0, steps))
+        notes += template.notes if isinstance(template, Volume) else ()
         templates.append(Source(template, read_points(points, template.grid)))
     labels, rows = common_points([source.points for source in templates])
     results: list[tuple[PointSet, Vote]] = []
     options = {"weights": model, "mode": args.mode, "min_score": args.min_score, "device": device}
     for number, query in enumerate(args.queries):
         image = read_volume(query, slices=True)
+        notes += image.notes
         votes = _match(templates, rows, image, options, progress, number, steps)
         results.append((PointSet(votes.matches.positions, labels, source=str(query)), votes))
     with output_folder(folder, overwrite=True) as staging:
@@ -135,6 +134,7 @@ def run_match(args: argparse.Namespace) -> int:
             for target, (points, votes) in zip(targets, results, strict=True):
                 _write(staging / target.name, points, votes)
     progress.finish(str(args.output))
+    say_notes(notes)
     if args.progress != "json":
         for query, (_points, votes) in zip(args.queries, results, strict=True):
             print(f"{query}: {int(votes.matches.found.sum())} of {len(votes.matches)} points found")

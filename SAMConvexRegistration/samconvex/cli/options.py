@@ -21,6 +21,32 @@ def add_strength(parser: argparse._ActionsContainer, text: str) -> None:
     )
 
 
+def add_device(parser: argparse._ActionsContainer) -> None:
+    """The option --device."""
+    parser.add_argument("--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
+
+
+def add_machine(parser: argparse._ActionsContainer) -> None:
+    """The options --device and --threads."""
+    add_device(parser)
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+
+
+def add_weights(parser: argparse._ActionsContainer) -> None:
+    """The option --weights."""
+    parser.add_argument("--weights", metavar="NAME|FILE", help="network weights (default: the shipped ones)")
+
+
+def add_progress(parser: argparse._ActionsContainer) -> None:
+    """The option --progress."""
+    parser.add_argument(
+        "--progress",
+        choices=("bar", "json", "none"),
+        default="bar",
+        help="a bar, one JSON object per line on stdout, or nothing",
+    )
+
+
 def device_name(text: str) -> str:
     """argparse type of --device."""
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:

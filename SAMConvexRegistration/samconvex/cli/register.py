@@ -15,7 +15,7 @@ from ..io.outputs import check_output_folder, output_folder
 from ..io.points import PointSet, read_points, write_points
 from ..settings.strength import MODES, QUALITIES
 from .console import ConsoleProgress
-from .options import add_strength, device_name, positive_float, positive_int
+from .options import add_machine, add_progress, add_strength, add_weights, positive_float
 
 if TYPE_CHECKING:
     from ..registration.register import RegistrationResult
@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument(
         "--protect-mode", choices=MODES, default="rigid", help="bodies stay rigid, or only keep their volume"
     )
-    method.add_argument("--weights", metavar="NAME|FILE", help="network weights (default: the shipped ones)")
+    add_weights(method)
 
     carried = parser.add_argument_group("labels and points")
     carried.add_argument("--moving-labels", metavar="F", help="label map of MOVING, warped to FIXED")
@@ -99,8 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
-    machine.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
+    add_machine(machine)
     machine.add_argument(
         "--max-memory",
         type=positive_float,
@@ -108,12 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what may be held (default: what is free); smaller settings are taken where more is needed",
     )
     machine.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default: 0)")
-    machine.add_argument(
-        "--progress",
-        choices=("bar", "json", "none"),
-        default="bar",
-        help="a bar, one JSON object per line on stdout, or nothing",
-    )
+    add_progress(machine)
 
 
 def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | None = None) -> int:
@@ -229,11 +223,13 @@ class _Inputs:
     @classmethod
     def read(cls, args: argparse.Namespace, progress: ConsoleProgress) -> _Inputs:
         from ..io.checks import grid_note, outside_note, paired
-        from ..io.images import read_labels, read_mask, read_volume
+        from ..io.images import check_format, read_labels, read_mask, read_volume
         from ..space.transforms import Transform
 
         notes: list[str | None] = []
         images = {"fixed": read_volume(args.fixed)}
+        straighten = f"resample {args.fixed} onto a straight grid first (`samconvex apply` with --like does)"
+        check_format("warped.nii.gz", images["fixed"].grid, way_out=straighten)
         progress("read", 0.3)
         images["moving"] = read_volume(args.moving)
         progress("read", 0.6)
@@ -247,7 +243,7 @@ class _Inputs:
                 path = getattr(args, f"{side}_{kind}")
                 volume = reader(path) if path else None
                 maps[f"{side}_{kind}"] = volume
-                notes.append(grid_note(volume, images[side]) if volume else None)
+                notes += [*volume.notes, grid_note(volume, images[side])] if volume else []
         protected = read_labels(args.protect) if args.protect else None
         for side, listed in points.items():
             if listed is not None:
@@ -261,7 +257,7 @@ class _Inputs:
                 notes.append(f"--{given} was not used because --{missing} is missing.".replace("_", "-"))
         start = Transform.load(args.initial_transform, images["fixed"].grid) if args.initial_transform else None
         progress("read", 1.0)
-        notes += [*images["fixed"].notes, *images["moving"].notes]
+        notes += [*images["fixed"].notes, *images["moving"].notes, *(start.notes if start else ())]
         return cls(
             images["fixed"],
             images["moving"],

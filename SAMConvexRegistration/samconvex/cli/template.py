@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..io.outputs import check_output_folder
 from ..io.points import POINT_ENDINGS, read_points
-from .console import ConsoleProgress
+from .console import ConsoleProgress, say_notes
 
 EXPLANATION = """
 Embed IMAGE and save it with POINTS in the folder OUT. The folder then serves as TEMPLATE of "samconvex match"; it holds
@@ -17,7 +17,7 @@ no image, and with --reference the image's path and checksum.
 
 def add_template_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
-    from .options import device_name
+    from .options import add_device, add_progress, add_weights
 
     parser.description = EXPLANATION.strip()
     parser.add_argument("image", metavar="IMAGE", help="image that the points were placed in")
@@ -33,14 +33,9 @@ def add_template_arguments(parser: argparse.ArgumentParser) -> None:
         const="",
         help="keep where the image lies (default: IMAGE), so that other weights can embed it again",
     )
-    parser.add_argument("--weights", metavar="NAME|FILE", help="network weights (default: the shipped ones)")
-    parser.add_argument("--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--progress",
-        choices=("bar", "json", "none"),
-        default="bar",
-        help="a bar, one JSON object per line on stdout, or nothing",
-    )
+    add_weights(parser)
+    add_device(parser)
+    add_progress(parser)
 
 
 def run_template(args: argparse.Namespace) -> int:
@@ -50,14 +45,13 @@ def run_template(args: argparse.Namespace) -> int:
     names = (DESCRIPTION_FILE, EMBEDDING_FILE, POINTS_FILE)
     check_output_folder(args.output, names=names, overwrite=args.overwrite, inputs=[args.image, args.points])
 
-    import torch
-
     from ..anatomy.cache import embed_cached
+    from ..device import chosen_device
     from ..io.images import read_volume
     from ..landmarks.templates import save_template
     from ..weights.models import load_sam
 
-    device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    device = str(chosen_device(args.device))
     progress = ConsoleProgress(args.progress, (("read", 1.0), ("embedding", 8.0), ("write", 1.0)), args.cancelled)
     progress("read", 0.0)
     model = load_sam(args.weights)
@@ -76,6 +70,7 @@ def run_template(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
     )
     progress.finish(str(args.output))
+    say_notes(image.notes)
     if args.progress != "json":
         print(f"{args.output}: template of {int(points.defined.sum())} points")
     return 0

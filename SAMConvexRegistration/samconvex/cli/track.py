@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..io.outputs import check_output_file, check_output_folder, output_folder
-from .console import ConsoleProgress
+from .console import ConsoleProgress, say_notes
 
 if TYPE_CHECKING:
     from ..lesions.findings import TrackingResult
@@ -42,7 +42,7 @@ tracking.json, tracking.csv and, where LESIONS has contours, the suggested conto
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
-    from .options import device_name, positive_int
+    from .options import add_machine, add_progress, add_weights
 
     parser.description = EXPLANATION.strip()
     parser.add_argument("baseline", metavar="BASELINE", help="image that the lesions were marked in")
@@ -59,15 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-score", type=_share, metavar="S", help="found from this score on, 0 to 1 (default: calibrated)"
     )
-    parser.add_argument("--weights", metavar="NAME|FILE", help="network weights (default: the shipped ones)")
-    parser.add_argument("--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
-    parser.add_argument(
-        "--progress",
-        choices=("bar", "json", "none"),
-        default="bar",
-        help="a bar, one JSON object per line on stdout, or nothing",
-    )
+    add_weights(parser)
+    add_machine(parser)
+    add_progress(parser)
 
 
 def _share(text: str) -> float:
@@ -99,14 +93,15 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from ..io.images import read_volume
+    from ..device import chosen_device
+    from ..io.images import check_format, read_volume
     from ..lesions.files import read_lesions
     from ..lesions.tracking import track_lesions
     from ..weights.models import load_sam
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    device = str(chosen_device(args.device))
     progress = ConsoleProgress(args.progress, (("read", 2.0), ("embedding", 5.0), ("tracking", 5.0)), args.cancelled)
     model = load_sam(args.weights)
     progress("read", 0.0)
@@ -116,6 +111,9 @@ def run(args: argparse.Namespace) -> int:
     for number, path in enumerate(args.follow_ups):
         progress("read", (number + 1) / (len(args.follow_ups) + 1))
         follow_ups.append(read_volume(path))
+        if not (single or args.each_contour):
+            straighten = f"resample {path} onto a straight grid first, or give --each-contour"
+            check_format(contours[number], follow_ups[-1].grid, way_out=straighten)
     result = track_lesions(
         baseline, lesions, follow_ups, minimum_score=args.min_score, weights=model, device=device, progress=progress
     )
@@ -127,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         if not (single or args.each_contour):
             _write_contours(result, follow_ups, [staging / name for name in contours])
     progress.finish(str(args.output))
+    say_notes(note for image in (baseline, *follow_ups) for note in image.notes)
     if args.progress != "json":
         for number, path in enumerate(args.follow_ups):
             states = Counter(finding.state for finding in result.findings if finding.follow_up == number)

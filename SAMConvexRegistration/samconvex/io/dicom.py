@@ -1,71 +1,214 @@
-"""What ITK's series reader hides: missing slices change the spacing, and a tilted gantry is read as if it were not."""
+"""DICOM folders and files as volumes: which series, which slices of it, and numbers as each slice means them.
+
+ITK's series reader takes the pixel type and the spacing of the first slices for all, and reads a segmentation, a dose
+or a screenshot as if it were an image.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
+from .dicom_segmentation import is_segmentation, read_segmentation
+from .dicom_stack import Slice, choose_stack, slices_of
+from .dicom_tags import Header, read_header
 
-_POSITION, _ORIENTATION = "0020|0032", "0020|0037"
-# Rounding in DICOM headers stays far below; a gap of one missing slice is a whole spacing.
-_UNEVEN = 0.1
-_TILT_MM = 1.0
+_ORIGINAL = "export the CT or MR series itself"
+_LABEL_MAP = "as labels convert it to a label map first, for example in 3D Slicer (SlicerRT); as an image " + _ORIGINAL
+# Storage classes that are no plain image, by the beginning of their identifiers, and what to give instead.
+_NO_IMAGE = (
+    ("1.2.840.10008.5.1.4.1.1.66.4", "segmentation (SEG)", "give it as labels, not as an image"),
+    ("1.2.840.10008.5.1.4.1.1.66.7", "segmentation (SEG)", "give it as labels, not as an image"),
+    ("1.2.840.10008.5.1.4.1.1.66.5", "surface segmentation", _LABEL_MAP),
+    ("1.2.840.10008.5.1.4.1.1.66", "registration or raw data object", _ORIGINAL),
+    ("1.2.840.10008.5.1.4.1.1.67", "real world value mapping", _ORIGINAL),
+    ("1.2.840.10008.5.1.4.1.1.481.3", "structure set (RTSTRUCT)", _LABEL_MAP),
+    ("1.2.840.10008.5.1.4.1.1.481.2", "dose (RTDOSE)", _ORIGINAL),
+    ("1.2.840.10008.5.1.4.1.1.481", "radiotherapy object", _ORIGINAL),
+    ("1.2.840.10008.5.1.4.1.1.7", "secondary capture (a picture without a place in the patient)", _ORIGINAL),
+    ("1.2.840.10008.5.1.4.1.1.11", "presentation state", _ORIGINAL),
+    ("1.2.840.10008.5.1.4.1.1.88", "structured report", _ORIGINAL),
+    ("1.2.840.10008.5.1.4.1.1.104", "encapsulated document", _ORIGINAL),
+    ("1.2.840.10008.5.1.4.1.1.9", "waveform", _ORIGINAL),
+    ("1.2.840.10008.1.3.10", "directory (DICOMDIR)", "give the folder that directly contains the slices"),
+)
 
 
-def check_slices(files: Sequence[str], folder: str) -> tuple[str, ...]:
-    """Check that the slices of a series form a regular, straight stack.
-
-    Args:
-        files: slices in the order of their positions.
-        folder: for messages.
-
-    Returns:
-        Notes for the report, where the stack is slightly uneven.
+def is_dicom(path: Path) -> bool:
+    """True for a folder, and for a file that holds DICOM.
 
     Raises:
-        InputError: slices are missing or double, or the gantry was tilted.
+        InputError: a damaged DICOM file, or one that may not be opened.
     """
-    headers = [_header(file) for file in files]
-    if len(files) < 3 or any(header is None for header in headers):
-        # Multi-frame files and derived images carry their geometry elsewhere.
-        return ()
-    positions = np.array([header[0] for header in headers if header])
-    axes = next(header[1] for header in headers if header)
-    normal = np.cross(axes[:3], axes[3:])
-    along = positions @ normal
-    steps = np.abs(np.diff(along))
-    usual = float(np.median(steps))
-    if usual < 1e-3 or steps.min() < 0.01 * usual:
-        raise InputError(f"{folder} holds several slices at one position; export a single phase of one series.")
-    if steps.max() > 1.5 * usual:
-        raise InputError(
-            f"{folder} lacks slices (a gap of {steps.max():.1f} mm among slices {usual:.1f} mm apart); "
-            "export the whole series again."
-        )
-    shift = positions[-1] - positions[0] - (along[-1] - along[0]) * normal
-    if np.linalg.norm(shift) > _TILT_MM:
-        angle = np.degrees(np.arctan2(np.linalg.norm(shift), abs(along[-1] - along[0])))
-        raise InputError(
-            f"{folder} was scanned with a tilted gantry ({angle:.0f} degrees); straighten it first, "
-            "for example by loading it in 3D Slicer and saving it as NRRD with the acquisition transform applied."
-        )
-    if (steps.max() - steps.min()) > _UNEVEN * usual:
-        return (
-            f"The slices of {folder} are unevenly spaced ({steps.min():.2f} to {steps.max():.2f} mm); "
-            "positions along them are approximate.",
-        )
-    return ()
+    return path.is_dir() or bool(_objects(path))
 
 
-def _header(file: str) -> tuple[list[float], list[float]] | None:
-    """Position and orientation of one slice, or None where the file does not say."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(file)
-    reader.ReadImageInformation()
-    if not (reader.HasMetaDataKey(_POSITION) and reader.HasMetaDataKey(_ORIENTATION)):
-        return None
-    numbers = [[float(text) for text in reader.GetMetaData(key).split("\\")] for key in (_POSITION, _ORIENTATION)]
-    return (numbers[0], numbers[1]) if (len(numbers[0]), len(numbers[1])) == (3, 6) else None
+def read_dicom(path: Path, *, labels: bool = False, slices: bool = False) -> tuple[sitk.Image, tuple[str, ...]]:
+    """Read the largest series of a folder, or one file.
+
+    Args:
+        labels: a segmentation object (SEG) is wanted where there is one.
+        slices: a single 2D image is welcome, even without a place in the patient.
+
+    Returns:
+        The image, and notes on what was chosen.
+
+    Raises:
+        InputError: no image in it, not clear which, or no even stack.
+    """
+    objects = _objects(path)
+    if labels:
+        segmentations = [item for item in objects if is_segmentation(item)]
+        if len(segmentations) > 1:
+            raise InputError(f"{path} holds {len(segmentations)} DICOM segmentations; name one of the files.")
+        if segmentations:
+            return read_segmentation(segmentations[0])
+    if slices and len(objects) == 1 and objects[0].frames == 1 and objects[0].pixels is not None:
+        return _pixels(objects[0]), ()
+    images = [item for item in objects if _refusal(item) is None]
+    if not images:
+        raise InputError(_refusal(objects[0]) if objects else _nothing_here(path))
+    if path.is_file() and images[0].frames == 1:
+        raise InputError(f"{path} is one slice of a DICOM series; give its folder, or a multi-frame file.")
+    chosen, notes = _largest_series(images, path)
+    found = [item for header in chosen for item in slices_of(header)]
+    reader = _Pixels()
+    stack = choose_stack(found, str(path), chosen[0].data.text("Modality"), reader.same)
+    return _assembled(stack.slices, reader), notes + stack.notes
+
+
+def _objects(path: Path) -> list[Header]:
+    try:
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        return [header for file in files if (header := read_header(file)) is not None]
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or path} could not be opened ({error.strerror}); check its permissions."
+        ) from error
+
+
+def _refusal(header: Header) -> str | None:
+    """The sentence on an object that is no plain image; None for images."""
+    for start, kind, way_out in _NO_IMAGE:
+        if header.sop_class == start or header.sop_class.startswith(f"{start}."):
+            return f"{header.path} is a DICOM {kind}, not an image; {way_out}."
+    return None if header.pixels is not None else f"{header.path} is a DICOM object without pixels; {_ORIGINAL}."
+
+
+def _nothing_here(folder: Path) -> str:
+    """Why a folder without DICOM files cannot be read."""
+    way_out = "give the folder that directly contains the slices"
+    below = next((file.parent for file in _files_below(folder) if read_header(file) is not None), None)
+    if below is not None:
+        return f"{folder} holds no DICOM series itself but its folder {below.relative_to(folder)} does; give that one."
+    endings = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr")
+    others = [file.name for file in sorted(folder.iterdir()) if file.name.lower().endswith(endings)]
+    if others:
+        return f"{folder} holds no DICOM series but {len(others)} image files; name one of them, such as {others[0]}."
+    return f"{folder} holds no DICOM series; {way_out}."
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """The first files of the folders just below."""
+    below = sorted(path for path in folder.iterdir() if path.is_dir() and os.access(path, os.R_OK | os.X_OK))[:100]
+    files = [file for inner in below for file in sorted(inner.iterdir())[:3]]
+    return [file for file in files if file.is_file() and os.access(file, os.R_OK)]
+
+
+def _largest_series(images: list[Header], path: Path) -> tuple[list[Header], tuple[str, ...]]:
+    series: dict[str, list[Header]] = {}
+    for header in images:
+        series.setdefault(header.data.text("SeriesInstance"), []).append(header)
+    chosen = max(series.values(), key=lambda headers: sum(header.frames for header in headers))
+    if len(series) == 1:
+        return chosen, ()
+    data = chosen[0].data
+    date = next((data.text(tag) for tag in ("AcquisitionDate", "SeriesDate", "StudyDate") if data.text(tag)), "")
+    if len(date) == 8 and date.isdigit():
+        date = f"{date[:4]}-{date[4:6]}-{date[6:]}"
+    description = f"'{data.text('SeriesDescription')}'" if data.text("SeriesDescription") else "without description"
+    count = sum(header.frames for header in chosen)
+    return chosen, (
+        f"{path} holds {len(series)} DICOM series; the largest was read ({description}, {date or 'without date'}, "
+        f"{count} slices). Give another a folder of its own to use it.",
+    )
+
+
+def _pixels(header: Header) -> sitk.Image:
+    try:
+        image = sitk.ReadImage(str(header.path), imageIO="GDCMImageIO")
+    except RuntimeError as error:
+        raise InputError(
+            f"{header.path} could not be decoded (damaged, or an unusual compression); export it uncompressed."
+        ) from error
+    return image
+
+
+class _Pixels:
+    """Pixels of slices, in the units their own slope and intercept give; the file read last is kept."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._frames = np.empty(0)
+
+    def of(self, item: Slice) -> np.ndarray:
+        """(rows, columns) of integers, or float32 where the slope makes fractions."""
+        if self._path != item.header.path:
+            self._frames, self._path = self._read(item.header), item.header.path
+        return self._frames[item.frame]
+
+    def same(self, first: Slice, second: Slice) -> bool:
+        return np.array_equal(self.of(first).copy(), self.of(second))
+
+    def _read(self, header: Header) -> np.ndarray:
+        scales = {item.rescale for item in slices_of(header)} if header.frames > 1 else set()
+        if len(scales) > 1:
+            return self._scaled_frames(header)
+        image = _pixels(header)
+        if image.GetNumberOfComponentsPerPixel() != 1:
+            raise InputError(f"{header.path} is a color image; {_ORIGINAL}.")
+        array = sitk.GetArrayFromImage(image)
+        array = array.reshape(-1, *array.shape[-2:])
+        if len(array) != header.frames:
+            raise InputError(f"{header.path} announces {header.frames} frames but holds {len(array)}; export it again.")
+        return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+    @staticmethod
+    def _scaled_frames(header: Header) -> np.ndarray:
+        """Frames that each have their own slope, of which GDCM knows one."""
+        stored = header.native_pixels()
+        if stored is None:
+            raise InputError(
+                f"{header.path} is compressed and its frames differ in their rescale slope; export it uncompressed."
+            )
+        scales = np.array([item.rescale for item in slices_of(header)])[:, :, None, None]
+        return (stored * scales[:, 0] + scales[:, 1]).astype(np.float32)
+
+
+def _assembled(slices: list[Slice], reader: _Pixels) -> sitk.Image:
+    """One image of slices in the order of their positions."""
+    volume: np.ndarray | None = None
+    for index, item in enumerate(slices):
+        pixels = reader.of(item)
+        if volume is None:
+            volume = np.empty((len(slices), *pixels.shape), pixels.dtype)
+        if pixels.shape != volume.shape[1:]:
+            raise InputError(f"{item.name} holds another number of pixels than its header says; export it again.")
+        common = np.result_type(volume.dtype, pixels.dtype)
+        # Slices with a slope of their own may need another type than those before them.
+        wanted = np.dtype(np.float32) if common.kind == "f" else common
+        if wanted != volume.dtype:
+            volume = volume.astype(wanted)
+        volume[index] = pixels
+    assert volume is not None
+    image = sitk.GetImageFromArray(volume)
+    first = slices[0]
+    length = float((slices[-1].position - first.position) @ first.normal) / max(1, len(slices) - 1)
+    image.SetSpacing((*first.spacing, length or 1.0))
+    image.SetOrigin(first.position.tolist())
+    image.SetDirection(np.stack([*first.axes, first.normal], 1).ravel().tolist())
+    return image

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 import torch
 
 from ..errors import InputError, ResourceError
 from ..space.grid import Grid
+from ..space.image_files import place_notes, read_header, read_image
 from ..space.volume import Volume, check_volume
-from .dicom import check_slices
-from .nifti import check_nifti
+from .dicom import is_dicom, read_dicom
+
+# What rounding in a header may move; more is another grid.
+_SAME_PLACE_MM = 0.01
 
 
 def read_volume(path: str | os.PathLike, *, slices: bool = False) -> Volume:
@@ -35,15 +41,25 @@ def read_labels(path: str | os.PathLike) -> Volume:
     """Read a label map (integers; floats that hold integers are accepted).
 
     Raises:
-        InputError: as :func:`read_volume`, or values that are not integers, or no label at all.
+        InputError: as :func:`read_volume`, or values that are not integers, a label below 0, or no label at all.
     """
-    image, notes = _read(path)
+    image, notes = _read(path, labels=True)
     volume = Volume.from_sitk(image, str(path), notes)
     tensor = volume.tensor
     if tensor.is_floating_point():
         if not bool(torch.isfinite(tensor).all()) or not bool((tensor == tensor.round()).all()):
             raise InputError(f"{path} holds fractional values; a label map needs whole numbers.")
-        volume = replace(volume, tensor=tensor.to(torch.int32), pixel_id=sitk.sitkInt32)
+        fits = bool(tensor.abs().max() < 2**31)
+        volume = replace(
+            volume,
+            tensor=tensor.to(torch.int32 if fits else torch.int64),
+            pixel_id=sitk.sitkInt32 if fits else sitk.sitkInt64,
+        )
+    lowest = int(volume.tensor.min())
+    if lowest < 0:
+        raise InputError(
+            f"{path} holds the label {lowest}; labels are 0 (background) and above: set voxels to be ignored to 0."
+        )
     if not bool(volume.tensor.any()):
         raise InputError(f"{path} has no label above 0; check that it is the segmentation.")
     return volume
@@ -56,8 +72,54 @@ def read_mask(path: str | os.PathLike) -> Volume:
 
 
 def write_volume(volume: Volume, path: str | os.PathLike) -> None:
-    """Write in the volume's pixel type; the file format follows the ending."""
+    """Write in the volume's pixel type; the file format follows the ending.
+
+    Raises:
+        InputError: unknown ending, or a format that cannot hold the grid. ResourceError: the disk refused.
+    """
+    check_format(path, volume.grid, volume.pixel_id)
     write_image(volume.to_sitk(), path)
+    off = _corners_off(_grid_of_header(read_header(path), path), volume.grid)
+    if off > _SAME_PLACE_MM:
+        raise ResourceError(f"{path} came back {off:.2f} mm off its grid; write it as .nrrd or .mha.")
+
+
+def check_format(
+    path: str | os.PathLike, grid: Grid, pixel_id: int = sitk.sitkUInt8, way_out: str = "choose .nrrd or .mha"
+) -> None:
+    """Refuse, before any work, a file format in which ``grid`` would not come back; a few voxels are written to see.
+
+    Args:
+        way_out: what messages propose.
+
+    Raises:
+        InputError: the format is unknown, or cannot hold the pixel type or the grid to a hundredth of a millimeter.
+    """
+    name = Path(path).name
+    small = sitk.Image([min(2, size) for size in grid.size], pixel_id)
+    try:
+        with tempfile.TemporaryDirectory(prefix="samconvex-") as folder:
+            trial = Path(folder) / f"trial{name[name.find('.') :]}"
+            sitk.WriteImage(grid.apply_to_sitk(small), str(trial))
+            read = _grid_of_header(read_header(trial), trial)
+    except InputError:
+        off = math.inf
+    except RuntimeError as error:
+        if "Unable to determine ImageIO writer" in str(error):
+            raise InputError(f"{path}: unknown image format; use .nii.gz, .nrrd or .mha.") from error
+        kind = small.GetPixelIDTypeAsString()
+        raise InputError(f"{path}: this format cannot hold {kind} voxels; choose .nrrd or .mha.") from error
+    else:
+        off = _corners_off(replace(read, size=grid.size), grid)
+    if off > _SAME_PLACE_MM:
+        axes = np.reshape(grid.direction, (3, 3))
+        kind = "sheared" if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-4 else "turned"
+        far = f" (its corners would come back up to {off:.1f} mm off)" if math.isfinite(off) else ""
+        raise InputError(f"{path}: this format cannot hold the {kind} grid{far}; {way_out}.")
+
+
+def _corners_off(first: Grid, second: Grid) -> float:
+    return float(np.linalg.norm(first.corners() - second.corners(), axis=1).max())
 
 
 def write_image(image: sitk.Image, path: str | os.PathLike) -> None:
@@ -74,22 +136,17 @@ def write_image(image: sitk.Image, path: str | os.PathLike) -> None:
         raise ResourceError(f"{path} could not be written; check free space and permissions.") from error
 
 
-def _read(path: str | os.PathLike, slices: bool = False) -> tuple[sitk.Image, tuple[str, ...]]:
+def _read(path: str | os.PathLike, slices: bool = False, labels: bool = False) -> tuple[sitk.Image, tuple[str, ...]]:
     location = Path(path)
     if not location.exists():
         raise InputError(f"{path} does not exist; check the path.")
     notes: tuple[str, ...] = ()
-    try:
-        if location.is_dir():
-            image, notes = _read_dicom(location)
-        else:
-            if location.name.lower().endswith((".nii", ".nii.gz")):
-                check_nifti(location)
-            image = sitk.ReadImage(str(location))
-    except RuntimeError as error:
-        raise InputError(
-            f"{path} could not be read as an image; give a NIfTI, NRRD, MetaImage file or a DICOM series folder."
-        ) from error
+    if is_dicom(location):
+        image, notes = read_dicom(location, labels=labels, slices=slices)
+    else:
+        image = read_image(location)
+        if image.GetDimension() == 3:
+            notes = place_notes(location, Grid.from_sitk(image))
     if image.GetNumberOfComponentsPerPixel() != 1:
         count = image.GetNumberOfComponentsPerPixel()
         raise InputError(f"{path} has {count} components per voxel; extract one scalar image first.")
@@ -106,21 +163,17 @@ def _read(path: str | os.PathLike, slices: bool = False) -> tuple[sitk.Image, tu
     return image, notes
 
 
-def _read_dicom(folder: Path) -> tuple[sitk.Image, tuple[str, ...]]:
-    reader = sitk.ImageSeriesReader()
-    series = {uid: reader.GetGDCMSeriesFileNames(str(folder), uid) for uid in reader.GetGDCMSeriesIDs(str(folder))}
-    if not series:
-        raise InputError(f"{folder} holds no DICOM series; give the folder that directly contains the slices.")
-    uid = max(series, key=lambda key: len(series[key]))
-    reader.SetFileNames(series[uid])
-    notes: tuple[str, ...] = ()
-    if len(series) > 1:
-        notes = (f"{folder} holds {len(series)} DICOM series; the largest ({len(series[uid])} slices) was read.",)
-    return reader.Execute(), notes + check_slices(series[uid], str(folder))
-
-
 def read_grid(path: str | os.PathLike) -> Grid:
     """Grid of an image; of a file only the header is read.
+
+    Raises:
+        InputError: missing, not an image, or not 3D.
+    """
+    return read_grid_and_notes(path)[0]
+
+
+def read_grid_and_notes(path: str | os.PathLike) -> tuple[Grid, tuple[str, ...]]:
+    """:func:`read_grid`, and what reading had to decide.
 
     Raises:
         InputError: missing, not an image, or not 3D.
@@ -128,25 +181,33 @@ def read_grid(path: str | os.PathLike) -> Grid:
     location = Path(path)
     if not location.exists():
         raise InputError(f"{path} does not exist; check the path.")
-    if location.is_dir():
-        return read_volume(path).grid
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise InputError(
-            f"{path} could not be read as an image; give a NIfTI, NRRD, MetaImage file or a DICOM series folder."
-        ) from error
+    if is_dicom(location):
+        image, notes = _read(path)
+        return Grid.from_sitk(image), notes
+    reader = read_header(path)
     size = reader.GetSize()
     if reader.GetDimension() == 4 and size[3] == 1:
-        return read_volume(path).grid
+        volume = read_volume(path)
+        return volume.grid, volume.notes
     if reader.GetDimension() != 3:
         raise InputError(f"{path} is {reader.GetDimension()}D; give one 3D volume.")
+    grid = _grid_of_header(reader, path)
+    return grid, place_notes(path, grid)
+
+
+def _grid_of_header(reader: sitk.ImageFileReader, path: str | os.PathLike) -> Grid:
+    """Grid of the 3D image whose header ``reader`` holds."""
     # An image of one voxel with the file's geometry carries it through the one conversion there is.
+    numbers = np.array([*reader.GetSpacing(), *reader.GetOrigin(), *reader.GetDirection()])
+    volume = abs(np.linalg.det(np.reshape(reader.GetDirection(), (3, 3)) * np.array(reader.GetSpacing())))
     image = sitk.Image([1, 1, 1], sitk.sitkUInt8)
-    image.SetSpacing(reader.GetSpacing())
-    image.SetOrigin(reader.GetOrigin())
-    image.SetDirection(reader.GetDirection())
-    single = Grid.from_sitk(image)
-    return Grid((int(size[0]), int(size[1]), int(size[2])), single.spacing, single.origin, single.direction)
+    try:
+        if not np.isfinite(numbers).all() or not volume > 0:
+            raise RuntimeError("no volume")
+        image.SetSpacing(reader.GetSpacing())
+        image.SetOrigin(reader.GetOrigin())
+        image.SetDirection(reader.GetDirection())
+    except RuntimeError as error:
+        raise InputError(f"{path} states voxels without a volume or a place; export it again.") from error
+    x, y, z = reader.GetSize()
+    return replace(Grid.from_sitk(image), size=(int(x), int(y), int(z)))

@@ -30,6 +30,7 @@ import torch
 
 from ..anatomy.cache import embed_cached
 from ..anatomy.embedding import SamEmbedding
+from ..device import chosen_device
 from ..errors import SamConvexError
 from ..space.grid import plain_grid
 from ..weights.models import load_sam
@@ -176,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = options.device if options.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    device = str(chosen_device(options.device))
     weights = None if options.weights is None else str(Path(options.weights))
     serve(LiveMatcher(weights, device), sys.stdin, sys.stdout)
     return 0

@@ -70,8 +70,7 @@ class Fit:
 
 def neighborhood(contour: Volume, reach_mm: float) -> Grid:
     """Cubic identity-direction grid around a contour, fine enough for its size."""
-    where = (contour.tensor[0, 0] > 0.5).nonzero().flip(1).cpu().numpy()
-    points = contour.grid.voxels_to_points(where)
+    points = contour.points(above=0.5)
     extent = float(np.max(points.max(0) - points.min(0))) + max(contour.grid.spacing)
     spacing = float(np.clip(extent / 12, 0.9, 2.0))
     return Grid.covering(np.stack([points.min(0), points.max(0)]), spacing, margin_mm=reach_mm)

@@ -12,8 +12,11 @@ import SimpleITK as sitk
 import torch
 
 from ..errors import InputError
+from ..io.dicom import is_dicom
+from ..io.dicom_segmentation import segment_names
 from ..io.images import read_labels
 from ..io.points import PointSet, markups_points, read_points
+from ..space.image_files import read_header
 from ..space.volume import Volume
 from .lesion import Lesion
 
@@ -104,10 +107,10 @@ def _from_labels(path: Path) -> list[Lesion]:
 
 
 def _segment_names(path: Path) -> dict[int, str]:
-    """Names by label value that Slicer keeps in a .seg.nrrd; empty for other files."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    """Names by label value that Slicer keeps in a .seg.nrrd, or of a DICOM segmentation; empty for other files."""
+    if is_dicom(path):
+        return segment_names(path)
+    reader = read_header(path)
     names = {}
     for key in reader.GetMetaDataKeys():
         if key.startswith("Segment") and key.endswith("_LabelValue"):

@@ -80,6 +80,9 @@ def _one_way(pair: Pair, initial: Transform, run: Run, device: torch.device) -> 
     )
     if start is not None:
         return initial.after(Transform((found.transform,))), {"method": "sam, refined by the images", **details}
+    angles = found.details.get("turned_deg")
+    if angles is not None:
+        run.warnings.append(turned_note(pair, angles))
     if found.confidence < 0.5:
         reason = found.details.get("reason", "")
         run.warnings.append(f"The affine alignment is uncertain (confidence {found.confidence:.2f}): {reason}")
@@ -88,6 +91,15 @@ def _one_way(pair: Pair, initial: Transform, run: Run, device: torch.device) -> 
         "confidence": found.confidence,
         **found.details,
     }
+
+
+def turned_note(pair: Pair, angles: list[int]) -> str:
+    """What a person must hear of an image that lies otherwise than its header says."""
+    turn = ", ".join(f"{angle} deg about {axis}" for angle, axis in zip(angles, "xyz", strict=True) if angle)
+    return (
+        f"{pair.moving.name} lies turned ({turn}) against {pair.fixed.name}: one of their headers is wrong, or the "
+        "patient lay otherwise. It was turned for the alignment; check the sides."
+    )
 
 
 def _from_embeddings(pair: Pair, run: Run, device: torch.device) -> tuple[AffineTransform | None, dict]:
@@ -113,6 +125,8 @@ def _from_embeddings(pair: Pair, run: Run, device: torch.device) -> tuple[Affine
             reason = str(error)
         else:
             if details["confidence"] >= CONFIDENT:
+                if "turned_deg" in details:
+                    run.warnings.append(turned_note(pair, details["turned_deg"]))
                 return transform, details
             reason = details["reason"]
     run.warnings.append(f"The embedding-based affine was not used ({reason}); the learning-free one was.")

@@ -24,6 +24,8 @@ from ..progress import Progress, stage
 from ..settings.features import FEATURES, networks_of, unknown_feature
 from ..settings.registration import Settings
 from ..space.intensity import looks_like_ct
+from ..space.linear import nearest_axis_rotation, turn
+from ..space.turning import Turn
 from ..space.volume import Volume
 from ..weights.models import SamModel, load_network, load_sam, load_semantic, weights_for
 
@@ -80,6 +82,9 @@ class Extractors:
     ) -> None:
         self._scene, self._images, self._weights, self._finest = scene, (fixed, moving), weights, finest
         self._device, self._progress = device, progress
+        # No network knows a patient who lies turned: the moving image is described as it lies beside the fixed one.
+        points = scene.fixed.grid.corners()
+        self._turn = Turn(nearest_axis_rotation(turn(scene.initial, points)), moving.grid.center)
         self._made: dict[str, FeatureExtractor | PairFeatures] = {}
 
     def __call__(self, name: str) -> FeatureExtractor | PairFeatures:
@@ -100,12 +105,17 @@ class Extractors:
             return Hounsfield()
         if name in ("sam", "sam-fine", "sam-coarse"):
             model = load_sam(weights_for("sam", weights))
-            first, second = (embed_cached(v, model, device=device, progress=progress) for v in self._images)
+            first = embed_cached(self._images[0], model, device=device, progress=progress)
+            second = embed_cached(self._turn.upright(self._images[1]), model, device=device, progress=progress)
+            if not self._turn.is_none:
+                maps = [self._turn.features_back(part) for part in (second.fine, second.coarse)]
+                second = replace(second, fine=maps[0], coarse=maps[1])
             return SamPair(first, second, {"sam": "both"}.get(name, name.removeprefix("sam-")))
         if name == "semantic":
             organs = load_semantic(weights_for("semantic", weights))
-            maps = (organ_probabilities(v, organs, device=device, progress=progress) for v in self._images)
-            return SemanticPair(*maps)
+            images = (self._images[0], self._turn.upright(self._images[1]))
+            known, other = (organ_probabilities(v, organs, device=device, progress=progress) for v in images)
+            return SemanticPair(known, other if self._turn.is_none else self._turn.features_back(other))
         if name == "featcnn":
             return FeatCnnExtractor(load_network(FeatCNN, weights_for("featcnn", weights)), device)
         if name == "dns":

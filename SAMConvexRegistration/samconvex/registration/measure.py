@@ -18,7 +18,7 @@ _LITTLE_OVERLAP_PERCENT = 50.0
 
 def _overlap_percent(fixed: Volume, moving: Volume, forward: Transform, body: Volume) -> float:
     """Share of the fixed image's body (or mask) where the moving image has data."""
-    points = body.grid.voxels_to_points(body.tensor[0, 0].nonzero().flip(1).numpy())
+    points = body.points()
     points = points[fixed.grid.contains(points)]
     points = points[:: max(1, len(points) // 50_000)]
     return 100.0 * float(forward.reaches(moving, points).mean()) if len(points) else 0.0
@@ -44,8 +44,8 @@ def measure(
     report: Callable[[float], None],
 ) -> dict:
     """The report's figures of quality."""
-    voxels = body.tensor[0, 0].nonzero().flip(1).numpy()
-    sampled = body.grid.voxels_to_points(voxels[:: max(1, len(voxels) // 5000)])
+    points = body.points()
+    sampled = points[:: max(1, len(points) // 5000)]
     measured: dict = {"inverse_consistency_mm": metrics.inverse_consistency(maps.forward, maps.backward, sampled)}
     overlap = _overlap_percent(fixed, moving, maps.forward, body)
     measured["overlap_percent"] = overlap
@@ -63,9 +63,9 @@ def measure(
     if truth.fixed_labels is not None and truth.moving_labels is not None:
         measured |= _overlaps(fixed, maps, truth.fixed_labels, truth.moving_labels, warnings, report)
     if truth.fixed_points is not None and truth.moving_points is not None:
-        points = (truth.fixed_points, truth.moving_points)
-        measured["tre_initial_mm"] = metrics.target_registration_error(maps.start, *points)
-        measured["tre_final_mm"] = metrics.target_registration_error(maps.forward, *points)
+        pairs = (truth.fixed_points, truth.moving_points)
+        measured["tre_initial_mm"] = metrics.target_registration_error(maps.start, *pairs)
+        measured["tre_final_mm"] = metrics.target_registration_error(maps.forward, *pairs)
     return measured
 
 

@@ -10,10 +10,11 @@ from ..device import chosen_device
 from ..errors import InputError
 from ..io.checks import grid_note, outside_note
 from ..progress import Progress
+from ..space.filling import as_air
 from ..space.volume import Volume, average_to, check_volume
 from .options import Options, unused_weights
 from .pair import Pair
-from .regions import mask_or_body
+from .regions import filling_note, mask_or_body
 from .run import Run
 from .tiers import fitting
 
@@ -60,8 +61,8 @@ def prepared(fixed: Volume, moving: Volume, run: Run) -> Prepared:
     """Both images at the working spacing, and the fixed body."""
     options = run.options
     with run.clock("prepare"):
-        fixed_work = average_to(fixed, run.settings.working_spacing)
-        moving_work = average_to(moving, run.settings.working_spacing)
+        fixed_work, moving_work = (average_to(as_air(image), run.settings.working_spacing) for image in (fixed, moving))
+        run.warnings += [note for note in map(filling_note, (fixed, moving)) if note]
         run.progress("prepare", 0.4)
         body = mask_or_body(fixed_work, options.fixed_mask)
     return Prepared(fixed, moving, Pair(fixed_work, moving_work, options.fixed_mask, options.moving_mask), body)

@@ -10,6 +10,7 @@ import torch
 from ..anatomy.body import body_mask
 from ..anatomy.missing import missing_part
 from ..errors import InputError
+from ..space.filling import filled_corners
 from ..space.filters import dilated
 from ..space.transforms import Transform
 from ..space.volume import Volume, resample
@@ -27,9 +28,10 @@ def mask_or_body(volume: Volume, mask: Volume | None) -> Volume:
     found = (coarse.tensor > 0.25).to(torch.uint8)
     if not bool(found.any()):
         raise InputError(f"{mask.name} marks nothing; give a mask with voxels above 0.")
-    if not bool(volume.grid.contains(coarse.grid.voxels_to_points(found[0, 0].nonzero().flip(1).numpy())).any()):
+    marked = coarse.with_tensor(found)
+    if not bool(volume.grid.contains(marked.points()).any()):
         raise InputError(f"{mask.name} lies outside {volume.name}; give a mask made on that image.")
-    return coarse.with_tensor(found)
+    return marked
 
 
 def _dilated(mask: Volume) -> Volume:
@@ -69,26 +71,40 @@ class Regions:
     moving_body: Volume | None
 
 
-def regions_of(pair: Pair, fixed_body: Volume, initial: Transform, symmetric: bool, warnings: list[str]) -> Regions:
+def regions_of(
+    pair: Pair,
+    fixed_body: Volume,
+    initial: Transform,
+    symmetric: bool,
+    warnings: list[str],
+    scanned: tuple[Volume | None, Volume | None] = (None, None),
+) -> Regions:
     """What of both images is to be matched; parts that are blank in one of them are said in ``warnings``.
 
     A mask says what is matched and where there is data. Without one, what was blanked out of an image is no data, and
-    its edge is not matched.
+    its edge is not matched; ``scanned`` are the images as they were read, where that still shows.
     """
     moving_body = body_of_moving(pair.moving, pair.moving_mask, needed=symmetric)
-    fixed = _region(pair, fixed_body, moving_body, initial, warnings)
-    moving = _region(pair.exchanged(), moving_body, fixed_body, initial.inverse(), warnings)
+    fixed = _region(pair, fixed_body, moving_body, initial, warnings, scanned[0])
+    moving = _region(pair.exchanged(), moving_body, fixed_body, initial.inverse(), warnings, scanned[1])
     return Regions(fixed, moving, moving_body)
 
 
-def _region(pair: Pair, body: Volume | None, other: Volume | None, to_other: Transform, warnings: list[str]) -> Region:
+def _region(
+    pair: Pair,
+    body: Volume | None,
+    other: Volume | None,
+    to_other: Transform,
+    warnings: list[str],
+    scanned: Volume | None,
+) -> Region:
     """The region of the pair's first image; ``to_other`` maps its points to the second image."""
     if body is None:
         return Region()
     image, matched = pair.fixed, _dilated(body)
     if pair.fixed_mask is not None:
         return Region(matched, matched)
-    missing = None if other is None else missing_part(image, body, other, to_other.inverse())
+    missing = None if other is None else missing_part(image, body, other, to_other.inverse(), scanned)
     if missing is None:
         return Region(matched)
     volume = float(missing.tensor.sum()) * float(np.prod(missing.grid.spacing)) / 1e3
@@ -101,15 +117,26 @@ def _region(pair: Pair, body: Volume | None, other: Volume | None, to_other: Tra
     return Region(matched.with_tensor(matched.tensor * ~edge), blank.with_tensor((blank.tensor == 0).float()))
 
 
+def filling_note(volume: Volume) -> str | None:
+    """A sentence where corners of a CT are filled up with the value of tissue; None where they are not."""
+    filled = filled_corners(volume)
+    if filled is None:
+        return None
+    share = 100 * float(filled[1].float().mean())
+    return (
+        f"{volume.name} is filled up with {filled[0]:g} HU from its corners inwards, over {share:.0f} % of its voxels "
+        "(as programs do that turn an image); that was taken as no data."
+    )
+
+
 def box_of(mask: Volume) -> np.ndarray:
     """(2, 3) opposite corners of the mask's bounding box with margin, LPS mm."""
-    voxels = mask.tensor[0, 0].nonzero().flip(1).cpu().numpy()
-    ends = mask.grid.voxels_to_points(np.stack([voxels.min(0) - 0.5, voxels.max(0) + 0.5]))
-    return np.stack([ends.min(0) - _MARGIN_MM, ends.max(0) + _MARGIN_MM])
+    low, high = mask.box()
+    return np.stack([low - _MARGIN_MM, high + _MARGIN_MM])
 
 
 def check_overlap(fixed: Volume, moving: Volume, initial: Transform, body: Volume) -> None:
-    points = body.grid.voxels_to_points(body.tensor[0, 0].nonzero().flip(1).numpy())
+    points = body.points()
     inside = fixed.grid.contains(points)
     share = float(moving.grid.contains(initial.map_points(points[inside])).mean()) if inside.any() else 0.0
     if share < 0.01:

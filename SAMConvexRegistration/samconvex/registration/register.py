@@ -153,7 +153,14 @@ def _deformed(images: Prepared, initial: Transform, run: Run) -> list[Displaceme
     if not run.settings.levels:
         return []
     with run.clock("prepare"):
-        regions = regions_of(images.work, images.fixed_body, initial, run.settings.symmetric, run.warnings)
+        regions = regions_of(
+            images.work,
+            images.fixed_body,
+            initial,
+            run.settings.symmetric,
+            run.warnings,
+            (images.fixed, images.moving),
+        )
     return run.computed(lambda device: solve(run, images, initial, regions, device))
 
 

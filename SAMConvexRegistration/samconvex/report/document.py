@@ -113,52 +113,6 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def schema_errors(report: Mapping[str, Any]) -> list[str]:
-    """How a report of ``register`` departs from the promised schema; empty where it does not."""
-    errors: list[str] = []
-
-    def need(holder: Any, key: str, kind: type | tuple[type, ...], place: str = "") -> Any:
-        if not isinstance(holder, Mapping) or key not in holder:
-            errors.append(f"{place}{key} is missing")
-        elif not isinstance(holder[key], kind) or isinstance(holder[key], bool):
-            errors.append(f"{place}{key} is {type(holder[key]).__name__}")
-        else:
-            return holder[key]
-        return None
-
-    number = (int, float)
-    kind: Any
-    for key, kind in (("version", str), ("preset", str), ("settings", dict), ("device", str), ("threads", int)):
-        need(report, key, kind)
-    inputs = need(report, "inputs", dict)
-    for side in ("fixed", "moving"):
-        record = need(inputs or {}, side, dict, "inputs.")
-        for key, kind in (("path", str), ("size", list), ("spacing", list), ("sha256", str)):
-            need(record or {}, key, kind, f"inputs.{side}.")
-    seconds = need(report, "seconds", dict)
-    need(seconds or {}, "total", number, "seconds.")
-    for stage in need(seconds or {}, "stages", dict, "seconds.") or {}:
-        need(seconds["stages"], stage, number, "seconds.stages.")
-    for key in ("peak_memory_mib", "folding_percent", "sdlogj", "sdlogj_learn2reg", "overlap_percent"):
-        need(report, key, number)
-    inverse = need(report, "inverse_consistency_mm", dict)
-    for key in INVERSE_KEYS:
-        need(inverse or {}, key, number, "inverse_consistency_mm.")
-    if "dice" in report:
-        for key, kind in (("initial", dict), ("final", dict), ("initial_mean", number), ("final_mean", number)):
-            need(report["dice"], key, kind, "dice.")
-    if "tre_mm" in report:
-        need(report["tre_mm"], "n", int, "tre_mm.")
-        for state in ("initial", "final"):
-            record = need(report["tre_mm"], state, dict, "tre_mm.")
-            for key in TRE_KEYS:
-                need(record or {}, key, number, f"tre_mm.{state}.")
-    for warning in need(report, "warnings", list) or []:
-        if not isinstance(warning, str):
-            errors.append("warnings holds something that is no text")
-    return errors
-
-
 def _dice_record(initial: Mapping[int, float] | None, final: Mapping[int, float] | None) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for name, scores in (("initial", initial), ("final", final)):

@@ -21,11 +21,16 @@ def dice(fixed_labels: Volume, warped_labels: Volume) -> dict[int, float]:
     """
     first = fixed_labels.tensor.flatten().long()
     second = warped_labels.tensor.flatten().long()
-    top = int(max(first.max(), second.max())) + 1
-    size = torch.bincount(first, minlength=top) + torch.bincount(second, minlength=top)
-    both = torch.bincount(first[first == second], minlength=top)
-    present = (size[1:] > 0).nonzero().flatten() + 1
-    return {int(label): float(2 * both[label] / size[label]) for label in present}
+    # Ids of an atlas reach 2^32: what is counted is their place among those that occur.
+    ids = torch.cat([first.unique(), second.unique()]).unique()
+    size = _occurrences(first, ids) + _occurrences(second, ids)
+    both = _occurrences(first[first == second], ids)
+    return {int(ids[row]): float(2 * both[row] / size[row]) for row in (ids > 0).nonzero().flatten()}
+
+
+def _occurrences(labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """(L,) how often each of the sorted ``ids`` occurs."""
+    return torch.bincount(torch.searchsorted(ids, labels), minlength=len(ids))
 
 
 def common_labels(fixed_labels: Volume, moving_labels: Volume) -> list[int]:

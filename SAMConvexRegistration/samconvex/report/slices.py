@@ -59,7 +59,7 @@ def outlined_body(volume: Volume) -> Volume | None:
 
 def _points(mask: Volume) -> np.ndarray:
     """(N, 3) LPS mm of a mask's voxels."""
-    return mask.grid.voxels_to_points(mask.tensor[0, 0].nonzero().flip(-1).numpy())
+    return mask.points()
 
 
 def planes(fixed: Volume, body: Volume | None) -> list[_Plane]:
@@ -102,7 +102,8 @@ def sampled(volume: Volume, cut: Slice, transform: Transform | None = None, mode
         points, reference = transform.map_relative(points, reference)
     fill = 0.0 if mode == "nearest" else volume.background
     grid, tensor = _around(volume, points, reference)
-    return sample(tensor.float(), grid, points, reference=reference, mode=mode, fill=fill)[0, 0, 0]
+    values = tensor if mode == "nearest" else tensor.float()
+    return sample(values, grid, points, reference=reference, mode=mode, fill=fill)[0, 0, 0]
 
 
 def _around(volume: Volume, points: torch.Tensor, reference: np.ndarray) -> tuple[Grid, torch.Tensor]:

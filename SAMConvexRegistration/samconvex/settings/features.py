@@ -60,52 +60,65 @@ class Choice:
     explanation: str
 
 
+def _(text: str) -> str:
+    """Marks what Slicer's panel shows, for its translators."""
+    return text
+
+
 CHOICES: tuple[Choice, ...] = (
     Choice(
         "MIND",
         "mind",
-        "MIND (any modality)",
-        "Self-similarity, without learning: choose it for MR, for two modalities, and wherever nothing else suits.",
+        _("MIND (any modality)"),
+        _("Self-similarity, without learning: choose it for MR, for two modalities, and wherever nothing else suits."),
     ),
     Choice(
         "DNS",
         "dns",
-        "DNS (MR and CT, learned)",
-        "Learned self-similarity: choose it for unlike images of one patient, such as MR and CT; slower than MIND.",
+        _("DNS (MR and CT, learned)"),
+        _("Learned self-similarity: choose it for unlike images of one patient, such as MR and CT; slower than MIND."),
     ),
     Choice(
         "FEATCNN",
         "featcnn",
-        "FeatCNN (MR, learned)",
-        "A network that imitates MIND: choose it for images like the hippocampus MRs it was trained on, or to compare "
-        "methods.",
+        _("FeatCNN (MR, learned)"),
+        _(
+            "A network that imitates MIND: choose it for images like the hippocampus MRs it was trained on, or to "
+            "compare methods."
+        ),
     ),
     Choice(
         "MIND_HU",
         "mind+hu",
-        "MIND + Hounsfield (CT)",
-        "Self-similarity and brightness: choose it for two CTs of one patient with the same contrast agent, or without "
-        "any.",
+        _("MIND + Hounsfield (CT)"),
+        _(
+            "Self-similarity and brightness: choose it for two CTs of one patient with the same contrast agent, or "
+            "without any."
+        ),
     ),
     Choice(
         "SAM_MIND",
         "sam+mind",
-        "SAM + MIND (CT)",
-        "Anatomical embeddings and self-similarity: choose it for CTs of different patients outside head and neck, or "
-        "far from each other.",
+        _("SAM + MIND (CT)"),
+        _(
+            "Anatomical embeddings and self-similarity: choose it for CTs of different patients outside head and neck, "
+            "or far from each other."
+        ),
     ),
     Choice(
         "SAM_MIND_ORGANS",
         "sam+mind+semantic",
-        "SAM + MIND + organs (CT)",
-        "Anatomical embeddings, self-similarity and seven organs: choose it for head-and-neck CTs with a preset that "
-        "does not compare organs.",
+        _("SAM + MIND + organs (CT)"),
+        _(
+            "Anatomical embeddings, self-similarity and seven organs: choose it for head-and-neck CTs with a preset "
+            "that does not compare organs."
+        ),
     ),
     Choice(
         "SAM",
         "sam",
-        "SAM alone (CT)",
-        "Anatomical embeddings alone: choose it to compare with the SAMConvex paper.",
+        _("SAM alone (CT)"),
+        _("Anatomical embeddings alone: choose it to compare with the SAMConvex paper."),
     ),
 )
 

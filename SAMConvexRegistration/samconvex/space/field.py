@@ -67,15 +67,28 @@ class DisplacementField:
         Exact (residual below ``tolerance_mm``) at the samples wherever the map is invertible; where it folds, the
         iteration stops at a nearby preimage. Between the samples the error falls with the square of their spacing.
         """
-        grid, u = grid or self.grid, self.tensor
-        points = grid.voxel_centers(reference=grid.center, device=u.device).view(-1, 3)
+        grid = grid or self.grid
+        points = grid.voxel_centers(reference=grid.center, device=self.tensor.device).view(-1, 3)
+        v = self._backwards(points, grid.center, iterations, tolerance_mm, report)
+        return DisplacementField(v.T.reshape(1, 3, *grid.shape).contiguous(), grid)
+
+    def _backwards(
+        self,
+        points: torch.Tensor,
+        reference: np.ndarray,
+        iterations: int = 40,
+        tolerance_mm: float = 1e-3,
+        report: Callable[[float], None] | None = None,
+    ) -> torch.Tensor:
+        """(N, 3) displacements of the inverse map at (N, 3) LPS mm given relative to ``reference``."""
+        u = self.tensor.to(points.dtype)
         v = torch.zeros_like(points)
         damping = torch.ones_like(points[:, :1])
         previous = torch.full_like(damping, torch.inf)
         active = torch.arange(len(points), device=u.device)
         for iteration in range(iterations):
             near = v[active]
-            moved = sample(u, self.grid, (points[active] + near)[None, None], reference=grid.center, fill=0.0)
+            moved = sample(u, self.grid, (points[active] + near)[None, None], reference=reference, fill=0.0)
             residual = near + moved[0, :, 0, 0].T
             size = residual.norm(dim=1, keepdim=True)
             # Full steps diverge where |grad u| > 1: halve the step of voxels that got worse.
@@ -87,7 +100,7 @@ class DisplacementField:
                 report((iteration + 1) / iterations)
             if not len(active):
                 break
-        return DisplacementField(v.T.reshape(1, 3, *grid.shape).contiguous(), grid)
+        return v
 
     def jacobian_determinant(self) -> torch.Tensor:
         """(1, 1, D, H, W) determinant of the map's Jacobian, central differences (one-sided at the border)."""
@@ -134,3 +147,29 @@ class DisplacementField:
         """From a 3-component vector image of LPS displacements."""
         array = sitk.GetArrayFromImage(image).astype(np.float32)
         return cls(torch.from_numpy(array).permute(3, 0, 1, 2)[None].contiguous(), Grid.from_sitk(image))
+
+
+@dataclass(frozen=True)
+class InverseField:
+    """The inverse map of ``field``, solved anew for every point, so that turning it round again is exact."""
+
+    field: DisplacementField
+
+    def inverse(self) -> DisplacementField:
+        return self.field
+
+    def map_relative(self, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
+        """Map (d, h, w, 3) LPS mm given relative to ``reference``."""
+        flat = points.reshape(-1, 3)
+        return (flat + self.field._backwards(flat, reference)).view(points.shape)
+
+    def map_points(self, points: np.ndarray) -> np.ndarray:
+        """Map (N, 3) LPS mm."""
+        points = np.asarray(points, dtype=float).reshape(-1, 3)
+        center = self.field.grid.center
+        relative = torch.as_tensor(points - center, dtype=torch.float64, device=self.field.tensor.device)
+        return points + self.field._backwards(relative, center, tolerance_mm=1e-6).cpu().numpy()
+
+    def sampled(self) -> DisplacementField:
+        """As a field on the grid of ``field``, for files that hold nothing else."""
+        return self.field.inverse()

@@ -145,6 +145,12 @@ class Grid:
         spacing = np.asarray(self.spacing) / parts
         return Grid(_triple(np.asarray(self.size) * parts, int), _triple(spacing), _triple(first), self.direction)
 
+    def turned(self, matrix: np.ndarray, center: np.ndarray) -> Grid:
+        """The grid carried along by a rotation (3, 3) about ``center``, LPS mm."""
+        origin = center + matrix @ (np.asarray(self.origin) - center)
+        direction = matrix @ np.reshape(self.direction, (3, 3))
+        return Grid(self.size, self.spacing, _triple(origin), _triple(direction.ravel()))
+
     def padded(self, voxels: int) -> Grid:
         """Grid with ``voxels`` more on every side."""
         return self.cropped([-voxels] * 3, [s + 2 * voxels for s in self.size])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from itertools import product
+
 import numpy as np
 
 from .transforms import AffineTransform, Transform
@@ -85,6 +88,22 @@ def rotation(pitch: float, roll: float, yaw: float) -> np.ndarray:
         turn[j, k] = -turn[k, j]
         result = turn @ result
     return result
+
+
+@lru_cache(maxsize=1)
+def axis_rotations() -> dict[tuple[int, int, int], np.ndarray]:
+    """The 24 rotations (3, 3) that carry axes to axes, by pitch, roll and yaw in degrees; the identity first."""
+    found: dict[bytes, tuple[tuple[int, int, int], np.ndarray]] = {}
+    quarters = (0, 90, 180, 270)
+    for pitch, roll, yaw in sorted(product(quarters, quarters, quarters), key=sum):
+        matrix = np.round(rotation(pitch, roll, yaw)) + 0.0
+        found.setdefault(matrix.tobytes(), ((pitch, roll, yaw), matrix))
+    return dict(found.values())
+
+
+def nearest_axis_rotation(matrix: np.ndarray) -> np.ndarray:
+    """That of :func:`axis_rotations` next to a linear map (3, 3)."""
+    return max(axis_rotations().values(), key=lambda turn: float((turn * matrix).sum()))
 
 
 def similarity_from_points(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ def sample(
     """Interpolate ``values`` on ``grid`` at LPS points.
 
     Args:
-        values: (1, C, D, H, W) floating point.
+        values: (1, C, D, H, W) floating point; any type with "nearest", whose values are kept exactly.
         grid: the lattice of ``values``.
         points: (d, h, w, 3) LPS mm relative to ``reference``.
         reference: LPS mm (3,) that was subtracted from the points.
@@ -34,10 +34,26 @@ def sample(
         (1, C, d, h, w) in the dtype of ``values``.
     """
     coordinates = grid.normalized(points, reference)
-    result = interpolate(values, coordinates.to(values.dtype), mode)
+    if mode == "nearest":
+        result = _nearest(values, coordinates)
+    else:
+        result = interpolate(values, coordinates.to(values.dtype))
     if fill is not None:
         result.masked_fill_(~inside(grid, coordinates)[None, None], fill)
     return result
+
+
+def _nearest(values: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
+    """(1, C, d, h, w): the voxels of ``values`` next to normalized coordinates (d, h, w, 3), edges repeated.
+
+    Label ids above 2^24 are no float32 numbers, so voxels are picked and not computed with.
+    """
+    flat = torch.zeros(coordinates.shape[:-1], dtype=torch.long, device=values.device)
+    for axis in (2, 1, 0):
+        size = values.shape[4 - axis]
+        place = (coordinates[..., axis] + 1) / 2 * (size - 1)
+        flat = flat * size + place.clamp_(0, size - 1).round_().long()
+    return values.flatten(2)[:, :, flat]
 
 
 def sample_aligned(values: torch.Tensor, grid: Grid, target: Grid, *, mode: str, fill: float) -> torch.Tensor:
@@ -52,7 +68,8 @@ def sample_aligned(values: torch.Tensor, grid: Grid, target: Grid, *, mode: str,
         outside = (place < -slack) | (place > last + slack)
         place = place.clamp(0, last)
         low = place.floor().clamp(max=max(last - 1, 0)).long()
-        axes.append((place.round().long(), low, (low + 1).clamp(max=last), (place - low).to(values.dtype), outside))
+        share = place - low if mode == "nearest" else (place - low).to(values.dtype)
+        axes.append((place.round().long(), low, (low + 1).clamp(max=last), share, outside))
     result = torch.empty(1, values.shape[1], *target.shape, dtype=values.dtype, device=values.device)
     for z0, z1 in slabs(target):
         part = values
@@ -72,9 +89,8 @@ def sample_aligned(values: torch.Tensor, grid: Grid, target: Grid, *, mode: str,
     return result
 
 
-def interpolate(values: torch.Tensor, coordinates: torch.Tensor, mode: str = "linear") -> torch.Tensor:
+def interpolate(values: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
     """Interpolate (1, C, D, H, W) values at normalized coordinates (d, h, w, 3), edges repeated: (1, C, d, h, w)."""
-    mode = "bilinear" if mode == "linear" else "nearest"
     # On a CPU grid_sample runs one thread per batch item, so slices become items.
     threads = torch.get_num_threads() if values.device.type == "cpu" and not values.requires_grad else 1
     depth, height, width, _ = coordinates.shape
@@ -85,12 +101,12 @@ def interpolate(values: torch.Tensor, coordinates: torch.Tensor, mode: str = "li
     if split:
         items = coordinates[:split].view(threads, split // threads, height, width, 3)
         found = F.grid_sample(
-            values.expand(threads, -1, -1, -1, -1), items, mode=mode, padding_mode="border", align_corners=True
+            values.expand(threads, -1, -1, -1, -1), items, mode="bilinear", padding_mode="border", align_corners=True
         )
         parts.append(found.transpose(0, 1).reshape(1, values.shape[1], split, height, width))
     if split < depth:
         parts.append(
-            F.grid_sample(values, coordinates[None, split:], mode=mode, padding_mode="border", align_corners=True)
+            F.grid_sample(values, coordinates[None, split:], mode="bilinear", padding_mode="border", align_corners=True)
         )
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 

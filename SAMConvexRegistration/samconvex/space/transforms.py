@@ -16,9 +16,11 @@ import SimpleITK as sitk
 import torch
 
 from ..errors import InputError, ResourceError
-from .field import DisplacementField
+from .field import DisplacementField, InverseField
+from .filling import not_measured
 from .grid import Grid
 from .sampling import inside, sample, slabs
+from .transform_files import FIELD_ENDINGS, linear_part, read_field, read_itk, sampled
 from .volume import Volume
 
 
@@ -65,7 +67,7 @@ class AffineTransform:
         return cls(np.stack(columns, 1), origin)
 
 
-Part = AffineTransform | DisplacementField
+Part = AffineTransform | DisplacementField | InverseField
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,14 @@ class Transform:
     """A chain of maps, applied to points in the order of ``parts``.
 
     What :func:`samconvex.register` returns is (field, affine): T(p) = A(p + u(p)).
+
+    Attributes:
+        parts: the maps, the first acts first.
+        notes: what reading the file had to understand, for the report's warnings.
     """
 
     parts: tuple[Part, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def map_points(self, points: np.ndarray) -> np.ndarray:
         """Map (N, 3) LPS mm."""
@@ -139,20 +146,20 @@ class Transform:
     def reaches(self, moving: Volume, points: np.ndarray) -> np.ndarray:
         """(N,) bool: whether the moving image has data where (N, 3) LPS mm are mapped to; as :meth:`validity`."""
         mapped = torch.from_numpy(self.map_points(points) - moving.grid.center)[None, None]
-        return _has_data(moving, _padding(moving), mapped, moving.grid.center)[0, 0, 0, 0].numpy()
+        return _has_data(moving, _lacking(moving), mapped, moving.grid.center)[0, 0, 0, 0].numpy()
 
     def validity(self, moving: Volume, like: Volume | Grid) -> Volume:
         """uint8 on the grid of ``like``: 1 where the moving image has data, 0 where a warped image holds background.
 
-        Data ends at the buffer (ITK's rule), and in a CT where scanners pad: at a minimum below -1024 HU.
+        Data ends at the buffer (ITK's rule), and in a CT where it was filled up, see :mod:`samconvex.space.filling`.
         """
         grid = like if isinstance(like, Grid) else like.grid
         valid = torch.empty(1, 1, *grid.shape, dtype=torch.uint8)
-        padding = _padding(moving)
+        lacking = _lacking(moving)
         for z0, z1 in slabs(grid):
             points = grid.voxel_centers(z0, z1, reference=grid.center)
             moved, reference = self.map_relative(points, grid.center)
-            valid[:, :, z0:z1] = _has_data(moving, padding, moved, reference)
+            valid[:, :, z0:z1] = _has_data(moving, lacking, moved, reference)
         return Volume(valid, grid, sitk.sitkUInt8)
 
     def warp_labels(
@@ -172,16 +179,23 @@ class Transform:
     ) -> Volume:
         """``valid`` (uint8, the shape of the result) receives the validity."""
         grid = like if isinstance(like, Grid) else like.grid
-        values = moving.tensor.float()
-        padding = None if valid is None else _padding(moving)
+        values = moving.tensor if mode == "nearest" else moving.tensor.float()
+        lacking = _lacking(moving) if mode == "linear" else None
+        if lacking is not None:
+            values = values * (1 - lacking)
         output = torch.empty(1, 1, *grid.shape, dtype=moving.tensor.dtype)
         for z0, z1 in slabs(grid):
             points = grid.voxel_centers(z0, z1, reference=grid.center)
             moved, reference = self.map_relative(points, grid.center)
             block = sample(values, moving.grid, moved, reference=reference, mode=mode, fill=fill)
+            if lacking is not None:
+                # The mean of the measured neighbors alone: what was filled up must not blend with tissue.
+                share = 1 - sample(lacking, moving.grid, moved, reference=reference)
+                block /= share.clamp_(min=0.1)
+                block.masked_fill_(~_has_data(moving, lacking, moved, reference), fill)
             output[:, :, z0:z1] = block if output.is_floating_point() else block.round_()
             if valid is not None:
-                valid[:, :, z0:z1] = _has_data(moving, padding, moved, reference)
+                valid[:, :, z0:z1] = _has_data(moving, lacking, moved, reference)
             if report is not None:
                 report(z1 / grid.size[2])
         return moving.with_tensor(output, grid)
@@ -194,7 +208,8 @@ class Transform:
             if isinstance(part, AffineTransform):
                 composite.AddTransform(part.to_sitk())
             else:
-                composite.AddTransform(sitk.DisplacementFieldTransform(part.to_sitk_image()))
+                field = part.sampled() if isinstance(part, InverseField) else part
+                composite.AddTransform(sitk.DisplacementFieldTransform(field.to_sitk_image()))
         if not self.parts:
             composite.AddTransform(AffineTransform.identity().to_sitk())
         return composite
@@ -219,61 +234,76 @@ class Transform:
             like: the fixed grid; B-spline and other non-linear transforms are sampled over it.
 
         Raises:
-            InputError: missing or unreadable, or a transform that needs ``like``.
+            InputError: missing or unreadable, not finite, of unknown meaning, or a transform that needs ``like``.
         """
         location = Path(path)
         if not location.exists():
             raise InputError(f"{path} does not exist; check the path of the transform.")
-        try:
-            if location.name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")):
-                image = sitk.ReadImage(str(location))
-                if image.GetNumberOfComponentsPerPixel() != 3 or image.GetDimension() != 3:
-                    raise InputError(f"{path} is no displacement field; it needs 3 components per voxel in 3D.")
-                return cls((DisplacementField.from_sitk_image(image),))
-            transform = sitk.ReadTransform(str(location))
-        except RuntimeError as error:
-            raise InputError(f"{path} could not be read as a transform; give an ITK .h5, .tfm or .txt file.") from error
-        try:
-            return cls(tuple(_parts(transform, like)))
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+        parts: tuple[Part, ...]
+        notes: tuple[str, ...] = ()
+        if location.name.lower().endswith(FIELD_ENDINGS):
+            read = read_field(location)
+            parts, notes = (InverseField(read.field) if read.backwards else read.field,), read.notes
+        else:
+            transform, inverted = read_itk(location)
+            try:
+                parts = tuple(_parts(transform, like, inverted))
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
+        if _mirrors(parts):
+            notes += (f"{path} mirrors: it turns left into right or the like. Check that this is meant.",)
+        return cls(parts, notes)
 
 
-def _padding(moving: Volume) -> torch.Tensor | None:
-    """Float (1, 1, D, H, W): 1 where a scanner filled up a CT with a value below all Hounsfield units; None without."""
-    lowest = moving.background
-    if moving.modality != "ct" or lowest >= -1024:
-        return None
-    return (moving.tensor == lowest).float()
+def _mirrors(parts: tuple[Part, ...]) -> bool:
+    signs = 1.0
+    for part in parts:
+        field = part.field if isinstance(part, InverseField) else part
+        signs *= np.linalg.det(field.matrix if isinstance(field, AffineTransform) else linear_part(field))
+    return bool(signs < 0)
+
+
+def _lacking(moving: Volume) -> torch.Tensor | None:
+    """Float (1, 1, D, H, W): 1 where a CT has no data; None where it has data everywhere."""
+    lacking = not_measured(moving)
+    return None if lacking is None else lacking.float()
 
 
 def _has_data(
-    moving: Volume, padding: torch.Tensor | None, points: torch.Tensor, reference: np.ndarray
+    moving: Volume, lacking: torch.Tensor | None, points: torch.Tensor, reference: np.ndarray
 ) -> torch.Tensor:
     """Bool (1, 1, d, h, w): points (d, h, w, 3), LPS mm from ``reference``, that lie on a voxel with data."""
     found = inside(moving.grid, moving.grid.normalized(points, reference))[None, None]
-    if padding is not None:
-        found = found & (sample(padding, moving.grid, points, reference=reference, mode="nearest", fill=1.0) < 0.5)
+    if lacking is not None:
+        found = found & (sample(lacking, moving.grid, points, reference=reference, mode="nearest", fill=1.0) < 0.5)
     return found
 
 
-def _parts(transform: sitk.Transform, like: Grid | None) -> list[Part]:
-    """Flatten an ITK transform into parts in the order they act on points."""
+def _parts(transform: sitk.Transform, like: Grid | None, inverted: tuple[bool, ...] = ()) -> list[Part]:
+    """Flatten an ITK transform into parts in the order they act on points; ``inverted``: as :func:`read_itk` says."""
     transform = transform.Downcast() if hasattr(transform, "Downcast") else transform
     if transform.GetDimension() != 3:
         raise InputError("the transform is not 3D; give a 3D transform.")
     if isinstance(transform, sitk.CompositeTransform):
         nested = [transform.GetNthTransform(n) for n in range(transform.GetNumberOfTransforms())]
-        return [part for inner in reversed(nested) for part in _parts(inner, like)]
+        marks = inverted if any(inverted) else (False,) * len(nested)
+        pairs = zip(reversed(nested), reversed(marks), strict=True)
+        return [part for inner, mark in pairs for part in _parts(inner, like, (mark,))]
+    part = _part(transform, like)
+    if any(inverted):
+        return [part.inverse() if isinstance(part, AffineTransform) else InverseField(part)]
+    return [part]
+
+
+def _part(transform: sitk.Transform, like: Grid | None) -> AffineTransform | DisplacementField:
     if transform.IsLinear():
-        return [AffineTransform.from_sitk(transform)]
+        return AffineTransform.from_sitk(transform)
     if isinstance(transform, sitk.DisplacementFieldTransform):
-        return [DisplacementField.from_sitk_image(transform.GetDisplacementField())]
+        field = DisplacementField.from_sitk_image(transform.GetDisplacementField())
+        if not bool(torch.isfinite(field.tensor).all()):
+            raise InputError("its displacement field holds NaN or infinite values; set them to 0 and retry.")
+        return field
     if like is None:
         raise InputError(f"a {transform.GetName()} needs the fixed image to be sampled on; give it too.")
     # Sampled with a margin, then one node finer than the usual B-spline knots.
-    grid = Grid.covering(like.corners(), 3.0, margin_mm=6.0)
-    image = sitk.TransformToDisplacementField(
-        transform, sitk.sitkVectorFloat64, grid.size, grid.origin, grid.spacing, grid.direction
-    )
-    return [DisplacementField.from_sitk_image(image)]
+    return sampled(transform, Grid.covering(like.corners(), 3.0, margin_mm=6.0))

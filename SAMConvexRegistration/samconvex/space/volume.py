@@ -65,6 +65,16 @@ class Volume:
         """How messages call this volume."""
         return self.source or "the volume"
 
+    def points(self, above: float = 0.0) -> np.ndarray:
+        """(N, 3) LPS mm of the centers of the voxels that are larger than ``above``."""
+        return self.grid.voxels_to_points((self.tensor[0, 0] > above).nonzero().flip(1).cpu().numpy())
+
+    def box(self, above: float = 0.0) -> np.ndarray:
+        """(2, 3) opposite corners in LPS mm of the box around the voxels larger than ``above``, edges included."""
+        voxels = (self.tensor[0, 0] > above).nonzero().flip(1).cpu().numpy()
+        ends = self.grid.voxels_to_points(np.stack([voxels.min(0) - 0.5, voxels.max(0) + 0.5]))
+        return np.stack([ends.min(0), ends.max(0)])
+
     @property
     def is_slice(self) -> bool:
         """True for a 2D image."""
@@ -113,7 +123,7 @@ def resample(volume: Volume, grid: Grid, *, mode: str = "linear", fill: float | 
     if grid == volume.grid and mode == "linear":
         return volume.with_tensor(volume.as_float())
     source = volume if mode == "nearest" else _averaged(volume, grid)
-    values = source.tensor.float()
+    values = source.tensor if mode == "nearest" else source.tensor.float()
     if grid.direction == source.grid.direction:
         result = sample_aligned(values, source.grid, grid, mode=mode, fill=fill)
     else:
@@ -122,7 +132,7 @@ def resample(volume: Volume, grid: Grid, *, mode: str = "linear", fill: float | 
             points = grid.voxel_centers(z0, z1, reference=grid.origin, device=values.device)
             pieces.append(sample(values, source.grid, points, reference=grid.origin, mode=mode, fill=fill))
         result = torch.cat(pieces, 2)
-    return volume.with_tensor(result.to(volume.tensor.dtype) if mode == "nearest" else result, grid)
+    return volume.with_tensor(result, grid)
 
 
 def _averaged(volume: Volume, grid: Grid) -> Volume:

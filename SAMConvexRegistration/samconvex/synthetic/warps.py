@@ -137,7 +137,7 @@ class SmoothWarp:
         """
         grid = like or volume.grid
         fill = 0.0 if mode == "nearest" else volume.background
-        values = volume.tensor.float()
+        values = volume.tensor if mode == "nearest" else volume.tensor.float()
         output = torch.empty(1, 1, *grid.shape, dtype=volume.tensor.dtype)
         for z0, z1 in slabs(grid, 1_000_000):
             points = grid.voxel_centers(z0, z1, reference=grid.center)
@@ -251,8 +251,7 @@ def _body_points(volume: Volume) -> np.ndarray:
         mask = body_mask(volume, 8.0)
     except InputError:
         return volume.grid.corners()
-    voxels = mask.tensor[0, 0].nonzero().flip(-1).numpy()
-    return mask.grid.voxels_to_points(voxels)
+    return mask.points()
 
 
 def _breathing_center(volume: Volume) -> tuple[np.ndarray, np.ndarray]:

@@ -185,7 +185,7 @@ class Loop:
         except (Cancelled, KeyboardInterrupt) as stop:
             self._save()
             raise Cancelled(
-                f"Canceled after step {self.number}; {self.output} holds the weights so far, --resume goes on."
+                f"Cancelled after step {self.number}; {self.output} holds the weights so far, --resume goes on."
             ) from stop
         self.network.eval()
         self.latest = self._validate("after" if between is None else "validation")

@@ -21,7 +21,10 @@ HALF_AXES = np.array([90.0, 70.0, 110.0])
 
 
 def anatomy(points: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Hounsfield units at (N, 3) mm: an ellipsoid with two lungs, a spine, ribs and organs placed by ``seed``."""
+    """Hounsfield units at (N, 3) mm: an ellipsoid with two lungs, a spine, ribs and organs placed by ``seed``.
+
+    Lungs and spine of an odd seed are those of an even one turned by 180 degrees about x.
+    """
     random = np.random.default_rng(seed)
 
     def inside(center, axes):
@@ -133,10 +136,22 @@ def test_modalities_may_differ():
 
 
 def test_unrelated_images_get_low_confidence_and_a_reason():
-    result = moments_affine(picture(), picture(grid=GRID, seed=7))
+    # Far from every turn of the first anatomy that a header could make.
+    oblique = AffineTransform(rotation(45, 0, 45), np.zeros(3))
+    result = moments_affine(picture(), picture(oblique, covering(oblique), seed=7))
     known = moments_affine(picture(), picture(noise=60.0))
     assert result.confidence < LOW_CONFIDENCE < known.confidence
     assert "uncertain" in result.details["reason"]
+
+
+@pytest.mark.parametrize("degrees", [(0, 0, 90), (0, 10, 170)])
+def test_a_header_that_turns_the_patient_is_found_or_doubted(degrees: tuple[int, int, int]) -> None:
+    truth = AffineTransform(rotation(*degrees), np.array([20.0, -15.0, 30.0]))
+    result = moments_affine(picture(), picture(truth, covering(truth)))
+    assert result.confidence < LOW_CONFIDENCE or error_mm(result.transform, truth) < 6.0
+    assert result.confidence >= LOW_CONFIDENCE and "turned_deg" in result.details
+    refined = moments_affine(picture(), picture(truth, covering(truth)), start=truth).transform
+    assert error_mm(refined, truth) < 6.0
 
 
 def test_flipped_and_oblique_grids_give_the_same_physical_answer():

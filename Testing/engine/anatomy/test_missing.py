@@ -13,6 +13,9 @@ from samconvex.anatomy.body import body_mask
 from samconvex.anatomy.missing import missing_part
 from samconvex.errors import InputError
 from samconvex.registration import prepare, regions
+from samconvex.registration.pair import Pair
+from samconvex.registration.regions import filling_note, regions_of
+from samconvex.space.filling import as_air
 from samconvex.space.transforms import Transform
 from samconvex.space.volume import Volume
 from samconvex.synthetic.phantom import Phantom, make_phantom
@@ -59,6 +62,38 @@ def test_the_air_around_a_patient_in_a_scanner_is_no_missing_part(phantom: Phant
     cut, _ = without_side(whole)
     noise = torch.rand(cut.tensor.shape, generator=torch.Generator().manual_seed(0)) * 20
     assert missing_part(cut.with_tensor(cut.tensor + noise), body_mask(cut), body_mask(whole), Transform()) is None
+
+
+def test_filled_corners_are_neither_body_nor_missing_from_the_other_image(phantom: Phantom) -> None:
+    whole = masked(phantom.ct)
+    body = body_mask(whole)
+    places = whole.grid.voxel_centers(reference=whole.grid.center)
+    far = (places[..., 0] + places[..., 1] > 0.25 * float(whole.grid.extent[:2].sum()))[None, None]
+    filled = whole.with_tensor(whole.as_float().masked_fill(far, 0.0))
+    found = body_mask(filled)
+    assert float(found.tensor.sum()) <= float(body.tensor.sum())
+    warnings: list[str] = []
+    images = replace(as_air(filled), source="turned"), replace(whole, source="healthy")
+    scanned = replace(filled, source="turned"), images[1]
+    regions_of(Pair(*images), found, Transform(), False, warnings, scanned)
+    assert not any(warning.startswith("healthy") for warning in warnings)
+    missing = missing_part(images[0], found, body, Transform(), scanned[0])
+    hidden = Transform().warp_labels(filled.with_tensor(far.to(torch.uint8)), body.grid).tensor > 0
+    assert missing is None or bool(hidden[missing.tensor > 0].float().mean() > 0.9)
+    assert "filled up with 0 HU" in (filling_note(scanned[0]) or "") and filling_note(whole) is None
+
+
+def test_a_body_beyond_the_scanners_circle_is_missing_from_that_image(phantom: Phantom) -> None:
+    whole = phantom.ct
+    places = whole.grid.voxel_centers(reference=whole.grid.center)
+    body = body_mask(whole)
+    beyond = (places[..., 0] > 60)[None, None]
+    cut = whole.with_tensor(whole.as_float().masked_fill(beyond, -3024.0))
+    missing = missing_part(as_air(cut), body_mask(cut), body, Transform(), cut)
+    assert missing is not None
+    hidden = Transform().warp_labels(cut.with_tensor(beyond.to(torch.uint8)), body.grid).tensor > 0
+    lost = missing.tensor[hidden & (body.tensor > 0)].bool()
+    assert float(lost.float().mean()) > 0.8 and not bool((missing.tensor[~hidden] > 0).any())
 
 
 @pytest.mark.slow

@@ -76,6 +76,18 @@ CASES = (
         r"zeros\.nii\.gz has no label",
     ),
     Case(
+        "label below 0",
+        _register("ct.nii.gz", "ct.nii.gz", "--fixed-labels", "negative.nii.gz", "--moving-labels", "negative.nii.gz"),
+        2,
+        r"negative\.nii\.gz holds the label -1; .*set voxels to be ignored to 0",
+    ),
+    Case(
+        "mask below 0",
+        _register("ct.nii.gz", "ct.nii.gz", "--fixed-mask", "negative.nii.gz"),
+        2,
+        r"negative\.nii\.gz holds the label -1",
+    ),
+    Case(
         "labels elsewhere",
         _register("ct.nii.gz", "ct.nii.gz", "--moving-labels", "far_labels.nii.gz"),
         2,
@@ -225,6 +237,7 @@ def make_files(folder: Path) -> None:
     labels = ((radius < 5) * 1).astype(np.uint8)
     save("labels.nii.gz", labels)
     save("zeros.nii.gz", labels * 0)
+    save("negative.nii.gz", np.where(labels > 0, labels.astype(np.int16), np.int16(-1)))
     save("fractions.nii.gz", labels * np.float32(0.5))
     save("far_labels.nii.gz", labels, origin=5000.0)
     save("fine_labels.nii.gz", labels.repeat(2, 0).repeat(2, 1).repeat(2, 2), spacing=(3.0,) * 3, origin=-1.5)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from engine.cli.bad_input import make_files
+from engine.report_schema import schema_errors
 from samconvex import __version__
 from samconvex.cli.main import COMMANDS, main
 from samconvex.io.images import write_volume
 from samconvex.io.points import PointSet, read_points, write_points
-from samconvex.report.document import schema_errors
 from samconvex.synthetic.phantom import make_phantom
 
 ENGINE = Path(__file__).resolve().parents[3] / "SAMConvexRegistration"

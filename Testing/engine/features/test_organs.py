@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from engine.sam_fixtures import GRID, textured_body, turned
-from samconvex.anatomy import organs
+from samconvex.anatomy.known import KNOWN
 from samconvex.anatomy.organs import organ_probabilities
 from samconvex.cli.main import main
 from samconvex.errors import InputError
@@ -50,7 +50,7 @@ class DenseFinder(torch.nn.Module):
 
 @pytest.fixture
 def model() -> SemanticModel:
-    organs._memory.clear()
+    KNOWN.organs.clear()
     return SemanticModel("finder", DenseFinder(), "0" * 64, 3.0, (16, 16, 16), halo=16)
 
 
@@ -90,7 +90,7 @@ def test_probabilities_are_zero_outside_the_body(body, model):
 def test_slabs_equal_the_whole(body, model):
     whole = organ_probabilities(body, model)
     plane = whole.grid.size[0] * whole.grid.size[1]
-    organs._memory.clear()
+    KNOWN.organs.clear()
     small = SemanticModel("finder", DenseFinder(), "0" * 64, 3.0, (16, 16, 16), tile_voxels=48 * plane, halo=16)
     slabs = organ_probabilities(body, small)
     assert small.network.calls > 1

@@ -11,6 +11,7 @@ import samconvex as sc
 import torch
 from engine.geometry_fixtures import rotation
 from engine.phantom_fixtures import QUICK, error
+from engine.report_schema import schema_errors
 from samconvex.deform.folding import cell_determinants, without_folds
 from samconvex.deform.pyramid import run_pyramid
 from samconvex.deform.scene import Scene
@@ -19,7 +20,6 @@ from samconvex.features.mind import Mind
 from samconvex.registration import solve as solving
 from samconvex.registration.forecast import forecast
 from samconvex.report import metrics
-from samconvex.report.document import schema_errors
 from samconvex.settings.presets import PRESETS, get_settings
 from samconvex.settings.registration import AdamSettings, Level
 from samconvex.space.field import DisplacementField

@@ -30,6 +30,15 @@ def test_a_label_lost_by_warping_scores_zero() -> None:
     assert metrics.dice(cube(4, 14, 2), cube(4, 14, 1)) == {1: 0.0, 2: 0.0}
 
 
+def test_dice_needs_memory_for_the_labels_there_are_and_not_for_the_ids_below() -> None:
+    first, second = cube(4, 14), cube(6, 16)
+    # Counting by id would need 2^55 numbers.
+    large = [volume.with_tensor(volume.tensor.long() * 2**55) for volume in (first, second)]
+    assert metrics.dice(*large) == pytest.approx({2**55: 0.8})
+    large[1].tensor[..., 0] = -1
+    assert metrics.dice(*large) == pytest.approx({2**55: 0.8})
+
+
 def test_common_labels_are_those_of_both_maps() -> None:
     assert metrics.common_labels(cube(4, 14, 2), cube(4, 14, 1)) == []
     assert metrics.common_labels(cube(4, 14, 3), cube(5, 9, 3)) == [3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +10,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 from samconvex.errors import InputError
-from samconvex.report import lettering as stroke_font
+from samconvex.report import lettering, slices
 from samconvex.report import picture as report_picture
-from samconvex.report import slices
 from samconvex.report.panels import volume_change_color
 from samconvex.report.picture import key_figures, render_report
 from samconvex.report.slices import COLUMN, GUTTER, MARGIN
@@ -167,18 +167,32 @@ def test_folding_is_shown_in_magenta(breath):
 
 def test_every_letter_can_be_told_from_every_other():
     masks = {}
-    for character in stroke_font._GLYPHS:
+    for character in string.ascii_letters + string.digits + ".,:;-+/%()=<>_'\"#·°±|&*![]?~@":
         canvas = np.zeros((40, 40, 3), np.float32)
-        stroke_font.draw_text(canvas, 8, 30, character, 18.0, (255, 255, 255))
+        lettering.draw_text(canvas, 8, 30, character, 18.0, (255, 255, 255))
         masks[character] = canvas[..., 0] / 255
         assert masks[character].sum() > 3
     names = list(masks)
     for i, one in enumerate(names):
         for other in names[i + 1 :]:
-            assert np.abs(masks[one] - masks[other]).sum() > 4, (one, other)
+            # This font's capital I and small l differ by their height alone.
+            assert np.abs(masks[one] - masks[other]).sum() > (1 if {one, other} == {"I", "l"} else 4), (one, other)
+
+
+def test_letters_that_the_font_lacks_are_spelled():
+    assert lettering.spelled("Schädel 1 × 2 µm³ – Łódź.nii → é") == "Schadel 1 x 2 um3 - Lodz.nii -> e"
+    assert lettering.text_width("größe", 10) == lettering.text_width("grosse", 10)
+
+
+def test_capitals_are_as_high_as_asked_and_stand_on_the_baseline():
+    canvas = np.zeros((60, 60, 3), np.float32)
+    end = lettering.draw_text(canvas, 5, 50, "H", 28.0, (255, 255, 255))
+    rows, columns = np.nonzero(canvas[..., 0] > 128)
+    assert (rows.min(), rows.max()) == (22, 49)
+    assert columns.min() >= 5 and columns.max() < end
 
 
 def test_long_names_are_shortened_to_the_room_there_is():
-    short = stroke_font.fit_text("a-very-long-file-name-of-a-study.nii.gz", 10, 120)
-    assert stroke_font.text_width(short, 10) <= 120
+    short = lettering.fit_text("a-very-long-file-name-of-a-study.nii.gz", 10, 120)
+    assert lettering.text_width(short, 10) <= 120
     assert short.endswith(".gz") and "..." in short

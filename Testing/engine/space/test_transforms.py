@@ -11,10 +11,11 @@ import torch
 from engine.geometry_fixtures import ramp, rotation, smooth_field
 from samconvex.errors import InputError
 from samconvex.space.field import DisplacementField
+from samconvex.space.filling import not_measured
 from samconvex.space.filters import smooth
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import AffineTransform, Transform
-from samconvex.space.volume import Volume
+from samconvex.space.volume import Volume, resample
 
 _FLIPPED = tuple((rotation(10, 20, 30) @ np.diag([1, 1, -1])).ravel())
 FIXED = Grid((30, 26, 22), (2.0, 2.5, 3.1), (1000.0, -500.0, 300.0), _FLIPPED)
@@ -70,6 +71,19 @@ def test_labels_warp_by_nearest_neighbor_as_in_simpleitk(chain: Transform) -> No
     assert same.mean() > 0.9999
 
 
+@pytest.mark.parametrize("label", [2**24 + 1, 614454277, 2**32 - 1])
+def test_large_label_ids_stay(chain: Transform, label: int) -> None:
+    tensor = torch.zeros(1, 1, *MOVING.shape, dtype=torch.int64)
+    tensor[..., :7] = label
+    tensor[..., 7:] = label - 1
+    labels = Volume(tensor, MOVING, sitk.sitkUInt32)
+    expected = {0, label, label - 1}
+    assert set(chain.warp_labels(labels, FIXED).tensor.unique().tolist()) <= expected
+    assert set(resample(labels, MOVING.canonical(3.0), mode="nearest").tensor.unique().tolist()) == expected
+    assert set(resample(labels, FIXED, mode="nearest").tensor.unique().tolist()) <= expected
+    assert np.unique(sitk.GetArrayFromImage(Transform().warp_labels(labels, MOVING).to_sitk())).max() == label
+
+
 def test_outside_the_moving_image_lies_the_background(chain: Transform) -> None:
     far = Grid(FIXED.size, FIXED.spacing, (5000.0, 0.0, 0.0), FIXED.direction)
     moving = Volume(torch.full((1, 1, *MOVING.shape), 40, dtype=torch.int16), MOVING, sitk.sitkInt16)
@@ -99,6 +113,36 @@ def test_what_a_scanner_padded_is_no_data(fill: int, is_padding: bool) -> None:
     valid = Transform().validity(Volume(tensor, FIXED, sitk.sitkInt16), FIXED).tensor
     assert bool(valid[..., 7:].all())
     assert bool((valid[..., :7] == 0).all()) is is_padding
+
+
+@pytest.mark.parametrize("padding", [-3024, -32768])
+def test_padding_is_not_blended_with_tissue(padding: int) -> None:
+    grid = Grid((40, 40, 8), (1.0, 1.0, 2.0))
+    x, y = np.meshgrid(np.arange(40) - 19.5, np.arange(40) - 19.5)
+    circle = torch.as_tensor(np.hypot(x, y) < 18)
+    tensor = torch.where(circle, torch.tensor(40), torch.tensor(padding)).to(torch.int16).expand(1, 1, 8, 40, 40)
+    turn = AffineTransform.about(
+        grid.center, np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]]), np.array([0.4, 0, 0.3])
+    )
+    warped, valid = Transform((turn,)).warp_with_validity(Volume(tensor, grid, sitk.sitkInt16), grid)
+    shown = warped.tensor[valid.tensor > 0]
+    assert len(shown) > 0.55 * tensor.numel() and bool((shown == 40).all())
+    assert bool((warped.tensor[valid.tensor == 0] == padding).all())
+
+
+def test_tissue_that_fills_the_corners_is_no_data() -> None:
+    grid = Grid((40, 40, 8), (1.0, 1.0, 2.0))
+    generator = torch.Generator().manual_seed(0)
+    tensor = (torch.randn(1, 1, *grid.shape, generator=generator) * 15 - 1000).round().to(torch.int16)
+    tensor[..., 10:30, 10:30] += 1040
+    whole = Volume(tensor, grid, sitk.sitkInt16)
+    assert not_measured(whole) is None
+    x, y = np.meshgrid(np.arange(40), np.arange(40))
+    corners = torch.as_tensor((x + y < 12) | (x + y > 66)).expand(1, 1, *grid.shape)
+    filled = whole.with_tensor(tensor.masked_fill(corners, 0))
+    found = not_measured(filled)
+    assert found is not None and torch.equal(found, corners)
+    assert torch.equal(Transform().validity(filled, grid).tensor == 0, corners)
 
 
 def test_fields_compose_in_the_order_of_maps(points: np.ndarray) -> None:

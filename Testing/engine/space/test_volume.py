@@ -103,3 +103,14 @@ def test_axis_by_axis_interpolation_equals_the_general_one(mode: str) -> None:
         general = sample(values, lattice, points, reference=target.center, mode=mode, fill=-1.0)
         aligned = sample_aligned(values, lattice, target, mode=mode, fill=-1.0)
         assert (general == -1.0).any() and torch.allclose(aligned, general, atol=1e-5)
+
+
+def test_points_and_box_of_what_is_marked():
+    grid = Grid((4, 5, 6), (2.0, 3.0, 4.0), (10.0, 20.0, 30.0))
+    mask = torch.zeros(1, 1, 6, 5, 4)
+    mask[0, 0, 1, 2, 3] = 1.0
+    mask[0, 0, 4, 2, 0] = 0.4
+    volume = Volume(mask, grid)
+    assert volume.points().tolist() == [[16.0, 26.0, 34.0], [10.0, 26.0, 46.0]]
+    assert volume.points(above=0.5).tolist() == [[16.0, 26.0, 34.0]]
+    assert volume.box().tolist() == [[9.0, 24.5, 32.0], [17.0, 27.5, 48.0]]

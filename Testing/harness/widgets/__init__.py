@@ -11,7 +11,7 @@ from PySide6 import QtCore, QtUiTools
 
 from . import ctk, mrml
 from .placeholder import placeholder_class
-from .ui_file import check_connections, prepare_ui
+from .ui_file import connect_mrml, prepare_ui
 
 
 def install() -> None:
@@ -60,7 +60,7 @@ def _loader_class():
             buffer.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
             widget = super().load(buffer, parent)
             if widget is not None:
-                check_connections(widget, connections)
+                connect_mrml(widget, connections)
             return widget
 
     return QUiLoader

@@ -446,39 +446,52 @@ class ctkPathLineEdit(QtWidgets.QWidget):
         self._setPath("")
 
 
-class ctkDirectoryButton(QtWidgets.QPushButton):
-    """A button that shows a folder and asks for another one."""
+class ctkDirectoryButton(QtWidgets.QWidget):
+    """A plain widget around a button that shows a folder and asks for another one.
+
+    As long as nothing was set, the folder is "."; nothing becomes "." again, and setting the working directory itself
+    is no change.
+    """
 
     directoryChanged = Signal(str)
     directorySelected = Signal(str)
     PQ_SIGNALS = {"directoryChanged(QString)": "directoryChanged", "directorySelected(QString)": "directorySelected"}
 
     def __init__(self, *args):
-        folder = args[0] if args and isinstance(args[0], str) else "."
         super().__init__(*[a for a in args if isinstance(a, QtWidgets.QWidget)][:1])
-        self._directory = ""
+        self._directory = args[0] if args and isinstance(args[0], str) else "."
         self._caption = ""
-        self.setIcon(self.style().standardIcon(QtWidgets.QStyle.StandardPixmap.SP_DirIcon))
-        self._setDirectory(folder)
-        self.clicked.connect(lambda checked=False: self.browse())
+        self._button = QtWidgets.QPushButton(self)
+        self._button.setIcon(self.style().standardIcon(QtWidgets.QStyle.StandardPixmap.SP_DirIcon))
+        self._button.clicked.connect(lambda checked=False: self.browse())
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._button)
+        self._showDirectory()
 
     def browse(self):
         folder = QtWidgets.QFileDialog.getExistingDirectory(self, self._caption or "Select a folder", self._directory)
         if folder:
             self._setDirectory(folder)
-            self.directorySelected.emit(folder)
+        return folder
 
     def _getDirectory(self):
         return self._directory
 
     def _setDirectory(self, folder):
         folder = os.path.abspath(str(folder) or ".")
-        self.setText(
-            QtGui.QFontMetrics(self.property("font")).elidedText(folder, QtCore.Qt.TextElideMode.ElideMiddle, 260)
-        )
-        if folder != self._directory:
+        changed = folder != os.path.abspath(self._directory)
+        if changed:
             self._directory = folder
+            self._showDirectory()
+        self.directorySelected.emit(folder)
+        if changed:
             self.directoryChanged.emit(folder)
+
+    def _showDirectory(self):
+        metrics = QtGui.QFontMetrics(self.property("font"))
+        shown = os.path.abspath(self._directory)
+        self._button.setText(metrics.elidedText(shown, QtCore.Qt.TextElideMode.ElideMiddle, 260))
 
     def _setCaption(self, caption):
         self._caption = caption

@@ -11,7 +11,7 @@ from .node_combo_box import qMRMLNodeComboBox
 
 
 class qMRMLWidget(QtWidgets.QWidget):
-    """Hands its scene to every MRML widget inside: the .ui files' mrmlSceneChanged connections do this in Slicer."""
+    """Tells of its scene by a signal only: it reaches the widgets inside by the connections of the .ui file."""
 
     mrmlSceneChanged = QtCore.Signal(object)
     PQ_SIGNALS = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
@@ -24,11 +24,9 @@ class qMRMLWidget(QtWidgets.QWidget):
         return self._scene
 
     def setMRMLScene(self, scene):
-        self._scene = scene
-        for child in self.findChildren(QtWidgets.QWidget):
-            if hasattr(child, "setMRMLScene"):
-                child.setMRMLScene(scene)
-        self.mrmlSceneChanged.emit(scene)
+        if scene is not self._scene:
+            self._scene = scene
+            self.mrmlSceneChanged.emit(scene)
 
 
 class qMRMLSliderWidget(ctkSliderWidget):

@@ -14,8 +14,14 @@ def _release(scene, scene_observers, name_observers):
     for tag in scene_observers:
         scene.RemoveObserver(tag)
     scene_observers.clear()
-    for node, tag in name_observers.items():
-        node.RemoveObserver(tag)
+    _unobserve(name_observers)
+
+
+def _unobserve(name_observers):
+    for reference, tag in name_observers:
+        node = reference.Get()
+        if node is not None:
+            node.RemoveObserver(tag)
     name_observers.clear()
 
 
@@ -52,7 +58,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self.setSizePolicy(QtWidgets.QSizePolicy.Policy.Expanding, QtWidgets.QSizePolicy.Policy.Fixed)
         self._scene = None
         self._observers = []
-        self._name_observers = {}
+        self._name_observers = []  # weakly: Slicer's widget is C++ and keeps no node's Python object alive
         self._current = None  # node ID
         self._filling = False
         self._types = []
@@ -161,7 +167,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             return
         self._filling = True
         try:
-            self._unobserveNames()
+            _unobserve(self._name_observers)
             self._combo.clear()
             if self._options["noneEnabled"] or self._current is None:
                 self._combo.addItem(
@@ -169,7 +175,10 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
                 )
             for node in self.nodes():
                 self._combo.addItem(node.GetName() or "", node.GetID())
-                self._name_observers[node] = node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._nodeModified)
+                reference = vtk.vtkWeakReference()
+                reference.Set(node)
+                tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._nodeModified)
+                self._name_observers.append((reference, tag))
             self._addActions()
             self._showCurrent()
         finally:
@@ -212,11 +221,6 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         index = self._combo.findData(node.GetID())
         if index >= 0 and self._combo.itemText(index) != (node.GetName() or ""):
             self._combo.setItemText(index, node.GetName() or "")
-
-    def _unobserveNames(self):
-        for node, tag in self._name_observers.items():
-            node.RemoveObserver(tag)
-        self._name_observers.clear()
 
     def _showCurrent(self):
         index = self._combo.findData(self._current) if self._current is not None else 0

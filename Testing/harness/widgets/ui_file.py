@@ -10,8 +10,8 @@ from PySide6 import QtCore
 def prepare_ui(content):
     """(tree for PySide6, connections taken out).
 
-    Connections with MRML types in their signatures are unknown to PySide6: the stand-in of qMRMLWidget hands the scene
-    on by itself. Sets and enumerations of ctk and Slicer classes are passed as texts.
+    Connections with MRML types in their signatures are unknown to PySide6: ``connect_mrml`` makes them. Sets and
+    enumerations of ctk and Slicer classes are passed as texts.
     """
     root = ElementTree.fromstring(content)
     taken = []
@@ -31,10 +31,19 @@ def prepare_ui(content):
     return root, taken
 
 
-def check_connections(widget, connections):
-    """Raise for a connection that Slicer could not make: the sender or the receiver does not exist."""
-    names = {child.property("objectName") for child in (widget, *widget.findChildren(QtCore.QObject))}
+def connect_mrml(widget, connections):
+    """Make the connections taken out: scenes and nodes reach exactly those widgets that the .ui file names.
+
+    Raises ValueError for one that Slicer could not make: the sender, the receiver, the signal or the slot is missing.
+    """
+    named = {child.property("objectName"): child for child in (widget, *widget.findChildren(QtCore.QObject))}
     for entry in connections:
-        for role in ("sender", "receiver"):
-            if entry.get(role) not in names:
+        ends = []
+        for role, member in (("sender", "signal"), ("receiver", "slot")):
+            if entry.get(role) not in named:
                 raise ValueError(f"the .ui file connects {entry.get(role)!r}, which does not exist")
+            end = getattr(named[entry[role]], entry[member].split("(")[0], None)
+            if end is None:
+                raise ValueError(f"the .ui file connects {entry[role]!r} by {entry[member]!r}, which it does not have")
+            ends.append(end)
+        ends[0].connect(ends[1])

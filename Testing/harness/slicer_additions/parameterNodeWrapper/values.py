@@ -64,6 +64,10 @@ class Store:
     def default(self):
         return None
 
+    def caches(self):
+        """Whether Slicer keeps the last value instead of reading the node: only where nobody can change it in place."""
+        return True
+
     def has(self, node, name):
         return node.HasParameter(name)
 
@@ -106,12 +110,12 @@ class TextStore(Store):
 class NodeStore(Store):
     """A node reference; the parameter of the same name tells a chosen None from one never set."""
 
-    def __init__(self, kinds):
-        self.kinds = tuple(kinds)
+    def __init__(self, kind):
+        self.kind = kind
 
     def check(self, value):
-        if value is not None and not isinstance(value, self.kinds):
-            raise TypeError(f"Value is a {type(value).__name__}; expected {self.kinds[0].__name__}")
+        if value is not None and not isinstance(value, self.kind):
+            raise TypeError(f"Value is a {type(value).__name__}; expected {self.kind.__name__}")
 
     def write(self, node, name, value):
         node.SetParameter(name, "")
@@ -125,43 +129,80 @@ class NodeStore(Store):
         node.RemoveNodeReferenceIDs(name)
 
 
-class OptionalStore(Store):
-    """A value or None."""
-
-    def __init__(self, store):
-        self.store = store
-
-    def has(self, node, name):
-        return node.HasParameter(name + ".isNone") or self.store.has(node, name)
+class NoneStore(Store):
+    """None, the other member of an Optional."""
 
     def check(self, value):
         if value is not None:
-            self.store.check(value)
+            raise TypeError(f"Value is a {type(value).__name__}; expected None")
 
     def write(self, node, name, value):
-        self.store.remove(node, name)
-        if value is None:
-            node.SetParameter(name + ".isNone", "True")
-        else:
-            node.UnsetParameter(name + ".isNone")
-            self.store.write(node, name, value)
+        node.SetParameter(name, "True")
 
     def read(self, node, name):
-        return None if node.HasParameter(name + ".isNone") else self.store.read(node, name)
+        return None
+
+
+class UnionStore(Store):
+    """One of several types: the value lies under ``name.0``, ``name.1`` ..., the number being that of its type."""
+
+    def __init__(self, members):
+        self.members = members
+
+    def default(self):
+        optional = len(self.members) == 2 and isinstance(self.members[1], NoneStore)
+        return None if optional else self.members[0].default()
+
+    def caches(self):
+        return all(member.caches() for member in self.members)
+
+    def has(self, node, name):
+        return any(member.has(node, f"{name}.{index}") for index, member in enumerate(self.members))
+
+    def check(self, value):
+        self._indexFor(value)
+
+    def _indexFor(self, value):
+        for index, member in enumerate(self.members):
+            if value is None and not isinstance(member, NoneStore):
+                continue
+            try:
+                member.check(value)
+            except (TypeError, ValueError):
+                continue
+            return index
+        raise TypeError(f"Value {value!r} is a {type(value).__name__}, which is none of the types of the union")
+
+    def write(self, node, name, value):
+        index = self._indexFor(value)
+        self.remove(node, name)
+        self.members[index].write(node, f"{name}.{index}", value)
+
+    def read(self, node, name):
+        for index, member in enumerate(self.members):
+            if member.has(node, f"{name}.{index}"):
+                return member.read(node, f"{name}.{index}")
+        raise KeyError(f"Unable to find value for name: {name}")
 
     def remove(self, node, name):
-        node.UnsetParameter(name + ".isNone")
-        self.store.remove(node, name)
+        for index, member in enumerate(self.members):
+            member.remove(node, f"{name}.{index}")
 
 
 class ListStore(Store):
-    """Entries under ``name.0``, ``name.1`` ..., their number under ``name``."""
+    """Entries under ``name.0``, ``name.1`` ..., their number under ``name.len``."""
 
     def __init__(self, entry):
         self.entry = entry
 
     def default(self):
         return []
+
+    def caches(self):
+        return self.entry.caches()
+
+    def has(self, node, name):
+        return node.HasParameter(name + ".len")
 
     def check(self, value):
         if value is None:
@@ -173,7 +214,7 @@ class ListStore(Store):
         values = list(value)
         for index in range(len(values), self._length(node, name)):
             self.entry.remove(node, f"{name}.{index}")
-        node.SetParameter(name, str(len(values)))
+        node.SetParameter(name + ".len", str(len(values)))
         for index, entry in enumerate(values):
             self.entry.write(node, f"{name}.{index}", entry)
 
@@ -184,11 +225,11 @@ class ListStore(Store):
     def remove(self, node, name):
         for index in range(self._length(node, name)):
             self.entry.remove(node, f"{name}.{index}")
-        node.UnsetParameter(name)
+        node.UnsetParameter(name + ".len")
 
     @staticmethod
     def _length(node, name):
-        return int(node.GetParameter(name) or 0)
+        return int(node.GetParameter(name + ".len") or 0)
 
 
 class TupleStore(Store):
@@ -200,6 +241,12 @@ class TupleStore(Store):
     def default(self):
         return tuple(entry.default() for entry in self.entries)
 
+    def caches(self):
+        return all(entry.caches() for entry in self.entries)
+
+    def has(self, node, name):
+        return self.entries[0].has(node, name + ".0")
+
     def check(self, value):
         if len(value) != len(self.entries):
             raise ValueError(f"{len(self.entries)} values are needed")
@@ -207,7 +254,6 @@ class TupleStore(Store):
             entry.check(part)
 
     def write(self, node, name, value):
-        node.SetParameter(name, "")
         for index, (entry, part) in enumerate(zip(self.entries, value, strict=True)):
             entry.write(node, f"{name}.{index}", part)
 
@@ -217,36 +263,34 @@ class TupleStore(Store):
     def remove(self, node, name):
         for index, entry in enumerate(self.entries):
             entry.remove(node, f"{name}.{index}")
-        node.UnsetParameter(name)
 
 
 class DictStore(Store):
-    """Two lists: the keys and the values."""
+    """A list of pairs of key and value."""
 
     def __init__(self, key, value):
-        self.keys, self.values = ListStore(key), ListStore(value)
+        self.pairs = ListStore(TupleStore([key, value]))
 
     def default(self):
         return {}
 
+    def caches(self):
+        return self.pairs.caches()
+
     def has(self, node, name):
-        return self.keys.has(node, name + ".keys")
+        return self.pairs.has(node, name)
 
     def check(self, value):
-        self.keys.check(value.keys())
-        self.values.check(value.values())
+        self.pairs.check(value.items())
 
     def write(self, node, name, value):
-        self.keys.write(node, name + ".keys", value.keys())
-        self.values.write(node, name + ".values", value.values())
+        self.pairs.write(node, name, value.items())
 
     def read(self, node, name):
-        pairs = zip(self.keys.read(node, name + ".keys"), self.values.read(node, name + ".values"), strict=True)
-        return ObservedDict(self, node, name, dict(pairs))
+        return ObservedDict(self, node, name, dict(self.pairs.read(node, name)))
 
     def remove(self, node, name):
-        self.keys.remove(node, name + ".keys")
-        self.values.remove(node, name + ".values")
+        self.pairs.remove(node, name)
 
 
 class PackStore(Store):
@@ -257,6 +301,9 @@ class PackStore(Store):
 
     def default(self):
         return self.kind()
+
+    def caches(self):
+        return all(info.store.caches() for info in self.kind.allParameters.values())
 
     def has(self, node, name):
         return all(info.store.has(node, f"{name}.{member}") for member, info in self.kind.allParameters.items())
@@ -362,12 +409,9 @@ def createStore(kind) -> Store:
     kind, annotations = splitAnnotations(kind)
     members = unionMembers(kind)
     if members:
-        present = [m for m in members if m is not type(None)]
-        if all(isinstance(m, type) and issubclass(m, slicer.vtkMRMLNode) for m in present):
-            return NodeStore(present)
-        if len(present) == 1 and len(members) == 2:
-            return OptionalStore(createStore(present[0]))
-        raise TypeError(f"Unable to create a serializer for {kind}")
+        return UnionStore([createStore(member) for member in members])
+    if kind is type(None):
+        return NoneStore()
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is list:
         return ListStore(createStore(arguments[0]))
@@ -377,7 +421,7 @@ def createStore(kind) -> Store:
         return TupleStore([createStore(argument) for argument in arguments])
     if isinstance(kind, type):
         if issubclass(kind, slicer.vtkMRMLNode):
-            return NodeStore([kind])
+            return NodeStore(kind)
         if isParameterPack(kind):
             return PackStore(kind)
         if issubclass(kind, enum.Enum):

@@ -12,6 +12,9 @@ from .values import parameterInfo, unannotatedType
 
 SlicerParameterNamePropertyName = "SlicerParameterName"
 
+# Slicer 5.10 and older: disconnectGui() leaves its observer on the node, and with it the wrapper. Tests set this.
+disconnectLeavesObserver = False
+
 
 def isParameterNodeWrapper(classOrObject):
     return getattr(classOrObject, "_is_parameter_node_wrapper", False)
@@ -61,48 +64,98 @@ def _dataType(cls, name):
     return unannotatedType(info.unalteredType).dataType(rest) if rest else info.unalteredType
 
 
+class _Parameter:
+    """One value of one node."""
+
+    def __init__(self, node, name, info):
+        self._node, self._name, self._info = node, name, info
+        if not info.store.has(node, name):
+            info.store.write(node, name, info.defaultValue())
+
+    def _load(self):
+        if not self._info.store.has(self._node, self._name):
+            self._info.store.write(self._node, self._name, self._info.defaultValue())
+        return self._info.store.read(self._node, self._name)
+
+    def read(self):
+        return self._load()
+
+    def write(self, value):
+        self._info.store.check(value)
+        for validator in self._info.validators:
+            validator.validate(value)
+        self._save(value)
+
+    def _save(self, value):
+        with slicer.util.NodeModify(self._node):
+            self._info.store.write(self._node, self._name, value)
+
+
+class _CachedParameter(_Parameter):
+    """As in Slicer the value is read again after every event of the node: every wrapper that lives costs time."""
+
+    def __init__(self, node, name, info):
+        super().__init__(node, name, info)
+        self._writing = False
+        self._value = self._load()
+        weak = weakref.ref(self)
+        self._tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda caller, event: weak()._modified())
+
+    def __del__(self):
+        self._node.RemoveObserver(self._tag)
+
+    def _modified(self):
+        if not self._writing:
+            self._value = self._load()
+
+    def read(self):
+        return self._value
+
+    def _save(self, value):
+        self._writing = True
+        try:
+            # Read back before other observers are told: they may ask for the value.
+            with slicer.util.NodeModify(self._node):
+                super()._save(value)
+                self._value = self._load()
+        finally:
+            self._writing = False
+
+
 class _Wrapper:
     """The members that every wrapper class gets."""
 
     def __init__(self, parameterNode, prefix=None):
         self.parameterNode = parameterNode
-        self._prefix = prefix or ""
         self._guis = {}
+        self._guiObservers = {}
         self._nextTag = 0
         self._updatingGui = False
-        with slicer.util.NodeModify(parameterNode):
-            for name, info in self.allParameters.items():
-                if not info.store.has(parameterNode, self._prefix + name):
-                    info.store.write(parameterNode, self._prefix + name, info.defaultValue())
+        self._parameters = {}
+        for name, info in self.allParameters.items():
+            kind = _CachedParameter if info.store.caches() else _Parameter
+            self._parameters[name] = kind(parameterNode, (prefix or "") + name, info)
 
     # Values
 
     def getValue(self, name):
         info, rest = _info(type(self), name)
-        stored = self._prefix + info.basename
-        if not info.store.has(self.parameterNode, stored):
-            info.store.write(self.parameterNode, stored, info.defaultValue())
-        value = info.store.read(self.parameterNode, stored)
+        value = self._parameters[info.basename].read()
         return value.getValue(rest) if rest else value
 
     def setValue(self, name, value):
         info, rest = _info(type(self), name)
         if rest:
-            pack = self.getValue(info.basename)
-            pack.setValue(rest, value)
-            return
-        info.store.check(value)
-        for validator in info.validators:
-            validator.validate(value)
-        with slicer.util.NodeModify(self.parameterNode):
-            info.store.write(self.parameterNode, self._prefix + info.basename, value)
+            self.getValue(info.basename).setValue(rest, value)
+        else:
+            self._parameters[info.basename].write(value)
 
     def default(self, name):
         return _info(type(self), name)[0].default
 
     def isCached(self, name):
-        _info(type(self), name)
-        return False
+        info, _ = _info(type(self), name)
+        return isinstance(self._parameters[info.basename], _CachedParameter)
 
     # Widgets
 
@@ -126,36 +179,28 @@ class _Wrapper:
             connectors[name] = widget if isinstance(widget, GuiConnector) else createGuiConnector(widget, dataType)
         tag = self._nextTag
         self._nextTag += 1
+        self._guis[tag] = connectors
         for name, connector in connectors.items():
             connector.write(self.getValue(name))
             connector.onChanged(self._makeCallback(name, connector))
-        # The observer must not keep the wrapper alive: modules drop wrappers when the parameter node changes.
-        weak = weakref.ref(self)
-
-        def nodeModified(caller, event):
-            wrapper = weak()
-            if wrapper is not None:
-                wrapper._updateGuis()
-
-        observer = self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, nodeModified)
-        self._guis[tag] = (connectors, observer)
+        # As in Slicer the observer holds the wrapper, and the wrapper its node.
+        self._guiObservers[tag] = self.AddObserver(
+            vtk.vtkCommand.ModifiedEvent, lambda caller, event: self._updateGuis()
+        )
         return tag
 
     def disconnectGui(self, tag):
-        connectors, observer = self._guis.pop(tag, ({}, None))
-        for connector in connectors.values():
+        for connector in self._guis.pop(tag, {}).values():
             connector.onChanged(None)
-        if observer is not None:
-            self.parameterNode.RemoveObserver(observer)
+        observer = self._guiObservers.pop(tag, None)
+        if observer is not None and not disconnectLeavesObserver:
+            self.RemoveObserver(observer)
 
     def _makeCallback(self, name, connector):
-        weak = weakref.ref(self)
-
         def changed():
-            wrapper = weak()
-            if wrapper is not None and not wrapper._updatingGui:
-                with slicer.util.NodeModify(wrapper.parameterNode):
-                    wrapper.setValue(name, connector.read())
+            with slicer.util.NodeModify(self):
+                if not self._updatingGui:
+                    self.setValue(name, connector.read())
 
         return changed
 
@@ -164,9 +209,10 @@ class _Wrapper:
             return
         self._updatingGui = True
         try:
-            for connectors, _ in list(self._guis.values()):
-                for name, connector in connectors.items():
-                    connector.write(self.getValue(name))
+            with slicer.util.NodeModify(self):
+                for connectors in list(self._guis.values()):
+                    for name, connector in connectors.items():
+                        connector.write(self.getValue(name))
         finally:
             self._updatingGui = False
 

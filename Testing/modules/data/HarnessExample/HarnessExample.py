@@ -36,7 +36,12 @@ def registerSampleData():
     import SampleData
 
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category="HarnessExample", sampleName="Ramp", customDownloader=lambda source: [makeRamp()]
+        category="HarnessExample",
+        sampleName="Ramp",
+        uris=[],
+        fileNames=[],
+        nodeNames=[],
+        customDownloader=lambda source: [makeRamp()],
     )
 
 

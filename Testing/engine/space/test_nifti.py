@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from samconvex.errors import InputError
-from samconvex.io.nifti import check_nifti
+from samconvex.space.nifti import check_nifti
 
 NAMES = ["image.nii", "image.nii.gz"]
 
@@ -74,3 +74,12 @@ def test_other_contents_are_left_to_itk(tmp_path: Path) -> None:
     for name in NAMES:
         (tmp_path / name).write_bytes(b"something else")
         check_nifti(tmp_path / name)
+
+
+@pytest.mark.parametrize("offset", [np.nan, np.inf, -8.0])
+def test_an_offset_that_is_none_becomes_no_foreign_error(tmp_path: Path, offset: float) -> None:
+    path = _save(tmp_path / "image.nii", np.ones((8, 8, 8), np.int16))
+    content = bytearray(path.read_bytes())
+    content[108:112] = np.float32(offset).tobytes()
+    path.write_bytes(content)
+    check_nifti(path)
