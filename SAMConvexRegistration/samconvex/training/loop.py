@@ -20,8 +20,8 @@ from ..weights.checkpoints import not_finite, read_checkpoint
 
 # A paused process must not use up its budget.
 LONGEST_STEP_S = 10.0
-# So many steps in a row without a finite loss and gradient: it will not get better by itself.
-MOST_LEFT_OUT = 10
+# A rare unlucky draw comes alone; what is not finite this often in a row stays so.
+MOST_IN_A_ROW = 5
 Settings = TypeVar("Settings")
 # Loss and figures for the log; None where a draw was unusable.
 Drawn = tuple[Tensor, dict[str, float]] | None
@@ -231,15 +231,15 @@ class Loop:
 
     def _leave_out(self) -> None:
         self._left_out += 1
-        if self._left_out < MOST_LEFT_OUT:
+        if self._left_out < MOST_IN_A_ROW:
             return
         kept = f"no step was taken, and {self.output} is as it was"
         if self._good:
             self._save()
             kept = f"{self.output} holds the weights of step {self._good}"
         raise InputError(
-            f"Loss or gradient were not finite {self._left_out} times in a row; {kept}. Look at the images for values "
-            "that are none, or lower 'learning_rate'."
+            f"Loss or gradient was not finite {self._left_out} times in a row; {kept}. Look for images with extreme "
+            "values, or lower 'learning_rate'."
         )
 
     def _report(self) -> str:
@@ -287,6 +287,9 @@ class Loop:
             raise InputError(f"{path} does not exist; start without --resume first.")
         try:
             saved = read_checkpoint(path)
+        except InputError as error:
+            raise InputError(f"{error} Without --resume, training starts anew.") from error
+        try:
             self.network.load_state_dict(saved["network"])
             self.plan.optimizer.load_state_dict(saved["optimizer"])
             self.number, self.seconds = int(saved["step"]), float(saved["seconds"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from samconvex.errors import Cancelled, InputError
 from samconvex.training import loop as loop_module
-from samconvex.training.loop import MOST_LEFT_OUT, Loop, Plan, save_checkpoint, writer
+from samconvex.training.loop import MOST_IN_A_ROW, Loop, Plan, save_checkpoint, writer
 from samconvex.weights.checkpoints import read_checkpoint
 from torch import nn
 
@@ -168,11 +168,46 @@ def test_a_step_that_is_not_finite_is_left_out(tmp_path, network, kind):
     assert all(e["loss"] < 100 for e in lines(tmp_path / "a.log.jsonl") if "loss" in e)
 
 
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_a_step_left_out_leaves_weights_statistics_and_averages_as_they_were(tmp_path, network, kind):
+    loop = Loop(network, tmp_path / "a.pt", plan_of(network, average=0.5))
+    generator = torch.Generator().manual_seed(0)
+    loop._step(drawn_from(network), generator)
+    kept = [{k: v.clone() for k, v in n.state_dict().items()} for n in (network, loop.result)]
+
+    def draw(generator: torch.Generator):
+        x = torch.rand(8, 2, generator=generator)
+        # The root of zero is finite, its slope is not.
+        return (network(x * torch.nan).sum() if kind == "loss" else network(x + 3).sum().mul(0).sqrt()), {}
+
+    loop._step(draw, generator)
+    for before, now in zip(kept, (network, loop.result), strict=True):
+        assert all(torch.equal(value, before[key]) for key, value in now.state_dict().items())
+    loop._step(drawn_from(network), generator)
+    assert loop.number == 3 and not torch.equal(network.layer.weight, kept[0]["layer.weight"])
+
+
+def test_a_good_step_between_lets_a_run_go_on(tmp_path, network):
+    plan = plan_of(network, steps=4 * MOST_IN_A_ROW)
+    draw = drawn_from(network, lambda call: call % MOST_IN_A_ROW != 0)
+    assert Loop(network, tmp_path / "a.pt", plan).run(draw, quiet)["step"] == 4 * MOST_IN_A_ROW
+
+
+def test_a_resume_file_that_is_not_finite_is_refused(tmp_path, network):
+    Loop(network, tmp_path / "a.pt", plan_of(network)).run(drawn_from(network), quiet)
+    path = tmp_path / "a.resume.pt"
+    state = torch.load(path, weights_only=True)
+    state["network"]["norm.running_var"][0] = torch.inf
+    torch.save(state, path)
+    with pytest.raises(InputError, match=r"a\.resume\.pt.*not finite \(network\.norm\.running_var\).*Without --resume"):
+        Loop(network, tmp_path / "a.pt", plan_of(network), resume=True)
+
+
 def test_a_run_that_is_not_finite_any_more_stops_and_keeps_its_last_good_weights(tmp_path, network):
     output = tmp_path / "a.pt"
     loop = Loop(network, output, plan_of(network, steps=1000))
     with pytest.raises(
-        InputError, match=f"not finite {MOST_LEFT_OUT} times in a row.*weights of step 3.*learning_rate"
+        InputError, match=f"not finite {MOST_IN_A_ROW} times in a row.*weights of step 3.*learning_rate"
     ):
         loop.run(drawn_from(network, lambda call: call >= 3), quiet)
     kept = read_checkpoint(output)
