@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..io.files import user_folder
+from ..io.files import replaced, user_folder
 from ..progress import Progress
 from ..space.grid import Grid, grid_of, plain_grid
 from ..space.volume import FeatureMap, Volume
@@ -113,20 +112,14 @@ def _write(path: Path, embedding: SamEmbedding) -> None:
         part: FeatureMap = getattr(embedding, name)
         content[name], content[f"{name}_scale"] = quantized(part.tensor.cpu())
         content[f"{name}_grid"] = plain_grid(part.grid)
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=_PARTIAL)
-        with os.fdopen(descriptor, "wb") as stream:
-            torch.save(content, stream)
-        os.replace(temporary, path)
+        with replaced(path) as temporary:
+            torch.save(content, temporary)
         _trim(path.parent)
     except (OSError, RuntimeError) as error:
         # A full or read-only disk costs time at the next query, nothing else.
         LOGGER.info("embedding not kept on disk: %s", error)
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
 
 
 def _read(path: Path, model: SamModel, grid: Grid, device: torch.device | str) -> SamEmbedding | None:

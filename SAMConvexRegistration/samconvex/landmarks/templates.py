@@ -9,7 +9,6 @@ Everything is checked on loading; nothing is unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import torch
 from ..anatomy.cache import embed_cached, quantized
 from ..anatomy.embedding import SamEmbedding
 from ..errors import InputError, refusing
+from ..io.files import file_sha256
 from ..io.images import read_volume
 from ..io.outputs import output_folder
 from ..io.points import PointSet, write_points
@@ -109,8 +109,8 @@ def save_template(
                 "volume": plain_grid(embedding.grid),
                 **{part: plain_grid(getattr(embedding, part).grid) for part in _PARTS},
             },
-            "embedding_sha256": _checksum(staging / EMBEDDING_FILE),
-            "image": None if image is None else {"path": str(image), "sha256": _checksum(Path(image))},
+            "embedding_sha256": file_sha256(staging / EMBEDDING_FILE),
+            "image": None if image is None else {"path": str(image), "sha256": file_sha256(Path(image))},
         }
         text = json.dumps(values, indent=2, allow_nan=False) + "\n"
         (staging / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
@@ -127,7 +127,7 @@ def load_template(folder: str | os.PathLike, device: torch.device | str = "cpu")
     where = path / EMBEDDING_FILE
     if not where.is_file() or where.stat().st_size > LARGEST_EMBEDDING_BYTES:
         raise InputError(f"{where} is missing or far too large; copy the template folder again.")
-    if _checksum(where) != values["embedding_sha256"]:
+    if file_sha256(where) != values["embedding_sha256"]:
         raise InputError(f"{where} is damaged (checksum); copy the template folder again.")
     with refusing(f"{path} is no usable template; save it again."):
         grids = {name: grid_of(grid) for name, grid in values["grids"].items()}
@@ -198,11 +198,3 @@ def _read_description(path: Path) -> dict[str, Any]:
     if version > FORMAT:
         raise InputError(f"{where} was written by a newer version; update this software.")
     return {**values, "embedding_sha256": checksum}
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

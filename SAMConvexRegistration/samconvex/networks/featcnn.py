@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .convolution import Conv3d
+
 CHECKPOINT_FORMAT = "samconvex-featcnn"
 CHECKPOINT_VERSION = 1
 BRANCHES = ("ct", "mr")
@@ -22,7 +24,7 @@ BRANCHES = ("ct", "mr")
 def _block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     padding = dilation * (kernel // 2)
     return nn.Sequential(
-        nn.Conv3d(inputs, outputs, kernel, stride, padding, dilation), nn.InstanceNorm3d(outputs), nn.ReLU(inplace=True)
+        Conv3d(inputs, outputs, kernel, stride, padding, dilation), nn.InstanceNorm3d(outputs), nn.ReLU(inplace=True)
     )
 
 
@@ -46,7 +48,7 @@ class FeatCNN(nn.Module):
         trunk: list[nn.Module] = []
         for _ in range(reductions):
             trunk += [_block(32, 32, stride=2), _block(32, 32)]
-        self.trunk = nn.Sequential(*trunk, nn.Conv3d(32, channels, 3, padding=1))
+        self.trunk = nn.Sequential(*trunk, Conv3d(32, channels, 3, padding=1))
 
     def forward(self, image: Tensor, branch: str) -> Tensor:
         """(B, 1, D, H, W) in [0, 1], sizes multiples of the stride -> (B, channels, D/stride, H/stride, W/stride).

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .convolution import Conv3d
+
 CHECKPOINT_FORMAT = "samconvex-sam-compact"
 CHECKPOINT_VERSION = 1
 
@@ -46,7 +48,7 @@ PREPROCESSING: dict[str, Any] = {
 }
 
 
-_CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+_CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: Conv3d}
 _DECONVOLUTION: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _NORM: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _MEMORY = {2: torch.channels_last, 3: torch.channels_last_3d}

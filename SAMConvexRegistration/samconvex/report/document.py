@@ -6,7 +6,6 @@ Fields without data are absent. Numbers are plain JSON numbers; a value that is 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ..io.files import file_sha256
 
 if TYPE_CHECKING:
     from ..space.volume import Volume
@@ -84,18 +85,6 @@ def input_record(volume: Volume) -> dict[str, Any]:
     if volume.source is not None and Path(volume.source).exists():
         record["sha256"] = file_sha256(volume.source)
     return record
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    """Hex digest of a file's bytes, or of all files of a folder one after another, by name."""
-    location = Path(path)
-    files = sorted(entry for entry in location.iterdir() if entry.is_file()) if location.is_dir() else [location]
-    digest = hashlib.sha256()
-    for file in files:
-        with open(file, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def save_report(report: Mapping[str, Any], path: str | os.PathLike) -> None:

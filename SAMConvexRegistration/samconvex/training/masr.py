@@ -26,7 +26,7 @@ from ..space.volume import Volume, resample
 from ..weights.models import load_network
 from .data.contrast import random_contrast
 from .data.images import Image, cropped, random_corner, split_images
-from .loop import run_loop
+from .loop import Drawn, Loop, Plan, writer
 
 
 @dataclass
@@ -235,19 +235,9 @@ def train(
         progress=progress,
     )
     places = drawable(training)
-    network = MASRNet(
-        settings.widths,
-        settings.maps,
-        settings.channels,
-        settings.layouts,
-        settings.learned,
-        settings.smoothed,
-        settings.similarity,
-    )
-    if start_from is not None:
-        network = load_network(MASRNet, start_from).requires_grad_(True)
+    network = _network(settings) if start_from is None else load_network(MASRNet, start_from).requires_grad_(True)
 
-    def step(generator: torch.Generator) -> tuple[Tensor, dict[str, float]] | None:
+    def draw(generator: torch.Generator) -> Drawn:
         paired = float(torch.rand(1, generator=generator)) < settings.paired
         drawn = draw_views(places, settings, generator, paired=paired)
         if drawn is None:
@@ -255,18 +245,25 @@ def train(
         loss, found = views_loss(network, drawn, settings, generator)
         return loss, {"found": found}
 
-    return run_loop(
-        network,
-        step,
-        output,
-        form=CHECKPOINT_FORMAT,
-        version=CHECKPOINT_VERSION,
-        settings=settings,
-        learning_rate=settings.learning_rate,
-        minutes=minutes,
-        steps=steps or 20_000,
-        resume=resume,
-        validate=lambda: found_again(network, held_out, settings),
-        progress=progress,
-        rate=lambda done: 0.5 + 0.5 * math.cos(math.pi * min(1.0, done)),
+    plan = Plan(
+        settings,
+        torch.optim.Adam(network.parameters(), lr=settings.learning_rate),
+        lambda step, share: settings.learning_rate * (0.5 + 0.5 * math.cos(math.pi * share)),
+        writer(CHECKPOINT_FORMAT, CHECKPOINT_VERSION),
+        lambda _network: found_again(network, held_out, settings),
+        minutes,
+        steps or 20_000,
+    )
+    return Loop(network, output, plan, resume=resume).run(draw, progress)
+
+
+def _network(settings: MasrSettings) -> MASRNet:
+    return MASRNet(
+        settings.widths,
+        settings.maps,
+        settings.channels,
+        settings.layouts,
+        settings.learned,
+        settings.smoothed,
+        settings.similarity,
     )

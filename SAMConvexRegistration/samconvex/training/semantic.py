@@ -26,7 +26,7 @@ from ..networks.semantic import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, HU_RANGE,
 from .data.augmentation import augment_curve, augment_hu, augment_window
 from .data.images import Image, split_images
 from .data.views import View, random_view
-from .loop import run_loop
+from .loop import Drawn, Loop, Plan, writer
 
 LOGGER = logging.getLogger(__name__)
 _AIR = HU_RANGE[0]
@@ -404,6 +404,41 @@ def train(
     check_settings(settings)
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
+    training, held_out = _examples(data, settings, progress)
+    network = SemanticNet(settings.widths, settings.blocks, settings.detail, settings.organs, settings.spacing_mm)
+    if start_from is not None:
+        from ..weights.models import load_network
+
+        start_with(network, load_network(SemanticNet, start_from))
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    source = Source(training, settings)
+
+    def draw(generator: torch.Generator) -> Drawn:
+        image, target, known = source.draw(generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16 and cpu_has_bfloat16()):
+            logits = network(image)
+        return organ_loss(logits, target, known, settings.cross_entropy)
+
+    def rate(_step: int, share: float) -> float:
+        warm = min(1.0, 0.05 + share / settings.warmup)
+        return settings.learning_rate * (warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))))
+
+    plan = Plan(
+        settings,
+        torch.optim.Adam(network.parameters(), lr=settings.learning_rate),
+        rate,
+        writer(CHECKPOINT_FORMAT, CHECKPOINT_VERSION),
+        lambda _network: held_out_dice(network, held_out),
+        minutes,
+        steps or 100_000,
+    )
+    return Loop(network, output, plan, resume=resume).run(draw, progress)
+
+
+def _examples(
+    data: Path | None, settings: SemanticSettings, progress: Callable[[str, float, str], None]
+) -> tuple[list[Example], list[Example]]:
+    """Examples to train on, and those held out."""
     taken, left_out = split_images(
         data,
         spacing=settings.spacing_mm,
@@ -422,35 +457,4 @@ def train(
     training, held_out = examples_of(taken), examples_of(left_out)
     if not any(e.labels is not None for e in training):
         raise InputError("no labeled CT is left to train on; a label map is to lie next to NAME_ct as NAME_seg.")
-    network = SemanticNet(settings.widths, settings.blocks, settings.detail, settings.organs, settings.spacing_mm)
-    if start_from is not None:
-        from ..weights.models import load_network
-
-        start_with(network, load_network(SemanticNet, start_from))
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    source = Source(training, settings)
-
-    def step(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        image, target, known = source.draw(generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16 and cpu_has_bfloat16()):
-            logits = network(image)
-        return organ_loss(logits, target, known, settings.cross_entropy)
-
-    def rate(fraction: float) -> float:
-        return min(1.0, 0.05 + fraction / settings.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fraction)))
-
-    return run_loop(
-        network,
-        step,
-        output,
-        form=CHECKPOINT_FORMAT,
-        version=CHECKPOINT_VERSION,
-        settings=settings,
-        learning_rate=settings.learning_rate,
-        minutes=minutes,
-        steps=steps or 100_000,
-        resume=resume,
-        validate=lambda: held_out_dice(network, held_out),
-        progress=progress,
-        rate=rate,
-    )
+    return training, held_out

@@ -28,7 +28,7 @@ from ..space.volume import FeatureMap
 from ..weights.models import load_network
 from .data.contrast import random_contrast
 from .data.images import Image, cropped, random_corner, split_images
-from .loop import run_loop
+from .loop import Drawn, Loop, Plan, writer
 
 # A crop with a smaller standard deviation shows nothing to describe.
 _FLAT = 0.01
@@ -193,6 +193,46 @@ def _other(modality: str) -> str:
     return "mr" if modality == "ct" else "ct"
 
 
+class _Draws:
+    """Losses of random training images, in their own or another modality's contrast."""
+
+    def __init__(self, network: FeatCNN, images: list[Image], settings: SuitsSettings) -> None:
+        self.network, self.images, self.settings = network, images, settings
+
+    def replicate(self, generator: torch.Generator) -> Drawn:
+        """Of the replicator, on a random part of an image."""
+        image = self._image(generator)
+        low = random_corner(image.values.shape[2:], self.settings.shape, generator)
+        values = cropped(image.values, low, self.settings.shape).float()
+        if float(values.std()) < _FLAT:
+            return None
+        return replicator_loss(self.network, *self._recolored(values, image.modality, generator)), {}
+
+    def register(self, generator: torch.Generator) -> Drawn:
+        """End to end, on pairs of whole images."""
+        losses = []
+        for _ in range(self.settings.batch):
+            fixed, moving = self._whole(generator), self._whole(generator)
+            k_back = int(torch.randint(self.settings.iterations + 1, (1,), generator=generator))
+            losses.append(pair_loss(self.network, fixed, moving, k_back, self.settings))
+        return torch.stack(losses).mean(), {}
+
+    def _image(self, generator: torch.Generator) -> Image:
+        return self.images[int(torch.randint(len(self.images), (1,), generator=generator))]
+
+    def _recolored(self, values: Tensor, modality: str, generator: torch.Generator) -> tuple[Tensor, str]:
+        if float(torch.rand(1, generator=generator)) < self.settings.contrast:
+            return random_contrast(values, generator), _other(modality)
+        return values, modality
+
+    def _whole(self, generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
+        image = self._image(generator)
+        values, labels = centered(image, self.settings.shape)
+        assert labels is not None
+        values, branch = self._recolored(values, image.modality, generator)
+        return values, labels, branch
+
+
 def train(
     data: Path | None,
     output: Path,
@@ -231,49 +271,16 @@ def train(
     network = FeatCNN(settings.reductions)
     if start_from is not None:
         network = load_network(FeatCNN, start_from).requires_grad_(True)
-
-    def recolored(values: Tensor, modality: str, generator: torch.Generator) -> tuple[Tensor, str]:
-        if float(torch.rand(1, generator=generator)) < settings.contrast:
-            return random_contrast(values, generator), _other(modality)
-        return values, modality
-
-    def chosen(generator: torch.Generator) -> Image:
-        return training[int(torch.randint(len(training), (1,), generator=generator))]
-
-    def replicate(generator: torch.Generator) -> tuple[Tensor, dict[str, float]] | None:
-        image = chosen(generator)
-        low = random_corner(image.values.shape[2:], settings.shape, generator)
-        values = cropped(image.values, low, settings.shape).float()
-        if float(values.std()) < _FLAT:
-            return None
-        return replicator_loss(network, *recolored(values, image.modality, generator)), {}
-
-    def whole(generator: torch.Generator) -> tuple[Tensor, Tensor, str]:
-        image = chosen(generator)
-        values, labels = centered(image, settings.shape)
-        assert labels is not None
-        values, branch = recolored(values, image.modality, generator)
-        return values, labels, branch
-
-    def register(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        losses = []
-        for _ in range(settings.batch):
-            fixed, moving = whole(generator), whole(generator)
-            k_back = int(torch.randint(settings.iterations + 1, (1,), generator=generator))
-            losses.append(pair_loss(network, fixed, moving, k_back, settings))
-        return torch.stack(losses).mean(), {}
-
-    return run_loop(
-        network,
-        register if end_to_end else replicate,
-        output,
-        form=CHECKPOINT_FORMAT,
-        version=CHECKPOINT_VERSION,
-        settings=settings,
-        learning_rate=settings.learning_rate if end_to_end else settings.pretraining_rate,
-        minutes=minutes,
-        steps=steps or (250 if end_to_end else 5000),
-        resume=resume,
-        validate=lambda: held_out_figures(network, held_out, settings),
-        progress=progress,
+    draws = _Draws(network, training, settings)
+    peak = settings.learning_rate if end_to_end else settings.pretraining_rate
+    plan = Plan(
+        settings,
+        torch.optim.Adam(network.parameters(), lr=peak),
+        lambda step, share: peak,
+        writer(CHECKPOINT_FORMAT, CHECKPOINT_VERSION),
+        lambda _network: held_out_figures(network, held_out, settings),
+        minutes,
+        steps or (250 if end_to_end else 5000),
     )
+    loop = Loop(network, output, plan, resume=resume)
+    return loop.run(draws.register if end_to_end else draws.replicate, progress)

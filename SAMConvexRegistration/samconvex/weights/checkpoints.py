@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,14 +18,36 @@ LARGEST_FILE = 4 * 2**30
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What a weights file holds."""
+    """What a weights file holds.
+
+    Raises:
+        InputError: missing, too large, no weights file, or with values that are not finite.
+    """
     if not path.is_file():
         raise InputError(f"{path} does not exist; check the path of the weights file.")
     if path.stat().st_size > LARGEST_FILE:
         raise InputError(f"{path} is too large for a weights file; check that it is the right one.")
     with refusing(f"{path} could not be read as weights; it is damaged, truncated or not a PyTorch weights file."):
         # weights_only refuses anything but tensors and plain containers; mmap would keep the file busy on Windows.
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    broken = not_finite(content)
+    if broken is not None:
+        raise InputError(f"{path} holds values that are not finite ({broken}); use an earlier file, or train again.")
+    return content
+
+
+def not_finite(content: Any) -> str | None:
+    """Name of the first tensor in nested containers with a NaN or an infinite value; None if all are finite."""
+    return next((name for name, value in _tensors(content) if not bool(torch.isfinite(value).all())), None)
+
+
+def _tensors(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(content, Tensor):
+        yield name, content
+        return
+    pairs = content.items() if isinstance(content, dict) else ()
+    for key, value in enumerate(content) if isinstance(content, (list, tuple)) else pairs:
+        yield from _tensors(value, f"{name}.{key}" if name else str(key))
 
 
 def as_float(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -32,13 +55,13 @@ def as_float(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
-def built(kind: type[Network], content: dict[str, Any], path: Path) -> Network:
+def built(kind: type[Network], content: dict[str, Any]) -> Network:
     """The network of class ``kind`` that a checkpoint's ``config`` describes, with its ``state_dict``.
 
     Nothing is allocated before the tensors of the file have the shapes that the network needs.
 
     Raises:
-        ValueError, KeyError, TypeError, RuntimeError: damaged. InputError: weights that are not finite.
+        ValueError, KeyError, TypeError, RuntimeError: damaged.
     """
     config, state = dict(content["config"]), dict(content["state_dict"])
     # Every block has tensors of its own; a count beyond them would build modules for minutes.
@@ -51,15 +74,4 @@ def built(kind: type[Network], content: dict[str, Any], path: Path) -> Network:
         raise ValueError(f"{len(wrong)} tensors are missing or of another shape")
     network = kind(**config)
     network.load_state_dict(as_float(state))
-    check_finite(network, path)
     return network
-
-
-def check_finite(network: nn.Module, path: Path) -> None:
-    """Raise InputError where a weight is NaN or infinite; one such number makes every result one."""
-    for value in network.state_dict().values():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise InputError(
-                f"{path} holds weights that are not finite numbers: the training that made them failed; "
-                "train again, or choose other weights."
-            )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import InputError, refusing
 from ..io.files import file_sha256
 from ..networks import featcnn, masr, sam_2d, sam_compact, sam_official, semantic
-from .checkpoints import Network, built, check_finite, read_checkpoint
+from .checkpoints import Network, built, read_checkpoint
 from .registry import (
     DEFAULT_SAM,
     DEFAULT_SEMANTIC,
@@ -129,7 +129,7 @@ def load_network(kind: type[Network], name_or_path: str | os.PathLike | None = N
     if content.get("version") != family.version:
         raise InputError(f"{path} has format version {content.get('version')}, this version reads {family.version}.")
     with refusing(f"{path} holds damaged {family.form} weights; train or import them again."):
-        network = built(kind, content, path)
+        network = built(kind, content)
     return network.eval().requires_grad_(False)
 
 
@@ -238,7 +238,6 @@ def load_sam_file(path: str | os.PathLike) -> SamModel:
         if state is None:
             raise ValueError("not a dictionary of tensors")
         network = sam_official.from_state(state)
-        check_finite(network, location)
         return _official(network, name, digest)
     except (InputError, MemoryError):
         raise
@@ -253,7 +252,7 @@ def _compact(
     version = content.get("version")
     if version != readable:
         raise ValueError(f"format version {version}, this version reads {readable}")
-    network = built(kind, content, path)
+    network = built(kind, content)
     meta = content.get("meta") or {}
     calibration = {str(key): float(value) for key, value in dict(meta.get("calibration") or {}).items()}
     return compact_model(sam_compact.fused(network), path.stem, digest, str(meta.get("modality", "ct")), calibration)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, ResourceError, refusing
-from ..io.files import file_sha256, user_folder
+from ..io.files import file_sha256, replaced, user_folder
 
 DEFAULT_SAM = "sam-ct"
 DEFAULT_XRAY = "sam-xray"
@@ -189,13 +188,10 @@ def read_index(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_index(folder: Path, index: dict[str, dict[str, Any]]) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=folder, suffix=".partial")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        json.dump(index, stream, indent=2, sort_keys=True)
-    os.replace(temporary, folder / INDEX)
+    with replaced(folder / INDEX) as temporary:
+        temporary.write_text(json.dumps(index, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def copy_weights(source: Path, target: Path) -> None:
-    temporary = target.with_name(target.name + ".partial")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+    with replaced(target) as temporary:
+        shutil.copyfile(source, temporary)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from engine.report_schema import schema_errors
+from samconvex.io.files import file_sha256
 from samconvex.memory import peak_memory_mib
-from samconvex.report.document import build_report, file_sha256, plain, save_report
+from samconvex.report.document import build_report, plain, save_report
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
 

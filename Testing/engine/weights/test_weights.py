@@ -146,6 +146,17 @@ def test_damaged_and_foreign_files_give_one_sentence(checkpoint, tmp_path):
     assert not [entry for entry in weights.known_weights() if entry.origin == "imported"]
 
 
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_weights_that_are_not_finite_are_refused(checkpoint, value):
+    content = torch.load(checkpoint, weights_only=True)
+    content["state_dict"]["stem.0.weight"].view(-1)[3] = value
+    torch.save(content, checkpoint)
+    for read in (weights.load_sam_file, import_weights):
+        with pytest.raises(InputError, match=r"My network\.pt.*not finite \(state_dict\.stem\.0\.weight\); use"):
+            read(checkpoint)
+    assert not [entry for entry in weights.known_weights() if entry.origin == "imported"]
+
+
 def test_index_cannot_point_out_of_its_folder(home):
     (home / "weights").mkdir(parents=True)
     (home / "weights" / "index.json").write_text('{"x": {"file": "../../secret", "sha256": "0"}}')

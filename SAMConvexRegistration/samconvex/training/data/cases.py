@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...anatomy.body import body_mask
 from ...errors import InputError, SamConvexError
+from ...io.files import replaced
 from ...io.images import read_labels, read_volume
 from ...space.grid import Grid
 from ...space.volume import Volume, resample
@@ -203,9 +204,9 @@ def _cached(
             }
         )
     cache.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".partial.npz")
-    np.savez(temporary, **arrays)  # type: ignore[arg-type]
-    temporary.replace(file)
+    # A stream: given a path, numpy would append ".npz".
+    with replaced(file) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
     return case
 
 

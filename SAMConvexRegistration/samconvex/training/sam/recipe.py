@@ -8,46 +8,32 @@ on is kept next to them.
 
 from __future__ import annotations
 
-import copy
-import json
-import logging
+import itertools
 import math
 import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...errors import Cancelled, InputError, refusing
+from ...errors import InputError
 from ...networks import sam_2d, sam_compact
 from ...networks.sam_2d import SAM2D
 from ...networks.sam_compact import SAMCompact
-from ...weights.checkpoints import as_float, check_finite, read_checkpoint
+from ...weights.checkpoints import read_checkpoint
 from ..data.cases import Case, load_cases
-from ..steps import Steps, check_before_saving, restore
+from ..loop import Drawn, Loop, Plan, save_checkpoint
 from .batches import Batch, BatchSource
 from .losses import LossSettings, Vectors, contrastive_loss, sample_rows
 from .radiographs import make_radiographs, view_errors
 from .settings import SamSettings
 from .validation import landmark_errors, summarize, warp_errors
 
-LOGGER = logging.getLogger(__name__)
-LONGEST_STEP_S = 10.0
-
-
-@dataclass
-class State:
-    """Everything that changes during training."""
-
-    network: SAMCompact
-    average: SAMCompact
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    seconds: float = 0.0
+# Draws in a row whose views share hardly anything, before the recipe is found unusable.
+MOST_TRIES = 200
+Progress = Callable[[str, float, str], None]
 
 
 def build_network(settings: SamSettings) -> SAMCompact:
@@ -61,9 +47,26 @@ def build_network(settings: SamSettings) -> SAMCompact:
 
 def batch_loss(network: SAMCompact, batch: Batch, settings: SamSettings) -> tuple[Tensor, dict[str, float]]:
     """Loss of one batch, and its parts: ``self_*`` within volumes, ``label_*`` between patients."""
+    vectors = _vectors(network, batch, settings)
+    options = LossSettings(settings.temperature, settings.hard, settings.diverse)
+    total = torch.zeros(())
+    parts: dict[str, list[float]] = {}
+    terms = (
+        ("self", 0.25, _within_volumes(batch, vectors, settings, options)),
+        ("label", 0.25 * settings.label_weight, _between_patients(batch, vectors, options)),
+    )
+    for name, weight, results in terms:
+        for loss, figures in results:
+            total = total + loss * weight
+            for key, value in figures.items():
+                parts.setdefault(f"{name}_{key}", []).append(value)
+    return total, {key: sum(values) / len(values) for key, values in parts.items()}
+
+
+def _vectors(network: SAMCompact, batch: Batch, settings: SamSettings) -> dict[tuple[str, int, int], Vectors]:
+    """Embeddings of the points: by "candidates" or "labeled", case and view; one gather for all of them."""
     with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
         fine_map, coarse_map = network.raw_features(batch.images)
-    # One gather for all points of all views.
     where: list[Tensor] = []
     view_of: list[Tensor] = []
     spans: dict[tuple[str, int, int], slice] = {}
@@ -81,18 +84,14 @@ def batch_loss(network: SAMCompact, batch: Batch, settings: SamSettings) -> tupl
         sample_rows(fine_map, item, coordinates, network.fine_stride),
         sample_rows(coarse_map, item, coordinates, network.coarse_stride),
     )
-    vectors = {key: everything.at(span) for key, span in spans.items()}
-    options = LossSettings(settings.temperature, settings.hard, settings.diverse)
+    return {key: everything.at(span) for key, span in spans.items()}
+
+
+def _within_volumes(
+    batch: Batch, vectors: dict[tuple[str, int, int], Vectors], settings: SamSettings, options: LossSettings
+) -> Iterator[tuple[Tensor, dict[str, float]]]:
+    """Loss of each case's points in one view against the other view, both ways."""
     ignore = settings.ignore_mm / settings.spacing_mm
-    total = torch.zeros(())
-    parts: dict[str, list[float]] = {}
-
-    def add(name: str, result: tuple[Tensor, dict[str, float]], weight: float) -> None:
-        nonlocal total
-        total = total + result[0] * weight
-        for key, value in result[1].items():
-            parts.setdefault(f"{name}_{key}", []).append(value)
-
     for k in range(2):
         points, query = batch.candidates[k], batch.queries[k]
         if len(query) < 8:
@@ -102,27 +101,28 @@ def batch_loss(network: SAMCompact, batch: Batch, settings: SamSettings) -> tupl
             others, others_forbidden = _other_volume(batch, vectors, k, v, query, settings)
             mine, theirs = vectors["candidates", k, v], vectors["candidates", k, 1 - v]
             forbidden = near | ~points.visible[1 - v]
-            add(
-                "self",
-                contrastive_loss(
-                    mine.at(query), theirs.at(query), theirs, forbidden, options, others, others_forbidden
-                ),
-                0.25,
+            yield contrastive_loss(
+                mine.at(query), theirs.at(query), theirs, forbidden, options, others, others_forbidden
             )
-    if batch.labeled is not None:
-        # Case k's view v against case j's view w: every pair of views once, half of them in each direction.
-        for k, v, j, w in ((0, 0, 1, 0), (0, 1, 1, 1), (1, 0, 0, 1), (1, 1, 0, 0)):
-            seen = torch.nonzero(batch.labeled[k].visible[v] & batch.labeled[j].visible[w])[:, 0]
-            if len(seen) < 4:
-                continue
-            near = (
-                torch.cdist(batch.labeled[j].points[seen], batch.candidates[j].points) < batch.tolerance[seen][:, None]
-            )
-            forbidden = near | ~batch.candidates[j].visible[w]
-            first, second = vectors["labeled", k, v].at(seen), vectors["labeled", j, w].at(seen)
-            result = contrastive_loss(first, second, vectors["candidates", j, w], forbidden, options)
-            add("label", result, 0.25 * settings.label_weight)
-    return total, {key: sum(values) / len(values) for key, values in parts.items()}
+
+
+def _between_patients(
+    batch: Batch, vectors: dict[tuple[str, int, int], Vectors], options: LossSettings
+) -> Iterator[tuple[Tensor, dict[str, float]]]:
+    """Loss of labeled points: case k's view v against case j's view w.
+
+    Every pair of views comes once, half of them in each direction.
+    """
+    if batch.labeled is None:
+        return
+    for k, v, j, w in ((0, 0, 1, 0), (0, 1, 1, 1), (1, 0, 0, 1), (1, 1, 0, 0)):
+        seen = torch.nonzero(batch.labeled[k].visible[v] & batch.labeled[j].visible[w])[:, 0]
+        if len(seen) < 4:
+            continue
+        near = torch.cdist(batch.labeled[j].points[seen], batch.candidates[j].points) < batch.tolerance[seen][:, None]
+        forbidden = near | ~batch.candidates[j].visible[w]
+        first, second = vectors["labeled", k, v].at(seen), vectors["labeled", j, w].at(seen)
+        yield contrastive_loss(first, second, vectors["candidates", j, w], forbidden, options)
 
 
 def _other_volume(
@@ -145,66 +145,15 @@ def _other_volume(
     return negatives, forbidden
 
 
-@torch.no_grad()
-def _update_average(state: State, decay: float) -> None:
-    decay = min(decay, (1 + state.step) / (10 + state.step))
-    for mean, value in zip(state.average.state_dict().values(), state.network.state_dict().values(), strict=True):
-        if mean.dtype.is_floating_point:
-            mean.lerp_(value, 1 - decay)
-        else:
-            mean.copy_(value)
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
-
-
 def save_weights(path: Path, network: SAMCompact, meta: dict[str, Any]) -> None:
-    """Write a checkpoint of plain tensors and JSON values (half precision), atomically."""
-    tensors = {k: (v.half() if v.dtype.is_floating_point else v).contiguous() for k, v in network.state_dict().items()}
-    check_before_saving(tensors, path)
+    """Write a checkpoint of plain tensors and JSON values (half precision), at once.
+
+    Raises:
+        InputError: as :func:`save_checkpoint`.
+    """
     module, modality = (sam_2d, "xray") if isinstance(network, SAM2D) else (sam_compact, "ct")
-    content = {
-        "format": module.CHECKPOINT_FORMAT,
-        "version": module.CHECKPOINT_VERSION,
-        "config": network.config,
-        "state_dict": tensors,
-        "meta": {"preprocessing": module.PREPROCESSING, "modality": modality, **meta},
-    }
-    _write(path, content)
-
-
-def _resume_path(output: Path) -> Path:
-    return output.with_name(output.stem + ".resume.pt")
-
-
-def _save_state(output: Path, state: State, settings: SamSettings) -> None:
-    _write(
-        _resume_path(output),
-        {
-            "network": state.network.state_dict(),
-            "average": state.average.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "step": state.step,
-            "seconds": state.seconds,
-            "settings": json.dumps(settings.to_dict()),
-        },
-    )
-
-
-def _load_state(output: Path, state: State) -> None:
-    path = _resume_path(output)
-
-    def read(saved: dict[str, Any]) -> None:
-        state.network.load_state_dict(saved["network"])
-        state.average.load_state_dict(saved["average"])
-        state.optimizer.load_state_dict(saved["optimizer"])
-        state.step, state.seconds = int(saved["step"]), float(saved["seconds"])
-
-    restore(path, read, state.network, state.average)
+    meta = {"preprocessing": module.PREPROCESSING, "modality": modality, **meta}
+    save_checkpoint(path, network, module.CHECKPOINT_FORMAT, module.CHECKPOINT_VERSION, meta)
 
 
 def validate(network: SAMCompact, cases: list[Case]) -> dict[str, object]:
@@ -262,13 +211,42 @@ def train(
         InputError: unusable data, settings or files.
     """
     settings = settings or SamSettings()
-    output = Path(output)
     if minutes is None and steps is None:
         minutes = 60.0
-    budget = minutes * 60 if minutes is not None else math.inf
     report = progress or (lambda stage, fraction, message: None)
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
+    training, held_out = _split_cases(data, settings, Path(cache) if cache else None, report)
+    network = build_network(settings)
+    if start_from is not None:
+        _load_start(network, Path(start_from))
+    plan = _plan(network, training, held_out, settings, minutes, steps)
+    loop = Loop(network, Path(output), plan, resume=resume)
+    batches = BatchSource(training, settings, settings.seed + loop.number).stream(settings.ahead)
+
+    def draw(_generator: torch.Generator) -> Drawn:
+        for batch in itertools.islice(batches, MOST_TRIES):
+            loss, parts = batch_loss(network, batch, settings)
+            if loss.requires_grad:
+                return loss, parts
+        raise InputError(
+            f"{MOST_TRIES} pairs of views in a row share hardly anything; choose larger 'shapes' or more 'candidates'."
+        )
+
+    counts = {"training_cases": len(training), "held_out": len(held_out)}
+    loop.record({"event": "start", **counts, "settings": settings.to_dict(), "resume": resume})
+    try:
+        result = loop.run(draw, report)
+    finally:
+        batches.close()
+    loop.record({"event": "end"})
+    return {**result, "validation": result["validation"]["after"]}
+
+
+def _split_cases(
+    data: str | os.PathLike | list[Case], settings: SamSettings, cache: Path | None, report: Progress
+) -> tuple[list[Case], list[Case]]:
+    """Cases to train on, and those held out."""
     if isinstance(data, list):
         cases = data
     else:
@@ -278,108 +256,59 @@ def train(
             include=settings.include,
             exclude=settings.exclude,
             tubular=settings.tubular,
-            cache=Path(cache) if cache else None,
+            cache=cache,
             progress=lambda fraction, message: report("data", fraction, message),
         )
     if settings.dimension == 2:
         cases = make_radiographs(cases, settings, lambda fraction: report("data", fraction, "projections"))
-    held_out = [c for c in cases if c.patient in settings.validation]
     training = [c for c in cases if c.patient not in settings.validation]
     if not training:
         raise InputError("every case is held out for validation; nothing is left to train on.")
-    network = build_network(settings)
-    if start_from is not None:
-        _load_start(network, Path(start_from))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    state = State(network, copy.deepcopy(network), optimizer)
-    if resume:
-        _load_state(output, state)
-    taken = Steps(network, optimizer, settings.clip)
-    log_path = output.with_name(output.stem + ".log.jsonl")
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    source = BatchSource(training, settings, settings.seed + state.step)
-    batches = source.stream(settings.ahead)
-    last_validation: dict[str, object] = {}
-    saved_at = validated_at = state.seconds
-    running: dict[str, list[float]] = {}
+    return training, [c for c in cases if c.patient in settings.validation]
 
-    def fraction() -> float:
-        return min(1.0, max(state.seconds / budget, state.step / steps if steps else 0.0))
 
-    def record(entry: dict[str, Any]) -> None:
-        with log_path.open("a") as stream:
-            stream.write(json.dumps({"step": state.step, "minutes": round(state.seconds / 60, 2), **entry}) + "\n")
+def _plan(
+    network: SAMCompact,
+    training: list[Case],
+    held_out: list[Case],
+    settings: SamSettings,
+    minutes: float | None,
+    steps: int | None,
+) -> Plan:
+    def rate(step: int, share: float) -> float:
+        warm = settings.learning_rate * min(1.0, (step + 1) / settings.warmup_steps)
+        return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
 
-    def save() -> None:
-        meta = {
-            "step": state.step,
-            "minutes": round(state.seconds / 60, 1),
-            "settings": settings.to_dict(),
-            "training_cases": len(training),
-            "validation": last_validation,
-        }
-        save_weights(output, state.average, meta)
-        _save_state(output, state, settings)
+    def save(path: Path, averaged: nn.Module, meta: dict[str, Any]) -> None:
+        assert isinstance(averaged, SAMCompact)
+        latest = {"training_cases": len(training), "validation": meta["validation"]["after"]}
+        save_weights(path, averaged, {**meta, **latest})
 
-    record(
-        {
-            "event": "start",
-            "training_cases": len(training),
-            "held_out": len(held_out),
-            "settings": settings.to_dict(),
-            "resume": resume,
-        }
+    def figures(averaged: nn.Module) -> dict[str, object]:
+        assert isinstance(averaged, SAMCompact)
+        return validate(averaged, held_out)
+
+    return Plan(
+        settings,
+        torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay),
+        rate,
+        save,
+        figures if held_out else None,
+        minutes,
+        steps,
+        average=settings.average,
+        clip=settings.clip,
+        validate_every_s=settings.validate_every_s,
+        save_every_s=settings.save_every_s,
+        log_every=25,
+        digits=4,
+        log_rate=True,
     )
-    network.train()
-    clock = time.monotonic()
-    try:
-        while fraction() < 1.0:
-            batch = next(batches)
-            rate = settings.learning_rate * min(1.0, (state.step + 1) / settings.warmup_steps)
-            rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fraction()))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss, parts = batch_loss(network, batch, settings)
-            norm = taken.take(loss) if loss.requires_grad else None
-            if norm is not None:
-                parts["gradient"] = norm
-                state.step += 1
-                _update_average(state, settings.average)
-            now = time.monotonic()
-            # A paused process must not use up its budget.
-            state.seconds += min(now - clock, LONGEST_STEP_S)
-            clock = now
-            for key, value in {"loss": float(loss.detach()), **parts}.items():
-                running.setdefault(key, []).append(value)
-            message = f"step {state.step}, loss {float(loss.detach()):.2f}" if state.step % 25 == 0 else ""
-            report("train", fraction(), message)
-            if state.step % 25 == 0:
-                record({"lr": rate, **{k: round(sum(v) / len(v), 4) for k, v in running.items()}})
-                running = {}
-            if held_out and state.seconds - validated_at >= settings.validate_every_s:
-                last_validation = validate(state.average, held_out)
-                record({"event": "validation", **last_validation})
-                validated_at = state.seconds
-                clock = time.monotonic()
-            if state.seconds - saved_at >= settings.save_every_s:
-                save()
-                saved_at = state.seconds
-    except (Cancelled, KeyboardInterrupt) as stop:
-        save()
-        raise Cancelled(
-            f"Cancelled after step {state.step}; {output} holds the weights so far, --resume goes on."
-        ) from stop
-    finally:
-        batches.close()
-    if held_out:
-        last_validation = validate(state.average, held_out)
-        record({"event": "validation", **last_validation})
-    save()
-    record({"event": "end"})
-    return {"step": state.step, "seconds": state.seconds, "validation": last_validation}
 
 
 def _load_start(network: SAMCompact, path: Path) -> None:
-    with refusing(f"{path} does not hold weights of this network size."):
-        network.load_state_dict(as_float(read_checkpoint(path)["state_dict"]))
-    check_finite(network, path)
+    content = read_checkpoint(path)
+    try:
+        network.load_state_dict(content["state_dict"])
+    except Exception as error:  # whatever torch says about a foreign file, the user needs one sentence
+        raise InputError(f"{path} does not hold weights of this network size.") from error

@@ -14,6 +14,7 @@ from samconvex.errors import Cancelled
 from samconvex.synthetic.phantom import make_phantom
 from samconvex.training.data.cases import make_case
 from samconvex.training.data.views import View
+from samconvex.training.sam import recipe
 from samconvex.training.sam.batches import BatchSource
 from samconvex.training.sam.recipe import build_network, train, validate
 from samconvex.training.sam.settings import SamSettings
@@ -100,6 +101,14 @@ def test_a_run_can_be_stopped_and_resumed(tmp_path, cases):
 def test_minutes_end_the_run(tmp_path, cases):
     result = train(cases[:2], tmp_path / "sam.pt", settings=replace(TINY, shapes=[(32, 32, 32)]), minutes=0.02)
     assert result["step"] >= 1 and 1.2 <= result["seconds"] < 12
+
+
+def test_views_that_share_nothing_end_the_run_with_a_sentence(tmp_path, cases, monkeypatch):
+    monkeypatch.setattr(recipe, "MOST_TRIES", 3)
+    apart = replace(TINY, shapes=[(16, 16, 16)], view_shift=40.0, label_share=0.0)
+    with pytest.raises(InputError, match="share hardly anything.*shapes"):
+        train(cases[:2], tmp_path / "sam.pt", settings=apart, steps=3)
+    assert not (tmp_path / "sam.pt").exists()
 
 
 def test_the_same_seed_draws_the_same_batches(cases):
