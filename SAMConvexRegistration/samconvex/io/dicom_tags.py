@@ -271,10 +271,9 @@ class _Reader:
                 raise _Damaged
             last = tag
             if depth == 0 and tag == _PIXELS:
-                # GDCM takes the memory that a length announces before it looks whether the file has as much.
-                if length != _UNDEFINED:
-                    self._end(length)
                 self.pixels = (self.stream.tell(), None if length == _UNDEFINED else length)
+                if length != _UNDEFINED:
+                    self._check_rest(self._end(length))
                 break
             name = _NAMES.get(tag)
             if kind == b"SQ" or length == _UNDEFINED or (name in _SEQUENCES and not self.explicit):
@@ -288,6 +287,22 @@ class _Reader:
             else:
                 self._value(data, tag, length)
         return data
+
+    def _check_rest(self, start: int) -> None:
+        """Refuse what follows the pixels and is neither zeros nor elements that the file can hold.
+
+        GDCM takes the memory that a length announces before it looks whether the file has as much.
+        """
+        self.stream.seek(start)
+        while self.stream.tell() + 8 <= self.size:
+            here = self.stream.tell()
+            if self._tag() == 0:
+                return
+            self.stream.seek(here)
+            _, _, length = self._element()
+            if length == _UNDEFINED:
+                return
+            self._skip(length)
 
     def _items(self, length: int, depth: int, implicit: bool) -> Iterator[Dataset]:
         explicit, self.explicit = self.explicit, self.explicit and not implicit

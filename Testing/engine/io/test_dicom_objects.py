@@ -177,3 +177,23 @@ def test_pixels_that_no_file_of_this_size_holds_are_refused(tmp_path: Path) -> N
     files.save(data, path)
     with pytest.raises(InputError, match=r"announces \d+ MiB of voxels but holds 0\.0 MiB"):
         read_dicom_image(path)
+
+
+@pytest.mark.parametrize(
+    ("rest", "sound"),
+    [
+        (b"", True),
+        (bytes(64), True),
+        (b"\xfc\xff\xfc\xffOB\0\0\4\0\0\0" + bytes(4), True),
+        (b"\xfc\xff\xfc\xffOB\0\0\0\0\0\x80" + bytes(4), False),
+        (b"\x9c\xfd\x3d\xfc\xfc\xe6\3\xb5" + bytes(8), False),
+    ],
+)
+def test_what_follows_the_pixels_must_fit_the_file(tmp_path: Path, rest: bytes, sound: bool) -> None:
+    path = sorted(files.write_series(tmp_path, files.voxels(), files.places()).iterdir())[3]
+    path.write_bytes(path.read_bytes() + rest)
+    if sound:
+        np.testing.assert_array_equal(read_volume(tmp_path).tensor[0, 0].numpy(), files.voxels())
+    else:
+        with pytest.raises(InputError, match=rf"{path.name} is a DICOM file that is cut short or damaged"):
+            read_volume(tmp_path)
