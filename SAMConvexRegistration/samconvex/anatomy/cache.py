@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..io.files import replaced, user_folder
+from ..io.files import clear_half_written, replaced, user_folder
 from ..progress import Progress
 from ..space.grid import Grid, grid_of, plain_grid
 from ..space.volume import FeatureMap, Volume
@@ -28,8 +27,6 @@ from .known import KNOWN
 LOGGER = logging.getLogger(__name__)
 _FORMAT = 1
 DISK_BYTES = 4 << 30
-_PARTIAL = ".partial"
-_LONGEST_WRITE_S = 3600.0
 
 
 def embed_cached(
@@ -151,14 +148,11 @@ def _read(path: Path, model: SamModel, grid: Grid, device: torch.device | str) -
 
 def _trim(folder: Path) -> None:
     """Remove the entries not used for longest until the folder is within its limit."""
+    clear_half_written(folder)
     entries = []
     for path in folder.glob("*"):
         with suppress(OSError):
             status = path.stat()
-            if path.suffix == _PARTIAL and time.time() - status.st_mtime > _LONGEST_WRITE_S:
-                # Of a process that was killed.
-                path.unlink()
-                continue
             entries.append((status.st_mtime, status.st_size, path))
     total = sum(size for _, size, _ in entries)
     for _, size, path in sorted(entries)[:-1]:

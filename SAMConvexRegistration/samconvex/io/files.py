@@ -7,9 +7,11 @@ import hashlib
 import os
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+_LONGEST_WRITE_S = 3600.0
 # Half-written neighbors of this process, for a forced exit to remove.
 _unfinished: set[Path] = set()
 
@@ -41,15 +43,18 @@ def file_sha256(path: str | os.PathLike) -> str:
 
 
 @contextlib.contextmanager
-def replaced(path: str | os.PathLike) -> Iterator[Path]:
+def replaced(path: str | os.PathLike, ending: str = "") -> Iterator[Path]:
     """Give a neighbor of ``path`` to write; on success it takes the place of ``path``, on any error nothing changes.
+
+    Args:
+        ending: of the neighbor's name, for writers that go by it.
 
     Raises:
         OSError: the disk refused.
     """
     target = Path(path)
     # Two processes may write the same file at the same time.
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial{ending}")
     _unfinished.add(temporary)
     try:
         yield temporary
@@ -59,6 +64,14 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         _unfinished.discard(temporary)
+
+
+def clear_half_written(folder: Path) -> None:
+    """Remove what killed processes have left of :func:`replaced` in ``folder``."""
+    for path in folder.glob("*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _LONGEST_WRITE_S:
+                path.unlink()
 
 
 def discard_half_written() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from ..space.grid import Grid
 from ..space.image_files import place_notes, read_header, read_image
 from ..space.volume import Volume, check_volume
 from .dicom import is_dicom, read_dicom
+from .files import replaced
 
 # What rounding in a header may move; more is another grid.
 _SAME_PLACE_MM = 0.01
@@ -81,9 +80,8 @@ def write_volume(volume: Volume, path: str | os.PathLike) -> None:
         InputError: unknown ending, or a format that cannot hold the grid. ResourceError: the disk refused.
     """
     check_format(path, volume.grid, volume.pixel_id)
-    with _spelled(path) as spelled:
-        write_image(volume.to_sitk(), spelled)
-        off = _corners_off(Grid.from_sitk(read_header(spelled)), volume.grid)
+    write_image(volume.to_sitk(), path)
+    off = _corners_off(Grid.from_sitk(read_header(path)), volume.grid)
     if off > _SAME_PLACE_MM:
         raise ResourceError(f"{path} came back {off:.2f} mm off its grid; write it as .nrrd or .mha.")
 
@@ -133,25 +131,25 @@ def write_image(image: sitk.Image, path: str | os.PathLike) -> None:
         InputError: unknown ending. ResourceError: the disk refused.
     """
     try:
-        with _spelled(path) as spelled:
-            sitk.WriteImage(image, str(spelled), True)
+        _write_spelled(image, Path(path))
     except Exception as error:
         if "Unable to determine ImageIO writer" in str(error):
             raise InputError(f"{path}: unknown image format; use .nii.gz, .nrrd or .mha.") from error
         raise ResourceError(f"{path} could not be written; check free space and permissions.") from error
 
 
-@contextmanager
-def _spelled(path: str | os.PathLike) -> Iterator[Path]:
-    """The path to write to in place of ``path``, moved there in the end.
+def _write_spelled(image: sitk.Image, path: Path) -> None:
+    """Write under the path's own name, whatever letters its ending has.
 
     ITK knows endings in small letters only: of others it refuses some and writes some under another name.
     """
-    target = Path(path)
-    spelled = target.with_name(_in_small_letters(target.name))
-    yield spelled
-    if spelled != target:
-        os.replace(spelled, target)
+    name = _in_small_letters(path.name)
+    if name == path.name:
+        sitk.WriteImage(image, str(path), True)
+        return
+    ending = ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+    with replaced(path, ending) as neighbor:
+        sitk.WriteImage(image, str(neighbor), True)
 
 
 def _in_small_letters(name: str) -> str:
