@@ -103,7 +103,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             self._observers = [
                 scene.AddObserver(events.NodeAddedEvent, added),
                 scene.AddObserver(events.NodeAboutToBeRemovedEvent, removed),
-                scene.AddObserver(events.NodeRemovedEvent, lambda *a: self._fill()),
+                # Within a batch, such as closing a scene, once at its end.
+                scene.AddObserver(events.NodeRemovedEvent, lambda *a: scene.IsBatchProcessing() or self._fill()),
                 scene.AddObserver(events.EndBatchProcessEvent, lambda *a: self._fillAndKeep()),
             ]
 
