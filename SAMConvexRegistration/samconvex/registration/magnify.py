@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from ..space.transforms import Transform
-from ..space.volume import Volume
+from ..space.volume import Volume, check_shape, check_volume
 from .finish import Maps
 from .options import Options
 from .prepare import Prepared
@@ -36,7 +36,13 @@ class Magnification:
 
     @classmethod
     def of(cls, fixed: Volume, moving: Volume) -> Magnification:
-        """One factor for both images, by the larger of them."""
+        """One factor for both images, by the larger of them.
+
+        Raises:
+            InputError: something else than two usable volumes.
+        """
+        for image in (fixed, moving):
+            check_volume(image)
         larger = max((fixed, moving), key=lambda image: float(image.grid.extent.max()))
         size = float(larger.grid.extent.max())
         voxel = max(float(np.median(image.grid.spacing)) for image in (fixed, moving))
@@ -54,6 +60,7 @@ class Magnification:
         """The image at its magnified place."""
         if image is None or self.factor == 1.0:
             return image
+        check_shape(image)
         return replace(image, grid=image.grid.scaled(self.factor))
 
     def options(self, options: Options) -> Options:

@@ -12,7 +12,7 @@ from ..io.checks import grid_note, outside_note
 from ..progress import Progress
 from ..space.filling import as_air
 from ..space.grid import as_points
-from ..space.volume import Volume, average_to, check_shape, check_volume
+from ..space.volume import Volume, average_to, check_shape
 from .options import Options, unused_weights
 from .pair import Pair
 from .regions import filling_note, mask_or_body
@@ -44,8 +44,6 @@ def begun(fixed: Volume, moving: Volume, options: Options, progress: Progress) -
         ResourceError: memory, device.
     """
     settings = options.settings()
-    check_volume(fixed)
-    check_volume(moving)
     options = _checked(options)
     notes = _truth_notes(fixed, moving, options)
     device = chosen_device(options.device)

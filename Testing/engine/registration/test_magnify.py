@@ -66,7 +66,7 @@ def test_the_initial_transform_of_a_small_body_is_in_its_own_millimeters(phantom
 def test_crops_of_humans_are_left_alone() -> None:
     def image(size: int, spacing: float) -> Volume:
         grid = Grid((size, size, size), (spacing, spacing, spacing))
-        return Volume(torch.zeros(1, 1, *grid.shape), grid)
+        return Volume(torch.rand(1, 1, *grid.shape), grid)
 
     hippocampus, thorax, mouse = image(40, 1.0), image(160, 2.5), image(100, 0.3)
     assert Magnification.of(hippocampus, hippocampus) == Magnification()
