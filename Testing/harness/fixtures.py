@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PySide6 import QtCore
 
 from .environment import prepare, unavailable_reason
 
@@ -111,8 +110,6 @@ def load_scripted_module(scene, app):
         if slicer.app.moduleManager().isLoaded(name):
             slicer.app.moduleManager().unload(name)
     app.processEvents()
-    # Only a running event loop deletes what deleteLater() names; panels that stayed would follow every later scene.
-    QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
 
 
 @pytest.fixture

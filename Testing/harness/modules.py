@@ -131,6 +131,10 @@ class ModuleManager(QtCore.QObject):
             module._widget.setMRMLScene(None)
             module._widget.setParent(None)
             module._widget.deleteLater()
+            # Only a running event loop deletes it; selectors that stayed would follow every later scene.
+            for child in module._widget.findChildren(QtCore.QObject):
+                if hasattr(child, "forgetScene"):
+                    child.forgetScene()
         for attribute in (name.lower(), name + "Widget", name + "Instance"):
             if hasattr(slicer.modules, attribute):
                 delattr(slicer.modules, attribute)

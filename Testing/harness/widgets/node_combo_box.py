@@ -113,6 +113,10 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self.destroyed.connect(lambda: _release(scene, scene_observers, name_observers))
         self._fillAndKeep()
 
+    def forgetScene(self):
+        """Follow the scene no longer, as after deletion; nobody is told."""
+        _release(self._scene, self._observers, self._name_observers)
+
     def nodes(self):
         """The nodes on offer, in the scene's order."""
         if self._scene is None:
