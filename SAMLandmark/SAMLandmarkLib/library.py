@@ -4,7 +4,6 @@ A template holds points and the embedding of the image they were placed in, and 
 holds the image. Files are checked before they are used, and nothing is unpickled.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -16,6 +15,7 @@ import slicer
 import vtk
 from SAMConvexLib import nodes
 from SAMConvexLib.files import PreparedRun, writeImage
+from SAMConvexLib.process import engineModule
 from slicer.i18n import tr as _
 
 from . import matching, results
@@ -120,11 +120,7 @@ def load(folder, withImage=False):
         LibraryError: damaged.
     """
     entry = readEntry(folder)
-    digest = hashlib.sha256()
-    with open(entry.folder / EMBEDDING_FILE, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != entry.checksum:
+    if engineModule("samconvex.io.files").file_sha256(entry.folder / EMBEDDING_FILE) != entry.checksum:
         raise LibraryError(
             _("{file} is damaged (checksum); copy the template again.").format(file=entry.folder / EMBEDDING_FILE)
         )

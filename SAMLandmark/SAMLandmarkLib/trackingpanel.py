@@ -186,6 +186,7 @@ class TrackingPanel:
             _("Volume (ml)"),
             _("Since baseline (%)"),
             _("Since smallest (%)"),
+            _("Note"),
         ]
         lines = []
         for lesion in course["lesions"] if course else []:
@@ -202,12 +203,14 @@ class TrackingPanel:
                 ]
                 texts = ["" if value is None else formatted(float(value)) for value in figures]
                 state = stateLabel(finding["state"])
-                lines.append((finding, [lesion["name"], course["timepoints"][number]["name"], state, *texts]))
+                start = [lesion["name"], course["timepoints"][number]["name"], state]
+                lines.append((finding, [*start, *texts, finding.get("reason", "")]))
         fillTableWidget(ui.courseTable, titles, [texts for _finding, texts in lines])
         for row, (finding, _texts) in enumerate(lines):
             color = stateColor(finding["state"])
             for column in range(len(titles)):
                 item = ui.courseTable.item(row, column)
+                item.setToolTip(finding.get("reason", ""))
                 item.setForeground(qt.QBrush(qt.QColor(20, 20, 20)))
                 item.setBackground(qt.QBrush(color))
                 if column != CONFIRMED_COLUMN:

@@ -268,3 +268,19 @@ def test_lesions_are_tracked_confirmed_and_exported(widget, build, volumes, answ
     assert "25.00" in (tmp_path / "course.csv").read_text()
     ui.plotButton.click()
     assert "chart" in ui.trackStatusLabel.text
+
+
+def test_what_is_odd_about_a_lesion_stands_in_the_panels_table(widget, build, volumes):
+    ui = widget.ui
+    mask = np.zeros((40, 44, 48), bool)
+    mask[18:22, 20:24, 14:18] = mask[18:22, 20:24, 28:32] = True
+    seg = build.segmentation("Class map", volumes[0], [("s", "Nodules", (1, 0, 0), mask)])
+    ui.baselineSelector.setCurrentNode(volumes[0])
+    widget.trackingPanel.lesions.setChecked(seg)
+    widget.trackingPanel.followUps.setChecked(volumes[1])
+    ui.trackButton.click()
+    wait_until(lambda: not widget.trackingPanel.isRunning, 120)
+    last = ui.courseTable.columnCount - 1
+    assert ui.courseTable.horizontalHeaderItem(last).text() == "Note"
+    assert [ui.courseTable.item(row, last).text() for row in range(2)] == ["Nodules has separate parts.", ""]
+    assert ui.courseTable.item(0, 0).toolTip() == "Nodules has separate parts."

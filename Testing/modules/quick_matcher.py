@@ -136,6 +136,8 @@ def track(arguments):
             point = lesion.get("point") or np.mean(lesion.get("box") or lesion["line"], 0).tolist()
         measured = "mask" in lesion
         record = {"name": lesion["name"], "point": point, "timepoints": []}
+        if "mask" in lesion and sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask))).max() > 1:
+            record["note"] = f"{lesion['name']} has separate parts."
         if measured:
             record["measurement"] = {"longest_mm": 20.0, "short_axis_mm": 12.0, "volume_ml": 3.0}
         for turn, follow_up in enumerate(follow_ups):

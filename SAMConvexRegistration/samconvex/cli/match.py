@@ -127,7 +127,8 @@ def run_match(args: argparse.Namespace) -> int:
         results.append((PointSet(votes.matches.positions, labels, source=str(query)), votes))
     with output_folder(folder, overwrite=True) as staging:
         if _is_report(args.output):
-            report = {str(q): _report(p, v) for q, (p, v) in zip(args.queries, results, strict=True)}
+            report: dict[str, Any] = {str(q): _report(p, v) for q, (p, v) in zip(args.queries, results, strict=True)}
+            report["warnings"] = list(dict.fromkeys(notes))
             text = json.dumps(report, indent=1, allow_nan=False) + "\n"
             (staging / targets[0].name).write_text(text, encoding="utf-8")
         else:

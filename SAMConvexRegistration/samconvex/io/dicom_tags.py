@@ -272,7 +272,10 @@ class _Reader:
             last = tag
             if depth == 0 and tag == _PIXELS:
                 self.pixels = (self.stream.tell(), None if length == _UNDEFINED else length)
-                if length != _UNDEFINED:
+                if length == _UNDEFINED:
+                    self._check_fragments(max(1, int(data.number("Frames", 1) or 1)))
+                    self._check_rest(self.stream.tell())
+                else:
                     self._check_rest(self._end(length))
                 break
             name = _NAMES.get(tag)
@@ -287,6 +290,24 @@ class _Reader:
             else:
                 self._value(data, tag, length)
         return data
+
+    def _check_fragments(self, frames: int) -> None:
+        """Refuse compressed pixels that the file cuts short, or of fewer fragments than frames.
+
+        The mark at their end is not asked for: some writers leave it out, and GDCM does without.
+        """
+        fragments = -1
+        while self.stream.tell() + 8 <= self.size:
+            tag, length = self._tag(), struct.unpack(f"{self.order}I", self.stream.read(4))[0]
+            if tag == _SEQUENCE_END:
+                break
+            if tag != _ITEM:
+                raise _Damaged
+            # The first item holds the offsets of the others.
+            fragments += 1
+            self._skip(length)
+        if fragments < frames:
+            raise _Damaged
 
     def _check_rest(self, start: int) -> None:
         """Refuse what follows the pixels and is neither zeros nor elements that the file can hold.

@@ -15,7 +15,7 @@ import torch
 from ..errors import InputError, ResourceError, refusing
 from ..space.grid import Grid
 from ..space.image_files import place_notes, read_header, read_image
-from ..space.volume import Volume, check_volume
+from ..space.volume import Volume, check_fits, check_volume
 from .dicom import is_dicom, read_dicom
 from .files import replaced
 
@@ -51,6 +51,7 @@ def read_labels(path: str | os.PathLike) -> Volume:
     if tensor.is_floating_point():
         if not bool(torch.isfinite(tensor).all()) or not bool((tensor == tensor.round()).all()):
             raise InputError(f"{path} holds fractional values; a label map needs whole numbers.")
+        check_fits(float(tensor.abs().max()), str(path))
         fits = bool(tensor.abs().max() < 2**31)
         volume = replace(
             volume,

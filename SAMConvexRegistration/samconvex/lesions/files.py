@@ -53,7 +53,7 @@ def read_lesions(path: str | os.PathLike) -> list[Lesion]:
             lesions = _from_points(read_points(path), "lesion")
         else:
             lesions = _from_labels(location)
-        return _uniquely_named(lesions)
+        return [replace(lesion, note=_parts_note(lesion)) for lesion in _uniquely_named(lesions)]
 
 
 def lesion_notes(lesions: Iterable[Lesion], image: Volume) -> list[str]:
@@ -116,16 +116,16 @@ def _from_labels(path: Path) -> list[Lesion]:
         found = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(image, True)))
         components = torch.from_numpy(found.astype(np.int32))[None, None]
         parts = [(f"lesion {number}", components == number) for number in range(1, int(components.max()) + 1)]
-    lesions = [
+    return [
         Lesion.from_mask(name, Volume(inside.to(torch.uint8), labels.grid, sitk.sitkUInt8, str(path)))
         for name, inside in parts
     ]
-    return [replace(lesion, note=_parts_note(lesion)) for lesion in lesions]
 
 
 def _parts_note(lesion: Lesion) -> str:
-    """A sentence where a lesion's label has several separate parts; a class map is no map of lesions."""
-    assert lesion.mask is not None
+    """A sentence where a lesion's segment has several separate parts; a class map is no map of lesions."""
+    if lesion.mask is None:
+        return ""
     image = sitk.GetImageFromArray((lesion.mask.tensor[0, 0] > 0).to(torch.uint8).numpy())
     sizes = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(image, True), _STRAY_VOXELS))
     count = int(sizes.max())

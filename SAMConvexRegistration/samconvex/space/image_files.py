@@ -12,6 +12,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from ..errors import InputError, refusing
+from . import hdf5
 from .grid import Grid
 from .nifti import check_nifti, check_place, frame_notes, is_nifti_name, named_alone, refusal
 
@@ -80,6 +81,8 @@ def _opened(path: str | os.PathLike) -> Iterator[sitk.ImageFileReader]:
         check_place(path)
     elif location.suffix.lower() in _META_IMAGE:
         _check_meta_image(location)
+    if _beginning(location).startswith(hdf5.SIGNATURE):
+        _check_hdf5(location)
     with refusing(lambda error: _sentence(path, error)), _alone(path) as opened:
         # ITK knows these by their endings, in small letters only.
         kind = _BY_ENDING.get(location.suffix.lower(), "") if location.suffix.isupper() else ""
@@ -118,6 +121,16 @@ def _check_meta_image(path: Path) -> None:
     for count in _DIMENSIONS.findall(head[: end.end()] if end else b""):
         if not (count.isdigit() and 2 <= int(count[:9]) <= _MOST_DIMENSIONS):
             raise _wrong_dimensions(path, count.decode(errors="replace")[:20])
+
+
+def _check_hdf5(path: Path) -> None:
+    """The HDF5 library ends the process on a damaged file, and ITK looks for it under any name."""
+    try:
+        hdf5.read_datasets(path.read_bytes())
+    except hdf5.DamagedError as error:
+        raise InputError(
+            f"{path} could not be read as an image: it is a damaged or unusual HDF5 file; convert it to NIfTI or NRRD."
+        ) from error
 
 
 def _wrong_dimensions(path: str | os.PathLike, count: object) -> InputError:

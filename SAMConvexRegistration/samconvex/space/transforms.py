@@ -19,8 +19,9 @@ from ..errors import InputError, ResourceError, refusing
 from .field import DisplacementField, InverseField
 from .filling import not_measured
 from .grid import Grid, as_points
+from .itk_transforms import read_itk
 from .sampling import inside, sample, slabs
-from .transform_files import FIELD_ENDINGS, linear_part, read_field, read_itk, sampled
+from .transform_files import FIELD_ENDINGS, linear_part, read_field, sampled
 from .volume import Volume
 
 

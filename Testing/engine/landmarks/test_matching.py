@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import threading
 from weakref import WeakKeyDictionary
 
@@ -242,6 +243,17 @@ def test_command_writes_the_promised_columns(files, body):
     assert sum(near) >= 1
     with pytest.raises(InputError, match="--overwrite"):
         run(files, *words)
+
+
+def test_what_reading_noticed_stands_in_the_json_too(files, body, capsys):
+    write_volume(body, files / "odd.nrrd")
+    content = (files / "odd.nrrd").read_bytes()
+    (files / "odd.nrrd").write_bytes(re.sub(rb"space origin: [^\n]*\n", b"", content))
+    run(files, "template.nii.gz", "points.csv", "odd.nrrd", "-o", str(files / "out.json"))
+    document = json.loads((files / "out.json").read_text())
+    assert [len(document[str(files / "odd.nrrd")]), len(document["warnings"])] == [4, 1]
+    assert "odd.nrrd states no position" in document["warnings"][0]
+    assert document["warnings"][0] in capsys.readouterr().err
 
 
 def test_command_marks_lost_points_undefined_in_markups(files):
