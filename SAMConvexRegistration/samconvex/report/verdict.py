@@ -1,0 +1,107 @@
+"""The verdict on a registration: good, check or do not use, with reasons in a clinician's words.
+
+Evidence (:mod:`samconvex.registration.evidence`) goes in, a level and sentences come out; nothing is computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+GOOD, CHECK, DO_NOT_USE = "good", "check", "do not use"
+LEVELS = (GOOD, CHECK, DO_NOT_USE)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """From where on a figure speaks against a registration.
+
+    Attributes:
+        figure: name of the evidence.
+        check, reject: limits of "check" and "do not use"; None where the figure alone never says so.
+        reason: what a clinician reads; ``{value}`` is the figure.
+        high: large values are bad, else small ones.
+        same: for images of one patient (True), of different ones (False), or of any (None).
+        group: of the reasons with one group only the gravest is told.
+    """
+
+    figure: str
+    check: float | None
+    reject: float | None
+    reason: str
+    high: bool = True
+    same: bool | None = None
+    group: str = ""
+
+
+# Chosen on the "fit" patients of Testing/benchmarks/studies/verdict.py and tested on its others; those of folding,
+# inverse, Dice and points are what the field asks for (AAPM TG-132) or obvious.
+_PLACES = "What lies together in the two images is not the same anatomy ({value:.0f} % of the places looked up agree)."
+_EDGES = "Edges and structures of the two images do not lie on each other ({value:.0f} % do)."
+_OUTLINE = "The outlines of the two bodies do not lie on each other (overlap {value:.2f})."
+_BONES = "Bones do not lie on each other (overlap {value:.2f})."
+_UNLIKE = "For two images of one patient they look too different after the registration: is it the same patient?"
+_ELSEWHERE = "The anatomy looks different where the result lays one image on the other."
+_INVENTED = "Over {value:.0f} mm the slices of an image were interpolated, not measured."
+LIMITS: tuple[Limit, ...] = (
+    Limit("mirrored", None, 0.5, "The result exchanges left and right."),
+    Limit("turned", 0.5, None, "One image lies turned against the other: check its header, and the sides."),
+    Limit("other_modality", 0.5, None, "The preset is meant for another kind of image than these."),
+    Limit("common_percent", 20.0, 3.0, "The two images have little of the body in common ({value:.0f} %).", False),
+    Limit("covered_percent", 40.0, 10.0, "Only {value:.0f} % of the body is seen in both images.", False),
+    Limit("anatomy_there_percent", 75.0, 45.0, _PLACES, False, group="anatomy"),
+    Limit("anatomy_similarity", 0.6, 0.35, _ELSEWHERE, False, group="anatomy"),
+    Limit("near_percent", 16.0, 12.0, _EDGES, False, group="edges"),
+    Limit("body_agreement", 0.7, 0.5, _OUTLINE, False, group="outline"),
+    Limit("bone_agreement", 0.4, 0.2, _BONES, False, group="bones"),
+    Limit("slices_disorder", 0.85, 0.95, "The slices of an image do not follow each other: some may be out of order."),
+    Limit("slices_invented_mm", 15.0, None, _INVENTED),
+    Limit("folding_percent", 0.1, 5.0, "Tissue is folded over itself ({value:.1f} % of the body)."),
+    Limit("dice", 0.4, 0.15, "The outlined structures hardly overlap (mean Dice {value:.2f}).", False),
+    Limit("dice_gain", -0.05, None, "The outlined structures overlap less than before the registration.", False),
+    Limit("point_error_mm", 10.0, 20.0, "The given points are still {value:.0f} mm apart."),
+)
+# Any of these shows that images were compared at all.
+_COMPARED = ("anatomy_there_percent", "near_percent")
+NOT_COMPARED = "Too little could be compared to judge the result; look at it."
+
+
+def verdict(evidence: Mapping[str, float], *, same_patient: bool = False) -> dict[str, Any]:
+    """Level and reasons.
+
+    Args:
+        evidence: figures by name; those that could not be measured are absent.
+        same_patient: the images are said to show one patient.
+
+    Returns:
+        ``level`` (one of :data:`LEVELS`), ``reasons`` (sentences, the gravest first; empty where it is good) and the
+        ``evidence``.
+    """
+    found: list[tuple[int, str, str]] = []
+    for limit in LIMITS:
+        if limit.figure not in evidence or limit.same not in (None, same_patient):
+            continue
+        value = evidence[limit.figure]
+        grade = 2 if _beyond(value, limit.reject, limit.high) else int(_beyond(value, limit.check, limit.high))
+        if grade:
+            found.append((grade, limit.group or limit.figure, limit.reason.format(value=value)))
+    if not any(name in evidence for name in _COMPARED):
+        found.append((1, "compared", NOT_COMPARED))
+    found.sort(key=lambda reason: -reason[0])
+    told: dict[str, str] = {}
+    for _, group, sentence in found:
+        told.setdefault(group, sentence)
+    level = LEVELS[max((grade for grade, _, _ in found), default=0)]
+    return {"level": level, "reasons": list(told.values()), "evidence": dict(evidence)}
+
+
+def _beyond(value: float, bound: float | None, high: bool) -> bool:
+    if bound is None:
+        return False
+    return value >= bound if high else value <= bound
+
+
+def sentence(judged: Mapping[str, Any]) -> str:
+    """The verdict as one line: the level, loudly, and the reasons."""
+    return " ".join([f"VERDICT: {str(judged['level']).upper()}.", *judged["reasons"]])
