@@ -44,6 +44,8 @@ _BONES = "Bones do not lie on each other (overlap {value:.2f})."
 _UNLIKE = "For two images of one patient they look too different after the registration: is it the same patient?"
 _ELSEWHERE = "The anatomy looks different where the result lays one image on the other."
 _INVENTED = "Over {value:.0f} mm the slices of an image were interpolated, not measured."
+_SIZE = "One image had to be enlarged or shrunk (factor {value:.2f}): a spacing may be wrong."
+_CHANGED = "A place of {value:.0f} ml shows other tissue than before: something grew, was removed or filled."
 LIMITS: tuple[Limit, ...] = (
     Limit("mirrored", None, 0.5, "The result exchanges left and right."),
     Limit("turned", 0.5, None, "One image lies turned against the other: check its header, and the sides."),
@@ -55,6 +57,8 @@ LIMITS: tuple[Limit, ...] = (
     Limit("near_percent", 16.0, 12.0, _EDGES, False, group="edges"),
     Limit("body_agreement", 0.7, 0.5, _OUTLINE, False, group="outline"),
     Limit("bone_agreement", 0.4, 0.2, _BONES, False, group="bones"),
+    Limit("scale", 1.05, 1.12, _SIZE, same=True, group="size"),
+    Limit("changed_ml", 3.0, None, _CHANGED, same=True),
     Limit("slices_disorder", 0.85, 0.95, "The slices of an image do not follow each other: some may be out of order."),
     Limit("slices_invented_mm", 15.0, None, _INVENTED),
     Limit("folding_percent", 0.1, 5.0, "Tissue is folded over itself ({value:.1f} % of the body)."),
