@@ -26,7 +26,9 @@ from ..space.filling import as_air
 from ..space.filters import smooth
 from ..space.grid import Grid
 from ..space.intensity import looks_like_ct, normalized_intensity
-from ..space.transforms import Transform
+from ..space.linear import nearest_axis_rotation, turn
+from ..space.transforms import AffineTransform, Transform
+from ..space.turning import Turn
 from ..space.volume import Volume, average_to, resample
 from ..weights.models import load_sam, weights_for
 from .finish import Maps
@@ -211,9 +213,9 @@ def _plausibility(maps: Maps, points: np.ndarray, body: Volume) -> dict[str, flo
     centered = points - points.mean(0)
     linear = np.linalg.lstsq(centered, mapped - mapped.mean(0), rcond=None)[0].T
     left, stretches, right = np.linalg.svd(linear)
-    turn = left @ right
+    rotation = left @ right
     determinant = float(np.linalg.det(linear))
-    cosine = np.clip((np.trace(turn) - 1) / 2, -1, 1)
+    cosine = np.clip((np.trace(rotation) - 1) / 2, -1, 1)
     found = {
         "scale": float(np.cbrt(abs(determinant))),
         "stretch": float(stretches.max() / max(stretches.min(), 1e-6)),
@@ -352,11 +354,14 @@ def _places(overlap: _Overlap) -> dict[str, float]:
 def _embedded(pair: Pair, forward: Transform, weights: Any, device: torch.device | str) -> dict[str, float]:
     """Whether the anatomy around places is found again where the map says; only of embeddings already known."""
     model = load_sam(weights_for("sam", weights))
-    embeddings = [embed_known(volume, model, device=device) for volume in (pair.fixed, pair.moving)]
+    # No network knows a patient who lies turned: the affine stage has looked at the moving image turned upright.
+    upright = Turn(nearest_axis_rotation(turn(forward, pair.fixed.grid.corners())), pair.moving.grid.center)
+    embeddings = [embed_known(v, model, device=device) for v in (pair.fixed, upright.upright(pair.moving))]
     fixed, moving = embeddings
     if fixed is None or moving is None:
         return {}
-    return anatomy_figures(fixed, moving, forward)
+    to_upright = upright.map_upright(AffineTransform.identity())
+    return anatomy_figures(fixed, moving, Transform((*forward.parts, to_upright)))
 
 
 def anatomy_figures(fixed: SamEmbedding, moving: SamEmbedding, forward: Transform) -> dict[str, float]:
