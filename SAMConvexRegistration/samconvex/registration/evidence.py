@@ -49,6 +49,8 @@ _EVALUATED_MM = 2.0
 _BONE_HU, _AIR_HU = 200.0, -500.0
 # In scans of one patient, brightness that differs by more is a change, not noise or contrast agent; HU.
 _CHANGED_HU = 180.0
+# Above the second, contrast agent alone changes the brightness.
+_CHANGE_HU = (-1000.0, 150.0)
 # Looked for on a grid of at least this spacing and about this many voxels; thinner changes than a ball of the radius
 # are edges.
 _CHANGE_MM, _CHANGE_VOXELS, _CHANGE_RADIUS_MM = 3.0, 1_000_000, 6.0
@@ -106,7 +108,9 @@ def gathered(
         if all(map(looks_like_ct, (pair.fixed, pair.moving))):
             found |= _tissues(overlap) | _residual(overlap) | _changed(pair, maps.forward, body)
         found |= _brightness(overlap)
-        found |= _places(overlap)
+        # Between modalities right results score lower too: figures of their own.
+        across = "" if pair.fixed.modality == pair.moving.modality else "across_"
+        found |= {f"{across}{name}": value for name, value in _places(overlap).items()}
     report(0.6)
     found |= _embedded(pair, maps.forward, weights, device)
     report(0.9)
@@ -140,6 +144,7 @@ def told(pair: Pair, settings: Settings, details: Mapping, measured: Mapping) ->
     if "embeddings_confidence" in affine:
         found["anatomy_confidence"] = float(affine["embeddings_confidence"])
     found["turned"] = float("turned_deg" in affine)
+    found |= _of_anatomy(details.get("anatomy") or {})
     found["other_modality"] = float(other_modality(pair, settings.modality))
     before, after = (measured.get(f"dice_{moment}") for moment in ("initial", "final"))
     if after:
@@ -149,6 +154,20 @@ def told(pair: Pair, settings: Settings, details: Mapping, measured: Mapping) ->
     errors = measured.get("tre_final_mm")
     if errors is not None and len(errors):
         found["point_error_mm"] = float(np.median(errors))
+    return found
+
+
+def _of_anatomy(record: Mapping) -> dict[str, float]:
+    """What is known of the parts of the body shown: the share they have in common, and how each patient lies."""
+    found = {}
+    if record.get("common_percent") is not None:
+        found["common_percent"] = float(record["common_percent"])
+    sides = [record.get(side) or {} for side in ("fixed", "moving")]
+    lies = [side["orientation"] for side in sides if side.get("orientation")]
+    if lies:
+        found["lies_otherwise"] = float(any(way != "upright" for way in lies))
+    if any(side.get("mirrored") is True for side in sides):
+        found["mirrored_image"] = 1.0
     return found
 
 
@@ -282,8 +301,8 @@ def _changed(pair: Pair, forward: Transform, body: Volume) -> dict[str, float]:
     spacing = float(max((np.prod(box[1] - box[0]) / _CHANGE_VOXELS) ** (1 / 3), _CHANGE_MM))
     grid = Grid.covering(box, spacing)
     inside = resample(body, grid, mode="nearest", fill=0.0).tensor > 0
-    first = resample(pair.fixed.with_tensor(pair.fixed.as_float()), grid).tensor.clamp(-1000, 500)
-    second = forward.warp_volume(pair.moving.with_tensor(pair.moving.as_float()), grid).tensor.clamp(-1000, 500)
+    first = resample(pair.fixed.with_tensor(pair.fixed.as_float()), grid).tensor.clamp(*_CHANGE_HU)
+    second = forward.warp_volume(pair.moving.with_tensor(pair.moving.as_float()), grid).tensor.clamp(*_CHANGE_HU)
     changed = ((first - second).abs() > _CHANGED_HU) & inside & (forward.validity(pair.moving, grid).tensor > 0)
     radius = max(1, round(_CHANGE_RADIUS_MM / spacing))
     opened = sitk.BinaryMorphologicalOpening(

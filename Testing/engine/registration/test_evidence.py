@@ -121,6 +121,19 @@ def test_the_preset_says_what_the_images_must_be(phantom) -> None:
     assert all(settings.modality in ("", *pairs) for settings in PRESETS.values())
 
 
+def test_the_record_of_the_body_parts_is_evidence_where_there_is_one(phantom) -> None:
+    def of(**record) -> dict[str, float]:
+        found = told(Pair(phantom.ct, phantom.ct), PRESETS["ct-follow-up"], {"anatomy": record}, {})
+        return {name: found[name] for name in ("common_percent", "lies_otherwise", "mirrored_image") if name in found}
+
+    upright = {"orientation": "upright", "mirrored": False}
+    assert of() == of(common_percent=None, fixed={"recognised": False}) == {}
+    assert of(common_percent=64, fixed=upright) == {"common_percent": 64.0, "lies_otherwise": 0.0}
+    assert of(fixed=upright, moving={"orientation": "feet first"}) == {"lies_otherwise": 1.0}
+    assert of(moving=upright | {"mirrored": True}) == {"lies_otherwise": 0.0, "mirrored_image": 1.0}
+    assert of(moving=upright | {"mirrored": "cannot be told here"}) == {"lies_otherwise": 0.0}
+
+
 def test_labels_and_points_that_were_given_are_evidence(phantom) -> None:
     measured = {
         "dice_initial": {1: 0.5, 2: 0.5},

@@ -55,7 +55,13 @@ def test_the_gravest_reason_comes_first_and_one_kind_of_evidence_speaks_once() -
 
 def test_what_two_patients_may_differ_by_one_patient_may_not() -> None:
     larger = SOUND | {"scale": 1.13}
-    assert verdict(larger)["level"] == GOOD and verdict(larger, same_patient=True)["level"] == DO_NOT_USE
+    assert verdict(larger)["level"] == GOOD and verdict(larger, same_patient=True)["level"] == CHECK
+
+
+def test_edges_between_modalities_ask_for_a_look_and_never_reject() -> None:
+    found = SOUND | {"across_near_percent": 0.0, "across_near_gain": 0.0}
+    assert verdict(found)["level"] == CHECK
+    assert verdict({"across_near_percent": 50.0, "across_near_gain": 0.6})["level"] == GOOD
 
 
 def test_reasons_name_no_method() -> None:
