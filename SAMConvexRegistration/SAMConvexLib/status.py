@@ -2,6 +2,7 @@
 
 from slicer.i18n import tr as _
 
+from . import verdicts
 from .job import JobState
 
 
@@ -59,7 +60,8 @@ def sentence(job):
         return _("Loading the results...")
     if job.state is JobState.DONE:
         report = getattr(job.result, "report", None) or {}
-        return " ".join([_("Finished in {time}.").format(time=duration(job.seconds)), *report.get("warnings", [])])
+        finished = _("Finished in {time}.").format(time=duration(job.seconds))
+        return " ".join(filter(None, [finished, verdicts.sentence(report), *report.get("warnings", [])]))
     if job.state in (JobState.CANCELLED, JobState.FAILED):
         return job.message
     progress = job.progress

@@ -2,7 +2,7 @@
 
 import qt
 import slicer
-from SAMConvexLib import nodes, status
+from SAMConvexLib import nodes, status, verdicts
 from SAMConvexLib.files import chosenFolder
 from SAMConvexLib.job import JobState
 from SAMConvexLib.runpanel import RunPanel
@@ -153,10 +153,17 @@ class BatchPanel:
             (
                 item.name,
                 status.stateLabel(item.state),
+                verdicts.levelLabel(verdicts.levelOf(item.report)) if item.report else "",
                 status.duration(item.seconds) if item.seconds else "",
-                item.message,
+                " ".join(filter(None, [verdicts.reasonsOf(item.report), item.message])),
             )
             for item in self.run.items
         ]
-        fillTableWidget(self.ui.batchTable, [_("Pair"), _("State"), _("Time"), _("Message")], lines)
+        titles = [_("Pair"), _("State"), _("Verdict"), _("Time"), _("Message")]
+        fillTableWidget(self.ui.batchTable, titles, lines)
+        for row, item in enumerate(self.run.items):
+            if item.report:
+                cell = self.ui.batchTable.item(row, titles.index(_("Verdict")))
+                cell.setBackground(qt.QBrush(qt.QColor(verdicts.color(verdicts.levelOf(item.report)))))
+                cell.setForeground(qt.QBrush(qt.QColor(20, 20, 20)))
         self.updateButtons()

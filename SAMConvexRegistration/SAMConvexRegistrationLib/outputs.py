@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import SimpleITK as sitk
 import slicer
-from SAMConvexLib import nodes, segments
+from SAMConvexLib import nodes, segments, verdicts
 from SAMConvexLib.scene import copyDisplay, placeBeside
 from slicer.i18n import tr as _
 
@@ -157,6 +157,8 @@ def fill(request, run, files, outputs):
             node = getattr(outputs, name)
             fillers[name](node)
             addProvenance(node, request, report, inverse=name == "inverse")
+            # Whoever meets the node elsewhere in the scene must not take it for a sound one.
+            node.SetName(verdicts.markedName(node.GetName(), verdicts.levelOf(report)))
             if name != "table":
                 placeBeside(node, fixed)
         return RegistrationResult(outputs, report)

@@ -2,7 +2,7 @@
 
 import qt
 import slicer
-from SAMConvexLib import nodes
+from SAMConvexLib import nodes, verdicts
 from SAMConvexLib.tablewidgets import fillTableWidget
 from slicer.i18n import tr as _
 
@@ -90,10 +90,8 @@ class PreviewPanel:
         subject = self.subject()
         self.ui.previewButton.enabled = subject is not None
         parameters = self._parameters()
-        if parameters is not None and parameters.outputTransform is not None:
-            showReport(self.ui.qualityTable, quality.reportOf(parameters.outputTransform))
-        else:
-            showReport(self.ui.qualityTable, {})
+        hasResult = parameters is not None and parameters.outputTransform is not None
+        showReport(self.ui, quality.reportOf(parameters.outputTransform) if hasResult else {})
         self.update()
 
     # --- starting and leaving ---------------------------------------------------------------------------------------
@@ -217,7 +215,8 @@ class PreviewPanel:
         self.revert()
 
 
-def showReport(table, report):
-    """Fill the quality table of the panel."""
-    fillTableWidget(table, quality.titles(), quality.tableTexts(report))
-    table.resizeColumnsToContents()
+def showReport(ui, report):
+    """Show a result's verdict and fill the quality table of the panel."""
+    verdicts.showBanner(ui.verdictLabel, report)
+    fillTableWidget(ui.qualityTable, quality.titles(), quality.tableTexts(report))
+    ui.qualityTable.resizeColumnsToContents()

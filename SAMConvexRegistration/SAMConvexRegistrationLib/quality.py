@@ -2,6 +2,7 @@
 
 import json
 
+from SAMConvexLib import verdicts
 from SAMConvexLib.tables import fillTextTable, formatted
 from slicer.i18n import tr as _
 
@@ -42,6 +43,8 @@ def reportOf(node):
 def tableRows(report):
     """(quantity, before, after, unit) rows of the quality table; absent values are empty strings."""
     rows = []
+    if verdicts.levelOf(report):
+        rows.append((_("Verdict"), None, verdicts.levelLabel(verdicts.levelOf(report)), ""))
     dice = report.get("dice", {})
     if "final_mean" in dice:
         rows.append((_("Dice, mean"), dice.get("initial_mean"), dice["final_mean"], ""))

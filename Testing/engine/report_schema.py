@@ -38,6 +38,13 @@ SCHEMA = having(
         "overlap_percent": NUMBER,
         "inverse_consistency_mm": having({key: NUMBER for key in ("mean", "p95", "max")}),
         "warnings": {"type": "array", "items": TEXT},
+        "verdict": having(
+            {
+                "level": {"enum": ["good", "check", "do not use"]},
+                "reasons": {"type": "array", "items": TEXT},
+                "evidence": NUMBERS,
+            }
+        ),
     },
     dice=having({"initial": NUMBERS, "final": NUMBERS, "initial_mean": NUMBER, "final_mean": NUMBER}),
     tre_mm=having({"initial": DISTANCES, "final": DISTANCES, "n": {"type": "integer"}}),

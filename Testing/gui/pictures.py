@@ -38,7 +38,9 @@ def main() -> int:
     parser.add_argument(
         "--spacing", type=float, default=2.0, help="average the images to this many mm first (default: 2)"
     )
-    parser.add_argument("--only", choices=("registration", "landmarks"), help="the pictures of one module")
+    parser.add_argument(
+        "--only", choices=("registration", "landmarks", "verdict"), help="the pictures of one module, or of the verdict"
+    )
     options = parser.parse_args()
 
     app = start()
@@ -49,6 +51,9 @@ def main() -> int:
     window.show()
     camera = Camera(window, options.output)
     load_module(REPOSITORY / "SAMConvexRegistration" / "SAMConvexRegistration.py")
+    if options.only == "verdict":
+        verdicts(app, options.output)
+        return 0
     if options.only != "landmarks":
         registration(app, window, camera, options)
     if options.only != "registration":
@@ -75,6 +80,29 @@ def registration(app, window, camera, options):
     after(widget, camera, nodes)
     print_agreement(widget, nodes)
     widget.cleanup()
+
+
+def verdicts(app, folder):
+    """The quality section for the published case of each level (results/verdict-cases.json)."""
+    import json
+
+    import slicer
+    from harness.pictures import photograph, settle
+    from samconvex.report.verdict import verdict
+    from SAMConvexRegistrationLib.previewpanel import showReport
+
+    slicer.util.selectModule("SAMConvexRegistration")
+    ui = slicer.modules.SAMConvexRegistrationWidget.ui
+    ui.qualityButton.collapsed = False
+    ui.qualityTable.setMinimumHeight(150)
+    cases = json.loads((REPOSITORY / "Testing" / "benchmarks" / "results" / "verdict-cases.json").read_text())
+    for record in cases.values():
+        judged = verdict(record["evidence"], same_patient=record["same_patient"])
+        figures = {name: record["evidence"].get(name, 0.0) for name in ("folding_percent",)}
+        showReport(ui, {**figures, "overlap_percent": record["evidence"]["covered_percent"], "verdict": judged})
+        settle(0.3)
+        photograph(ui.qualityButton, folder / f"verdict-{judged['level'].replace(' ', '-')}.png")
+        print(f"{judged['level']}: {' '.join(judged['reasons'])}", flush=True)
 
 
 def make_nodes(offline, spacing):

@@ -348,6 +348,25 @@ def test_the_batch_tab_registers_checked_volumes(widget, pair, build):
     assert slicer.util.getNode("Later to Fixed") is not None
 
 
+def test_the_batch_list_shows_the_verdict_of_every_pair(widget, pair):
+    from PySide6 import QtCore
+
+    ui = widget.ui
+    ui.tabWidget.setCurrentIndex(1)
+    ui.batchFixedSelector.setCurrentNode(pair[0])
+    ui.batchMovingList.item(0).setCheckState(QtCore.Qt.CheckState.Checked)
+    done = widget.logic.engineCommand
+    widget.logic.engineCommand = lambda arguments: [
+        word if word != "done" else "do-not-use" for word in done(arguments)
+    ]
+    ui.batchApplyButton.click()
+    wait_until(lambda: not widget.batchPanel.isRunning, 120)
+    cell = ui.batchTable.item(0, 2)
+    assert cell.text() == "do not use" and cell.background().color().name() == "#ff5f50"
+    assert ui.batchTable.horizontalHeaderItem(2).text() == "Verdict"
+    assert ui.batchTable.item(0, 4).text().startswith("Bones do")
+
+
 def test_the_batch_tab_runs_a_csv_and_explains_a_wrong_one(widget, build, tmp_path):
     import SimpleITK as sitk
 

@@ -91,6 +91,34 @@ def test_a_run_fills_the_chosen_outputs_and_selects_them(widget, pair, scene):
     assert widget.ui.qualityTable.rowCount >= 2
 
 
+@pytest.mark.parametrize(
+    ("behavior", "word", "color"),
+    [("good", "GOOD", "#78d696"), ("check", "CHECK", "#ffcd50"), ("do-not-use", "DO NOT USE", "#ff5f50")],
+)
+def test_the_verdict_stands_above_the_figures_by_color_and_word(widget, pair, behavior, word, color):
+    ui = widget.ui
+    assert ui.verdictLabel.isHidden()
+    widget.behavior = behavior
+    ui.applyButton.click()
+    finish(widget)
+    assert not ui.verdictLabel.isHidden() and not ui.qualityButton.collapsed
+    assert f"<b>{word}</b>" in ui.verdictLabel.text and "&lt;not&gt;" in ui.verdictLabel.text
+    assert color in ui.verdictLabel.styleSheet
+    assert [ui.qualityTable.item(0, column).text() for column in (0, 2)] == ["Verdict", word.lower()]
+    marked = widget.parameters().outputTransform.GetName().endswith(" (do not use)")
+    assert marked == (behavior == "do-not-use")
+    assert word.lower() in ui.statusLabel.text
+
+
+def test_a_result_that_nobody_checked_is_gray(widget, pair):
+    widget.ui.applyButton.click()
+    finish(widget)
+    assert "NOT CHECKED" in widget.ui.verdictLabel.text and "#c8c8c8" in widget.ui.verdictLabel.styleSheet
+    assert widget.ui.qualityTable.item(0, 0).text() != "Verdict"
+    widget.ui.outputTransformSelector.setCurrentNode(None)
+    assert widget.ui.verdictLabel.isHidden()
+
+
 def test_a_second_run_fills_the_same_nodes(widget, pair):
     widget.ui.applyButton.click()
     finish(widget)

@@ -1,6 +1,6 @@
 """Stands for the engine in tests of the module: answers in a moment, with a known transform.
 
-Called as the engine is, after one word: done, slow, input, crash or killed.
+Called as the engine is, after one word: done, slow, input, crash or killed, or a word of ``VERDICTS``.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+VERDICTS = {"good": "good", "check": "check", "do-not-use": "do not use"}
 SHIFT_LPS = (-6.0, 4.0, -5.0)
 
 
@@ -92,6 +93,8 @@ def register(arguments, behavior):
         "peak_memory_mib": 640.0,
         "folding_percent": 0.0,
     }
+    if behavior in VERDICTS:
+        values["verdict"] = {"level": VERDICTS[behavior], "reasons": ["Bones do <not> lie on each other."]}
     if "--moving-labels" in arguments:
         values["dice"] = {"initial": {"1": 0.4}, "final": {"1": 0.8}, "initial_mean": 0.4, "final_mean": 0.8}
     if "--protect" in arguments:

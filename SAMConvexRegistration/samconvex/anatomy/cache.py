@@ -60,6 +60,19 @@ def embed_cached(
     return KNOWN.embeddings.keep(f"{key}-{kind}", embedding)
 
 
+def embed_known(
+    volume: Volume, model: SamModel, *, device: torch.device | str = "cpu", disk: bool = True
+) -> SamEmbedding | None:
+    """The embedding of a whole volume where memory or the disk holds it; nothing is computed."""
+    if volume.is_slice != model.planar:
+        return None
+    key = content_key(volume, model)
+    found = KNOWN.embeddings.get(f"{key}-{torch.device(device).type}")
+    if found is None and disk and not os.environ.get("SAMCONVEX_NO_DISK_CACHE"):
+        found = _read(cache_folder() / f"{key}.pt", model, volume.grid, device)
+    return found
+
+
 def cache_folder() -> Path:
     """Where embeddings lie on disk."""
     return user_folder() / "embeddings"

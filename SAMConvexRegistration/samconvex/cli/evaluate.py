@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..io.outputs import check_output_file, output_file
 from ..io.points import read_points
-from .console import ConsoleProgress
+from .console import ConsoleProgress, loud_verdict
 from .options import add_progress
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
     from ..io.files import file_sha256
     from ..io.images import read_labels, read_volume
     from ..progress import stage
+    from ..registration.evidence import judged
     from ..registration.finish import Maps
     from ..registration.measure import Truth, measure
     from ..report.document import build_report
@@ -99,19 +100,21 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
     body = _body(fixed, notes)
     jacobian = _jacobian(transform, fixed)
     progress("measure", 0.2)
+    maps = Maps(Transform(), transform, transform.inverse(), jacobian)
     measured = measure(
         fixed,
         moving,
-        Maps(Transform(), transform, transform.inverse(), jacobian),
+        maps,
         body,
         Truth(fixed_labels, moving_labels, fixed_points, moving_points),
         notes,
-        stage(progress, "measure", 0.2, 1.0),
+        stage(progress, "measure", 0.2, 0.7),
     )
-    record = {"path": str(args.transform), "sha256": file_sha256(args.transform)}
-    return build_report(
-        version=__version__, fixed=fixed, moving=moving, warnings=notes, further={"transform": record}, **measured
-    )
+    further = {
+        "transform": {"path": str(args.transform), "sha256": file_sha256(args.transform)},
+        "verdict": judged(fixed, moving, maps, body, measured, stage(progress, "measure", 0.7, 1.0)),
+    }
+    return build_report(version=__version__, fixed=fixed, moving=moving, warnings=notes, further=further, **measured)
 
 
 def _body(fixed: Volume, notes: list[str]) -> Volume:
@@ -167,4 +170,5 @@ def table(report: dict[str, Any]) -> list[str]:
     inverse = report.get("inverse_consistency_mm")
     if inverse:
         lines.append(f"{'Inverse consistency':<24}{inverse['mean']:>10.3f} mm mean, {inverse['max']:.3f} mm at most")
-    return lines + [f"Note: {warning}" for warning in report["warnings"]]
+    lines += [f"Note: {warning}" for warning in report["warnings"]]
+    return lines + ([loud_verdict(report["verdict"])] if "verdict" in report else [])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..io.outputs import check_output_folder, output_folder
 from ..io.points import PointSet, read_points, write_points
 from ..settings.strength import MODES, QUALITIES
-from .console import ConsoleProgress
+from .console import ConsoleProgress, loud_verdict
 from .options import add_machine, add_progress, add_strength, add_weights, positive_float
 
 if TYPE_CHECKING:
@@ -368,4 +368,4 @@ def summary(report: dict[str, Any], folder: str) -> list[str]:
         lines.append(f"Folding: {report['folding_percent']:.3f} % of the voxels.")
     lines += [f"Note: {warning}" for warning in report.get("warnings", [])]
     lines.append(f"Results are in {folder}.")
-    return lines
+    return lines + ([loud_verdict(report["verdict"])] if "verdict" in report else [])

@@ -13,17 +13,21 @@ from ..device import device_name
 from ..memory import peak_memory_mib
 from ..progress import Progress, null_progress, stage
 from ..report.document import build_report
+from ..report.verdict import verdict
 from ..settings.registration import Settings
 from ..space.field import DisplacementField
+from ..space.filling import as_air
 from ..space.transforms import Transform
 from ..space.volume import Volume
 from ..version import __version__
 from .affine import align
+from .evidence import gathered, told
 from .features import describable
 from .finish import Maps, finished
 from .magnify import Magnification
 from .measure import Truth, measure
 from .options import Options
+from .pair import Pair
 from .prepare import Prepared, begun, prepared
 from .regions import check_overlap, regions_of
 from .run import Run
@@ -137,6 +141,7 @@ def register(
     maps = size.true_maps(finished(*large, initial, solved, run), options.start)
     images = size.true_images(images, fixed, moving)
     measured = _measured(images, maps, options, run)
+    details["verdict"] = _judged(images, maps, options, run, details, measured)
     if maps.protected:
         details["protected"] = {"mode": protect_mode, "bodies": list(maps.protected)}
     report = _reported(images, run, time.perf_counter() - began, details, measured)
@@ -181,8 +186,26 @@ def _measured(images: Prepared, maps: Maps, options: Options, run: Run) -> dict:
             images.fixed_body,
             truth,
             run.warnings,
-            stage(run.progress, "measure"),
+            stage(run.progress, "measure", 0.0, 0.5),
         )
+
+
+def _judged(images: Prepared, maps: Maps, options: Options, run: Run, details: dict, measured: dict) -> dict:
+    """The verdict and the evidence for it."""
+    with run.clock("verdict"):
+        pair = images.work
+        if "magnification" in details:  # the work was done at another size
+            pair = Pair(as_air(images.fixed), as_air(images.moving), options.fixed_mask, options.moving_mask)
+        evidence = gathered(
+            pair,
+            maps,
+            images.fixed_body,
+            weights=options.weights,
+            device=run.device,
+            report=stage(run.progress, "measure", 0.5, 1.0),
+        )
+        evidence |= told(pair, run.settings, details, measured)
+        return verdict(evidence, same_patient=run.settings.same_patient)
 
 
 def _reported(images: Prepared, run: Run, seconds: float, details: dict, measured: dict) -> dict:

@@ -41,6 +41,8 @@ from .slices import (
     slice_of,
     starting_position,
 )
+from .verdict import CHECK, DO_NOT_USE
+from .verdict import GOOD as GOOD_VERDICT
 
 BACKGROUND = (21, 23, 28)
 PANEL = (8, 9, 11)
@@ -48,6 +50,9 @@ TEXT = (232, 234, 238)
 MUTED = (150, 156, 168)
 ACCENT = (255, 196, 84)
 GOOD, POOR = (120, 214, 150), (255, 130, 110)
+VERDICT_COLORS = {GOOD_VERDICT: GOOD, CHECK: (255, 205, 80), DO_NOT_USE: (255, 95, 80)}
+# Height of the verdict's banner, pixels.
+BANNER = 48
 FIXED_COLOR, MOVING_COLOR = (255, 214, 70), (70, 200, 255)
 
 
@@ -129,7 +134,9 @@ def render_report(
             stain(panels[2], outlines(warped_labels, cut), MOVING_COLOR)
         rows.append(panels)
     outlined = (fixed_labels is not None, warped_labels is not None)
-    return _page(rows, slices, titles, fixed, moving, result.report, outlined)
+    page = _page(rows, slices, titles, fixed, moving, result.report, outlined)
+    judged = result.report.get("verdict")
+    return page if judged is None else np.concatenate([verdict_banner(judged, page.shape[1]), page])
 
 
 # --- page -----------------------------------------------------------------------------------------------------------
@@ -168,6 +175,16 @@ def _page(
         top += row_height + GUTTER
     _legend(page, left, top - GUTTER + 30, outlined)
     return np.clip(np.round(page), 0, 255).astype(np.uint8)
+
+
+def verdict_banner(judged: Mapping[str, Any], width: int) -> np.ndarray:
+    """(H, W, 3) uint8: the verdict by color and word, and as many of its reasons as fit."""
+    banner = np.empty((BANNER, width, 3), dtype=np.float32)
+    banner[:] = VERDICT_COLORS[judged["level"]]
+    x = draw_text(banner, MARGIN, 0.65 * BANNER, str(judged["level"]).upper(), 16, (0, 0, 0), bold=True)
+    reasons = fit_text(" ".join(judged["reasons"]), 11, width - MARGIN - x - 24)
+    draw_text(banner, x + 24, 0.65 * BANNER, reasons, 11, (0, 0, 0))
+    return np.clip(np.round(banner), 0, 255).astype(np.uint8)
 
 
 def _header(page: np.ndarray, fixed: Volume, moving: Volume, report: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ PRESETS: dict[str, Settings] = {
                 Level(2.2, 1, 1, _DETAIL, (1.0, 2.0, 4.0), _UNSEEN, coarsest=3.0, coupling=0.2),
             ),
             box_passes=1,
+            modality="ct",
         ),
         Settings(
             "ct-lung-breathing",
@@ -38,6 +39,8 @@ PRESETS: dict[str, Settings] = {
             refine="adam",
             adam=AdamSettings(spacing=3.0, iterations=25),
             field_spacing=3.0,
+            same_patient=True,
+            modality="ct",
         ),
         Settings(
             "ct-follow-up",
@@ -48,6 +51,8 @@ PRESETS: dict[str, Settings] = {
             coupling=0.12,
             box_passes=3,
             affine_model="rigid",
+            same_patient=True,
+            modality="ct",
         ),
         Settings(
             "ct-multiphase",
@@ -57,6 +62,8 @@ PRESETS: dict[str, Settings] = {
             levels=(Level(8.0, 3), Level(4.0, 2), Level(3.0, 1)),
             coupling=0.12,
             affine_model="rigid",
+            same_patient=True,
+            modality="ct",
         ),
         Settings(
             "mr-ct",
@@ -66,6 +73,8 @@ PRESETS: dict[str, Settings] = {
             coupling=0.12,
             refine="diffusion",
             affine_model="rigid",
+            same_patient=True,
+            modality="mr and ct",
         ),
         Settings(
             "brain-mr",
@@ -73,6 +82,7 @@ PRESETS: dict[str, Settings] = {
             levels=(Level(8.0, 2), Level(4.0, 2), Level(2.0, 2)),
             working_spacing=1.0,
             field_spacing=2.0,
+            modality="mr",
         ),
         Settings(
             "mr-body",
@@ -111,6 +121,7 @@ PRESETS: dict[str, Settings] = {
             box_passes=3,
             refine="adam",
             adam=AdamSettings(spacing=4.0, pool=1, iterations=50),
+            modality="ct",
         ),
     )
 }

@@ -98,6 +98,8 @@ class Settings:
         affine_model: "rigid", "similarity" or "affine".
         polish_affine: refine the embeddings' affine by the images themselves; right for images of one patient, where
             it is more exact, and wrong between patients, where anatomy tells more.
+        same_patient: it is meant for two images of one patient, and the verdict expects them to look alike.
+        modality: "ct", "mr" or "mr and ct": what the images must be; empty for any.
     """
 
     name: str
@@ -115,6 +117,8 @@ class Settings:
     fold_free: bool = True
     affine_model: str = "affine"
     polish_affine: bool = False
+    same_patient: bool = False
+    modality: str = ""
 
 
 def with_overrides(settings: Settings, **overrides: object) -> Settings:

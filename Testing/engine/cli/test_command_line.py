@@ -208,7 +208,12 @@ def test_evaluate_gives_the_figures_of_the_report(
                 assert found[name] == pytest.approx(value, abs=1e-3), key
             else:
                 assert found[name] == pytest.approx(value, abs=1e-3), key
-    assert "Dice" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Dice" in printed
+    assert printed.splitlines()[-1].startswith(f"VERDICT: {figures['verdict']['level'].upper()}.")
+    # The same map of the same images, seen at another working spacing and without the preset's expectations.
+    for name in ("scale", "covered_percent", "dice", "point_error_mm"):
+        assert figures["verdict"]["evidence"][name] == pytest.approx(report["verdict"]["evidence"][name], rel=0.05)
 
 
 def test_overwrite_replaces_results_and_drops_those_that_no_longer_apply(

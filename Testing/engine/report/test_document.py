@@ -16,6 +16,7 @@ from engine.report_schema import schema_errors
 from samconvex.io.files import file_sha256
 from samconvex.memory import peak_memory_mib
 from samconvex.report.document import build_report, plain, save_report
+from samconvex.report.verdict import verdict
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
 
@@ -57,6 +58,7 @@ def _full(volume: Volume) -> dict:
         dice_final={1: 0.5, 2: 1.0},
         tre_initial_mm=np.array([3.0, 4.0, 8.0]),
         tre_final_mm=np.array([1.0, 2.0, 3.0]),
+        further={"verdict": verdict({"near_percent": 80.0})},
         warnings=["one", "one", "two"],
     )
 

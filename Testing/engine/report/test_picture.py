@@ -196,3 +196,16 @@ def test_long_names_are_shortened_to_the_room_there_is():
     short = lettering.fit_text("a-very-long-file-name-of-a-study.nii.gz", 10, 120)
     assert lettering.text_width(short, 10) <= 120
     assert short.endswith(".gz") and "..." in short
+
+
+@pytest.mark.parametrize("level", report_picture.VERDICT_COLORS)
+def test_the_verdict_stands_at_the_top_in_its_color(breath, picture, level):
+    phantom, moving, result = breath
+    judged = {"level": level, "reasons": ["Bones do not lie on each other."]}
+    told = SimpleNamespace(fixed_to_moving=result.fixed_to_moving, report=REPORT | {"verdict": judged})
+    page = render_report(phantom.ct, moving, told)
+    banner = page[: report_picture.BANNER]
+    assert np.array_equal(page[report_picture.BANNER :], picture)
+    assert tuple(banner[2, 2]) == report_picture.VERDICT_COLORS[level]
+    dark = (banner.max(2) < 60).sum(0) > 0
+    assert dark[MARGIN : MARGIN + 40].any() and dark[MARGIN + 240 : MARGIN + 500].any(), "word and reason"
