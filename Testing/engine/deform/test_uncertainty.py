@@ -53,9 +53,10 @@ def test_evidence_is_where_the_error_is(partly_wrong: Evidence, name: str) -> No
     assert at(partly_wrong, name, beside) > 1.25 * at(partly_wrong, name, RIGHT)
 
 
-def test_the_shift_is_about_as_long_as_the_error(partly_wrong: Evidence) -> None:
-    assert at(partly_wrong, "mind_shift_mm", WRONG) == pytest.approx(np.linalg.norm(OFF), abs=4.0)
-    assert at(partly_wrong, "mind_shift_mm", RIGHT) < 2.5
+def test_the_shift_grows_with_the_error_but_not_beyond_it(partly_wrong: Evidence) -> None:
+    # The error falls off around its place, and the softmin pulls towards no shift.
+    assert 3.5 < at(partly_wrong, "mind_shift_mm", WRONG) < np.linalg.norm(OFF)
+    assert at(partly_wrong, "mind_shift_mm", RIGHT) < 2.0
 
 
 def test_what_the_moving_image_does_not_show_is_told_by_its_distance() -> None:
