@@ -68,7 +68,7 @@ def _descended(basis: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) 
         schedule.step()
         with torch.no_grad():
             raw.clamp_(min=0)
-    return raw.detach().numpy(), float(intercept)
+    return raw.detach().numpy(), float(intercept.detach())
 
 
 def calibrated(rows: list[Row], seed: int) -> tuple[ErrorModel, list[tuple[np.ndarray, np.ndarray]]]:
