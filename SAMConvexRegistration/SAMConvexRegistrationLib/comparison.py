@@ -4,6 +4,7 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 from SAMConvexLib import nodes
+from SAMConvexLib.process import engineModule
 from SAMConvexLib.scene import addHidden
 from slicer.i18n import tr as _
 
@@ -88,8 +89,6 @@ def lowestPlaces(values, lattice, fixedVolume, count, apart):
 
 def errorColors():
     """Color table for 0 to 20 mm, the colors of the report's picture; one for the whole scene."""
-    from samconvex.report.colors import error_color
-
     name = _("Expected error, mm")
     table = slicer.mrmlScene.GetFirstNode(name, "vtkMRMLColorTableNode")
     if table is not None:
@@ -97,9 +96,10 @@ def errorColors():
     table = addHidden("vtkMRMLColorTableNode", name, save=True)
     table.SetTypeToUser()
     table.SetNumberOfColors(256)
+    colors = engineModule("samconvex.report.colors")
     for entry in range(256):
         millimeters = entry / 255 * ERROR_TOP_MM
-        color = error_color(np.array(millimeters)) / 255
+        color = colors.error_color(np.array(millimeters)) / 255
         table.SetColor(entry, f"{millimeters:.1f} mm", *[float(value) for value in color], 1.0)
     return table
 

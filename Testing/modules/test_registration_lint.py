@@ -36,7 +36,12 @@ CONTAINERS = {"QWidget", "QTabWidget", "QLabel", "ctkCollapsibleButton", "ctkCol
 # Standard library aside; torch and the engine only run in their own process.
 FILE_SCOPE_IMPORTS = {"slicer", "vtk", "qt", "ctk", "numpy", "SimpleITK", SHARED}
 # The engine's part without torch, for use inside Slicer.
-ENGINE_MODULES = {"samconvex.settings.features", "samconvex.memory", "samconvex.lesions.response"}
+ENGINE_MODULES = {
+    "samconvex.settings.features",
+    "samconvex.memory",
+    "samconvex.lesions.response",
+    "samconvex.report.colors",
+}
 
 
 @pytest.fixture(scope="module")

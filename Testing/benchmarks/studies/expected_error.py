@@ -149,6 +149,8 @@ def known_errors(case: Case, fixed: sc.Volume, forward: Transform, truth: Truth)
     points, errors, labels = surface_errors(forward, *truth.labels)
     kept = _not_at_ends(case, points, labels, forward.map_points(points), truth)
     points, errors, labels = points[kept], errors[kept], labels[kept]
+    if not len(points):
+        return points, errors
     # As many of every organ: a liver has a hundred times the surface of an adrenal gland.
     share = PLACES // max(1, len(np.unique(labels)))
     rows = [random.permutation(np.nonzero(labels == label)[0])[:share] for label in np.unique(labels)]
@@ -186,7 +188,8 @@ def gathered_rows(folder: Path, every: list[Case], split: str, family: str) -> l
         with np.load(path) as file:
             prefix = f"{kind}/"
             maps = {name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)}
-            found.append((case, maps, file[f"{kind}_errors"]))
+            if len(file[f"{kind}_errors"]):
+                found.append((case, maps, file[f"{kind}_errors"]))
     return found
 
 

@@ -179,7 +179,7 @@ def test_evaluate_compares_the_bound_with_the_truth(
     for side in ("fixed", "moving"):
         words += [f"--{side}", str(pair / f"{side}.nii.gz"), f"--{side}-points", str(pair / f"{side}.mrk.json")]
     report = json.loads((registered[0] / "report.json").read_text())
-    for factor, coverage in ((0.0, 0.0), (1e6, 100.0)):
+    for factor, coverage in ((1e-6, 0.0), (1e6, 100.0)):
         sitk.WriteImage(error * factor, str(tmp_path / "error.nii.gz"))
         assert main([*words, "--error", str(tmp_path / "error.nii.gz")]) == 0
         found = json.loads((tmp_path / "figures.json").read_text())["bound_against_truth"]["points"]
