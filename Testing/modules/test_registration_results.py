@@ -21,6 +21,13 @@ REPORT = {
     "peak_memory_mib": 850.0,
     "folding_percent": 0.0,
     "inverse_consistency_mm": {"mean": 0.01, "p95": 0.02, "max": 0.1},
+    "expected_error_mm": {
+        "median": 2.0,
+        "p90": 4.5,
+        "max": 11.0,
+        "family": "between patients",
+        "own_calibration": True,
+    },
     "dice": {"initial": {"1": 0.3}, "final": {"1": 0.9}, "initial_mean": 0.3, "final_mean": 0.9},
     "tre_mm": {"initial": {"mean": 12.0, "p95": 20.0}, "final": {"mean": 1.5, "p95": 2.5}, "n": 8},
 }
@@ -263,6 +270,7 @@ def test_the_quality_table_names_structures_and_has_before_and_after(lib):
     assert ["Dice, Liver", "0.300", "0.900", ""] in rows
     assert ["Landmark error, mean", "12.00", "1.50", "mm"] in rows
     assert ["Computing time", "", "12.30", "s"] in rows
+    assert ["Expected error, nine tenths of the body", "", "4.50", "mm"] in rows
 
 
 @pytest.mark.parametrize("ending", [".mrb", ".mrml"])
