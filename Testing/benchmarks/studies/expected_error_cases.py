@@ -21,6 +21,9 @@ from samconvex.synthetic.warps import breathing_warp, random_warp
 TRAINING, TEST = "training", "test"
 SEED = 20261127
 HEAD_NECK_PAIRS, ABDOMEN_PAIRS, HEAD_NECK_WARPS, MR_WARPS, LIMB_WARPS, TESTED_HEAD_NECK = 8, 3, 3, 4, 4, 10
+FIRST_WARPED = 16
+# Of seven organs of head and neck; few cases have all, and pairs need some in common.
+WELL_LABELED = 4
 NOISE = 15.0  # HU
 BREATHING = ("nlst", "nsclcrg001")
 # Never trained on, and never fitted or calibrated on.
@@ -79,14 +82,17 @@ def _training(data: Path) -> list[Case]:
         kept_out = {case for row in csv.DictReader(file) for case in row.values()}
     every = sorted(path.name[:5] for path in (data / "headneck").glob("hn*_ct.nii.gz"))
     head = [str(name) for name in random.permutation([name for name in every if name not in kept_out])]
+    warped = head[FIRST_WARPED:][:HEAD_NECK_WARPS]
+    drawn = _well_labeled(data)
+    paired = [name for name in head if name in drawn and name not in warped]
     belly = [str(name) for name in random.permutation([f"btcv{n:02d}" for n in range(14)])]
     limbs = [str(name) for name in random.permutation([f"sts{n:03d}" for n in range(1, 29)])]
     found: list[Case] = []
     for n in range(HEAD_NECK_PAIRS):
-        found.append(_between(data, "headneck", head[2 * n], head[2 * n + 1], TRAINING))
+        found.append(_between(data, "headneck", paired[2 * n], paired[2 * n + 1], TRAINING))
     for n in range(ABDOMEN_PAIRS):
         found.append(_between(data, "abdomen", belly[2 * n], belly[2 * n + 1], TRAINING))
-    for n, name in enumerate(head[2 * HEAD_NECK_PAIRS :][:HEAD_NECK_WARPS]):
+    for n, name in enumerate(warped):
         path = data / "headneck" / f"{name}_ct.nii.gz"
         found.append(_warped(path, name, "ct-inter-patient", "known warp", TRAINING, n, 20.0))
     for n, name in enumerate(BREATHING):
@@ -104,6 +110,11 @@ def _training(data: Path) -> list[Case]:
         if case.group in ("headneck", "abdomen")
     ]
     return _in_turn(found + previews)
+
+
+def _well_labeled(data: Path) -> set[str]:
+    with open(data / "cases.csv", newline="") as file:
+        return {row["case"] for row in csv.DictReader(file) if len(row["labels"].split()) >= WELL_LABELED}
 
 
 def _in_turn(found: list[Case]) -> list[Case]:
