@@ -16,6 +16,7 @@ def stageLabel(stage):
         "refine": _("Refining the deformation"),
         "finish": _("Completing the transform"),
         "inverse": _("Inverting the transform"),
+        "error": _("Estimating the error"),
         "measure": _("Measuring quality"),
         "evaluate": _("Measuring quality"),
         "warp": _("Resampling the moving image"),

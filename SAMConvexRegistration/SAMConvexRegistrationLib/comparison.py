@@ -1,14 +1,16 @@
-"""What the preview computes: comparable images, checkerboard, worst places, the colors of volume change."""
+"""What the preview computes: comparable images, checkerboard, worst places, colors of volume change and error."""
 
 import numpy as np
 import SimpleITK as sitk
 import slicer
 from SAMConvexLib import nodes
+from SAMConvexLib.process import engineModule
 from SAMConvexLib.scene import addHidden
 from slicer.i18n import tr as _
 
 MAXIMUM_COMPOSED_VOXELS = 4_000_000
 CHECKER_MM = 30.0
+ERROR_TOP_MM = 20.0
 
 
 def coarseImage(volumeNode):
@@ -48,20 +50,33 @@ def checkerboard(first, second, spacing):
 def worstPlaces(vectors, lattice, fixedVolume, count=5, apart=25.0):
     """[(RAS mm, determinant)] of the lowest Jacobian determinants inside the fixed image's body."""
     determinant = nodes.jacobianDeterminant(vectors, lattice)
-    index = np.argwhere(np.isfinite(determinant))[:, ::-1]
+    return lowestPlaces(determinant, lattice, fixedVolume, count, apart)
+
+
+def leastCertainPlaces(errorVolume, fixedVolume, count=5, apart=25.0):
+    """[(RAS mm, mm)] of the largest expected errors inside the fixed image's body."""
+    millimeters = slicer.util.arrayFromVolume(errorVolume).astype(float)
+    lattice = nodes.parentToWorld(errorVolume) @ nodes.ijkToRas(errorVolume)
+    found = lowestPlaces(-millimeters, lattice, fixedVolume, count, apart)
+    return [(position, -value) for position, value in found]
+
+
+def lowestPlaces(values, lattice, fixedVolume, count, apart):
+    """[(RAS mm, value)] of the lowest (k, j, i) values of a lattice inside the fixed body, ``apart`` mm or more."""
+    index = np.argwhere(np.isfinite(values))[:, ::-1]
     points = index @ lattice[:3, :3].T + lattice[:3, 3]
     inverse = np.linalg.inv(nodes.parentToWorld(fixedVolume) @ nodes.ijkToRas(fixedVolume))
     voxels = np.rint(points @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
     array = slicer.util.arrayFromVolume(fixedVolume)
     inside = np.all((voxels >= 0) & (voxels < np.array(array.shape[::-1])), axis=1)
-    values = np.full(len(points), -np.inf)
-    values[inside] = array[tuple(voxels[inside][:, ::-1].T)]
+    gray = np.full(len(points), -np.inf)
+    gray[inside] = array[tuple(voxels[inside][:, ::-1].T)]
     if inside.any():
         # Halfway between air and the middle of the tissue: bodies are brighter than what surrounds them.
-        darkest, median = float(values[inside].min()), float(np.median(values[inside]))
-        brightest = float(np.percentile(values[inside], 90))
-        inside &= values > (darkest + max(median, (darkest + brightest) / 2)) / 2
-    candidates = determinant[tuple(index.T[::-1])]
+        darkest, median = float(gray[inside].min()), float(np.median(gray[inside]))
+        brightest = float(np.percentile(gray[inside], 90))
+        inside &= gray > (darkest + max(median, (darkest + brightest) / 2)) / 2
+    candidates = values[tuple(index.T[::-1])]
     order = np.argsort(np.where(inside, candidates, np.inf))
     found = []
     for place in order[: int(inside.sum())]:
@@ -70,6 +85,23 @@ def worstPlaces(vectors, lattice, fixedVolume, count=5, apart=25.0):
             if len(found) == count:
                 break
     return found
+
+
+def errorColors():
+    """Color table for 0 to 20 mm, the colors of the report's picture; one for the whole scene."""
+    name = _("Expected error, mm")
+    table = slicer.mrmlScene.GetFirstNode(name, "vtkMRMLColorTableNode")
+    if table is not None:
+        return table
+    table = addHidden("vtkMRMLColorTableNode", name, save=True)
+    table.SetTypeToUser()
+    table.SetNumberOfColors(256)
+    colors = engineModule("samconvex.report.colors")
+    for entry in range(256):
+        millimeters = entry / 255 * ERROR_TOP_MM
+        color = colors.error_color(np.array(millimeters)) / 255
+        table.SetColor(entry, f"{millimeters:.1f} mm", *[float(value) for value in color], 1.0)
+    return table
 
 
 def jacobianColors():

@@ -47,9 +47,9 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
             movingMarkups: carried along into a new (or ``outputMarkups=``) node.
             progressCallback: called as ``progressCallback(stage, fraction, message)``; returning False cancels.
             more: fields of RegistrationRequest (fixedMask, protectMask, fixedSegmentation, initialTransform, ...), of
-                OutputNodes as output... (outputInverse, outputJacobian, outputValidity, outputTable, outputMarkups), of
-                RegistrationSettings (``features="sam+mind"``, ``refinement="diffusion"``, threads, ...), or all of
-                these at once as ``settings``, which then replaces ``preset``.
+                OutputNodes as output... (outputInverse, outputJacobian, outputValidity, outputError, outputTable,
+                outputMarkups), of RegistrationSettings (``features="sam+mind"``, ``refinement="diffusion"``, threads,
+                ...), or all of these at once as ``settings``, which then replaces ``preset``.
         Returns:
             outputs.RegistrationResult: ``transformNode``, ``outputs`` and the engine's ``report``.
         Raises:

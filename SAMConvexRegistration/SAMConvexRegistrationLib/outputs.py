@@ -1,4 +1,4 @@
-"""Results of the engine into nodes: transform, inverse, warped volume, segmentation, markups, Jacobian map, table."""
+"""Results of the engine into nodes: transforms, warped volume, segmentation, markups, maps of quality, table."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ from SAMConvexLib import nodes, segments, verdicts
 from SAMConvexLib.scene import copyDisplay, placeBeside
 from slicer.i18n import tr as _
 
+from .comparison import ERROR_TOP_MM, errorColors
 from .quality import REPORT_ATTRIBUTE, fillTable, namedReport
 
 VERSION_ATTRIBUTE = "SAMConvex.Version"
@@ -26,6 +27,7 @@ class OutputNodes:
     markups: object = None
     jacobian: object = None
     validity: object = None
+    error: object = None
     table: object = None
 
     def nodes(self):
@@ -43,6 +45,7 @@ MORE_OUTPUTS = {
     "outputMarkups": "markups",
     "outputJacobian": "jacobian",
     "outputValidity": "validity",
+    "outputError": "error",
     "outputTable": "table",
 }
 
@@ -67,6 +70,7 @@ class EngineFiles:
         grid, inverseGrid: (vectors (k, j, i, 3) RAS mm, lattice-to-RAS matrix) between world points.
         determinant: (k, j, i) Jacobian determinants on the grid.
         warped, validity: (k, j, i) voxels on the fixed grid.
+        error: ((k, j, i) expected error in mm, voxel-to-RAS matrix in world space).
         labels: warped label images, one for each of the run's layers.
     """
 
@@ -76,6 +80,7 @@ class EngineFiles:
     determinant: object = None
     warped: object = None
     validity: object = None
+    error: tuple | None = None
     labels: list = field(default_factory=list)
 
 
@@ -97,6 +102,7 @@ def create(request, targets, names):
         "markups": ("vtkMRMLMarkupsFiducialNode", _("{source} registered"), request.movingMarkups),
         "jacobian": ("vtkMRMLScalarVolumeNode", _("{moving} to {fixed} volume change"), None),
         "validity": ("vtkMRMLLabelMapVolumeNode", _("{moving} to {fixed} overlap"), None),
+        "error": ("vtkMRMLScalarVolumeNode", _("{moving} to {fixed} expected error"), None),
         "table": ("vtkMRMLTableNode", _("{moving} to {fixed} quality"), None),
     }
     for name in names:
@@ -127,6 +133,9 @@ def readFiles(run, wanted):
         files.warped = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "warped.nii.gz")))
     if "validity" in wanted:
         files.validity = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "valid.nii.gz")))
+    if "error" in wanted:
+        image = sitk.ReadImage(str(folder / "error.nii.gz"))
+        files.error = sitk.GetArrayFromImage(image), run.fixed.worldFromFrame @ nodes.imageToRas(image)
     if "segmentation" in wanted:
         for layer in run.layers:
             labels = segments.resample(layer, run.fixed, transform, run.moving)
@@ -148,6 +157,7 @@ def fill(request, run, files, outputs):
         "markups": lambda node: warpMarkups(request.movingMarkups, nodes.orientedGrid(*files.grid), node),
         "jacobian": lambda node: fillJacobian(node, files.determinant, files.grid[1]),
         "validity": lambda node: nodes.fillVolumeLike(node, files.validity, fixed),
+        "error": lambda node: fillError(node, *files.error),
         "table": lambda node: fillTable(node, report),
     }
     scene = slicer.mrmlScene
@@ -214,3 +224,13 @@ def fillJacobian(volumeNode, determinant, lattice):
     display = volumeNode.GetDisplayNode()
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(0.0, 2.0)
+
+
+def fillError(volumeNode, millimeters, lattice):
+    """Expected error in mm on the transform's own grid, in the colors of the report's picture."""
+    nodes.fillVolume(volumeNode, millimeters, lattice)
+    volumeNode.SetAndObserveTransformNodeID(None)
+    display = volumeNode.GetDisplayNode()
+    display.SetAndObserveColorNodeID(errorColors().GetID())
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(0.0, ERROR_TOP_MM)

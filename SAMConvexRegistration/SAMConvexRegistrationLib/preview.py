@@ -13,7 +13,7 @@ from SAMConvexLib.scene import addHidden, copyDisplay
 from SAMConvexLib.viewstate import ViewState
 from slicer.i18n import tr as _
 
-from .comparison import checkerboard, coarseImage, jacobianColors, windowed, worstPlaces
+from .comparison import checkerboard, coarseImage, jacobianColors, leastCertainPlaces, windowed, worstPlaces
 
 
 class PreviewMode(Enum):
@@ -22,6 +22,7 @@ class PreviewMode(Enum):
     CHECKERBOARD = "checkerboard"
     DIFFERENCE = "difference"
     JACOBIAN = "jacobian"
+    ERROR = "error"
 
     def label(self):
         return {
@@ -30,6 +31,7 @@ class PreviewMode(Enum):
             PreviewMode.CHECKERBOARD: _("Checkerboard"),
             PreviewMode.DIFFERENCE: _("Difference"),
             PreviewMode.JACOBIAN: _("Volume change"),
+            PreviewMode.ERROR: _("Expected error"),
         }[self]
 
 
@@ -39,11 +41,12 @@ class RegistrationPreview:
     Args:
         transformNode: result of a registration (grid from parent, fixed world to moving world).
         movingSegmentation: its outlines are drawn on the fixed image.
+        errorVolume: expected error of the registration in mm.
     Raises:
         nodes.NodeError: the transform is no displacement grid, or a volume sits under a non-linear transform.
     """
 
-    def __init__(self, fixedVolume, movingVolume, transformNode, movingSegmentation=None):
+    def __init__(self, fixedVolume, movingVolume, transformNode, movingSegmentation=None, errorVolume=None):
         content = nodes.gridOfTransform(transformNode)
         if content is None:
             raise nodes.NodeError(
@@ -54,7 +57,7 @@ class RegistrationPreview:
         nodes.checkVolume(fixedVolume)
         nodes.checkVolume(movingVolume)
         self._vectors, self._lattice = content
-        self._fixed, self._moving = fixedVolume, movingVolume
+        self._fixed, self._moving, self._error = fixedVolume, movingVolume, errorVolume
         self._fixedToWorld, self._movingToWorld = nodes.parentToWorld(fixedVolume), nodes.parentToWorld(movingVolume)
         self._views = ViewState()
         self._temporary = []
@@ -89,6 +92,8 @@ class RegistrationPreview:
                 self.flick()
         elif mode is PreviewMode.JACOBIAN:
             self._setLayers(self._fixed, self._jacobianVolume(), 0.6)
+        elif mode is PreviewMode.ERROR:
+            self._setLayers(self._fixed, self._error, 0.5)
         else:
             self._compose()
             self._setLayers(self._composed, None, 0.0)
@@ -145,6 +150,10 @@ class RegistrationPreview:
             self._worst = worstPlaces(self._vectors, self._lattice, self._fixed)
         return self._worst[:count]
 
+    def leastCertainPlaces(self, count=5):
+        """[(RAS mm, mm)] of the largest expected errors inside the body, 25 mm apart; none without that volume."""
+        return [] if self._error is None else leastCertainPlaces(self._error, self._fixed, count)
+
     def jumpTo(self, position):
         """Move all slice views to a world point."""
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *[float(value) for value in position])
@@ -152,7 +161,8 @@ class RegistrationPreview:
     def isComplete(self):
         """False once a node that the preview needs has been removed."""
         scene = slicer.mrmlScene
-        return all(scene.IsNodePresent(node) for node in (self._fixed, self._moving, *self._temporary))
+        needed = [self._fixed, self._moving, *([] if self._error is None else [self._error]), *self._temporary]
+        return all(scene.IsNodePresent(node) for node in needed)
 
     def revert(self):
         """Remove every stand-in and restore layers, opacities and positions of the views."""

@@ -25,7 +25,7 @@ class PreviewPanel:
         self.ui = ui
         self._parameters = parameters
         self.preview = None
-        self._worstIndex = -1
+        self._placeIndex = -1
         self._updating = False
         ui.previewModeComboBox.addItem(_("Off"), "")
         for mode in PreviewMode:
@@ -43,6 +43,7 @@ class PreviewPanel:
         ui.outlinesCheckBox.connect("toggled(bool)", self.onOutlinesToggled)
         ui.gridCheckBox.connect("toggled(bool)", self.onGridToggled)
         ui.worstButton.connect("clicked(bool)", self.onWorstButton)
+        ui.leastCertainButton.connect("clicked(bool)", self.onLeastCertainButton)
         ui.attachCheckBox.connect("toggled(bool)", self.onAttachToggled)
         ui.revertButton.connect("clicked(bool)", self.onRevertButton)
         self.update()
@@ -50,7 +51,7 @@ class PreviewPanel:
     # --- what is looked at ------------------------------------------------------------------------------------------
 
     def subject(self):
-        """(fixed volume, moving volume, transform, moving segmentation) of the current result, or None."""
+        """(fixed volume, moving volume, transform, moving segmentation, expected error) of the result, or None."""
         parameters = self._parameters()
         transform = parameters.outputTransform if parameters is not None else None
         if transform is None or nodes.gridOfTransform(transform) is None:
@@ -60,7 +61,7 @@ class PreviewPanel:
         moving = transform.GetNodeReference(role.GetMovingNodeReferenceRole()) or parameters.movingVolume
         if fixed is None or moving is None:
             return None
-        return fixed, moving, transform, parameters.movingSegmentation
+        return fixed, moving, transform, parameters.movingSegmentation, parameters.outputError
 
     def attachable(self):
         """The user's moving nodes that can be placed under the result."""
@@ -83,6 +84,8 @@ class PreviewPanel:
         attachable = self.attachable()
         self.ui.attachCheckBox.enabled = bool(attachable)
         self.ui.attachCheckBox.checked = any(attachment.isAttached(node) for node in attachable)
+        subject = self.subject()
+        self.ui.leastCertainButton.enabled = subject is not None and subject[4] is not None
         self.ui.revertButton.enabled = active or self.ui.attachCheckBox.checked
         self._updating = False
 
@@ -98,8 +101,12 @@ class PreviewPanel:
 
     def show(self, mode):
         """Show a mode; starts the preview when it is the first one."""
+        subject = self.subject()
+        if mode is PreviewMode.ERROR and (subject is None or subject[4] is None):
+            self.ui.worstLabel.text = _("Check 'Expected error' among the outputs and apply again.")
+            self.update()
+            return
         if self.preview is None:
-            subject = self.subject()
             if subject is None:
                 return
             try:
@@ -108,12 +115,14 @@ class PreviewPanel:
                 self.ui.worstLabel.text = str(error)
                 self.update()
                 return
-            self._worstIndex = -1
+            self._placeIndex = -1
             self.preview.setBlend(self.ui.blendSlider.value / 100)
             self.preview.setDeformation(self.ui.deformationSlider.value)
             self.preview.setOutlinesVisible(self.ui.outlinesCheckBox.checked)
             self.preview.setGridVisible(self.ui.gridCheckBox.checked)
         self.preview.show(mode)
+        if mode is PreviewMode.ERROR:
+            self.ui.worstLabel.text = _("green: up to 1 mm, yellow: 5 mm, red: 10 mm, purple: 20 mm and more")
         self._flickerTimer.start() if mode is PreviewMode.FLICKER else self._flickerTimer.stop()
         self.update()
 
@@ -178,19 +187,31 @@ class PreviewPanel:
             self.preview.setGridVisible(checked)
 
     def onWorstButton(self, checked=False):
+        def kind(determinant):
+            if determinant <= 0:
+                return _("folded")
+            return _("{percent} % of its volume").format(percent=round(100 * determinant))
+
+        self._jump(PreviewMode.BLEND, lambda preview: preview.worstPlaces(), kind)
+
+    def onLeastCertainButton(self, checked=False):
+        def kind(millimeters):
+            return _("nine of ten errors are below {millimeters} mm").format(millimeters=f"{millimeters:.1f}")
+
+        self._jump(PreviewMode.ERROR, lambda preview: preview.leastCertainPlaces(), kind)
+
+    def _jump(self, mode, placesOf, kind):
+        """Go to the next of some places; ``mode`` starts the preview, ``kind`` says what a place's value means."""
         if self.preview is None:
-            self.show(PreviewMode.BLEND)
-        places = self.preview.worstPlaces() if self.preview is not None else []
+            self.show(mode)
+        places = placesOf(self.preview) if self.preview is not None else []
         if not places:
             return
-        self._worstIndex = (self._worstIndex + 1) % len(places)
-        position, determinant = places[self._worstIndex]
+        self._placeIndex = (self._placeIndex + 1) % len(places)
+        position, value = places[self._placeIndex]
         self.preview.jumpTo(position)
-        kind = (
-            _("folded") if determinant <= 0 else _("{percent} % of its volume").format(percent=round(100 * determinant))
-        )
         self.ui.worstLabel.text = _("{number} of {count}: {kind}").format(
-            number=self._worstIndex + 1, count=len(places), kind=kind
+            number=self._placeIndex + 1, count=len(places), kind=kind(value)
         )
 
     def onAttachToggled(self, checked):

@@ -54,6 +54,14 @@ def tableRows(report):
     for key, label in (("mean", _("Landmark error, mean")), ("p95", _("Landmark error, 95th percentile"))):
         if key in error.get("final", {}):
             rows.append((label, error.get("initial", {}).get(key), error["final"][key], "mm"))
+    expected = report.get("expected_error_mm", {})
+    for key, label in (
+        ("median", _("Expected error (nine of ten are below), half of the body")),
+        ("p90", _("Expected error, nine tenths of the body")),
+        ("max", _("Expected error, least certain place")),
+    ):
+        if key in expected:
+            rows.append((label, None, expected[key], "mm"))
     if "folding_percent" in report:
         rows.append((_("Folded volume"), None, report["folding_percent"], "%"))
     if "overlap_percent" in report:

@@ -152,6 +152,7 @@ class SAMConvexRegistrationWidget(ModuleWidget):
             "markups": parameters.wantMarkups and parameters.movingMarkups is not None,
             "jacobian": parameters.wantJacobian,
             "validity": parameters.wantValidity,
+            "error": parameters.wantError,
             "table": parameters.wantTable,
         }
         return [name for name, chosen in names.items() if chosen]

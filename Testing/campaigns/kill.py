@@ -47,7 +47,7 @@ JOBS = (
         ("register", "a.nii.gz", "b.nii.gz", "--preset", "fast-preview", "--affine", "moments")
         + ("--moving-labels", "b_labels.nii.gz", "--moving-points", "b.csv", "--threads", "1"),
         "out",
-        ("transform.h5", "inverse.h5", "warped.nii.gz", "valid.nii.gz", "report.json", "report.png")
+        ("transform.h5", "inverse.h5", "warped.nii.gz", "valid.nii.gz", "error.nii.gz", "report.json", "report.png")
         + ("labels.nii.gz", "points.csv"),
     ),
     Job("match", ("match", "a.nii.gz", "a.csv", "b.nii.gz", "--threads", "1"), "out/found.csv", ("found.csv",)),

@@ -43,12 +43,13 @@ def pair(build, widget):
 
 @pytest.fixture
 def registered(widget, pair, build):
-    """A finished registration with a segmentation carried along."""
+    """A finished registration with a segmentation carried along and its expected error."""
     import slicer
 
     mask = slicer.util.arrayFromVolume(pair[1]) > 400
     seg = build.segmentation("Seg", pair[1], [("a", "Blob", (1.0, 0.0, 1.0), mask)])
     seg.GetDisplayNode().SetVisibility(False)
+    widget.ui.errorCheckBox.checked = True
     widget.ui.movingSegmentationSelector.setCurrentNode(seg)
     widget.ui.applyButton.click()
     wait_until(lambda: not widget.isRunning, 120)
@@ -260,7 +261,7 @@ def test_every_mode_changes_the_picture_and_revert_brings_it_back(main_window, v
     settle(0.2)
     before = views["Red"].pixels().astype(int)
     pictures = {}
-    for name in ("Blend", "Checkerboard", "Difference", "Volume change"):
+    for name in ("Blend", "Checkerboard", "Difference", "Volume change", "Expected error"):
         choose_mode(widget, name)
         settle(0.2)
         pictures[name] = views["Red"].pixels().astype(int)
@@ -287,6 +288,24 @@ def test_flicker_swaps_the_pictures_by_itself(main_window, views, widget, regist
     wait_until(lambda: seen.add(composite.GetForegroundOpacity()) or len(seen) == 2, 20)
     assert seen == {0.0, 1.0}
     choose_mode(widget, "Off")
+
+
+def test_the_least_certain_place_is_shown_with_its_millimeters(main_window, views, widget, registered):
+    widget.ui.leastCertainButton.click()
+    assert widget.ui.previewModeComboBox.currentText == "Expected error"
+    assert widget.ui.worstLabel.text == "1 of 5: nine of ten errors are below 9.0 mm"
+    first = views["Red"].mrmlSliceNode().GetSliceOffset()
+    widget.ui.leastCertainButton.click()
+    assert widget.ui.worstLabel.text == "2 of 5: nine of ten errors are below 2.0 mm"
+    assert views["Red"].mrmlSliceNode().GetSliceOffset() != first
+
+
+def test_without_the_expected_error_the_panel_says_how_to_get_it(widget, registered):
+    widget.parameters().outputError = None
+    assert not widget.ui.leastCertainButton.enabled
+    choose_mode(widget, "Expected error")
+    assert "Check 'Expected error' among the outputs" in widget.ui.worstLabel.text
+    assert widget.ui.previewModeComboBox.currentText == "Off"
 
 
 def test_the_worst_place_is_shown_and_counted(main_window, views, widget, registered):

@@ -143,6 +143,7 @@ def test_everything_that_was_asked_for_is_carried_along(widget, pair, build):
     widget.ui.inverseCheckBox.checked = True
     widget.ui.jacobianCheckBox.checked = True
     widget.ui.validityCheckBox.checked = True
+    widget.ui.errorCheckBox.checked = True
     bones = build.segmentation("Bones", fixed, [("b", "Rib", (1, 1, 1), mask)])
     widget.ui.protectMaskSelector.setCurrentNode(bones)
     widget.ui.applyButton.click()
@@ -152,6 +153,7 @@ def test_everything_that_was_asked_for_is_carried_along(widget, pair, build):
     assert parameters.outputMarkups.GetNumberOfControlPoints() == 1
     assert parameters.outputInverse is not None and parameters.outputJacobian is not None
     assert parameters.outputValidity.IsA("vtkMRMLLabelMapVolumeNode")
+    assert slicer.util.arrayFromVolume(parameters.outputError).max() == 9.0
     assert np.unique(slicer.util.arrayFromVolume(parameters.outputValidity)).tolist() == [0, 1]
     assert "Protected Rib could not be kept" in widget.ui.statusLabel.text
     texts = [widget.ui.qualityTable.item(row, 0).text() for row in range(widget.ui.qualityTable.rowCount)]

@@ -84,6 +84,12 @@ def register(arguments, behavior):
     sitk.WriteImage(warped, str(folder / "warped.nii.gz"))
     valid = sitk.Resample(moving * 0 + 1, fixed, forward, sitk.sitkNearestNeighbor, 0.0, sitk.sitkUInt8)
     sitk.WriteImage(valid, str(folder / "valid.nii.gz"))
+    error = sitk.Image([8, 8, 8], sitk.sitkFloat32) + 2.0
+    error.SetSpacing([n * step / 8 for n, step in zip(fixed.GetSize(), fixed.GetSpacing(), strict=True)])
+    error.SetOrigin(fixed.GetOrigin())
+    error.SetDirection(fixed.GetDirection())
+    error[4, 4, 4] = 9.0
+    sitk.WriteImage(error, str(folder / "error.nii.gz"))
     values = {
         "version": "0.1.0",
         "preset": "ct-inter-patient",

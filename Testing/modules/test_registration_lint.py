@@ -41,6 +41,7 @@ ENGINE_MODULES = {
     "samconvex.memory",
     "samconvex.lesions.response",
     "samconvex.io.files",
+    "samconvex.report.colors",
 }
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..registration.register import RegistrationResult
     from ..space.volume import Volume
 
-ALWAYS = ("transform.h5", "inverse.h5", "warped.nii.gz", "valid.nii.gz", "report.json", "report.png")
+ALWAYS = ("transform.h5", "inverse.h5", "warped.nii.gz", "valid.nii.gz", "error.nii.gz", "report.json", "report.png")
 LABELS, POINTS = "labels.nii.gz", "points.csv"
 
 # Shares of the time, for the bar: seconds of the stages of a chest CT pair on two cores.
@@ -33,6 +33,7 @@ PLAN = (
     ("convex", 10.0),
     ("refine", 10.0),
     ("finish", 2.0),
+    ("error", 3.0),
     ("measure", 1.0),
     ("warp", 1.0),
     ("write", 3.0),
@@ -43,8 +44,9 @@ Align MOVING with FIXED and write into OUTDIR, all at once at the end:
   transform.h5    ITK transform, maps fixed points to moving points (LPS mm); inverse.h5 the other direction
   warped.nii.gz   MOVING on the grid of FIXED, pixel type kept
   valid.nii.gz    1 where MOVING really had data, 0 where warped.nii.gz is filled up
+  error.nii.gz    expected error in mm, on the grid of the field: nine of ten errors are below it
   labels.nii.gz   the moving labels on the grid of FIXED, if --moving-labels is given
-  points.csv      the moving points carried to FIXED, if --moving-points is given
+  points.csv      the moving points carried to FIXED, each with its error90_mm, if --moving-points is given
   report.json     settings, times, memory, quality;  report.png the same for the eye
 """
 
@@ -291,14 +293,14 @@ def _use_threads(threads: int | None) -> None:
 
 
 def _expected_bytes(inputs: _Inputs) -> int:
-    """Upper estimate of what the results take: uncompressed images, two fields of float64 at 3 mm, the picture."""
+    """Upper estimate of what the results take: uncompressed images, two fields of float64 and one float at 3 mm."""
     voxels = inputs.fixed.grid.voxel_count
     images = voxels * (inputs.moving.tensor.element_size() + 1)
     if inputs.moving_labels is not None:
         images += voxels * inputs.moving_labels.tensor.element_size()
     # A margin of 30 mm on every side, where fields fade out.
     nodes = float(((inputs.fixed.grid.extent + 60.0) / 3.0).prod())
-    return int(images + 2 * 24 * nodes + 8 * 2**20)
+    return int(images + (2 * 24 + 4) * nodes + 8 * 2**20)
 
 
 def _write(
@@ -316,6 +318,8 @@ def _write(
     progress("write", 0.0)
     write_volume(warped, folder / "warped.nii.gz")
     write_volume(valid, folder / "valid.nii.gz")
+    if result.expected_error is not None:
+        write_volume(result.expected_error, folder / "error.nii.gz")
     progress("write", 0.3)
     if inputs.moving_labels is not None:
         write_volume(transform.warp_labels(inputs.moving_labels, inputs.fixed), folder / LABELS)
@@ -323,12 +327,10 @@ def _write(
     transform.save(folder / "transform.h5")
     result.moving_to_fixed.save(folder / "inverse.h5")
     if inputs.moving_points is not None:
-        positions = inputs.moving_points.positions.copy()
-        defined = inputs.moving_points.defined
-        positions[defined] = result.moving_to_fixed.map_points(positions[defined])
-        write_points(inputs.moving_points.with_positions(positions), folder / POINTS)
+        _write_carried(folder / POINTS, inputs.moving_points, result)
     progress("write", 0.7)
-    write_report_picture(folder / "report.png", inputs.fixed, inputs.moving, result, warped)
+    picture = (inputs.fixed, inputs.moving, result, warped)
+    write_report_picture(folder / "report.png", *picture, bound=result.expected_error)
     progress("write", 0.9)
     report = dict(result.report)
     report["peak_memory_mib"] = peak_memory_mib()
@@ -338,6 +340,17 @@ def _write(
     report["outputs"] = sorted([*(path.name for path in folder.iterdir()), "report.json"])
     save_report(report, folder / "report.json")
     return report
+
+
+def _write_carried(path: Path, points: PointSet, result: RegistrationResult) -> None:
+    """The moving points in the fixed space, each with its expected error where the result has one."""
+    positions, defined = points.positions.copy(), points.defined
+    positions[defined] = result.moving_to_fixed.map_points(positions[defined])
+    bounds = [""] * len(points)
+    if result.expected_error is not None:
+        for row, bound in zip(defined.nonzero()[0], result.error_at(positions[defined]), strict=True):
+            bounds[row] = f"{bound:.3f}"
+    write_points(points.with_positions(positions), path, columns={"error90_mm": bounds})
 
 
 def _earlier_results(folder: str, sources: list[str | None]) -> list[str]:
@@ -364,6 +377,12 @@ def summary(report: dict[str, Any], folder: str) -> list[str]:
     if "final" in tre:
         before = f"{tre['initial']['mean']:.2f} mm before, " if "initial" in tre else ""
         lines.append(f"Point error (mean of {tre['n']}): {before}{tre['final']['mean']:.2f} mm after.")
+    expected = report.get("expected_error_mm")
+    if expected:
+        lines.append(
+            f"Expected error (nine of ten are below): {expected['median']:.1f} mm in half of the body, "
+            f"{expected['p90']:.1f} mm in nine tenths."
+        )
     if "folding_percent" in report:
         lines.append(f"Folding: {report['folding_percent']:.3f} % of the voxels.")
     lines += [f"Note: {warning}" for warning in report.get("warnings", [])]

@@ -39,8 +39,7 @@ def solve(
     run: Run, images: Prepared, initial: Transform, regions: Regions, device: torch.device
 ) -> list[DisplacementField]:
     """The field, and in a symmetric registration that of the exchanged images."""
-    sides = [on_device(normalized_volume(work), device) for work in (images.work.fixed, images.work.moving)]
-    ways = [(_scene(run, images, initial, regions, sides, device), images.work)]
+    ways = [(scene_of(run, images, initial, regions, device), images.work)]
     if run.settings.symmetric and regions.moving_body is not None:
         ways.append((_exchanged(ways[0][0], run, regions, device), images.work.exchanged()))
     found = []
@@ -50,13 +49,12 @@ def solve(
     return found
 
 
-def _scene(
-    run: Run, images: Prepared, initial: Transform, regions: Regions, sides: list[Volume], device: torch.device
-) -> Scene:
-    """What the levels see, from the fixed image's side."""
+def scene_of(run: Run, images: Prepared, initial: Transform, regions: Regions, device: torch.device) -> Scene:
+    """What is seen of both images, from the fixed image's side."""
+    fixed, moving = (on_device(normalized_volume(work), device) for work in (images.work.fixed, images.work.moving))
     return Scene(
-        fixed=sides[0],
-        moving=sides[1],
+        fixed=fixed,
+        moving=moving,
         initial=initial,
         box=box_of(images.fixed_body),
         fixed_mask=_there(regions.fixed.matched, device),

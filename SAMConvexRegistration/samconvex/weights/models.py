@@ -26,7 +26,6 @@ from .registry import (
     check_unchanged,
     existing_file,
     known_weights,
-    path_of,
 )
 
 if TYPE_CHECKING:
@@ -198,14 +197,21 @@ def suited_to(model: SamModel, volume: Volume) -> SamModel:
 
 
 def load_semantic(name_or_path: str | os.PathLike | None = None) -> SemanticModel:
-    """Organ network by name or file; None is the shipped one.
+    """Organ network by name or file; None is the shipped one. The last one stays loaded.
 
     Raises:
         InputError: as :func:`load_network`.
     """
     wanted = name_or_path or DEFAULT_SEMANTIC
+    path = existing_file(wanted)[1]
+    stamp = path.stat()
+    return _load_semantic_cached(wanted, path, stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=1)
+def _load_semantic_cached(wanted: str | os.PathLike, path: Path, _modified: int, _size: int) -> SemanticModel:
     network = sam_compact.fused(load_network(semantic.SemanticNet, wanted))
-    return semantic_model(network, Path(wanted).stem, file_sha256(path_of(wanted)))
+    return semantic_model(network, Path(wanted).stem, file_sha256(path))
 
 
 def semantic_model(network: semantic.SemanticNet, name: str, digest: str) -> SemanticModel:
