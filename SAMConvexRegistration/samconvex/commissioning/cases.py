@@ -24,20 +24,28 @@ from ..synthetic.warps import SmoothWarp, breathing
 DEFORMABLE = "ct-lung-breathing"
 # The linear stage alone, where the truth is linear.
 RIGID = replace(get_settings("ct-follow-up"), name="ct-follow-up, rigid part", levels=())
-ACROSS = replace(get_settings("mr-ct"), name="mr-ct, rigid part", levels=(), refine="none")
 AFFINE = replace(get_settings(DEFORMABLE), name=f"{DEFORMABLE}, affine part", levels=(), refine="none")
 # Chest and upper abdomen, mm; the width and depth leave air around the body, through which it may move.
 EXTENT_MM = (384.0, 288.0, 240.0)
-SPACING_MM, QUICK_SPACING_MM = 4.0, 6.0
+SPACING_MM, QUICK_SPACING_MM = 3.0, 4.0
 _NOISE_HU = 14.0
 # At a torn surface a smooth field cannot be right; within this distance of it the error is told and not judged.
-TORN_MM = 20.0
+TORN_MM = 30.0
 # Nearer to the end of an image half of the evidence is missing; such points are not judged.
 BORDER_MM = 10.0
 _MOST_POINTS = 20_000
-# Hounsfield units and what a scan of another kind shows there: bone dark, fat bright, gas black.
-_REMAPPED = ((-1000.0, 0.0), (-850.0, 60.0), (-200.0, 300.0), (-100.0, 900.0), (20.0, 420.0), (60.0, 330.0))
-_REMAPPED_BRIGHT = ((130.0, 620.0), (300.0, 180.0), (1500.0, 60.0))
+# Hounsfield units, and what a scan of another kind shows there.
+_REMAPPED = (
+    (-1000.0, 0.0),
+    (-850.0, 60.0),
+    (-200.0, 300.0),
+    (-100.0, 900.0),
+    (20.0, 420.0),
+    (60.0, 330.0),
+    (130.0, 620.0),
+    (300.0, 180.0),
+    (1500.0, 60.0),
+)
 
 
 class Truth(Protocol):
@@ -210,11 +218,15 @@ def _sliding(anatomy: Anatomy) -> KnownPair:
 
 
 def _other_modality(anatomy: Anatomy) -> KnownPair:
-    pair = _pair(anatomy, _linear(rotation(-3.0, 2.0, -5.0), (-9.0, 7.0, 11.0), anatomy), 8)
-    known, shown = np.array((*_REMAPPED, *_REMAPPED_BRIGHT)).T
-    values = np.interp(pair.moving.as_float().numpy(), known, shown)
-    other = torch.from_numpy(values.round().astype(np.int16))
+    pair = _pair(anatomy, _breath(anatomy, 8.0), 8)
+    other = other_contrast(pair.moving.tensor)
     return replace(pair, moving=replace(pair.moving, tensor=other, source="known chest, moved, other contrast"))
+
+
+def other_contrast(hounsfield: torch.Tensor) -> torch.Tensor:
+    """Hounsfield units as a scan of another kind shows them: bone and gas dark, fat bright; int16."""
+    values = np.interp(hounsfield.double().numpy(), *np.array(_REMAPPED).T)
+    return torch.from_numpy(values.round().astype(np.int16))
 
 
 def _noise_and_part(anatomy: Anatomy) -> KnownPair:
@@ -245,8 +257,8 @@ CASES = (
     Case(
         "modality",
         "Other contrast",
-        "values remapped; 3, 2, 5 degrees and a shift",
-        ACROSS,
+        "bright is dark, as in an MR; breath of 8 mm",
+        DEFORMABLE,
         _other_modality,
         quick=True,
     ),
