@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+# Exit status of a command whose work is done and written, and whose check (commission, verify) did not pass.
+CHECK_FAILED = 5
+
 
 class SamConvexError(Exception):
     """Base class: one sentence that names the file or field and the way out."""

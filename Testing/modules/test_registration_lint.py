@@ -29,7 +29,7 @@ CONNECTED = {
     "qMRMLNodeComboBox",
 }
 # Of the repository and of pip's package, not of the extension.
-NOT_INSTALLED = tuple(f"samconvex/{name}" for name in ("training/", "synthetic/", "demo/")) + tuple(
+NOT_INSTALLED = tuple(f"samconvex/{name}" for name in ("training/", "demo/")) + tuple(
     f"samconvex/cli/{name}.py" for name in ("train", "demo", "benchmark")
 )
 CONTAINERS = {"QWidget", "QTabWidget", "QLabel", "ctkCollapsibleButton", "ctkCollapsibleGroupBox", "qMRMLWidget"}

@@ -24,6 +24,34 @@ if TYPE_CHECKING:
 ALWAYS = ("transform.h5", "inverse.h5", "warped.nii.gz", "valid.nii.gz", "error.nii.gz", "report.json", "report.png")
 LABELS, POINTS = "labels.nii.gz", "points.csv"
 
+# Files that may come with the two images, and all else that decides the result; by the names of the arguments.
+FURTHER = (
+    "moving_labels",
+    "fixed_labels",
+    "moving_points",
+    "fixed_points",
+    "initial_transform",
+    "fixed_mask",
+    "moving_mask",
+    "protect",
+)
+OPTIONS = (
+    "preset",
+    "strength",
+    "quality",
+    "features",
+    "affine",
+    "refine",
+    "symmetric",
+    "protect_mode",
+    "weights",
+    "device",
+    "threads",
+    "max_memory",
+    "seed",
+    "reproducible",
+)
+
 # Shares of the time, for the bar: seconds of the stages of a chest CT pair on two cores.
 PLAN = (
     ("read", 2.0),
@@ -109,30 +137,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what may be held (default: what is free); smaller settings are taken where more is needed",
     )
     machine.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default: 0)")
+    machine.add_argument(
+        "--reproducible",
+        action="store_true",
+        help="the same bits for any --threads and any free memory, computed by one thread",
+    )
     add_progress(machine)
 
 
 def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | None = None) -> int:
     """Register as ``args`` say; ``register`` replaces the engine's in tests."""
+    progress = ConsoleProgress(args.progress, PLAN, args.cancelled)
+    report = perform(args, progress, register)
+    progress.finish(str(args.output))
+    if args.progress != "json":
+        print("\n".join(summary(report, args.output)))
+    return 0
+
+
+def perform(
+    args: argparse.Namespace, progress: ConsoleProgress, register: Callable[..., RegistrationResult] | None = None
+) -> dict[str, Any]:
+    """Read, register and write what ``args`` say; returns the report."""
     clock = _Clock()
     names = [*ALWAYS, *([LABELS] if args.moving_labels else []), *([POINTS] if args.moving_points else [])]
-    sources = [
-        args.fixed,
-        args.moving,
-        args.moving_labels,
-        args.fixed_labels,
-        args.moving_points,
-        args.fixed_points,
-        args.initial_transform,
-        args.fixed_mask,
-        args.moving_mask,
-        args.protect,
-    ]
+    sources = [getattr(args, name) for name in ("fixed", "moving", *FURTHER)]
     check_output_folder(args.output, names=names, overwrite=args.overwrite, inputs=sources)
     from ..settings.presets import get_settings
     from ..settings.strength import adjusted
 
-    progress = ConsoleProgress(args.progress, PLAN, args.cancelled)
     _check_names(args)
     _use_threads(args.threads)
     progress("read", 0.0)
@@ -165,17 +198,25 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
         seed=args.seed,
         progress=progress,
         weights=args.weights,
+        reproducible=args.reproducible,
     )
     clock.lap(None)
     if result.report.get("tier", "full") != "full":
         # On stderr too, for scripts that read no report.
         sys.stderr.write(next(w for w in result.report["warnings"] if f"tier '{result.report['tier']}'" in w) + "\n")
     with output_folder(args.output, overwrite=args.overwrite, stale=_earlier_results(args.output, sources)) as folder:
-        report = _write(folder, inputs, result, progress, clock)
-    progress.finish(str(args.output))
-    if args.progress != "json":
-        print("\n".join(summary(report, args.output)))
-    return 0
+        return _write(folder, inputs, result, progress, clock, _asked(args))
+
+
+def _asked(args: argparse.Namespace) -> dict[str, Any]:
+    """What ``samconvex verify`` needs to ask the same again: every option, and the files beside the two images."""
+    from ..io.files import file_sha256
+
+    given = {name: getattr(args, name) for name in FURTHER if getattr(args, name)}
+    return {
+        "options": {name: getattr(args, name) for name in OPTIONS},
+        "files": {name: {"path": path, "sha256": file_sha256(path)} for name, path in given.items()},
+    }
 
 
 def _engine() -> Callable[..., RegistrationResult]:
@@ -304,9 +345,14 @@ def _expected_bytes(inputs: _Inputs) -> int:
 
 
 def _write(
-    folder: Path, inputs: _Inputs, result: RegistrationResult, progress: ConsoleProgress, clock: _Clock
+    folder: Path,
+    inputs: _Inputs,
+    result: RegistrationResult,
+    progress: ConsoleProgress,
+    clock: _Clock,
+    asked: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write every result into ``folder``; returns the report."""
+    """Write every result into ``folder``; returns the report, which holds what was ``asked`` too."""
     from ..io.images import write_volume
     from ..memory import peak_memory_mib
     from ..progress import stage
@@ -333,6 +379,8 @@ def _write(
     write_report_picture(folder / "report.png", *picture, bound=result.expected_error)
     progress("write", 0.9)
     report = dict(result.report)
+    report["options"] = asked["options"]
+    report["inputs"] = {**report["inputs"], **asked["files"]}
     report["peak_memory_mib"] = peak_memory_mib()
     report["warnings"] = list(dict.fromkeys([*report.get("warnings", []), *inputs.notes]))
     clock.lap("write")

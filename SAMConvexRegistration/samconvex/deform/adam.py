@@ -12,6 +12,7 @@ from ..space.field import DisplacementField
 from ..space.filters import smooth
 from ..space.grid import Grid
 from ..space.sampling import interpolate
+from ..space.totals import total
 from ..space.volume import FeatureMap
 
 
@@ -51,7 +52,7 @@ def optimize(
     extent = [s * max(n - 1, 1) for s, n in zip(moving.grid.spacing, moving.grid.size, strict=True)]
     scale = 2 / torch.tensor(extent, device=base.device)
     spacing = torch.tensor(grid.spacing, device=base.device)
-    share = weight.flatten()[counted] / weight.sum().clamp(min=1e-6)
+    share = weight.flatten()[counted] / total(weight).clamp(min=1e-6)
     voxels = max(1.0, len(counted) / settings.subdivision**3)
     direct = settings.subdivision == 1 and fixed.grid.shape == grid.shape
 

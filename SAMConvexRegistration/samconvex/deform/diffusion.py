@@ -21,6 +21,7 @@ from ..settings.registration import DiffusionSettings
 from ..space.field import DisplacementField
 from ..space.grid import Grid
 from ..space.sampling import interpolate
+from ..space.totals import total
 from ..space.volume import FeatureMap
 from .multigrid import ENTRIES, laplacian, solve
 
@@ -52,7 +53,7 @@ class Linearization:
     def distance(self, u: torch.Tensor) -> float:
         """Half the weighted squared feature difference at the displacement (1, 3, D, H, W)."""
         difference = self._at(self._moving, u) - self.fixed
-        return 0.5 * float((difference.square().sum(1, keepdim=True) * self.weight).sum())
+        return 0.5 * float(total(difference.square().sum(1, keepdim=True) * self.weight))
 
     def system(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Data blocks (1, 6, D, H, W) and the data part of the right side (1, 3, D, H, W) at ``u``."""
@@ -82,7 +83,7 @@ def increment(
 
 def roughness(u: torch.Tensor, spacing: Sequence[float], regularization: float) -> float:
     """Half of ``regularization`` times the sum of squared displacement gradients, mm per mm."""
-    terms = ((u.diff(dim=axis) / spacing[4 - axis]).square().sum() for axis in (2, 3, 4))
+    terms = (total((u.diff(dim=axis) / spacing[4 - axis]).square()) for axis in (2, 3, 4))
     return 0.5 * regularization * float(sum(terms))
 
 

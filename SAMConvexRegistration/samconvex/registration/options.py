@@ -14,7 +14,7 @@ from ..settings.registration import Settings, with_overrides
 from ..settings.strength import MODES, adjusted
 from ..space.transforms import Transform
 from ..space.volume import Volume
-from ..weights.models import family_of
+from ..weights.models import family_of, identity_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Options:
     max_memory_gib: float | None = None
     seed: int = 0
     weights: str | os.PathLike | None = None
+    reproducible: bool = False
 
     @property
     def start(self) -> Transform:
@@ -83,12 +84,22 @@ class Options:
             )
 
 
+def networks_used(settings: Settings) -> set[str]:
+    """Families of the networks that have a part in a registration with these settings."""
+    used = networks_of(name for level in settings.levels for name in level.features)
+    return used | {"sam"} if settings.affine == "sam" else used
+
+
 def unused_weights(weights: str | os.PathLike | None, settings: Settings) -> list[str]:
     """A warning if the given weights are of a network that has no part in this registration."""
     if weights is None:
         return []
-    used = networks_of(name for level in settings.levels for name in level.features)
-    if settings.affine == "sam":
-        used.add("sam")
     family = family_of(weights)
-    return [] if family in used else [f"The {family} weights {weights} were not used: nothing here runs that network."]
+    if family in networks_used(settings):
+        return []
+    return [f"The {family} weights {weights} were not used: nothing here runs that network."]
+
+
+def weights_used(weights: str | os.PathLike | None, settings: Settings) -> dict[str, dict[str, str]]:
+    """Name and checksum of the weights of every network that has a part, by family."""
+    return {family: identity_of(family, weights) for family in sorted(networks_used(settings))}

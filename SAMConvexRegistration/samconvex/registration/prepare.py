@@ -9,11 +9,13 @@ import torch
 from ..device import chosen_device
 from ..errors import InputError
 from ..io.checks import grid_note, outside_note
+from ..memory import machine_memory_gib
 from ..progress import Progress
+from ..report.environment import environment, utc_now
 from ..space.filling import as_air
 from ..space.grid import as_points
 from ..space.volume import Volume, average_to, check_shape
-from .options import Options, unused_weights
+from .options import Options, unused_weights, weights_used
 from .pair import Pair
 from .regions import filling_note, mask_or_body
 from .run import Run
@@ -47,15 +49,28 @@ def begun(fixed: Volume, moving: Volume, options: Options, progress: Progress) -
     options = _checked(options)
     notes = _truth_notes(fixed, moving, options)
     device = chosen_device(options.device)
-    settings, tier, shortage = fitting(settings, fixed, moving, options.max_memory_gib)
-    if options.threads is not None:
-        torch.set_num_threads(max(1, options.threads))
+    settings, tier, shortage = fitting(settings, fixed, moving, _memory_limit(options))
     torch.manual_seed(options.seed)
     warnings = [*fixed.notes, *moving.notes, *unused_weights(options.weights, settings), *notes]
     if shortage:
         warnings.append(shortage)
     progress("prepare", 0.0, shortage or "")
-    return Run(options, settings, device, progress, warnings), {"strength": options.strength, "tier": tier}
+    # Before anything is computed: what the affine needs is known now, what the levels need may shrink later.
+    details = {
+        "date": utc_now(),
+        "strength": options.strength,
+        "tier": tier,
+        "seed": options.seed,
+        "reproducible": options.reproducible,
+        "weights": weights_used(options.weights, settings),
+        "environment": environment(),
+    }
+    return Run(options, settings, device, progress, warnings), details
+
+
+def _memory_limit(options: Options) -> float | None:
+    """What may be held, GiB; what happens to be free now must not decide a reproducible result."""
+    return machine_memory_gib() if options.reproducible and options.max_memory_gib is None else options.max_memory_gib
 
 
 def prepared(fixed: Volume, moving: Volume, run: Run) -> Prepared:

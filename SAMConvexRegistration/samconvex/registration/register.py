@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..device import device_name
+from ..device import computing, device_name
 from ..memory import peak_memory_mib
 from ..progress import Progress, null_progress, stage
 from ..report.document import build_report
@@ -88,6 +88,7 @@ def register(
     max_memory_gib: float | None = None,
     seed: int = 0,
     weights: str | os.PathLike | None = None,
+    reproducible: bool = False,
     progress: Progress | None = None,
 ) -> RegistrationResult:
     """Register ``moving`` to ``fixed``.
@@ -113,6 +114,7 @@ def register(
             are chosen and a warning says so, see :mod:`samconvex.registration.tiers`.
         seed: of everything random.
         weights: of one network, by name or file, instead of the shipped ones; the other networks keep theirs.
+        reproducible: the same bits for any ``threads``, by using one, see :func:`samconvex.device.computing`.
         progress: see :mod:`samconvex.progress`.
 
     Raises:
@@ -141,10 +143,19 @@ def register(
         max_memory_gib,
         seed,
         weights,
+        reproducible,
     )
+    with computing(threads, reproducible):
+        return _registered(fixed, moving, options, progress or null_progress, began)
+
+
+def _registered(
+    fixed: Volume, moving: Volume, options: Options, progress: Progress, began: float
+) -> RegistrationResult:
+    """The stages one after the other; ``began`` as time.perf_counter gives it."""
     size = Magnification.of(fixed, moving)
     large = size.volume(fixed), size.volume(moving)
-    run, details = begun(*large, size.options(options), progress or null_progress)
+    run, details = begun(*large, size.options(options), progress)
     if size.note:
         run.warnings.append(size.note)
         details["magnification"] = size.factor
@@ -160,7 +171,7 @@ def register(
     measured = _measured(images, maps, expected, options, run)
     details["verdict"] = _judged(images, maps, options, run, details, measured)
     if maps.protected:
-        details["protected"] = {"mode": protect_mode, "bodies": list(maps.protected)}
+        details["protected"] = {"mode": options.protect_mode, "bodies": list(maps.protected)}
     report = _reported(images, run, time.perf_counter() - began, details, measured)
     run.progress("done", 1.0)
     return RegistrationResult(maps.forward, maps.backward, report, maps.jacobian, expected.bound)
