@@ -30,6 +30,7 @@ PLAN = (
     ("prepare", 2.0),
     ("affine", 8.0),
     ("embedding", 3.0),
+    ("network", 3.0),
     ("convex", 10.0),
     ("refine", 10.0),
     ("finish", 2.0),
@@ -71,6 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     method.add_argument("--affine", choices=("none", "moments", "sam"), help="first alignment (default: the preset's)")
     method.add_argument("--refine", choices=("none", "adam", "diffusion"), help="last step (default: the preset's)")
+    method.add_argument(
+        "--initial-network",
+        metavar="NAME|FILE",
+        help="weights of a network that predicts a field (LapIRN); the preset's levels and refinement start from it",
+    )
     method.add_argument(
         "--symmetric",
         action="store_true",
@@ -148,6 +154,7 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
         affine=args.affine,
         refine=args.refine,
         features=args.features,
+        initial_network=args.initial_network,
         initial_transform=inputs.initial_transform,
         fixed_mask=inputs.fixed_mask,
         moving_mask=inputs.moving_mask,
@@ -277,10 +284,14 @@ class _Inputs:
 
 
 def _check_names(args: argparse.Namespace) -> None:
-    """Refuse an unknown preset before images are read."""
+    """Refuse an unknown preset, and weights that predict no field, before images are read."""
     from ..settings.presets import get_settings
 
     get_settings(args.preset)
+    if args.initial_network:
+        from ..weights.models import load_feed_forward
+
+        load_feed_forward(args.initial_network)
 
 
 def _use_threads(threads: int | None) -> None:

@@ -118,6 +118,7 @@ def run_pyramid(
     extractor: Extractor,
     levels: Sequence[Level],
     *,
+    start: DisplacementField | None = None,
     coupling: float,
     box_passes: int = 2,
     forget: Callable[[set[str]], None] | None = None,
@@ -126,9 +127,10 @@ def run_pyramid(
     """Solve all levels, coarse to fine; returns the field (before ``scene.initial``) on the last control grid.
 
     Args:
+        start: what is known already, before ``scene.initial``.
         forget: told the names of descriptors that will not be asked for again, to let go of them.
     """
-    field: DisplacementField | None = None
+    field = start
     levels = affordable(levels, scene.counted_mm3())
     work = np.array([level.spacing**-3 * (2 * level.radius + 1) ** 3 for level in levels])
     ends = np.cumsum(work) / work.sum()

@@ -26,6 +26,7 @@ class Options:
     affine: str | None = None
     refine: str | None = None
     features: str | None = None
+    initial_network: str | os.PathLike | None = None
     symmetric: bool | None = None
     initial_transform: Transform | None = None
     fixed_mask: Volume | None = None
@@ -54,20 +55,26 @@ class Options:
             InputError: a preset, strength, refinement, protection or feature that does not exist.
         """
         settings = with_overrides(
-            get_settings(self.preset), affine=self.affine, refine=self.refine, symmetric=self.symmetric
+            get_settings(self.preset),
+            affine=self.affine,
+            refine=self.refine,
+            symmetric=self.symmetric,
+            initial_network=None if self.initial_network is None else str(self.initial_network),
         )
         settings = adjusted(settings, self.strength)
         if self.features is not None:
             names = tuple(self.features.split("+"))
             levels = tuple(replace(level, features=names, weights=()) for level in settings.levels)
-            settings = replace(settings, levels=levels)
+            # What a level compared is what its refinement did; features of a refinement's own are replaced as well.
+            own = names if settings.refine_features or not levels else ()
+            settings = replace(settings, levels=levels, refine_features=own)
         if self.initial_transform is not None and self.affine is None:
             settings = replace(settings, affine="none")
         if settings.refine not in ("none", "adam", "diffusion"):
             raise InputError(f"There is no refinement {settings.refine!r}; choose none, adam or diffusion.")
         if self.protect_mode not in MODES:
             raise InputError(f"There is no protection {self.protect_mode!r}; choose one of: {', '.join(MODES)}.")
-        for name in (name for level in settings.levels for name in level.features if name not in FEATURES):
+        for name in sorted(settings.compared - set(FEATURES)):
             raise InputError(unknown_feature(name))
         return settings
 
@@ -76,7 +83,7 @@ def unused_weights(weights: str | os.PathLike | None, settings: Settings) -> lis
     """A warning if the given weights are of a network that has no part in this registration."""
     if weights is None:
         return []
-    used = networks_of(name for level in settings.levels for name in level.features)
+    used = networks_of(settings.compared)
     if settings.affine == "sam":
         used.add("sam")
     family = family_of(weights)

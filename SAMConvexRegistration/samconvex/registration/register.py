@@ -56,6 +56,7 @@ def register(
     affine: str | None = None,
     refine: str | None = None,
     features: str | None = None,
+    initial_network: str | os.PathLike | None = None,
     symmetric: bool | None = None,
     initial_transform: Transform | None = None,
     fixed_mask: Volume | None = None,
@@ -81,6 +82,8 @@ def register(
             :func:`samconvex.settings.strength.adjusted`.
         affine, refine, features: override the preset ("none", "moments", "sam"; "none", "adam", "diffusion"; "mind",
             "sam+mind").
+        initial_network: weights, by name or file, of a network that predicts a field (LapIRN): what follows starts from
+            it.
         symmetric: solve both directions and let them meet halfway: exchanging the images gives the inverse transform.
             Takes twice the time.
         initial_transform: maps fixed points to moving points; the affine stage then runs only if ``affine`` is given.
@@ -109,6 +112,7 @@ def register(
         affine,
         refine,
         features,
+        initial_network,
         symmetric,
         initial_transform,
         fixed_mask,
@@ -155,9 +159,9 @@ def _aligned(images: Prepared, run: Run, details: dict) -> Transform:
 
 
 def _deformed(images: Prepared, initial: Transform, run: Run) -> list[DisplacementField]:
-    """The solved fields; none where the preset ends with the linear part."""
+    """The solved fields; none where the settings end with the linear part."""
     run.settings = describable(run.settings, images.work.fixed, images.work.moving, run.options.weights, run.warnings)
-    if not run.settings.levels:
+    if not run.settings.deforms:
         return []
     with run.clock("prepare"):
         regions = regions_of(

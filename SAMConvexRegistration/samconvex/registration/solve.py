@@ -9,16 +9,18 @@ import torch
 
 from ..deform.adam import optimize
 from ..deform.diffusion import descend
+from ..deform.feed_forward import predicted
 from ..deform.pyramid import run_pyramid
 from ..deform.scene import Extractor, Scene, View, described
 from ..device import cpu_has_bfloat16
 from ..progress import Progress, stage
-from ..settings.registration import Settings
+from ..settings.registration import AdamSettings, DiffusionSettings, Settings
 from ..space.field import DisplacementField
 from ..space.grid import Grid
 from ..space.intensity import normalized_intensity
 from ..space.transforms import Transform
 from ..space.volume import Volume
+from ..weights.models import load_feed_forward
 from .features import Extractors
 from .pair import Pair
 from .prepare import Prepared
@@ -84,23 +86,32 @@ def _exchanged(scene: Scene, run: Run, regions: Regions, device: torch.device) -
 
 def _one_way(scene: Scene, pair: Pair, run: Run, progress: Progress, device: torch.device) -> DisplacementField:
     settings = run.settings
-    extractor = Extractors(
-        scene, pair.fixed, pair.moving, run.options.weights, settings.levels[-1].spacing, device, progress
-    )
-    with run.clock("convex"):
-        field = run_pyramid(
-            scene,
-            extractor,
-            settings.levels,
-            coupling=settings.coupling,
-            box_passes=settings.box_passes,
-            forget=extractor.forget,
-            progress=progress,
-        )
-    if settings.refine == "none":
-        return field
-    with run.clock("refine"):
-        return refined(scene, extractor, settings, field, stage(progress, "refine"))
+    extractor = Extractors(scene, pair.fixed, pair.moving, run.options.weights, settings.finest, device, progress)
+    field = None
+    if settings.initial_network:
+        with run.clock("network"):
+            network = load_feed_forward(settings.initial_network).to(device)
+            field = predicted(network, scene, stage(progress, "network"))  # type: ignore[arg-type]
+    if settings.levels:
+        with run.clock("convex"):
+            field = run_pyramid(
+                scene,
+                extractor,
+                settings.levels,
+                start=field,
+                coupling=settings.coupling,
+                box_passes=settings.box_passes,
+                forget=extractor.forget,
+                progress=progress,
+            )
+    steps = settings.refinements
+    if field is None:  # the refinement is all there is
+        field = DisplacementField.zeros(Grid.covering(scene.box, steps[0].spacing), device)
+    for number, step in enumerate(steps):
+        part = stage(progress, "refine", number / len(steps), (number + 1) / len(steps))
+        with run.clock("refine"):
+            field = refined(scene, extractor, settings, step, field, part)
+    return field
 
 
 def _there(mask: Volume | None, device: torch.device) -> Volume | None:
@@ -125,23 +136,21 @@ def refined(
     scene: Scene,
     extractor: Extractor,
     settings: Settings,
+    step: AdamSettings | DiffusionSettings,
     deformation: DisplacementField,
     report: Callable[[float], None],
 ) -> DisplacementField:
-    adam, diffusion = settings.adam, settings.diffusion
-    by_adam = settings.refine == "adam"
-    spacing, pool, parts = (
-        (adam.spacing, adam.pool, adam.subdivision) if by_adam else (diffusion.spacing, diffusion.pool, 1)
-    )
-    grid = Grid.covering(scene.box, spacing)
+    """``deformation`` after one level of the refinement."""
+    parts = step.subdivision if isinstance(step, AdamSettings) else 1
+    grid = Grid.covering(scene.box, step.spacing)
     dense = grid.subdivided(parts)
     # Displaced samples may leave the box by a few centimeters.
-    wide = grid.padded(int(24.0 / spacing)).subdivided(parts)
-    chosen = (extractor, settings.levels[-1].features, settings.levels[-1].weights)
-    fixed = described(View(scene, "fixed"), *chosen, dense, pool)
-    moving = described(View(scene, "moving"), *chosen, wide, pool)
+    wide = grid.padded(int(24.0 / step.spacing)).subdivided(parts)
+    chosen = (extractor, *settings.refined_by)
+    fixed = described(View(scene, "fixed"), *chosen, dense, step.pool)
+    moving = described(View(scene, "moving"), *chosen, wide, step.pool)
     # The edge of the moving image is no feature: what lies beyond pulls at nothing.
     weight = scene.weight_on(dense) * scene.valid_on(dense, deformation)
-    if by_adam:
-        return optimize(deformation, fixed, moving, weight, adam, grid=grid, report=report)
-    return descend(deformation, fixed, moving, weight, diffusion, grid=grid, report=report)
+    if isinstance(step, AdamSettings):
+        return optimize(deformation, fixed, moving, weight, step, grid=grid, report=report)
+    return descend(deformation, fixed, moving, weight, step, grid=grid, report=report)

@@ -61,6 +61,9 @@ class AdamSettings:
 class DiffusionSettings:
     """Attributes:
     spacing: grid of the displacement, mm.
+    anew: as SUITS published it (Blendowski et al., 2020): ``iterations`` full steps, each on features made anew from
+        the image warped so far by the field's quadratic B-spline. Otherwise the features are made once, and a step is
+        halved while the energy would rise.
     pool: image voxels averaged into a feature voxel along an axis.
     iterations: Gauss-Newton steps at most.
     regularization: weight of the squared displacement gradient (mm per mm) against 1 per unit of feature distance.
@@ -76,6 +79,7 @@ class DiffusionSettings:
     step: float = 1.0
     tolerance: float = 1e-3
     enough: float = 1e-3
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,12 +90,17 @@ class Settings:
         name: preset name.
         description: when to choose it, one sentence.
         affine: "none" (images overlap already), "moments" (learning-free, many starts) or "sam" (embeddings).
-        levels: the pyramid, coarse to fine; empty stops after the affine.
+        initial_network: weights (name or file) of a feed-forward network whose field the levels and the refinement
+            start from, such as LapIRN; empty starts from the affine.
+        levels: the pyramid, coarse to fine; may be empty.
         coupling: strength of the coupling, cost per squared millimeter; larger follows the data less freely.
         box_passes: 3^3 box filters after every coupled pass; more is stiffer.
         symmetric: register both ways from the affine on and let the results meet halfway.
         refine: "adam", "diffusion" (Gauss-Newton) or "none".
         adam, diffusion: settings of the refinements.
+        stages: instance optimization in several levels, coarse to fine, instead of ``adam`` alone (MASR-Net, Mok et
+            al., 2024).
+        refine_features: what the refinement compares; empty takes the last level's.
         working_spacing: images are averaged to about this spacing first, mm.
         field_spacing: grid of the resulting field, mm.
         fold_free: smooth the field where it would fold until it folds nowhere.
@@ -103,6 +112,7 @@ class Settings:
     name: str
     description: str
     affine: str = "moments"
+    initial_network: str = ""
     levels: tuple[Level, ...] = (Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(3.0, 1))
     coupling: float = 0.04
     box_passes: int = 2
@@ -110,11 +120,44 @@ class Settings:
     refine: str = "none"
     adam: AdamSettings = AdamSettings()
     diffusion: DiffusionSettings = DiffusionSettings()
+    stages: tuple[AdamSettings, ...] = ()
+    refine_features: tuple[str, ...] = ()
     working_spacing: float = 2.0
     field_spacing: float = 4.0
     fold_free: bool = True
     affine_model: str = "affine"
     polish_affine: bool = False
+
+    @property
+    def deforms(self) -> bool:
+        """Something follows the affine."""
+        return bool(self.levels or self.initial_network or self.refine != "none")
+
+    @property
+    def refinements(self) -> tuple[AdamSettings | DiffusionSettings, ...]:
+        """The refinement's levels, coarse to fine."""
+        if self.refine == "adam":
+            return self.stages or (self.adam,)
+        return (self.diffusion,) if self.refine == "diffusion" else ()
+
+    @property
+    def refined_by(self) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        """Features that the refinement compares, and their weights."""
+        if self.refine_features or not self.levels:
+            return self.refine_features or ("mind",), ()
+        return self.levels[-1].features, self.levels[-1].weights
+
+    @property
+    def compared(self) -> set[str]:
+        """Every feature that something compares."""
+        names = {name for level in self.levels for name in level.features}
+        return names | set(self.refined_by[0]) if self.refinements else names
+
+    @property
+    def finest(self) -> float:
+        """Spacing of the finest level, mm; without levels that of the refinement."""
+        spacings = [level.spacing for level in self.levels[-1:]] or [step.spacing for step in self.refinements]
+        return min(spacings, default=self.field_spacing)
 
 
 def with_overrides(settings: Settings, **overrides: object) -> Settings:

@@ -28,6 +28,7 @@ from ..space.volume import FeatureMap
 from ..weights.models import load_network
 from .data.contrast import random_contrast
 from .data.images import Image, cropped, random_corner, split_images
+from .data.overlap import mean_dice
 from .loop import Drawn, Loop, Plan, writer
 
 # A crop with a smaller standard deviation shows nothing to describe.
@@ -182,11 +183,7 @@ def pair_dice(network: FeatCNN, images: list[Image], settings: SuitsSettings) ->
 
 def _mean_dice(labels: Tensor, target: Tensor, u: Tensor, settings: SuitsSettings, grid: Grid) -> float:
     field = dense(u, settings.shape)
-    overlaps = []
-    for value in sorted(set(target.unique().tolist()) & set(labels.unique().tolist()) - {0}):
-        found, truth = warped((labels == value).float(), field, grid) > 0.5, target == value
-        overlaps.append(2 * float((found & truth).sum()) / max(1.0, float(found.sum() + truth.sum())))
-    return sum(overlaps) / max(1, len(overlaps))
+    return mean_dice(labels, target, lambda mask: warped(mask, field, grid))
 
 
 def _other(modality: str) -> str:
