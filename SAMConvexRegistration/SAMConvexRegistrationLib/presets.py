@@ -31,6 +31,8 @@ def builtInPresets():
         "brain-mr": (_("MR, brain"), _("Two brain MR images, of one patient or of two.")),
         "fast-preview": (_("Fast preview"), _("A rough result in seconds, for checking inputs.")),
         "paper": (_("SAMConvex paper"), _("The published method, by embeddings alone, for comparisons.")),
+        "masr": (_("MASR-Net paper"), _("Learned self-similarity from the affine alone, for comparisons.")),
+        "suits": (_("SUITS paper"), _("Learned features under a Gauss-Newton descent, for comparisons.")),
     }
 
 

@@ -17,7 +17,7 @@ from ..features.hounsfield import Hounsfield
 from ..features.mind import Mind
 from ..features.organs import SemanticPair
 from ..features.protocols import FeatureExtractor, PairFeatures
-from ..features.sam import SamPair
+from ..features.sam import SamAnew, SamPair
 from ..networks.featcnn import FeatCNN
 from ..networks.masr import MASRNet
 from ..progress import Progress, stage
@@ -113,6 +113,9 @@ class Extractors:
                 maps = [self._turn.features_back(part) for part in (second.fine, second.coarse)]
                 second = replace(second, fine=maps[0], coarse=maps[1])
             return SamPair(first, second, {"sam": "both"}.get(name, name.removeprefix("sam-")))
+        if name in ("sam-anew", "sam-anew-fine"):
+            model = load_sam(weights_for("sam", weights))
+            return SamAnew(model, "both" if name == "sam-anew" else "fine", device)
         if name == "semantic":
             organs = load_semantic(weights_for("semantic", weights))
             images = (self._images[0], self._turn.upright(self._images[1]))

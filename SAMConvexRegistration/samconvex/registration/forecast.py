@@ -37,7 +37,7 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
     # About half of an image is body.
     pyramid = affordable(settings.levels, 0.5 * volume_mm3)
     levels = [_level_bytes(level, volume_mm3) for level in pyramid]
-    channels = sum(channels_at(settings.refined_by[0])) or 12
+    channels = max(channels_at(settings.refined_by[0])) or 12
     refinements = [_refinement(step, volume_mm3, channels) for step in settings.refinements]
     network = 0.0
     if settings.initial_network:
@@ -49,6 +49,8 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
         voxels_2mm = [float(np.prod(grid.extent)) / 8.0 for grid in (fixed, moving)]
         embedding = max(voxels_2mm) * 90 + min(voxels_2mm) * 40
         embedding_seconds = 1.0 + sum(voxels_2mm) * 0.2e-6
+        # Both images of every level, and those of the refinement.
+        embedding_seconds *= 1 + sum(any(FEATURES[n].strided for n in level.features) for level in pyramid) / 2
     described = 0.0
     if "dns" in settings.compared:
         described = 2 * map_voxels(volume_mm3, pyramid[-1].spacing if pyramid else settings.finest)

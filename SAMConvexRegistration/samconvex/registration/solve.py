@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from ..deform.adam import optimize
-from ..deform.diffusion import descend
+from ..deform.diffusion import descend, descend_anew, quadratic_spline
 from ..deform.feed_forward import predicted
 from ..deform.pyramid import run_pyramid
 from ..deform.scene import Extractor, Scene, View, described
@@ -100,6 +100,7 @@ def _one_way(scene: Scene, pair: Pair, run: Run, progress: Progress, device: tor
                 settings.levels,
                 start=field,
                 coupling=settings.coupling,
+                couplings=settings.couplings,
                 box_passes=settings.box_passes,
                 forget=extractor.forget,
                 progress=progress,
@@ -148,9 +149,24 @@ def refined(
     wide = grid.padded(int(24.0 / step.spacing)).subdivided(parts)
     chosen = (extractor, *settings.refined_by)
     fixed = described(View(scene, "fixed"), *chosen, dense, step.pool)
-    moving = described(View(scene, "moving"), *chosen, wide, step.pool)
     # The edge of the moving image is no feature: what lies beyond pulls at nothing.
     weight = scene.weight_on(dense) * scene.valid_on(dense, deformation)
-    if isinstance(step, AdamSettings):
+    if isinstance(step, DiffusionSettings) and step.anew:
+        finer = grid.subdivided(step.pool)
+
+        def spline(u: torch.Tensor) -> DisplacementField:
+            return DisplacementField(quadratic_spline(u, finer.shape), finer)
+
+        def moved(u: torch.Tensor) -> torch.Tensor:
+            return described(View(scene, "moving", spline(u)), *chosen, grid, step.pool, spread=False).tensor
+
+        found = descend_anew(deformation, fixed.tensor, moved, weight, step, grid=grid, report=report)
+        return spline(found.tensor)
+    so_far = deformation.on_grid(wide, fill=None) if isinstance(step, AdamSettings) and step.anew else None
+    moving = described(View(scene, "moving", so_far), *chosen, wide, step.pool)
+    if isinstance(step, DiffusionSettings):
+        return descend(deformation, fixed, moving, weight, step, grid=grid, report=report)
+    if so_far is None:
         return optimize(deformation, fixed, moving, weight, step, grid=grid, report=report)
-    return descend(deformation, fixed, moving, weight, step, grid=grid, report=report)
+    start = DisplacementField.zeros(grid, scene.device)
+    return so_far.after(optimize(start, fixed, moving, weight, step, grid=grid, report=report))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 FORBIDDEN = 1.0e4
+# Three steps measure nearly as well as four (Dice 0.661 against 0.662 on six head-neck pairs) and those as the paper's
+# six (0.686 against 0.687 on four others); two do not (0.607 against 0.624 on four harder ones).
+COUPLINGS = (0.03, 0.3, 1.0)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class AdamSettings:
     step_mm: Adam's learning rate in millimeters.
     regularization: weight of the squared gradient of the displacement (dimensionless, mm per mm), per counted voxel.
     box_passes: 3^3 box filters that smooth the parameters before they displace.
+    anew: start from zero on features of the image warped so far, and compose (SAMConvex, section 2.3); otherwise the
+        parameters start as the field so far.
     """
 
     spacing: float = 4.0
@@ -55,6 +60,7 @@ class AdamSettings:
     step_mm: float = 0.5
     regularization: float = 1.0
     box_passes: int = 2
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ class Settings:
             start from, such as LapIRN; empty starts from the affine.
         levels: the pyramid, coarse to fine; may be empty.
         coupling: strength of the coupling, cost per squared millimeter; larger follows the data less freely.
+        couplings: factors on it, one a pass, weak to strong.
         box_passes: 3^3 box filters after every coupled pass; more is stiffer.
         symmetric: register both ways from the affine on and let the results meet halfway.
         refine: "adam", "diffusion" (Gauss-Newton) or "none".
@@ -115,6 +122,7 @@ class Settings:
     initial_network: str = ""
     levels: tuple[Level, ...] = (Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(3.0, 1))
     coupling: float = 0.04
+    couplings: tuple[float, ...] = COUPLINGS
     box_passes: int = 2
     symmetric: bool = False
     refine: str = "none"
