@@ -30,6 +30,7 @@ PLAN = (
     ("prepare", 2.0),
     ("affine", 8.0),
     ("embedding", 3.0),
+    ("coarse", 3.0),
     ("network", 3.0),
     ("convex", 10.0),
     ("refine", 10.0),
@@ -73,9 +74,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--affine", choices=("none", "moments", "sam"), help="first alignment (default: the preset's)")
     method.add_argument("--refine", choices=("none", "adam", "diffusion"), help="last step (default: the preset's)")
     method.add_argument(
+        "--coarse",
+        choices=("none", "sam"),
+        help="sam: begin with a coarse field through points matched by embeddings (default: the preset's)",
+    )
+    method.add_argument(
         "--initial-network",
         metavar="NAME|FILE",
-        help="weights of a network that predicts a field (LapIRN); the preset's levels and refinement start from it",
+        help="weights of a network that predicts a field (LapIRN, SAM-VoxelMorph) to start levels and refinement from",
     )
     method.add_argument(
         "--symmetric",
@@ -154,6 +160,7 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
         affine=args.affine,
         refine=args.refine,
         features=args.features,
+        coarse=args.coarse,
         initial_network=args.initial_network,
         initial_transform=inputs.initial_transform,
         fixed_mask=inputs.fixed_mask,

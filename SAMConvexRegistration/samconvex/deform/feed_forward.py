@@ -10,7 +10,7 @@ import torch
 
 from ..space.field import DisplacementField
 from ..space.grid import Grid
-from .scene import Scene, View
+from .scene import Extractor, Scene, View, described
 
 # Feature maps of this many voxels stay within about 3 GB; larger regions are seen more coarsely.
 VOXELS = 2_000_000
@@ -22,15 +22,20 @@ class FieldNetwork(Protocol):
     Attributes:
         multiple: sizes it takes are multiples of it.
         spacing_mm: voxel size it was trained at.
+        features: name of the descriptors of both images that it also takes, at every second voxel; empty for none.
         axes: "zyx-lps", arrays as here, or "xyz-ras", arrays of x, y, z towards right, anterior, superior.
     """
 
     multiple: int
     spacing_mm: float
     axes: str
+    features: str
 
-    def __call__(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-        """(1, 1, D, H, W) in [0, 1] each -> (1, 3, D, H, W), normalized coordinates along the last axis first."""
+    def __call__(self, moving: torch.Tensor, fixed: torch.Tensor, *maps: torch.Tensor) -> torch.Tensor:
+        """Images (1, 1, D, H, W) in [0, 1] -> (1, 3, D, H, W), normalized coordinates along the last axis first.
+
+        ``maps`` are the moving and the fixed image's descriptors, (1, C, D/2, H/2, W/2).
+        """
         ...
 
 
@@ -46,22 +51,37 @@ def network_grid(box: np.ndarray, spacing_mm: float, multiple: int) -> Grid:
 
 
 @torch.no_grad()
-def predicted(network: FieldNetwork, scene: Scene, report: Callable[[float], None]) -> DisplacementField:
+def predicted(
+    network: FieldNetwork,
+    scene: Scene,
+    extractor: Extractor,
+    report: Callable[[float], None],
+    field: DisplacementField | None = None,
+) -> DisplacementField:
     """The network's field on a grid of the fixed frame, before ``scene.initial``.
 
     What lies beyond an image is 0 to the network, as air is. The field keeps the network's resolution.
+
+    Args:
+        field: what is known already; the network sees the moving image pulled through it.
     """
     report(0.0)
     grid = network_grid(scene.box, network.spacing_mm, network.multiple)
-    fixed, moving = (View(scene, side).image(grid, 1).tensor for side in ("fixed", "moving"))
+    known = None if field is None else field.on_grid(grid, fill=None)
+    views = (View(scene, "moving", known), View(scene, "fixed"))
+    moving, fixed = (view.image(grid, 1).tensor for view in views)
     report(0.2)
+    maps: list[torch.Tensor] = []
+    if network.features:
+        maps = [described(view, extractor, (network.features,), (), grid.strided(2), 2).tensor for view in views]
+    report(0.5)
     ras = network.axes == "xyz-ras"
     if ras:
         fixed, moving = (_to_ras(image) for image in (fixed, moving))
-    unit = network(moving, fixed).float()
-    field = in_millimeters(_from_ras(unit) if ras else unit, grid)
+    unit = network(moving, fixed, *maps).float()
+    found = DisplacementField(in_millimeters(_from_ras(unit) if ras else unit, grid), grid)
     report(1.0)
-    return DisplacementField(field, grid)
+    return found if known is None else known.after(found)
 
 
 def in_millimeters(unit: torch.Tensor, grid: Grid) -> torch.Tensor:

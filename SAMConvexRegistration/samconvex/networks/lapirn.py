@@ -93,6 +93,7 @@ class LapIRN(nn.Module):
     """
 
     multiple = 8
+    features = ""
 
     def __init__(
         self, diffeomorphic: bool = False, start_channels: int = 7, axes: str = AXES[0], spacing_mm: float = 2.0

@@ -26,6 +26,7 @@ class Options:
     affine: str | None = None
     refine: str | None = None
     features: str | None = None
+    coarse: str | None = None
     initial_network: str | os.PathLike | None = None
     symmetric: bool | None = None
     initial_transform: Transform | None = None
@@ -58,6 +59,7 @@ class Options:
             get_settings(self.preset),
             affine=self.affine,
             refine=self.refine,
+            coarse=self.coarse,
             symmetric=self.symmetric,
             initial_network=None if self.initial_network is None else str(self.initial_network),
         )
@@ -72,6 +74,8 @@ class Options:
             settings = replace(settings, affine="none")
         if settings.refine not in ("none", "adam", "diffusion"):
             raise InputError(f"There is no refinement {settings.refine!r}; choose none, adam or diffusion.")
+        if settings.coarse not in ("none", "sam"):
+            raise InputError(f"There is no coarse field {settings.coarse!r}; choose none or sam.")
         if self.protect_mode not in MODES:
             raise InputError(f"There is no protection {self.protect_mode!r}; choose one of: {', '.join(MODES)}.")
         for name in sorted(settings.compared - set(FEATURES)):
@@ -84,7 +88,7 @@ def unused_weights(weights: str | os.PathLike | None, settings: Settings) -> lis
     if weights is None:
         return []
     used = networks_of(settings.compared)
-    if settings.affine == "sam":
+    if "sam" in (settings.affine, settings.coarse):
         used.add("sam")
     family = family_of(weights)
     return [] if family in used else [f"The {family} weights {weights} were not used: nothing here runs that network."]

@@ -56,6 +56,7 @@ def register(
     affine: str | None = None,
     refine: str | None = None,
     features: str | None = None,
+    coarse: str | None = None,
     initial_network: str | os.PathLike | None = None,
     symmetric: bool | None = None,
     initial_transform: Transform | None = None,
@@ -82,7 +83,9 @@ def register(
             :func:`samconvex.settings.strength.adjusted`.
         affine, refine, features: override the preset ("none", "moments", "sam"; "none", "adam", "diffusion"; "mind",
             "sam+mind").
-        initial_network: weights, by name or file, of a network that predicts a field (LapIRN): what follows starts from
+        coarse: "sam" starts from a coarse field through points matched by embeddings, "none" does not.
+        initial_network: weights, by name or file, of a network that predicts a field (LapIRN,
+            SAM-VoxelMorph): what follows starts from
             it.
         symmetric: solve both directions and let them meet halfway: exchanging the images gives the inverse transform.
             Takes twice the time.
@@ -112,6 +115,7 @@ def register(
         affine,
         refine,
         features,
+        coarse,
         initial_network,
         symmetric,
         initial_transform,

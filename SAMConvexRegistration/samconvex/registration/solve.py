@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import torch
 
+from ..align.coarse_field import sam_coarse
+from ..anatomy.cache import embed_cached
 from ..deform.adam import optimize
 from ..deform.diffusion import descend, descend_anew, quadratic_spline
 from ..deform.feed_forward import predicted
@@ -20,8 +22,8 @@ from ..space.grid import Grid
 from ..space.intensity import normalized_intensity
 from ..space.transforms import Transform
 from ..space.volume import Volume
-from ..weights.models import load_feed_forward
-from .features import Extractors
+from ..weights.models import load_feed_forward, load_sam, weights_for
+from .features import Extractors, not_for
 from .pair import Pair
 from .prepare import Prepared
 from .regions import Regions, box_of
@@ -87,11 +89,11 @@ def _exchanged(scene: Scene, run: Run, regions: Regions, device: torch.device) -
 def _one_way(scene: Scene, pair: Pair, run: Run, progress: Progress, device: torch.device) -> DisplacementField:
     settings = run.settings
     extractor = Extractors(scene, pair.fixed, pair.moving, run.options.weights, settings.finest, device, progress)
-    field = None
+    field = _coarse(scene, pair, run, device, progress) if settings.coarse == "sam" else None
     if settings.initial_network:
         with run.clock("network"):
             network = load_feed_forward(settings.initial_network).to(device)
-            field = predicted(network, scene, stage(progress, "network"))  # type: ignore[arg-type]
+            field = predicted(network, scene, extractor, stage(progress, "network"), field)  # type: ignore[arg-type]
     if settings.levels:
         with run.clock("convex"):
             field = run_pyramid(
@@ -107,12 +109,31 @@ def _one_way(scene: Scene, pair: Pair, run: Run, progress: Progress, device: tor
             )
     steps = settings.refinements
     if field is None:  # the refinement is all there is
-        field = DisplacementField.zeros(Grid.covering(scene.box, steps[0].spacing), device)
+        field = DisplacementField.zeros(Grid.covering(scene.box, settings.finest), device)
     for number, step in enumerate(steps):
         part = stage(progress, "refine", number / len(steps), (number + 1) / len(steps))
         with run.clock("refine"):
             field = refined(scene, extractor, settings, step, field, part)
     return field
+
+
+def _coarse(scene: Scene, pair: Pair, run: Run, device: torch.device, progress: Progress) -> DisplacementField | None:
+    """SAM-coarse; None, with a warning, where the embeddings cannot be used."""
+    model = load_sam(weights_for("sam", run.options.weights))
+    other = not_for(model, pair.fixed, pair.moving)
+    reason = f"{other.name} is no CT in Hounsfield units" if other is not None else "too few points match"
+    if other is None:
+        with run.clock("coarse"):
+            fixed, moving = (
+                embed_cached(v, model, device=device, progress=progress) for v in (pair.fixed, pair.moving)
+            )
+            masks = (pair.fixed_mask, pair.moving_mask)
+            report = stage(progress, "coarse")
+            field = sam_coarse(fixed, moving, scene.initial, scene.box, masks=masks, report=report)
+        if field is not None:
+            return field
+    run.warnings.append(f"The coarse field of embeddings was left out ({reason}).")
+    return None
 
 
 def _there(mask: Volume | None, device: torch.device) -> Volume | None:

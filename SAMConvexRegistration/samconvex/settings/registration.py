@@ -96,6 +96,8 @@ class Settings:
         name: preset name.
         description: when to choose it, one sentence.
         affine: "none" (images overlap already), "moments" (learning-free, many starts) or "sam" (embeddings).
+        coarse: "sam" starts from a coarse field through points that embeddings match (SAM-coarse), "none" from the
+            affine.
         initial_network: weights (name or file) of a feed-forward network whose field the levels and the refinement
             start from, such as LapIRN; empty starts from the affine.
         levels: the pyramid, coarse to fine; may be empty.
@@ -119,6 +121,7 @@ class Settings:
     name: str
     description: str
     affine: str = "moments"
+    coarse: str = "none"
     initial_network: str = ""
     levels: tuple[Level, ...] = (Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(3.0, 1))
     coupling: float = 0.04
@@ -139,7 +142,7 @@ class Settings:
     @property
     def deforms(self) -> bool:
         """Something follows the affine."""
-        return bool(self.levels or self.initial_network or self.refine != "none")
+        return bool(self.levels or self.initial_network or self.coarse != "none" or self.refine != "none")
 
     @property
     def refinements(self) -> tuple[AdamSettings | DiffusionSettings, ...]:

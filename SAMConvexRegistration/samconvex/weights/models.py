@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, refusing
 from ..io.files import file_sha256
-from ..networks import featcnn, lapirn, masr, sam_2d, sam_compact, sam_official, semantic
+from ..networks import featcnn, lapirn, masr, sam_2d, sam_compact, sam_official, sam_voxelmorph, semantic
 from .checkpoints import Network, built, read_checkpoint
 from .registry import (
     DEFAULT_SAM,
@@ -59,9 +59,16 @@ FAMILIES = (
     Family("featcnn", featcnn.FeatCNN, featcnn.CHECKPOINT_FORMAT, featcnn.CHECKPOINT_VERSION, "featcnn"),
     Family("semantic", semantic.SemanticNet, semantic.CHECKPOINT_FORMAT, semantic.CHECKPOINT_VERSION, DEFAULT_SEMANTIC),
     Family("lapirn", lapirn.LapIRN, lapirn.CHECKPOINT_FORMAT, lapirn.CHECKPOINT_VERSION, None),
+    Family(
+        "sam-voxelmorph",
+        sam_voxelmorph.SAMVoxelMorph,
+        sam_voxelmorph.CHECKPOINT_FORMAT,
+        sam_voxelmorph.CHECKPOINT_VERSION,
+        None,
+    ),
 )
 # Families that predict a field from two images.
-FEED_FORWARD = ("lapirn",)
+FEED_FORWARD = ("lapirn", "sam-voxelmorph")
 # What the names of LapIRN's published files say of their network: integrates velocities or not.
 _LAPIRN_FILES = {"disp": False, "diff": True}
 
