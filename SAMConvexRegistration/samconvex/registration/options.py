@@ -76,11 +76,23 @@ class Options:
             raise InputError(f"There is no refinement {settings.refine!r}; choose none, adam or diffusion.")
         if settings.coarse not in ("none", "sam"):
             raise InputError(f"There is no coarse field {settings.coarse!r}; choose none or sam.")
+        own = replace(settings, refine=get_settings(self.preset).refine)
+        if not own.deforms:
+            self._check_linear(settings)
         if self.protect_mode not in MODES:
             raise InputError(f"There is no protection {self.protect_mode!r}; choose one of: {', '.join(MODES)}.")
         for name in sorted(settings.compared - set(FEATURES)):
             raise InputError(unknown_feature(name))
         return settings
+
+    def _check_linear(self, settings: Settings) -> None:
+        """A preset that ends with the linear part has nothing to refine and nothing to compare."""
+        wanted = {"refinement": settings.refine != "none", "features": self.features is not None}
+        for what in (what for what, given in wanted.items() if given):
+            raise InputError(
+                f"The preset {settings.name} ends with the linear map, {what} would have no effect; leave it out or "
+                "choose another preset."
+            )
 
 
 def unused_weights(weights: str | os.PathLike | None, settings: Settings) -> list[str]:
