@@ -44,7 +44,7 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
         network = min(VOXELS, volume_mm3 / settings.working_spacing**3)
     output = 4 * moving.voxel_count + 12 * fixed.voxel_count
     embedding, embedding_seconds = 0.0, 0.0
-    if settings.affine == "sam":
+    if "sam" in (settings.affine, settings.coarse):
         # One image at a time; what the first leaves stays until the affine is found.
         voxels_2mm = [float(np.prod(grid.extent)) / 8.0 for grid in (fixed, moving)]
         embedding = max(voxels_2mm) * 90 + min(voxels_2mm) * 40

@@ -166,9 +166,10 @@ class Settings:
 
     @property
     def finest(self) -> float:
-        """Spacing of the finest level, mm; without levels that of the refinement."""
-        spacings = [level.spacing for level in self.levels[-1:]] or [step.spacing for step in self.refinements]
-        return min(spacings, default=self.field_spacing)
+        """Spacing of the finest level, mm; without levels that of the refinement, no finer than images show."""
+        if self.levels:
+            return self.levels[-1].spacing
+        return max(min((step.spacing for step in self.refinements), default=0.0), 1.5 * self.working_spacing)
 
 
 def with_overrides(settings: Settings, **overrides: object) -> Settings:

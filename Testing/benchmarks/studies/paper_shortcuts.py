@@ -1,8 +1,8 @@
 """What the shortcuts of our SAMConvex cost or gain against the paper's own way: ``paper_shortcuts.py``.
 
-One row for each: the preset ``paper`` with that change alone, and with all of them. They are compared before the instance
-optimization, which levels their differences; two more rows end with it. Pairs are of patients that may be
-trained on, so that what is found may decide. Every run is on disk as soon as it ends, and a second call goes on.
+One row for each: the preset ``paper`` with that change alone, and with all of them. They are compared before the
+instance optimization; two more rows end with it. Pairs are of patients that may be trained on, so that what is found
+may decide. Every run is on disk as soon as it ends, and a second call goes on.
 """
 
 from __future__ import annotations
