@@ -12,6 +12,8 @@ def stageLabel(stage):
         "read": _("Reading the images"),
         "prepare": _("Preparing the images"),
         "affine": _("Aligning position and size"),
+        "coarse": _("Bringing matched points together"),
+        "network": _("Predicting the deformation"),
         "convex": _("Deforming, coarse to fine"),
         "refine": _("Refining the deformation"),
         "finish": _("Completing the transform"),

@@ -34,6 +34,8 @@ def builtInPresets():
         "affine": (_("Affine"), _("Turn, shift, scale and shear alone, for any two images.")),
         "fast-preview": (_("Fast preview"), _("A rough result in seconds, for checking inputs.")),
         "paper": (_("SAMConvex paper"), _("The published method, by embeddings alone, for comparisons.")),
+        "masr": (_("MASR-Net paper"), _("Learned self-similarity from the affine alone, for comparisons.")),
+        "suits": (_("SUITS paper"), _("Learned features under a Gauss-Newton descent, for comparisons.")),
     }
 
 

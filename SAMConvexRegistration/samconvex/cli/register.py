@@ -58,6 +58,8 @@ PLAN = (
     ("prepare", 2.0),
     ("affine", 8.0),
     ("embedding", 3.0),
+    ("coarse", 3.0),
+    ("network", 3.0),
     ("convex", 10.0),
     ("refine", 10.0),
     ("finish", 2.0),
@@ -101,6 +103,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     method.add_argument("--affine", choices=("none", "moments", "sam"), help="first alignment (default: the preset's)")
     method.add_argument("--refine", choices=("none", "adam", "diffusion"), help="last step (default: the preset's)")
+    method.add_argument(
+        "--coarse",
+        choices=("none", "sam"),
+        help="sam: begin with a coarse field through points matched by embeddings (default: the preset's)",
+    )
+    method.add_argument(
+        "--initial-network",
+        metavar="NAME|FILE",
+        help="weights of a network that predicts a field (LapIRN, SAM-VoxelMorph) to start levels and refinement from",
+    )
     method.add_argument(
         "--symmetric",
         action="store_true",
@@ -183,6 +195,8 @@ def perform(
         affine=args.affine,
         refine=args.refine,
         features=args.features,
+        coarse=args.coarse,
+        initial_network=args.initial_network,
         initial_transform=inputs.initial_transform,
         fixed_mask=inputs.fixed_mask,
         moving_mask=inputs.moving_mask,
@@ -320,10 +334,14 @@ class _Inputs:
 
 
 def _check_names(args: argparse.Namespace) -> None:
-    """Refuse an unknown preset before images are read."""
+    """Refuse an unknown preset, and weights that predict no field, before images are read."""
     from ..settings.presets import get_settings
 
     get_settings(args.preset)
+    if args.initial_network:
+        from ..weights.models import load_feed_forward
+
+        load_feed_forward(args.initial_network)
 
 
 def _use_threads(threads: int | None) -> None:

@@ -18,9 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument(
         "network",
-        choices=["sam", "masr", "featcnn", "suits", "semantic"],
+        choices=["sam", "masr", "featcnn", "suits", "semantic", "lapirn", "same"],
         help="what to train: sam, the anatomical embedding of CT; masr, descriptors alike across modalities; featcnn, "
-        "a replicator of MIND; suits, featcnn end to end; semantic, organ probabilities from label maps",
+        "a replicator of MIND; suits, featcnn end to end; semantic, organ probabilities from label maps; lapirn, "
+        "a field in one pass; same, SAM-VoxelMorph, the same of CT with embeddings",
     )
     parser.add_argument(
         "--data",
@@ -104,10 +105,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_small(args: argparse.Namespace, output: Path) -> int:
     """The recipes that share :mod:`samconvex.training.loop`."""
-    from ..training import masr, semantic, suits
+    from ..training import lapirn, masr, same, semantic, suits
     from ..training.loop import read_settings
 
-    kinds = {"masr": masr.MasrSettings, "semantic": semantic.SemanticSettings}
+    kinds = {
+        "masr": masr.MasrSettings,
+        "semantic": semantic.SemanticSettings,
+        "lapirn": lapirn.LapirnSettings,
+        "same": same.SameSettings,
+    }
     kind = kinds.get(args.network, suits.SuitsSettings)
     settings: Any = read_settings(kind, Path(args.config) if args.config else None)
     if args.threads is not None:
@@ -126,6 +132,10 @@ def _run_small(args: argparse.Namespace, output: Path) -> int:
         result = masr.train(data, output, settings=settings, **options)
     elif isinstance(settings, semantic.SemanticSettings):
         result = semantic.train(data, output, settings=settings, **options)
+    elif isinstance(settings, lapirn.LapirnSettings):
+        result = lapirn.train(data, output, settings=settings, **options)
+    elif isinstance(settings, same.SameSettings):
+        result = same.train(data, output, settings=settings, **options)
     else:
         result = suits.train(data, output, end_to_end=args.network == "suits", settings=settings, **options)
     print(f"{output}: {result['step']} steps in {result['seconds'] / 60:.1f} minutes")

@@ -81,11 +81,11 @@ class ErrorModel:
 def family_of(settings: Settings) -> str:
     """The family whose presets do most nearly what these settings do."""
     for name, family in FAMILIES.items():
-        if settings.levels and settings.name in family["presets"]:
+        if settings.deforms and settings.name in family["presets"]:
             return name
-    if not settings.levels:
+    if not settings.deforms:
         return LINEAR
-    if settings.refine == "none" and min(level.spacing for level in settings.levels) >= _COARSE_MM:
+    if settings.levels and settings.refine == "none" and min(level.spacing for level in settings.levels) >= _COARSE_MM:
         return PREVIEW
     return SAME_PATIENT if settings.affine_model == "rigid" or settings.polish_affine else BETWEEN_PATIENTS
 

@@ -95,7 +95,7 @@ def gathered(
 
 def _probes(run: Run, images: Prepared) -> tuple[Probe, ...]:
     settings, pair = run.settings, (images.work.fixed, images.work.moving)
-    used = networks_of(name for level in settings.levels for name in level.features)
+    used = networks_of(settings.compared)
     probes = [STRUCTURE]
     if settings.affine == "sam" or "sam" in used:
         model = load_sam(weights_for("sam", run.options.weights))

@@ -26,6 +26,8 @@ class Options:
     affine: str | None = None
     refine: str | None = None
     features: str | None = None
+    coarse: str | None = None
+    initial_network: str | os.PathLike | None = None
     symmetric: bool | None = None
     initial_transform: Transform | None = None
     fixed_mask: Volume | None = None
@@ -55,22 +57,32 @@ class Options:
             InputError: a preset, strength, refinement, protection or feature that does not exist.
         """
         settings = with_overrides(
-            get_settings(self.preset), affine=self.affine, refine=self.refine, symmetric=self.symmetric
+            get_settings(self.preset),
+            affine=self.affine,
+            refine=self.refine,
+            coarse=self.coarse,
+            symmetric=self.symmetric,
+            initial_network=None if self.initial_network is None else str(self.initial_network),
         )
         settings = adjusted(settings, self.strength)
         if self.features is not None:
             names = tuple(self.features.split("+"))
             levels = tuple(replace(level, features=names, weights=()) for level in settings.levels)
-            settings = replace(settings, levels=levels)
+            # What a level compared is what its refinement did; features of a refinement's own are replaced as well.
+            own = names if settings.refine_features or not levels else ()
+            settings = replace(settings, levels=levels, refine_features=own)
         if self.initial_transform is not None and self.affine is None:
             settings = replace(settings, affine="none")
         if settings.refine not in ("none", "adam", "diffusion"):
             raise InputError(f"There is no refinement {settings.refine!r}; choose none, adam or diffusion.")
-        if not settings.levels:
+        if settings.coarse not in ("none", "sam"):
+            raise InputError(f"There is no coarse field {settings.coarse!r}; choose none or sam.")
+        own = replace(settings, refine=get_settings(self.preset).refine)
+        if not own.deforms:
             self._check_linear(settings)
         if self.protect_mode not in MODES:
             raise InputError(f"There is no protection {self.protect_mode!r}; choose one of: {', '.join(MODES)}.")
-        for name in (name for level in settings.levels for name in level.features if name not in FEATURES):
+        for name in sorted(settings.compared - set(FEATURES)):
             raise InputError(unknown_feature(name))
         return settings
 
@@ -86,8 +98,8 @@ class Options:
 
 def networks_used(settings: Settings) -> set[str]:
     """Families of the networks that have a part in a registration with these settings."""
-    used = networks_of(name for level in settings.levels for name in level.features)
-    return used | {"sam"} if settings.affine == "sam" else used
+    used = networks_of(settings.compared)
+    return used | {"sam"} if "sam" in (settings.affine, settings.coarse) else used
 
 
 def unused_weights(weights: str | os.PathLike | None, settings: Settings) -> list[str]:

@@ -15,6 +15,7 @@ from ..report.environment import environment, utc_now
 from ..space.filling import as_air
 from ..space.grid import as_points
 from ..space.volume import Volume, average_to, check_shape
+from ..weights.models import load_feed_forward
 from .options import Options, unused_weights, weights_used
 from .pair import Pair
 from .regions import filling_note, mask_or_body
@@ -88,7 +89,8 @@ def _checked(options: Options) -> Options:
     """The options with their points as (N, 3).
 
     Raises:
-        InputError: a mask or label map that is no volume, points that cannot be compared row by row, a mirrored start.
+        InputError: a mask or label map that is no volume, points that cannot be compared row by row, a mirrored start,
+            weights of a network that predicts no field.
     """
     for further in (
         options.fixed_mask,
@@ -99,6 +101,8 @@ def _checked(options: Options) -> Options:
     ):
         if further is not None:
             check_shape(further)
+    if options.initial_network is not None:
+        load_feed_forward(options.initial_network)
     if options.start.mirrors:
         raise InputError(
             "The initial transform mirrors the patient (its determinant is negative); correct the sign of one axis."

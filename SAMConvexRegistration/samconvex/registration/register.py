@@ -73,6 +73,8 @@ def register(
     affine: str | None = None,
     refine: str | None = None,
     features: str | None = None,
+    coarse: str | None = None,
+    initial_network: str | os.PathLike | None = None,
     symmetric: bool | None = None,
     initial_transform: Transform | None = None,
     fixed_mask: Volume | None = None,
@@ -99,6 +101,10 @@ def register(
             :func:`samconvex.settings.strength.adjusted`.
         affine, refine, features: override the preset ("none", "moments", "sam"; "none", "adam", "diffusion"; "mind",
             "sam+mind").
+        coarse: "sam" starts from a coarse field through points matched by embeddings, "none" does not.
+        initial_network: weights, by name or file, of a network that predicts a field (LapIRN,
+            SAM-VoxelMorph): what follows starts from
+            it.
         symmetric: solve both directions and let them meet halfway: exchanging the images gives the inverse transform.
             Takes twice the time.
         initial_transform: maps fixed points to moving points; the affine stage then runs only if ``affine`` is given.
@@ -128,6 +134,8 @@ def register(
         affine,
         refine,
         features,
+        coarse,
+        initial_network,
         symmetric,
         initial_transform,
         fixed_mask,
@@ -188,9 +196,9 @@ def _aligned(images: Prepared, run: Run, details: dict) -> Transform:
 
 
 def _deformed(images: Prepared, initial: Transform, run: Run) -> tuple[list[DisplacementField], Regions]:
-    """The solved fields, none where the preset ends with the linear part; and what of the images is matched."""
+    """The solved fields, none where the settings end with the linear part; and what of the images is matched."""
     run.settings = describable(run.settings, images.work.fixed, images.work.moving, run.options.weights, run.warnings)
-    deforms = bool(run.settings.levels)
+    deforms = run.settings.deforms
     with run.clock("prepare"):
         regions = regions_of(
             images.work,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from .registration import AdamSettings, Level, Settings
+from .registration import AdamSettings, DiffusionSettings, Level, Settings
 
 # Embeddings for the capture range, organs where the network knows them, MIND for what no network was taught.
 _ANATOMY = ("sam", "mind", "semantic")
@@ -115,13 +115,43 @@ PRESETS: dict[str, Settings] = {
         ),
         Settings(
             "paper",
-            "SAMConvex with the levels of its paper (Li et al., MICCAI 2023): embeddings only. For comparisons.",
+            "SAMConvex as published (Li et al., MICCAI 2023): embeddings made anew at every level. For comparisons.",
             affine="sam",
-            levels=(Level(16.0, 2, 2, ("sam",)), Level(8.0, 3, 2, ("sam",)), Level(4.0, 3, 2, ("sam-fine",))),
+            # The network sees images of 8, 4 and 2 mm, averaged over their voxels; features lie at twice that.
+            levels=(
+                Level(16.0, 2, 8, ("sam-anew",)),
+                Level(8.0, 3, 4, ("sam-anew",)),
+                Level(4.0, 3, 2, ("sam-anew-fine",)),
+            ),
+            couplings=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
             box_passes=3,
             refine="adam",
-            adam=AdamSettings(spacing=4.0, pool=1, iterations=50),
+            adam=AdamSettings(spacing=4.0, pool=2, iterations=50, anew=True),
             modality="ct",
+        ),
+        Settings(
+            "masr",
+            "MASR-Net's registration (Mok et al., CVPR 2024): learned self-similarity from the affine alone. For "
+            "comparisons.",
+            levels=(),
+            refine="adam",
+            refine_features=("dns",),
+            # Rates of 0.01, 0.005 and 0.003 of half an image of 400 mm, on grids from half the image's to its own.
+            stages=(
+                AdamSettings(spacing=4.0, pool=1, iterations=100, step_mm=2.0, regularization=0.6),
+                AdamSettings(spacing=3.0, pool=1, iterations=80, step_mm=1.0, regularization=0.5),
+                AdamSettings(spacing=2.0, pool=1, iterations=50, step_mm=0.6, regularization=0.4),
+            ),
+        ),
+        Settings(
+            "suits",
+            "SUITS as published (Blendowski et al., 2020): Gauss-Newton on FeatCNN, made anew at every step. For "
+            "comparisons.",
+            levels=(),
+            refine="diffusion",
+            refine_features=("featcnn",),
+            # A field on every fourth voxel of 2 mm.
+            diffusion=DiffusionSettings(spacing=8.0, pool=4, iterations=15, regularization=10.0, anew=True),
         ),
     )
 }
