@@ -162,6 +162,7 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
         max_memory_gib=args.max_memory,
         seed=args.seed,
         progress=progress,
+        tell=lambda sentence: _tell(sentence, progress),
         weights=args.weights,
     )
     clock.lap(None)
@@ -174,6 +175,13 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
     if args.progress != "json":
         print("\n".join(summary(report, args.output)))
     return 0
+
+
+def _tell(sentence: str, progress: ConsoleProgress) -> None:
+    """A warning that must not wait for the end."""
+    progress.clear()
+    sys.stderr.write(f"Warning: {sentence}\n")
+    sys.stderr.flush()
 
 
 def _engine() -> Callable[..., RegistrationResult]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ from .options import Options
 from .prepare import Prepared, begun, prepared
 from .regions import check_overlap, regions_of
 from .run import Run
+from .shown import shown
 from .solve import solve
 
 
@@ -72,6 +74,7 @@ def register(
     seed: int = 0,
     weights: str | os.PathLike | None = None,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> RegistrationResult:
     """Register ``moving`` to ``fixed``.
 
@@ -97,6 +100,8 @@ def register(
         seed: of everything random.
         weights: of one network, by name or file, instead of the shipped ones; the other networks keep theirs.
         progress: see :mod:`samconvex.progress`.
+        tell: called before the long work with every sentence that a person should hear at once, such as that both
+            images have nothing in common; the report's warnings begin with the same.
 
     Raises:
         InputError: unusable input, or images that do not overlap. Cancelled: by ``progress``. ResourceError: memory,
@@ -131,7 +136,10 @@ def register(
     if size.note:
         run.warnings.append(size.note)
         details["magnification"] = size.factor
+    run.tell = tell or run.tell
     images = prepared(*large, run)
+    if anatomy := shown(images.work, run):
+        details["anatomy"] = anatomy
     initial = _aligned(images, run, details)
     solved = _deformed(images, initial, run)
     maps = size.true_maps(finished(*large, initial, solved, run), options.start)
