@@ -25,7 +25,9 @@ DOUBTFUL_COLOR = (1.0, 0.55, 0.1)
 CONFIDENT = 0.5
 # A point that lies further from the engine's place was moved by the user.
 MOVED_MM = 0.05
-NEW, ACCEPTED, REJECTED, CORRECTED, NOT_FOUND = "new", "accepted", "rejected", "corrected", "not found"
+NEW, ACCEPTED, REJECTED, CORRECTED = "new", "accepted", "rejected", "corrected"
+# No reliable match; and what lies at a level of the body that the scan does not show. The engine calls them so.
+NOT_FOUND, OUTSIDE = "not found", "outside"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def stateLabel(state):
         ACCEPTED: _("accepted"),
         REJECTED: _("rejected"),
         CORRECTED: _("corrected"),
-        NOT_FOUND: _("not in this scan"),
+        NOT_FOUND: _("not found"),
+        OUTSIDE: _("outside this scan"),
     }[state]
 
 
@@ -135,6 +138,7 @@ def recordOf(entry, place):
     record = {name: entry.get(name) for name in ("score", "cycle_mm", "votes", "spread_mm")}
     record["place"] = None if place is None else [round(float(value), 4) for value in place]
     record["found"] = bool(entry["found"])
+    record["state"] = entry.get("state")
     record["decision"] = ""
     return record
 
@@ -177,7 +181,7 @@ def stateOf(markups, index, record):
         return REJECTED
     position = positionOf(markups, index)
     if position is None:
-        return NOT_FOUND
+        return OUTSIDE if record.get("state") == OUTSIDE else NOT_FOUND
     if record.get("place") is None or np.linalg.norm(position - record["place"]) > MOVED_MM:
         return CORRECTED
     return ACCEPTED if record.get("decision") == ACCEPTED else NEW

@@ -86,7 +86,7 @@ def test_apply_says_what_is_missing(widget, build, volumes):
 
 def test_points_are_found_colored_checked_and_corrected(widget, found):
     ui, table = widget.ui, widget.ui.pointTable
-    assert [table.item(row, 1).text() for row in range(3)] == ["to be checked", "not in this scan", "to be checked"]
+    assert [table.item(row, 1).text() for row in range(3)] == ["to be checked", "not found", "to be checked"]
     hues = [table.item(row, 0).background().color().hue() for row in range(3)]
     assert hues[0] > 90 and hues[1] < 40
     select(table, 0)

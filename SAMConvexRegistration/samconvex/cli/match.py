@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from ..progress import Progress
     from ..space.volume import Volume
 
-COLUMNS = ("label", "x", "y", "z", "score", "cycle_mm", "found")
+COLUMNS = ("label", "x", "y", "z", "score", "cycle_mm", "found", "state")
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 EXPLANATION = """
-Find the points of TEMPLATE in each QUERY by anatomical embeddings. OUT ends in .csv (label,x,y,z,score,cycle_mm,found;
-LPS mm; no coordinates where a point was not found) or in .mrk.json (not found: an undefined control point). With
+Find the points of TEMPLATE in each QUERY by anatomical embeddings. OUT ends in .csv (label,x,y,z,score,cycle_mm,found,
+state; LPS mm; no coordinates where a point was not found) or in .mrk.json (not found: an undefined control point). The
+state is "found", "not found" (no reliable match) or "outside" (the query does not show that part of the body). With
 several queries, one file each: OUT_QUERY.csv, or QUERY.csv in the folder OUT. Where OUT ends in .json, one file holds
 all queries, with the best place also of points that were not found. TEMPLATE may be a folder of "samconvex template".
 """
@@ -182,9 +183,13 @@ def _match(
         chosen = source.points.positions[[row for row, use in zip(mine, known, strict=True) if use and row is not None]]
         report = _numbered(progress, number * len(templates) + turn, steps)
         matches = match_points(source.image, chosen, image, progress=report, **options)
-        every = Matches(np.zeros((len(mine), 3)), np.zeros(len(mine)), np.zeros(len(mine)), np.zeros(len(mine), bool))
+        count = len(mine)
+        no = np.zeros(count, bool)
+        every = Matches(np.zeros((count, 3)), np.zeros(count), np.zeros(count), no, no.copy())
         for name in ("points", "score", "cycle_mm", "found"):
             getattr(every, name)[known] = getattr(matches, name)
+        if matches.outside is not None and every.outside is not None:
+            every.outside[known] = matches.outside
         answers.append(every)
     return vote(answers)
 
@@ -212,6 +217,7 @@ def _report(points: PointSet, votes: Vote) -> list[dict[str, Any]]:
             "score": round(float(matches.score[row]), 4),
             "cycle_mm": round(float(matches.cycle_mm[row]), 3),
             "found": bool(matches.found[row]),
+            "state": matches.state[row],
             "votes": int(votes.votes[row]),
             "spread_mm": round(float(votes.spread_mm[row]), 3),
         }
@@ -249,7 +255,9 @@ def _write(path: Path, points: PointSet, votes: Vote) -> None:
     known = matches.score != 0
     if path.name.lower().endswith(".mrk.json"):
         texts = [
-            f"score {matches.score[row]:.3f}, cycle {matches.cycle_mm[row]:.1f} mm" if known[row] else ""
+            f"{matches.state[row]}, score {matches.score[row]:.3f}, cycle {matches.cycle_mm[row]:.1f} mm"
+            if known[row]
+            else ""
             for row in range(len(matches))
         ]
         write_points(points, path, descriptions=texts)
@@ -261,4 +269,4 @@ def _write(path: Path, points: PointSet, votes: Vote) -> None:
             found = bool(matches.found[row])
             place = [f"{value:.3f}" for value in position] if found else ["", "", ""]
             numbers = [f"{matches.score[row]:.4f}", f"{matches.cycle_mm[row]:.2f}"] if known[row] else ["", ""]
-            writer.writerow([label, *place, *numbers, str(found).lower()])
+            writer.writerow([label, *place, *numbers, str(found).lower(), matches.state[row]])

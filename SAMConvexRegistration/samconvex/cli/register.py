@@ -211,6 +211,7 @@ def perform(
         max_memory_gib=args.max_memory,
         seed=args.seed,
         progress=progress,
+        tell=lambda sentence: _tell(sentence, progress),
         weights=args.weights,
         reproducible=args.reproducible,
     )
@@ -231,6 +232,13 @@ def _asked(args: argparse.Namespace) -> dict[str, Any]:
         "options": {name: getattr(args, name) for name in OPTIONS},
         "files": {name: {"path": path, "sha256": file_sha256(path)} for name, path in given.items()},
     }
+
+
+def _tell(sentence: str, progress: ConsoleProgress) -> None:
+    """A warning that must not wait for the end."""
+    progress.clear()
+    sys.stderr.write(f"Warning: {sentence}\n")
+    sys.stderr.flush()
 
 
 def _engine() -> Callable[..., RegistrationResult]:

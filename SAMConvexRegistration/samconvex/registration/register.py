@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,7 @@ from .pair import Pair
 from .prepare import Prepared, begun, prepared
 from .regions import Regions, check_overlap, regions_of
 from .run import Run
+from .shown import shown
 from .solve import solve
 
 
@@ -92,6 +94,7 @@ def register(
     weights: str | os.PathLike | None = None,
     reproducible: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> RegistrationResult:
     """Register ``moving`` to ``fixed``.
 
@@ -122,6 +125,8 @@ def register(
         weights: of one network, by name or file, instead of the shipped ones; the other networks keep theirs.
         reproducible: the same bits for any ``threads``, by using one, see :func:`samconvex.device.computing`.
         progress: see :mod:`samconvex.progress`.
+        tell: called before the long work with every sentence that a person should hear at once, such as that both
+            images have nothing in common; the report's warnings begin with the same.
 
     Raises:
         InputError: unusable input, or images that do not overlap. Cancelled: by ``progress``. ResourceError: memory,
@@ -167,7 +172,10 @@ def _registered(
     if size.note:
         run.warnings.append(size.note)
         details["magnification"] = size.factor
+    run.tell = tell or run.tell
     images = prepared(*large, run)
+    if anatomy := shown(images.work, run):
+        details["anatomy"] = anatomy
     initial = _aligned(images, run, details)
     solved, regions = _deformed(images, initial, run)
     maps = finished(*large, initial, solved, run)

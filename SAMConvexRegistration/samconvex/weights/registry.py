@@ -15,6 +15,7 @@ from ..io.files import file_sha256, replaced, user_folder
 DEFAULT_SAM = "sam-ct"
 DEFAULT_XRAY = "sam-xray"
 DEFAULT_SEMANTIC = "semantic-ct"
+DEFAULT_LEVELS = "levels-ct"
 INDEX = "index.json"
 
 

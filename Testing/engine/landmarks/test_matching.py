@@ -231,7 +231,7 @@ def test_command_writes_the_promised_columns(files, body):
     words = ("template.nii.gz", "points.csv", "query.nii.gz", "-o", str(out), "--min-score", "0.2")
     assert run(files, *words) == 0
     rows = list(csv.DictReader(out.open()))
-    assert list(rows[0]) == ["label", "x", "y", "z", "score", "cycle_mm", "found"]
+    assert list(rows[0]) == ["label", "x", "y", "z", "score", "cycle_mm", "found", "state"]
     assert [r["label"] for r in rows] == ["P0", "P1", "P2", "lost"]
     assert rows[3]["found"] == "false" and rows[3]["x"] == rows[3]["score"] == ""
     truth = body_points(body, 3)
