@@ -77,8 +77,7 @@ class Options:
             raise InputError(f"There is no refinement {settings.refine!r}; choose none, adam or diffusion.")
         if settings.coarse not in ("none", "sam"):
             raise InputError(f"There is no coarse field {settings.coarse!r}; choose none or sam.")
-        own = replace(settings, refine=get_settings(self.preset).refine)
-        if not own.deforms:
+        if not replace(settings, refine=get_settings(self.preset).refine).deforms:
             self._check_linear(settings)
         if self.protect_mode not in MODES:
             raise InputError(f"There is no protection {self.protect_mode!r}; choose one of: {', '.join(MODES)}.")

@@ -159,11 +159,16 @@ def register(
         reproducible,
     )
     with computing(threads, reproducible):
-        return _registered(fixed, moving, options, progress or null_progress, began)
+        return _registered(fixed, moving, options, progress or null_progress, began, tell)
 
 
 def _registered(
-    fixed: Volume, moving: Volume, options: Options, progress: Progress, began: float
+    fixed: Volume,
+    moving: Volume,
+    options: Options,
+    progress: Progress,
+    began: float,
+    tell: Callable[[str], None] | None,
 ) -> RegistrationResult:
     """The stages one after the other; ``began`` as time.perf_counter gives it."""
     size = Magnification.of(fixed, moving)

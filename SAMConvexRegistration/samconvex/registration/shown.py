@@ -24,7 +24,7 @@ def shown(pair: Pair, run: Run) -> dict[str, Any]:
     Raises:
         InputError: unusable weights. Cancelled: by the run's progress.
     """
-    used = networks_of(name for level in run.settings.levels for name in level.features)
+    used = networks_of(run.settings.compared)
     if run.settings.affine != "sam" and "sam" not in used:
         return {}
     model = load_sam(weights_for("sam", run.options.weights))
