@@ -125,7 +125,7 @@ class Anatomy:
     def record(self) -> dict[str, Any]:
         """For ``report.json``."""
         if not self.recognised:
-            return {"recognised": False, "reason": self.reason}
+            return {"recognised": False, "reason": self.reason, "turned": self.turned}
         return {
             "recognised": True,
             "confidence": round(self.confidence, 3),
