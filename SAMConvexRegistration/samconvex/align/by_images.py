@@ -168,12 +168,12 @@ def likely_turns(
 ) -> list[Hypothesis]:
     """Rough maps for the ways in which a wrong header can turn the moving image, the most likely first.
 
-    The upright way is not among them. Each map's matrix is one of :func:`samconvex.space.linear.axis_rotations`.
+    The upright way, whose angles are 0, has its place among them. Each map's matrix is one of
+    :func:`samconvex.space.linear.axis_rotations`.
     """
     images = _Images(fixed, moving, fixed_mask, moving_mask).prepared(device, [], lambda f: report(0.2 * f))
     first, second = (image.coarser() for image in images)
-    starts = turned_starts(first, second, lambda f: report(0.2 + 0.8 * f))
-    return [start for start in starts if any(start.angles)]
+    return turned_starts(first, second, lambda f: report(0.2 + 0.8 * f))
 
 
 def _turned(
@@ -191,7 +191,7 @@ def _turned(
         images.fixed, images.moving, images.fixed_mask, images.moving_mask, device, lambda fraction: report(1.0)
     )
     found = []
-    for rough in turns[:TURNS_TRIED]:
+    for rough in [turn for turn in turns if any(turn.angles)][:TURNS_TRIED]:
         report(1.0)
         turn = Turn(rough.transform.matrix, images.moving.grid.center)
         result = _aligned(images.seen(turn), model, turn.map_upright(rough.transform), device, seed, None)

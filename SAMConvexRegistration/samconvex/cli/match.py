@@ -32,7 +32,8 @@ Find the points of TEMPLATE in each QUERY by anatomical embeddings. OUT ends in 
 state; LPS mm; no coordinates where a point was not found) or in .mrk.json (not found: an undefined control point). The
 state is "found", "not found" (no reliable match) or "outside" (the query does not show that part of the body). With
 several queries, one file each: OUT_QUERY.csv, or QUERY.csv in the folder OUT. Where OUT ends in .json, one file holds
-all queries, with the best place also of points that were not found. TEMPLATE may be a folder of "samconvex template".
+all queries, with the best place also of points that were not found, and "warnings". TEMPLATE may be a folder of
+"samconvex template".
 """
 
 

@@ -30,6 +30,8 @@ def read_checkpoint(path: Path) -> Any:
     with refusing(f"{path} could not be read as weights; it is damaged, truncated or not a PyTorch weights file."):
         # weights_only refuses anything but tensors and plain containers; mmap would keep the file busy on Windows.
         content = torch.load(path, map_location="cpu", weights_only=True)
+        if not all(_is_plain(value) for _, value in _tensors(content)):
+            raise ValueError("tensors that no network has")
     broken = not_finite(content)
     if broken is not None:
         raise InputError(f"{path} holds values that are not finite ({broken}); use an earlier file, or train again.")
@@ -48,6 +50,13 @@ def _tensors(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     pairs = content.items() if isinstance(content, dict) else ()
     for key, value in enumerate(content) if isinstance(content, (list, tuple)) else pairs:
         yield from _tensors(value, f"{name}.{key}" if name else str(key))
+
+
+def _is_plain(value: Tensor) -> bool:
+    """False for tensors that are sparse, quantized, without values, or larger than what the file stores of them."""
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def as_float(state: dict[str, Tensor]) -> dict[str, Tensor]:
