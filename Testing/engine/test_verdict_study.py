@@ -31,8 +31,8 @@ def test_wrong_results_are_flagged_and_right_ones_are_not(published) -> None:
     assert len(kinds) >= 10
     for group in ("fit", "held out"):
         figures = published["figures"][group]
-        # A head seen in a mirror is a head: nothing in one image of it tells.
-        blind = [name for name in figures if name.startswith("wrong: mirrored") and "chest" not in name]
+        # Another patient seen in a mirror: in heads nothing tells, and chests agree as well as right abdomens do.
+        blind = [name for name in figures if name.startswith("wrong: mirrored") and "same" not in name]
         missed = {name: row["good"] for name, row in figures.items() if name.startswith("wrong") and row["good"]}
         assert set(missed) <= set(blind), missed
         assert figures["all right"]["flagged"] <= 0.05

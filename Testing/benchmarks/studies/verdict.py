@@ -351,7 +351,9 @@ def _others(group: str) -> Iterator[Case]:
             judge = by_organs(centers(labels("abdomen", first)), centers(labels("abdomen", second)))
             return image("abdomen", first), image("abdomen", second), {}, judge
 
-        yield Case("different patients, abdomen", group, f"{first}-{second}", FAST, between)
+        name = f"{first}-{second}"
+        yield Case("different patients, abdomen", group, name, FAST, between)
+        yield Case("different patients, abdomen, default settings", group, name, "ct-inter-patient", between)
     for head, abdomen in zip(heads, abdomens, strict=False):
 
         def elsewhere(head: str = head, abdomen: str = abdomen):
