@@ -52,7 +52,7 @@ def main() -> int:
     camera = Camera(window, options.output)
     load_module(REPOSITORY / "SAMConvexRegistration" / "SAMConvexRegistration.py")
     if options.only == "verdict":
-        verdicts(app, options.output)
+        verdicts(options.output)
         return 0
     if options.only != "landmarks":
         registration(app, window, camera, options)
@@ -82,8 +82,8 @@ def registration(app, window, camera, options):
     widget.cleanup()
 
 
-def verdicts(app, folder):
-    """The quality section for the published case of each level (results/verdict-cases.json)."""
+def verdicts(folder):
+    """The quality section for a published case of each level (of Testing/benchmarks/studies/verdict.py)."""
     import json
 
     import slicer
@@ -94,15 +94,23 @@ def verdicts(app, folder):
     slicer.util.selectModule("SAMConvexRegistration")
     ui = slicer.modules.SAMConvexRegistrationWidget.ui
     ui.qualityButton.collapsed = False
-    ui.qualityTable.setMinimumHeight(150)
-    cases = json.loads((REPOSITORY / "Testing" / "benchmarks" / "results" / "verdict-cases.json").read_text())
-    for record in cases.values():
-        judged = verdict(record["evidence"], same_patient=record["same_patient"])
-        figures = {name: record["evidence"].get(name, 0.0) for name in ("folding_percent",)}
-        showReport(ui, {**figures, "overlap_percent": record["evidence"]["covered_percent"], "verdict": judged})
+    published = REPOSITORY / "Testing" / "benchmarks" / "results" / "verdict.json"
+    cases = json.loads(published.read_text(encoding="utf-8"))["cases"]
+    for kind in ("same patient", "lesion resected", "other body part"):
+        case = next(case for case in cases if case["kind"] == kind)
+        judged = verdict(case["evidence"], same_patient=case["same_patient"])
+        showReport(
+            ui,
+            {
+                "folding_percent": case["evidence"]["folding_percent"],
+                "overlap_percent": case["evidence"]["covered_percent"],
+                "verdict": judged,
+            },
+        )
         settle(0.3)
-        photograph(ui.qualityButton, folder / f"verdict-{judged['level'].replace(' ', '-')}.png")
+        photograph(ui.qualityButton, folder / f"verdict-{judged['level'].replace(' ', '-')}.png", scale=0.8)
         print(f"{judged['level']}: {' '.join(judged['reasons'])}", flush=True)
+    slicer.modules.SAMConvexRegistrationWidget.cleanup()
 
 
 def make_nodes(offline, spacing):

@@ -1,7 +1,8 @@
 """How often the verdict on a registration is right: results known to be right, and many kinds of wrong ones.
 
 ``python Testing/benchmarks/studies/verdict.py --work FILE.jsonl``: registers every case that the file does not hold
-yet and appends its evidence and its truth; then judges all of them. Patients are split in two: limits were chosen by
+yet and appends its evidence and its truth; then judges all of them. Without ``--work`` it judges the published cases
+(results/verdict.json) by the limits as they are now. Patients are split in two: limits were chosen by
 the first group ("fit"), the second ("held out") tells how good they are. No evaluation patient takes part.
 
 Right and wrong are decided by truth, not by kind: by the centroids of organs, by a known warp, or by what was done to
@@ -42,6 +43,7 @@ from samconvex.space.volume import Volume, average_to, resample  # noqa: E402
 
 from benchmarks.data.pairs import data_folder  # noqa: E402
 
+PUBLISHED = REPOSITORY / "Testing" / "benchmarks" / "results" / "verdict.json"
 # Half of each group is for choosing limits, half for testing them; never patients of an evaluation.
 HEADS = {
     "fit": ("hn092", "hn108", "hn196", "hn084", "hn132", "hn022", "hn201", "hn119"),
@@ -349,7 +351,9 @@ def _others(group: str) -> Iterator[Case]:
             judge = by_organs(centers(labels("abdomen", first)), centers(labels("abdomen", second)))
             return image("abdomen", first), image("abdomen", second), {}, judge
 
-        yield Case("different patients, abdomen", group, f"{first}-{second}", FAST, between)
+        name = f"{first}-{second}"
+        yield Case("different patients, abdomen", group, name, FAST, between)
+        yield Case("different patients, abdomen, default settings", group, name, "ct-inter-patient", between)
     for head, abdomen in zip(heads, abdomens, strict=False):
 
         def elsewhere(head: str = head, abdomen: str = abdomen):
@@ -498,35 +502,41 @@ def judged(records: list[dict]) -> dict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, metavar="FILE.jsonl", help="one case a line; resumed")
+    parser.add_argument("--work", type=Path, metavar="FILE.jsonl", help="one case a line; resumed; absent: judge only")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no case after so long")
     parser.add_argument("--only", default="", help="kinds that contain this")
-    parser.add_argument("--output", type=Path, metavar="FILE.json")
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="figures and cases")
     chosen = parser.parse_args()
-    if data_folder() is None:
-        print("the evaluation images are absent; set SAMCONVEX_DATA")
-        return 2
+    if chosen.work is None:
+        records = json.loads(PUBLISHED.read_text(encoding="utf-8"))["cases"]
+    elif data_folder() is None:
+        parser.error("the images are absent; set SAMCONVEX_DATA, or leave out --work to judge the published cases")
+    else:
+        records = completed(chosen.work, chosen.only, chosen.minutes)
+    figures = judged(records)
+    if chosen.output is not None:
+        lines = ",\n".join(json.dumps(record) for record in records)
+        figures_text = json.dumps(figures, indent=1)
+        chosen.output.write_text(f'{{"figures": {figures_text},\n"cases": [\n{lines}\n]}}\n', encoding="utf-8")
+    print(json.dumps(figures, indent=1))
+    return 0
+
+
+def completed(work: Path, only: str, minutes: float) -> list[dict]:
+    """The records of a work file, and of the cases that it does not hold yet."""
     torch.set_num_threads(1)
-    records = [json.loads(line) for line in chosen.work.read_text().splitlines()] if chosen.work.exists() else []
+    records = [json.loads(line) for line in work.read_text().splitlines()] if work.exists() else []
     done = {(r["kind"], r["name"]) for r in records}
     begin = time.monotonic()
     for case in cases():
-        if (
-            (case.kind, case.name) in done
-            or chosen.only not in case.kind
-            or time.monotonic() - begin > 60 * chosen.minutes
-        ):
+        if (case.kind, case.name) in done or only not in case.kind or time.monotonic() - begin > 60 * minutes:
             continue
         record = collected(case)
         records.append(record)
-        with open(chosen.work, "a", encoding="utf-8") as file:
+        with open(work, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         print(f"{record['kind']} {record['name']}: {record['truth']} {record.get('error_mm')}", flush=True)
-    figures = judged(records)
-    if chosen.output is not None:
-        chosen.output.write_text(json.dumps(figures, indent=1) + "\n")
-    print(json.dumps(figures, indent=1))
-    return 0
+    return records
 
 
 if __name__ == "__main__":
