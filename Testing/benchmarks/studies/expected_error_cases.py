@@ -20,12 +20,12 @@ from samconvex.synthetic.warps import breathing_warp, random_warp
 
 TRAINING, TEST = "training", "test"
 SEED = 20261127
-HEAD_NECK_PAIRS, ABDOMEN_PAIRS, HEAD_NECK_WARPS, MR_WARPS, LIMB_WARPS, TESTED_HEAD_NECK = 8, 3, 3, 4, 4, 10
+HEAD_NECK_PAIRS, ABDOMEN_PAIRS, HEAD_NECK_WARPS, MR_WARPS, LIMB_WARPS, TESTED_HEAD_NECK = 8, 5, 3, 4, 4, 10
 FIRST_WARPED = 16
 # Of seven organs of head and neck; few cases have all, and pairs need some in common.
 WELL_LABELED = 4
 NOISE = 15.0  # HU
-BREATHING = ("nlst", "nsclcrg001")
+BREATHING = ("nlst", "nsclcrg001", "lidc0314")
 # Never trained on, and never fitted or calibrated on.
 UNSEEN_CT = ("rad_lung1", "ts_example")
 
