@@ -59,7 +59,8 @@ FAMILIES = {
     BETWEEN_PATIENTS: ("ct-inter-patient",),
     SAME_PATIENT: ("ct-lung-breathing", "ct-follow-up"),
     PREVIEW: ("fast-preview",),
-    LINEAR: (),
+    # What the other presets begin with.
+    LINEAR: ("rigid", "affine"),
 }
 # Tubes whose ends everybody draws elsewhere: head and neck's cord and oesophagus; oesophagus, aorta, cava, portal vein.
 TUBES = {"headneck": (2, 5), "abdomen": (5, 8, 9, 10)}

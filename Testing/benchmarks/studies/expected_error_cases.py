@@ -135,7 +135,7 @@ def _test(data: Path) -> list[Case]:
     found.append(Case("lungpair", "lung pair", "ct-lung-breathing", TEST, lambda: _lung(data)))
     for subject, state in (("s18", "cyc_1_10"), ("s18", "cyc_3_10"), ("s19", "cyc_1_6"), ("s19", "cyc_1_9")):
         name = f"{subject}-{state}"
-        found.append(Case(name, "liver MR", "ct-lung-breathing", TEST, _liver(data, subject, state)))
+        found.append(Case(name, "liver MR", "mr-body", TEST, _liver(data, subject, state)))
     for n, name in enumerate(UNSEEN_CT):
         path = data / "trunk" / f"{name}_ct.nii.gz"
         found.append(_warped(path, name, "ct-lung-breathing", "known warp", TEST, 100 + n, 25.0, breath=True))
