@@ -55,6 +55,8 @@ class Probe:
 # Structure finds millimeters; embeddings know the anatomy and look farther; organs end where the network says.
 STRUCTURE, ANATOMY = Probe("mind", 6.0, 2, 2), Probe("sam", 9.0, 2, 1)
 ORGANS = Probe("semantic", 6.0, 2, 1, both_ways=False)
+# After a registration that takes seconds itself.
+COARSE_STRUCTURE = Probe("mind", 8.0, 2, 2)
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,14 @@ def family_of(settings: Settings) -> str:
             return name
     if not settings.deforms:
         return LINEAR
-    if settings.levels and settings.refine == "none" and min(level.spacing for level in settings.levels) >= _COARSE_MM:
+    if is_coarse(settings):
         return PREVIEW
     return SAME_PATIENT if settings.affine_model == "rigid" or settings.polish_affine else BETWEEN_PATIENTS
+
+
+def is_coarse(settings: Settings) -> bool:
+    """True where nothing finer than several millimeters was matched, in seconds."""
+    return settings.refine == "none" and all(level.spacing >= _COARSE_MM for level in settings.levels)
 
 
 @dataclass(frozen=True)

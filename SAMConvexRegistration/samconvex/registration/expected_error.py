@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ..deform.uncertainty import ANATOMY, ORGANS, STRUCTURE, Evidence, Probe, evidence_of
+from ..deform.uncertainty import ANATOMY, COARSE_STRUCTURE, ORGANS, STRUCTURE, Evidence, Probe, evidence_of
 from ..progress import stage
 from ..settings.features import networks_of
 from ..space.field import DisplacementField
@@ -16,7 +16,7 @@ from ..space.sampling import sample
 from ..space.transforms import Transform
 from ..space.volume import Volume
 from ..weights.models import load_sam, weights_for
-from .error_model import calibration_for
+from .error_model import calibration_for, is_coarse
 from .features import Extractors, not_for
 from .prepare import Prepared
 from .regions import Regions
@@ -96,7 +96,7 @@ def gathered(
 def _probes(run: Run, images: Prepared) -> tuple[Probe, ...]:
     settings, pair = run.settings, (images.work.fixed, images.work.moving)
     used = networks_of(settings.compared)
-    probes = [STRUCTURE]
+    probes = [COARSE_STRUCTURE if is_coarse(settings) else STRUCTURE]
     if settings.affine == "sam" or "sam" in used:
         model = load_sam(weights_for("sam", run.options.weights))
         if not_for(model, *pair) is None:

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,6 @@ sys.path[:0] = [str(REPOSITORY / "SAMConvexRegistration"), str(REPOSITORY / "Tes
 
 import samconvex as sc  # noqa: E402
 from samconvex.anatomy.body import body_mask  # noqa: E402
-from samconvex.deform.uncertainty import Evidence  # noqa: E402
 from samconvex.progress import null_progress  # noqa: E402
 from samconvex.registration.error_model import (  # noqa: E402
     BETWEEN_PATIENTS,
@@ -45,6 +45,7 @@ from samconvex.report.metrics import (  # noqa: E402
     surface_errors,
     target_registration_error,
 )
+from samconvex.settings.presets import get_settings  # noqa: E402
 from samconvex.space.sampling import sample  # noqa: E402
 from samconvex.space.transforms import AffineTransform, Transform  # noqa: E402
 
@@ -58,7 +59,8 @@ FAMILIES = {
     BETWEEN_PATIENTS: ("ct-inter-patient",),
     SAME_PATIENT: ("ct-lung-breathing", "ct-follow-up"),
     PREVIEW: ("fast-preview",),
-    LINEAR: (),
+    # What the other presets begin with.
+    LINEAR: ("rigid", "affine"),
 }
 # Tubes whose ends everybody draws elsewhere: head and neck's cord and oesophagus; oesophagus, aorta, cava, portal vein.
 TUBES = {"headneck": (2, 5), "abdomen": (5, 8, 9, 10)}
@@ -73,18 +75,29 @@ def run(folder: Path, every: list[Case], threads: int) -> None:
     """Register every pair and gather its evidence, where that is not done yet."""
     torch.set_num_threads(threads)
     for case in every:
-        source, target = folder / "runs" / f"{case.name}.h5", folder / "evidence" / f"{case.name}.npz"
-        if source.exists() and target.exists():
+        source = folder / "runs" / f"{case.name}.h5"
+        kinds = ("result",) if case.preset == "fast-preview" else ("result", "linear")
+        left = [kind for kind in kinds if not _file(folder, case, kind).exists()]
+        if source.exists() and not left:
             continue
         loaded = case.load()
         if not source.exists():
             _register(case, loaded, source, folder / "registered.jsonl")
         forward = Transform.load(source, loaded.fixed.grid)
-        content = _known(case, loaded, forward)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"partial-{target.name}")
-        np.savez_compressed(partial, **content)
-        os.replace(partial, target)
+        for kind in left:
+            _save(_known(case, loaded, forward, kind), _file(folder, case, kind))
+
+
+def _file(folder: Path, case: Case, kind: str) -> Path:
+    """Where a pair's evidence is kept; ``kind``: "result", or "linear" for its linear part alone."""
+    return folder / "evidence" / f"{case.name}-{kind}.npz"
+
+
+def _save(content: dict[str, np.ndarray], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"partial-{target.name}")
+    np.savez_compressed(partial, **content)
+    os.replace(partial, target)
 
 
 def _register(case: Case, loaded: Loaded, target: Path, log: Path) -> None:
@@ -109,32 +122,26 @@ def _masks(loaded: Loaded) -> dict:
     return {} if loaded.masks is None else {"fixed_mask": loaded.masks[0], "moving_mask": loaded.masks[1]}
 
 
-def _known(case: Case, loaded: Loaded, forward: Transform) -> dict[str, np.ndarray]:
-    """Evidence and error at the same places: of the result, and of its linear part alone."""
-    linear = Transform(tuple(part for part in forward.parts if isinstance(part, AffineTransform)))
-    content: dict[str, np.ndarray] = {}
-    for kind, transform in (("result", forward), ("linear", linear)):
-        if kind == "linear" and case.preset == "fast-preview":
-            continue
-        evidence = _evidence(case, loaded, transform, linear)
-        points, errors = known_errors(case, loaded.fixed, transform, loaded.truth)
-        relative = torch.as_tensor(points - evidence.grid.center, dtype=torch.float32)[None, None]
-        for name, tensor in evidence.maps.items():
-            values = sample(tensor, evidence.grid, relative, reference=evidence.grid.center)
-            content[f"{kind}/{name}"] = values.flatten().numpy()
-        content[f"{kind}_errors"], content[f"{kind}_points"] = errors, points
+def _known(case: Case, loaded: Loaded, forward: Transform, kind: str) -> dict[str, np.ndarray]:
+    """Evidence by name, "errors" in mm and "points", at places where the error is known."""
+    initial = Transform(tuple(part for part in forward.parts if isinstance(part, AffineTransform)))
+    settings = get_settings(case.preset)
+    if kind == "linear":
+        forward, settings = initial, replace(settings, levels=(), refine="none")
+    run, _ = begun(loaded.fixed, loaded.moving, Options(preset=settings, **_masks(loaded)), null_progress)
+    images = prepared(loaded.fixed, loaded.moving, run)
+    regions = regions_of(images.work, images.fixed_body, initial, False, [], (images.fixed, images.moving))
+    evidence = gathered(run, images, initial, forward, regions, torch.device("cpu"))
+    points, errors = known_errors(case, loaded.fixed, forward, loaded.truth)
+    relative = torch.as_tensor(points - evidence.grid.center, dtype=torch.float32)[None, None]
+    content = {"errors": errors, "points": points}
+    for name, tensor in evidence.maps.items():
+        values = sample(tensor, evidence.grid, relative, reference=evidence.grid.center)
+        content[name] = values.flatten().numpy()
     return content
 
 
-# --- evidence -------------------------------------------------------------------------------------------------------
-def _evidence(case: Case, loaded: Loaded, forward: Transform, initial: Transform) -> Evidence:
-    options = Options(preset=case.preset, **_masks(loaded))
-    run, _ = begun(loaded.fixed, loaded.moving, options, null_progress)
-    images = prepared(loaded.fixed, loaded.moving, run)
-    regions = regions_of(images.work, images.fixed_body, initial, False, [], (images.fixed, images.moving))
-    return gathered(run, images, initial, forward, regions, torch.device("cpu"))
-
-
+# --- truth ----------------------------------------------------------------------------------------------------------
 def known_errors(case: Case, fixed: sc.Volume, forward: Transform, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
     """(N, 3) LPS mm where the error is known, and (N,) mm."""
     random = np.random.default_rng(SEED)
@@ -176,20 +183,18 @@ def _not_at_ends(case: Case, points: np.ndarray, labels: np.ndarray, mapped: np.
 # --- fit and test ---------------------------------------------------------------------------------------------------
 def gathered_rows(folder: Path, every: list[Case], split: str, family: str) -> list[tuple[Case, dict, np.ndarray]]:
     """(case, evidence by name, errors) of the split's pairs that tell of a family."""
+    kind = "linear" if family == LINEAR else "result"
     found = []
     for case in every:
-        path = folder / "evidence" / f"{case.name}.npz"
-        linear = family == LINEAR
+        path = _file(folder, case, kind)
         if case.split != split or not path.exists():
             continue
-        if case.preset not in FAMILIES[family] and not (linear and case.preset != "fast-preview"):
+        if family != LINEAR and case.preset not in FAMILIES[family]:
             continue
-        kind = "linear" if linear else "result"
         with np.load(path) as file:
-            prefix = f"{kind}/"
-            maps = {name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)}
-            if len(file[f"{kind}_errors"]):
-                found.append((case, maps, file[f"{kind}_errors"]))
+            maps = {name: file[name] for name in file.files if name not in ("errors", "points")}
+            if len(file["errors"]):
+                found.append((case, maps, file["errors"]))
     return found
 
 
@@ -202,14 +207,15 @@ def fit(folder: Path, every: list[Case]) -> None:
             usable = [row for row in rows if all(any(n.startswith(p) for n in row[1]) for p in needed)]
             if not usable:
                 continue
-            names = sorted(name for name in usable[0][1] if name.startswith((*OF_ANY, *needed)))
+            common = set.intersection(*(set(maps) for _, maps, _ in usable))
+            names = sorted(name for name in common if name.startswith((*OF_ANY, *needed)))
             data = [(case.group, {name: maps[name] for name in names}, errors) for case, maps, errors in usable]
             model, held_out = calibrated(data, SEED)
             models.append(model.plain())
             print(f"{family} {needed}: {len(data)} pairs, {sum(len(e) for *_, e in data)} places; held out:")
-            for group in sorted({row[0] for row in data}):
-                figures = summary([h for h, row in zip(held_out, data, strict=True) if row[0] == group])
-                print(f"{group:>16} {figures}")
+            for group in ("all", *sorted({row[0] for row in data})):
+                pairs = [h for h, row in zip(held_out, data, strict=True) if group in ("all", row[0])]
+                print(f"{group:>16} {summary(pairs)}")
         families[family] = {"presets": list(presets), "models": models}
     write_table(families)
 
@@ -251,10 +257,13 @@ def test(folder: Path, every: list[Case], picture: Path) -> None:
         groups: dict[str, list] = {}
         for case, maps, errors in gathered_rows(folder, every, TEST, family):
             bounds = bounds_of(model_for(SHIPPED[family]["models"], maps), maps)
-            groups.setdefault(case.group, []).append((bounds, errors))
+            for group in ("all", case.group):
+                groups.setdefault(group, []).append((bounds, errors))
         figures[family] = {group: summary(pairs) for group, pairs in groups.items()}
         if family != LINEAR:
             for group, pairs in groups.items():
+                if group == "all":
+                    continue
                 shown.setdefault(f"{group} ({family})", []).extend(pairs)
         for group, line in figures[family].items():
             print(f"{family:>18}{group:>16} {line}")

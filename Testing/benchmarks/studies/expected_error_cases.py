@@ -20,12 +20,12 @@ from samconvex.synthetic.warps import breathing_warp, random_warp
 
 TRAINING, TEST = "training", "test"
 SEED = 20261127
-HEAD_NECK_PAIRS, ABDOMEN_PAIRS, HEAD_NECK_WARPS, MR_WARPS, LIMB_WARPS, TESTED_HEAD_NECK = 8, 3, 3, 4, 4, 10
+HEAD_NECK_PAIRS, ABDOMEN_PAIRS, HEAD_NECK_WARPS, MR_WARPS, LIMB_WARPS, TESTED_HEAD_NECK = 8, 5, 3, 4, 4, 10
 FIRST_WARPED = 16
 # Of seven organs of head and neck; few cases have all, and pairs need some in common.
 WELL_LABELED = 4
 NOISE = 15.0  # HU
-BREATHING = ("nlst", "nsclcrg001")
+BREATHING = ("nlst", "nsclcrg001", "lidc0314")
 # Never trained on, and never fitted or calibrated on.
 UNSEEN_CT = ("rad_lung1", "ts_example")
 
@@ -135,7 +135,7 @@ def _test(data: Path) -> list[Case]:
     found.append(Case("lungpair", "lung pair", "ct-lung-breathing", TEST, lambda: _lung(data)))
     for subject, state in (("s18", "cyc_1_10"), ("s18", "cyc_3_10"), ("s19", "cyc_1_6"), ("s19", "cyc_1_9")):
         name = f"{subject}-{state}"
-        found.append(Case(name, "liver MR", "ct-lung-breathing", TEST, _liver(data, subject, state)))
+        found.append(Case(name, "liver MR", "mr-body", TEST, _liver(data, subject, state)))
     for n, name in enumerate(UNSEEN_CT):
         path = data / "trunk" / f"{name}_ct.nii.gz"
         found.append(_warped(path, name, "ct-lung-breathing", "known warp", TEST, 100 + n, 25.0, breath=True))

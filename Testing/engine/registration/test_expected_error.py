@@ -83,7 +83,9 @@ def test_a_preset_without_a_calibration_of_its_own_takes_the_nearest() -> None:
         "ct-lung-breathing": (SAME_PATIENT, True),
         "ct-multiphase": (SAME_PATIENT, False),
         "mr-ct": (SAME_PATIENT, False),
+        "mr-body": (SAME_PATIENT, False),
         "fast-preview": (PREVIEW, True),
+        "rigid": (LINEAR, True),
     }
     for name, (family, own) in expected.items():
         found = calibration_for(get_settings(name), EVERY_REGISTRATION_HAS)
