@@ -77,7 +77,8 @@ class Options:
             raise InputError(f"There is no refinement {settings.refine!r}; choose none, adam or diffusion.")
         if settings.coarse not in ("none", "sam"):
             raise InputError(f"There is no coarse field {settings.coarse!r}; choose none or sam.")
-        if not replace(settings, refine=get_settings(self.preset).refine).deforms:
+        unrefined = replace(settings, refine=get_settings(self.preset).refine)
+        if not unrefined.deforms:
             self._check_linear(settings)
         if self.protect_mode not in MODES:
             raise InputError(f"There is no protection {self.protect_mode!r}; choose one of: {', '.join(MODES)}.")

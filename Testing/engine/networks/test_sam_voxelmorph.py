@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from samconvex.networks.sam_voxelmorph import DECODER, ENCODER, NEIGHBORS, SAMVoxelMorph, correlation
+from samconvex.networks.sam_voxelmorph import SAMVoxelMorph, correlation
 
 
 def test_the_network_has_the_published_channels():
     network = SAMVoxelMorph()
-    assert [layer[0].out_channels for layer in network.down] == list(ENCODER)
-    assert [layer[0].out_channels for layer in [*network.up, *network.full]] == list(DECODER)
+    assert [layer[0].out_channels for layer in network.down] == [16, 32, 32, 32]
+    decoder = [layer[0].out_channels for layer in [*network.up, *network.full]]
+    assert decoder == [32, 32, 32, 32, 32, 16, 16] and network.flow.in_channels == 16
     # The correlation joins the maps at half resolution, on the way down and on the way up.
-    assert network.down[1][0].in_channels == ENCODER[0] + NEIGHBORS
-    assert network.up[3][0].in_channels == DECODER[2] + ENCODER[0] + NEIGHBORS
+    assert network.down[1][0].in_channels == 16 + 27
+    assert network.up[3][0].in_channels == 32 + 16 + 27
 
 
 def test_the_correlation_tells_where_a_neighbor_is_alike():
