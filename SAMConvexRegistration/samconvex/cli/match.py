@@ -24,15 +24,16 @@ if TYPE_CHECKING:
     from ..progress import Progress
     from ..space.volume import Volume
 
-COLUMNS = ("label", "x", "y", "z", "score", "cycle_mm", "found", "state")
+COLUMNS = ("label", "x", "y", "z", "score", "cycle_mm", "found", "state", "error90_mm")
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 EXPLANATION = """
 Find the points of TEMPLATE in each QUERY by anatomical embeddings. OUT ends in .csv (label,x,y,z,score,cycle_mm,found,
-state; LPS mm; no coordinates where a point was not found) or in .mrk.json (not found: an undefined control point). The
-state is "found", "not found" (no reliable match) or "outside" (the query does not show that part of the body). With
-several queries, one file each: OUT_QUERY.csv, or QUERY.csv in the folder OUT. Where OUT ends in .json, one file holds
-all queries, with the best place also of points that were not found. TEMPLATE may be a folder of "samconvex template".
+state,error90_mm; LPS mm; no coordinates where a point was not found) or in .mrk.json (not found: an undefined control
+point). The state is "found", "not found" (no reliable match) or "outside" (the query does not show that part of the
+body); nine of ten errors stay below error90_mm. With several queries, one file each: OUT_QUERY.csv, or QUERY.csv in the
+folder OUT. Where OUT ends in .json, one file holds all queries, with the best place also of points that were not found.
+TEMPLATE may be a folder of "samconvex template".
 """
 
 
@@ -267,5 +268,6 @@ def _write(path: Path, points: PointSet, votes: Vote) -> None:
         for row, (label, position) in enumerate(zip(points.labels, points.positions, strict=True)):
             found = bool(matches.found[row])
             place = [f"{value:.3f}" for value in position] if found else ["", "", ""]
+            bound = f"{matches.error90_mm[row]:.1f}" if found else ""
             numbers = [f"{matches.score[row]:.4f}", f"{matches.cycle_mm[row]:.2f}"] if known[row] else ["", ""]
-            writer.writerow([label, *place, *numbers, str(found).lower(), matches.state[row]])
+            writer.writerow([label, *place, *numbers, str(found).lower(), matches.state[row], bound])

@@ -35,7 +35,21 @@ MAXIMUM_CYCLE_MM = 12.0
 REACH_MM = 40.0
 # Less is asked of it here than where a registration starts from it: a peak out of its reach is hardly ever right.
 GUIDING = 0.4
+# Quality and the bound, mm, that nine of ten errors stay below; fitted on the validation patients of the embedding by
+# Testing/benchmarks/studies/match_error.py.
+_BOUNDS = ((0.3, 60.0), (0.9, 6.0))
 FOUND, NOT_FOUND, OUTSIDE = "found", "not found", "outside"
+
+
+def quality(score: np.ndarray, cycle_mm: np.ndarray) -> np.ndarray:
+    """(N,) one number for how good matches look: the score, less where they do not lead back."""
+    return np.asarray(score, float) - np.minimum(np.asarray(cycle_mm, float), 40.0) / 100.0
+
+
+def bounded(score: np.ndarray, cycle_mm: np.ndarray) -> np.ndarray:
+    """(N,) mm: nine of ten matches of such score and cycle error lie nearer to the truth."""
+    qualities, bounds = np.asarray(_BOUNDS).T
+    return np.interp(quality(score, cycle_mm), qualities, bounds)
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,11 @@ class Matches:
     def positions(self) -> np.ndarray:
         """(N, 3) LPS mm with NaN where nothing was found."""
         return np.where(self.found[:, None], self.points, np.nan)
+
+    @property
+    def error90_mm(self) -> np.ndarray:
+        """(N,) mm that nine of ten errors of such matches stay below; NaN where nothing was found."""
+        return np.where(self.found, bounded(self.score, self.cycle_mm), np.nan)
 
     @property
     def state(self) -> list[str]:
