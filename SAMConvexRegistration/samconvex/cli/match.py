@@ -218,6 +218,7 @@ def _report(points: PointSet, votes: Vote) -> list[dict[str, Any]]:
             "cycle_mm": round(float(matches.cycle_mm[row]), 3),
             "found": bool(matches.found[row]),
             "state": matches.state[row],
+            **({"error90_mm": round(float(matches.error90_mm[row]), 1)} if matches.found[row] else {}),
             "votes": int(votes.votes[row]),
             "spread_mm": round(float(votes.spread_mm[row]), 3),
         }
@@ -256,6 +257,7 @@ def _write(path: Path, points: PointSet, votes: Vote) -> None:
     if path.name.lower().endswith(".mrk.json"):
         texts = [
             f"{matches.state[row]}, score {matches.score[row]:.3f}, cycle {matches.cycle_mm[row]:.1f} mm"
+            + (f", nine of ten within {matches.error90_mm[row]:.0f} mm" if matches.found[row] else "")
             if known[row]
             else ""
             for row in range(len(matches))

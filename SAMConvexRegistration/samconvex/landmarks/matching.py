@@ -35,9 +35,18 @@ MAXIMUM_CYCLE_MM = 12.0
 REACH_MM = 40.0
 # Less is asked of it here than where a registration starts from it: a peak out of its reach is hardly ever right.
 GUIDING = 0.4
-# Quality and the bound, mm, that nine of ten errors stay below; fitted on the validation patients of the embedding by
-# Testing/benchmarks/studies/match_error.py.
-_BOUNDS = ((0.3, 60.0), (0.9, 6.0))
+# Quality and the bound, mm, that nine of ten errors stay below: 240 landmarks of the embedding's 12 validation patients
+# (head and neck), by Testing/benchmarks/studies/match_error.py. A table of one half held for 85 % of the other.
+_BOUNDS = (
+    (0.818, 20.8),
+    (0.89, 20.8),
+    (0.918, 20.8),
+    (0.933, 20.8),
+    (0.949, 20.8),
+    (0.96, 18.1),
+    (0.967, 18.1),
+    (0.973, 15.5),
+)
 FOUND, NOT_FOUND, OUTSIDE = "found", "not found", "outside"
 
 

@@ -75,7 +75,7 @@ def main() -> int:
     print(f"second half: {100 * held.mean():.1f} % of {len(held)} within the first half's bound")
     shipped = bounded(second[:, 0], second[:, 1])
     print(
-        f"the shipped table there: {100 * (second[:, 2] <= shipped).mean():.1f} %, mean bound {shipped.mean():.1f} mm"
+        f"the shipped table, fitted on both halves: {100 * (second[:, 2] <= shipped).mean():.1f} %, mean bound {shipped.mean():.1f} mm"
     )
     return 0
 
