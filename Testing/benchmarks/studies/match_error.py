@@ -74,9 +74,8 @@ def main() -> int:
     held = second[:, 2] <= np.interp(quality(second[:, 0], second[:, 1]), qualities, bounds)
     print(f"second half: {100 * held.mean():.1f} % of {len(held)} within the first half's bound")
     shipped = bounded(second[:, 0], second[:, 1])
-    print(
-        f"the shipped table, fitted on both halves: {100 * (second[:, 2] <= shipped).mean():.1f} %, mean bound {shipped.mean():.1f} mm"
-    )
+    held = second[:, 2] <= shipped
+    print(f"the shipped table, fitted on both halves: {100 * held.mean():.1f} %, mean bound {shipped.mean():.1f} mm")
     return 0
 
 

@@ -282,7 +282,7 @@ def test_what_the_query_does_not_show_is_outside_and_never_found(body, embedding
 
 def test_the_bound_grows_as_matches_look_worse():
     scores = bounded(np.linspace(0.2, 1.0, 20), np.zeros(20))
-    cycles = bounded(np.full(20, 0.8), np.linspace(0, 30, 20))
+    cycles = bounded(np.full(20, 0.99), np.linspace(0, 30, 20))
     assert (np.diff(scores) <= 0).all() and scores[0] > scores[-1] > 0
     assert (np.diff(cycles) >= 0).all() and cycles[-1] > cycles[0]
 
