@@ -174,15 +174,25 @@ def _match(
     steps: int,
 ) -> Vote:
     """One query against all templates; a point that a template lacks has score 0 there and is not found."""
+    from ..anatomy.cache import embed_cached
+    from ..anatomy.embedding import SamEmbedding
+    from ..anatomy.level import anatomy_of, warnings_about
     from ..landmarks.matching import Matches, match_points
     from ..landmarks.voting import vote
+
+    def embedded(source: Volume | SamEmbedding, report: Progress) -> SamEmbedding:
+        if isinstance(source, SamEmbedding):
+            return source
+        return embed_cached(source, options["weights"], device=options["device"], progress=report)
 
     answers = []
     for turn, (source, mine) in enumerate(zip(templates, rows, strict=True)):
         known = np.array([row is not None and bool(source.points.defined[row]) for row in mine])
         chosen = source.points.positions[[row for row, use in zip(mine, known, strict=True) if use and row is not None]]
         report = _numbered(progress, number * len(templates) + turn, steps)
-        matches = match_points(source.image, chosen, image, progress=report, **options)
+        pair = embedded(source.image, report), embedded(image, report)
+        say_notes(warnings_about(anatomy_of(pair[0]), anatomy_of(pair[1]), ("the template", image.name)))
+        matches = match_points(pair[0], chosen, pair[1], progress=report, **options)
         count = len(mine)
         no = np.zeros(count, bool)
         every = Matches(np.zeros((count, 3)), np.zeros(count), np.zeros(count), no, no.copy())

@@ -14,6 +14,7 @@ import pytest
 from engine.sam_fixtures import body_points, random_model, textured_body, turned
 from samconvex.align import by_embeddings as affine_sam
 from samconvex.align.local_maps import robust_local_maps
+from samconvex.anatomy import level
 from samconvex.anatomy import search as embedding_search
 from samconvex.anatomy.embed import embed
 from samconvex.anatomy.level import OUTSIDE_MM, Anatomy
@@ -295,3 +296,20 @@ def test_templates_say_outside_only_together():
     assert vote([answer(False, 0.5, True), answer(False, 0.6, False)]).matches.state == ["not found"]
     assert vote([answer(False, 0.5, True), answer(False, 0.0, False)]).matches.state == ["outside"]  # one lacks it
     assert vote([answer(False, 0.5, True), answer(True, 0.9, False)]).matches.state == ["found"]
+
+
+def test_command_says_before_matching_that_nothing_is_common(files, monkeypatch, capsys):
+    heights = (-100.0, 0.0)
+    head = Anatomy(True, "", 1.0, "upright", (0.0, -1.0), heights, (0.0, 100.0), ("head",))
+    belly = replace(head, levels_mm=(500.0, 600.0), regions=("abdomen",))
+    answers = iter([head, belly])
+    monkeypatch.setattr(level, "anatomy_of", lambda embedding: next(answers))
+
+    def matched(*arguments, **options):
+        raise InputError("matching began")
+
+    monkeypatch.setattr(matching, "match_points", matched)
+    with pytest.raises(InputError, match="matching began"):
+        run(files, "template.nii.gz", "points.csv", "query.nii.gz", "-o", str(files / "none.csv"))
+    said = capsys.readouterr().err
+    assert "the template shows the head" in said and "the abdomen: nothing in common" in said
