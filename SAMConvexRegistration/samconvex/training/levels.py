@@ -25,8 +25,6 @@ from ..weights.models import load_sam
 from .data.cases import case_name, find_cases
 
 LOGGER = logging.getLogger(__name__)
-# Places this close along every axis are the same.
-_NEAR_MM = 30.0
 
 
 @dataclass
@@ -124,7 +122,6 @@ def content(cases: Sequence[PlacedCase], settings: LevelSettings) -> dict[str, A
             1,
         )
     )
-    owners = torch.repeat_interleave(torch.arange(len(cases)), torch.tensor([len(row) for row in rows]))
     return {
         "format": REFERENCE_FORMAT,
         "version": REFERENCE_VERSION,
@@ -132,30 +129,8 @@ def content(cases: Sequence[PlacedCase], settings: LevelSettings) -> dict[str, A
         "basis": basis.half(),
         "vectors": (short / scale).round().to(torch.int8),
         "places": places.half(),
-        "sided": (sidedness(short, places.float(), owners) * 255).round().to(torch.uint8),
         "meta": {"cases": [case.name for case in cases], "lattice_mm": settings.lattice_mm, "seed": settings.seed},
     }
-
-
-def sidedness(vectors: torch.Tensor, places: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
-    """(P,) in [0, 1]: how much better a place fits the same place of other bodies than the one across the middle.
-
-    Args:
-        vectors: (P, K) unit vectors. places: (P, 3) lateral, dorsal and level, mm. owners: (P,) number of the body.
-    """
-    across = places * torch.tensor([-1.0, 1.0, 1.0])
-    result = torch.zeros(len(vectors))
-    for rows in torch.arange(len(vectors)).split(512):
-        scores = vectors[rows] @ vectors.T
-        scores = scores.masked_fill(owners[rows, None] == owners, -1.0)
-        best = [
-            scores.masked_fill((places[rows, None] - other).abs().amax(2) > _NEAR_MM, -1.0).amax(1)
-            for other in (places, across)
-        ]
-        # Where no other body has a place there, nothing is known.
-        known = (best[0] > -1) & (best[1] > -1) & (places[rows, 0].abs() > _NEAR_MM)
-        result[rows] = torch.where(known, best[0] - best[1], torch.zeros(len(rows))).clamp(0, 1)
-    return result
 
 
 def build(

@@ -62,8 +62,7 @@ def verdict(found: Anatomy) -> str:
     """What a user is told of the orientation."""
     if not found.is_clear:
         return f"not recognised: {found.reason}" if found.reason else "not clear"
-    sides = ", mirrored" if found.mirrored else ", sides cannot be told" if found.mirrored is None else ""
-    return found.orientation + sides
+    return found.orientation
 
 
 def in_folds(cases: list[PlacedCase], settings: LevelSettings) -> None:
