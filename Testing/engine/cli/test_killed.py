@@ -62,7 +62,8 @@ def test_a_killed_registration_leaves_the_earlier_result_or_a_whole_one(tmp_path
             time.sleep(float(random.uniform(0, 0.3)))
         process.send_signal(sent)
         statuses.append(process.wait(SLOWEST_S))
-        assert statuses[-1] in ((DONE, -sent) if sent == signal.SIGKILL else (DONE, CANCELLED))
+        # Python itself answers SIGINT before the command's own handling begins and after it ends.
+        assert statuses[-1] in ((DONE, -sent) if sent == signal.SIGKILL else (DONE, CANCELLED, -sent))
         now = checksums(out)
         assert set(now) == set(before)
         assert now == before or not set(now.values()) & set(before.values())
