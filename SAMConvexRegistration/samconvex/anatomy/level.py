@@ -124,7 +124,7 @@ class Anatomy:
     def record(self) -> dict[str, Any]:
         """For ``report.json``."""
         if not self.recognised:
-            return {"recognised": False, "reason": self.reason, "turned": self.turned}
+            return {"recognised": False, "reason": self.reason}
         return {
             "recognised": True,
             "confidence": round(self.confidence, 3),

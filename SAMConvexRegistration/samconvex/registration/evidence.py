@@ -164,10 +164,8 @@ def _of_anatomy(record: Mapping) -> dict[str, float]:
         found["common_percent"] = float(record["common_percent"])
     sides = [record.get(side) or {} for side in ("fixed", "moving")]
     lies = [side["orientation"] for side in sides if side.get("orientation")]
-    if lies or any(side.get("turned") for side in sides):
-        found["lies_otherwise"] = float(
-            any(way != "upright" for way in lies) or any(side.get("turned") for side in sides)
-        )
+    if lies:
+        found["lies_otherwise"] = float(any(way != "upright" for way in lies))
     if any(side.get("mirrored") is True for side in sides):
         found["mirrored_image"] = 1.0
     return found

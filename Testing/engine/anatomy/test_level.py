@@ -155,4 +155,4 @@ def test_without_the_file_nothing_is_said(monkeypatch):
     monkeypatch.setattr(level, "known_weights", list)
     found = level.anatomy_of(object())
     assert not found.recognised and "not installed" in found.reason
-    assert found.record() == {"recognised": False, "reason": found.reason, "turned": found.turned}
+    assert found.record() == {"recognised": False, "reason": found.reason}
