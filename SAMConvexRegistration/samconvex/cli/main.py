@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import functools
 import importlib
 import os
 import sys
@@ -112,8 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, args = _parse(words)
     except SystemExit as end:
         return int(end.code or 0)
+    except KeyboardInterrupt:
+        return _complain(str(Cancelled()), Cancelled.exit_status)
     with _quiet_libraries() if as_program and command.quiet else contextlib.nullcontext():
-        status = guarded(lambda: run_cancellable(lambda cancelled: _run(command, args, cancelled), command.patience_s))
+        run = functools.partial(_run, command, args)
+        status = guarded(lambda: run_cancellable(run, command.patience_s, then_ends=as_program))
         if as_program and status == Cancelled.exit_status:
             leave_now(status)
     return status

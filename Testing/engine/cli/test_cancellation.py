@@ -90,6 +90,32 @@ except Cancelled as error:
 sys.exit(status)
 """
 
+BEFORE = (
+    PREAMBLE
+    + """
+import samconvex.cli.main
+program = sys.modules["samconvex.cli.main"]
+def work(cancelled):
+    return 0
+def reading(words):
+    started()
+    time.sleep(30)
+program._parse = reading
+sys.exit(program.main())
+"""
+)
+AFTER = (
+    PREAMBLE
+    + """
+def work(cancelled):
+    return 0
+status = run_cancellable(work, then_ends=True)
+started()
+time.sleep(0.3)
+sys.exit(status)
+"""
+)
+
 
 def _second() -> float:
     """One second, or more where other programs keep the processors busy."""
@@ -133,6 +159,17 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
     assert time.monotonic() - begin < 0.5 * _second()
     assert process.returncode == 3
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "said"), [(BEFORE, 3, "Cancelled; nothing was written."), (AFTER, 0, "")]
+)
+def test_ctrl_c_beside_the_work_is_answered_too(tmp_path: Path, program: str, status: int, said: str) -> None:
+    """While the words are read it cancels; once the work is done it changes nothing."""
+    process = _start(program, tmp_path / "out")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors.strip()) == (status, said)
 
 
 def test_work_that_is_not_disturbed_ends_with_its_own_status(tmp_path: Path) -> None:
@@ -181,6 +218,7 @@ def test_a_cancellation_at_every_stage_leaves_nothing(tmp_path: Path, monkeypatc
         "convex",
         "refine",
         "finish",
+        "error",
         "measure",
         "warp",
         "write",
