@@ -29,6 +29,9 @@ def builtInPresets():
         "ct-multiphase": (_("CT, contrast phases"), _("Phases of one contrast-enhanced examination.")),
         "mr-ct": (_("MR and CT"), _("An MR and a CT image of one patient.")),
         "brain-mr": (_("MR, brain"), _("Two brain MR images, of one patient or of two.")),
+        "mr-body": (_("MR, body"), _("Two MR images of one person's trunk or limb: breathing, or two dates.")),
+        "rigid": (_("Rigid"), _("Turn and shift alone, for two images of one person.")),
+        "affine": (_("Affine"), _("Turn, shift, scale and shear alone, for any two images.")),
         "fast-preview": (_("Fast preview"), _("A rough result in seconds, for checking inputs.")),
         "paper": (_("SAMConvex paper"), _("The published method, by embeddings alone, for comparisons.")),
     }

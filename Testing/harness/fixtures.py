@@ -24,7 +24,7 @@ def app():
     reason = unavailable_reason()
     if reason:
         pytest.skip(reason)
-    from .startup import start
+    from .startup import start, stop
 
     application = start()
 
@@ -33,7 +33,8 @@ def app():
     # As in Slicer, before any module or test adds nodes: otherwise the first test that asks for the window decides
     # which view nodes it gets, and which tests run without one.
     MainWindow.instance()
-    return application
+    yield application
+    stop()
 
 
 @pytest.fixture(scope="session")

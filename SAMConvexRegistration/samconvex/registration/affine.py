@@ -75,6 +75,7 @@ def _one_way(pair: Pair, initial: Transform, run: Run, device: torch.device) -> 
         moving_mask=pair.moving_mask,
         model=settings.affine_model,
         start=start,
+        exact=not settings.levels,
         device=str(device),
         seed=run.options.seed,
         progress=run.progress,
@@ -118,6 +119,8 @@ def _from_embeddings(pair: Pair, run: Run, device: torch.device) -> tuple[Affine
     other = not_for(model, pair.fixed, pair.moving)
     details: dict = {}
     if other is not None:
+        if not run.settings.levels:  # a linear preset is for any images: nothing is amiss
+            return None, {}
         reason = f"{other.name} is no CT in Hounsfield units"
     else:
         try:

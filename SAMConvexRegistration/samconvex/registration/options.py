@@ -65,11 +65,22 @@ class Options:
             settings = replace(settings, affine="none")
         if settings.refine not in ("none", "adam", "diffusion"):
             raise InputError(f"There is no refinement {settings.refine!r}; choose none, adam or diffusion.")
+        if not settings.levels:
+            self._check_linear(settings)
         if self.protect_mode not in MODES:
             raise InputError(f"There is no protection {self.protect_mode!r}; choose one of: {', '.join(MODES)}.")
         for name in (name for level in settings.levels for name in level.features if name not in FEATURES):
             raise InputError(unknown_feature(name))
         return settings
+
+    def _check_linear(self, settings: Settings) -> None:
+        """A preset that ends with the linear part has nothing to refine and nothing to compare."""
+        wanted = {"refinement": settings.refine != "none", "features": self.features is not None}
+        for what in (what for what, given in wanted.items() if given):
+            raise InputError(
+                f"The preset {settings.name} ends with the linear map, {what} would have no effect; leave it out or "
+                "choose another preset."
+            )
 
 
 def unused_weights(weights: str | os.PathLike | None, settings: Settings) -> list[str]:

@@ -85,6 +85,28 @@ PRESETS: dict[str, Settings] = {
             modality="mr",
         ),
         Settings(
+            "mr-body",
+            "MR of the body, the same person at two breathing states or dates: sliding, up to several centimeters.",
+            levels=(Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(2.5, 1)),
+            coupling=0.02,
+            affine_model="rigid",
+            field_spacing=3.0,
+        ),
+        Settings(
+            "rigid",
+            "Turn and shift alone, for two images of one person in any modality: a bone, a head, a later date.",
+            affine="sam",
+            polish_affine=True,
+            levels=(),
+            affine_model="rigid",
+        ),
+        Settings(
+            "affine",
+            "Turn, shift, scale and shear alone, for any two images: a start for others, or a map without bends.",
+            affine="sam",
+            levels=(),
+        ),
+        Settings(
             "fast-preview",
             "A look in seconds: coarse levels only, no refinement.",
             levels=(Level(12.0, 3), Level(6.0, 2)),

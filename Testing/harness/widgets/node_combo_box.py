@@ -57,6 +57,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self.setFocusProxy(self._combo)
         self.setSizePolicy(QtWidgets.QSizePolicy.Policy.Expanding, QtWidgets.QSizePolicy.Policy.Fixed)
         self._scene = None
+        self._whenDestroyed = None
         self._observers = []
         self._name_observers = []  # weakly: Slicer's widget is C++ and keeps no node's Python object alive
         self._current = None  # node ID
@@ -87,7 +88,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         return self._scene
 
     def setMRMLScene(self, scene):
-        _release(self._scene, self._observers, self._name_observers)
+        self.forgetScene()
         self._scene = scene
         if scene is not None:
 
@@ -110,12 +111,16 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
         # A widget that Qt deletes takes its observers along.
         scene_observers, name_observers = self._observers, self._name_observers
-        self.destroyed.connect(lambda: _release(scene, scene_observers, name_observers))
+        self._whenDestroyed = lambda: _release(scene, scene_observers, name_observers)
+        self.destroyed.connect(self._whenDestroyed)
         self._fillAndKeep()
 
     def forgetScene(self):
         """Follow the scene no longer, as after deletion; nobody is told."""
         _release(self._scene, self._observers, self._name_observers)
+        if self._whenDestroyed is not None:
+            self.destroyed.disconnect(self._whenDestroyed)
+            self._whenDestroyed = None
 
     def nodes(self):
         """The nodes on offer, in the scene's order."""
