@@ -80,6 +80,7 @@ def gathered(
     maps: Maps,
     body: Volume,
     *,
+    same_patient: bool = False,
     weights: Any = None,
     device: torch.device | str = "cpu",
     report: Callable[[float], None] = lambda fraction: None,
@@ -90,6 +91,7 @@ def gathered(
         pair: both images and masks; their embeddings are used where this process or the disk knows them.
         maps: what was found.
         body: fixed body or mask, nonzero.
+        same_patient: the images are said to show one patient: tissue that changed between them is looked for.
         weights: of the embedding network, as :func:`samconvex.register` takes them.
 
     Returns:
@@ -106,7 +108,8 @@ def gathered(
     shared = overlap.body & overlap.seen
     if int(shared.sum()) >= _FEWEST_POINTS:
         if all(map(looks_like_ct, (pair.fixed, pair.moving))):
-            found |= _tissues(overlap) | _residual(overlap) | _changed(pair, maps.forward, body)
+            found |= _tissues(overlap) | _residual(overlap)
+            found |= _changed(pair, maps.forward, body) if same_patient else {}
         found |= _brightness(overlap)
         # Between modalities right results score lower too: figures of their own.
         across = "" if pair.fixed.modality == pair.moving.modality else "across_"

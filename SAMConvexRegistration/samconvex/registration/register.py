@@ -251,6 +251,7 @@ def _judged(images: Prepared, maps: Maps, options: Options, run: Run, details: d
             pair,
             maps,
             images.fixed_body,
+            same_patient=run.settings.same_patient,
             weights=options.weights,
             device=run.device,
             report=stage(run.progress, "measure", 0.5, 1.0),

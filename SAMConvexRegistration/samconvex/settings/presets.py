@@ -39,7 +39,6 @@ PRESETS: dict[str, Settings] = {
             refine="adam",
             adam=AdamSettings(spacing=3.0, iterations=25),
             field_spacing=3.0,
-            same_patient=True,
             modality="ct",
         ),
         Settings(
@@ -91,6 +90,7 @@ PRESETS: dict[str, Settings] = {
             coupling=0.02,
             affine_model="rigid",
             field_spacing=3.0,
+            modality="mr",
         ),
         Settings(
             "rigid",

@@ -116,7 +116,8 @@ class Settings:
         affine_model: "rigid", "similarity" or "affine".
         polish_affine: refine the embeddings' affine by the images themselves; right for images of one patient, where
             it is more exact, and wrong between patients, where anatomy tells more.
-        same_patient: it is meant for two images of one patient, and the verdict expects them to look alike.
+        same_patient: it is meant for two images of one patient in one posture and breath: the verdict expects them to
+            look alike after small changes of shape.
         modality: "ct", "mr" or "mr and ct": what the images must be; empty for any.
     """
 

@@ -65,7 +65,7 @@ def test_the_shape_of_the_linear_part_is_read_off_any_map(figures) -> None:
 
 def test_identical_images_are_good_with_and_without_hounsfield_units(phantom) -> None:
     for volume in (phantom.ct, phantom.ct.with_tensor((phantom.ct.as_float() + 1000.0) / 3)):
-        found = gathered(Pair(volume, volume), maps_of(Transform()), body_mask(phantom.ct))
+        found = gathered(Pair(volume, volume), maps_of(Transform()), body_mask(phantom.ct), same_patient=True)
         assert found["near_percent"] > 95
         assert verdict(found, same_patient=True)["level"] == GOOD
     assert "bone_agreement" not in found, "no CT has no bone"
@@ -80,11 +80,10 @@ def test_a_removed_lesion_is_measured(phantom) -> None:
     hole = phantom.ct.with_tensor(
         torch.where(distance < 20, torch.tensor(-1000.0), phantom.ct.as_float()[0, 0])[None, None]
     )
-    found = gathered(Pair(phantom.ct, hole), maps_of(Transform()), body_mask(phantom.ct))
+    found = gathered(Pair(phantom.ct, hole), maps_of(Transform()), body_mask(phantom.ct), same_patient=True)
     assert found["changed_ml"] > 8
     judged = verdict(found, same_patient=True)
     assert judged["level"] != GOOD and any("ml" in reason for reason in judged["reasons"])
-    assert verdict(gathered(Pair(phantom.ct, phantom.ct), maps_of(Transform()), body_mask(phantom.ct)))["level"] == GOOD
 
 
 def test_anatomy_is_found_again_only_where_it_lies() -> None:
