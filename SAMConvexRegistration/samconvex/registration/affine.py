@@ -119,7 +119,7 @@ def _from_embeddings(pair: Pair, run: Run, device: torch.device) -> tuple[Affine
     other = not_for(model, pair.fixed, pair.moving)
     details: dict = {}
     if other is not None:
-        if not run.settings.deforms:  # a linear preset is for any images: nothing is amiss
+        if not (run.settings.deforms or run.settings.modality):  # a linear preset for any images: nothing is amiss
             return None, {}
         reason = f"{other.name} is no CT in Hounsfield units"
     else:
