@@ -181,6 +181,7 @@ def test_a_cancellation_at_every_stage_leaves_nothing(tmp_path: Path, monkeypatc
         "convex",
         "refine",
         "finish",
+        "error",
         "measure",
         "warp",
         "write",
