@@ -205,11 +205,11 @@ def load_semantic(name_or_path: str | os.PathLike | None = None) -> SemanticMode
     """
     wanted = name_or_path or DEFAULT_SEMANTIC
     stamp = existing_file(wanted)[1].stat()
-    return _load_semantic_cached(wanted, stamp.st_mtime_ns, stamp.st_size)
+    return _load_semantic_cached(os.fspath(wanted), stamp.st_mtime_ns, stamp.st_size)
 
 
 @lru_cache(maxsize=1)
-def _load_semantic_cached(wanted: str | os.PathLike, _modified: int, _size: int) -> SemanticModel:
+def _load_semantic_cached(wanted: str, _modified: int, _size: int) -> SemanticModel:
     network = sam_compact.fused(load_network(semantic.SemanticNet, wanted))
     return semantic_model(network, Path(wanted).stem, file_sha256(path_of(wanted)))
 
