@@ -240,7 +240,7 @@ def key_figures(report: Mapping[str, Any]) -> list[tuple[str, str, str, tuple[in
         figures.append(("There and back", f"{inverse:.2f} mm", "mean inverse error", TEXT))
     expected = report.get("expected_error_mm", {}).get("median")
     if expected is not None:
-        note = f"nine of ten below; worst {report['expected_error_mm']['max']:.0f} mm"
+        note = f"median; worst {report['expected_error_mm']['max']:.0f} mm"
         figures.append(("Expected error", f"{expected:.1f} mm", note, TEXT))
     dice = report.get("dice", {})
     if "final_mean" in dice:

@@ -26,6 +26,7 @@ from .registry import (
     check_unchanged,
     existing_file,
     known_weights,
+    path_of,
 )
 
 if TYPE_CHECKING:
@@ -265,15 +266,14 @@ def load_semantic(name_or_path: str | os.PathLike | None = None) -> SemanticMode
         InputError: as :func:`load_network`.
     """
     wanted = name_or_path or DEFAULT_SEMANTIC
-    path = existing_file(wanted)[1]
-    stamp = path.stat()
-    return _load_semantic_cached(str(wanted), path, stamp.st_mtime_ns, stamp.st_size)
+    stamp = existing_file(wanted)[1].stat()
+    return _load_semantic_cached(os.fspath(wanted), stamp.st_mtime_ns, stamp.st_size)
 
 
 @lru_cache(maxsize=1)
-def _load_semantic_cached(wanted: str, path: Path, _modified: int, _size: int) -> SemanticModel:
+def _load_semantic_cached(wanted: str, _modified: int, _size: int) -> SemanticModel:
     network = sam_compact.fused(load_network(semantic.SemanticNet, wanted))
-    return semantic_model(network, Path(wanted).stem, file_sha256(path))
+    return semantic_model(network, Path(wanted).stem, file_sha256(path_of(wanted)))
 
 
 def semantic_model(network: semantic.SemanticNet, name: str, digest: str) -> SemanticModel:

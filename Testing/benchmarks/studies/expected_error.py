@@ -32,6 +32,7 @@ from samconvex.registration.error_model import (  # noqa: E402
     LINEAR,
     PREVIEW,
     SAME_PATIENT,
+    family_of,
     model_for,
 )
 from samconvex.registration.error_models import FAMILIES as SHIPPED  # noqa: E402
@@ -189,7 +190,7 @@ def gathered_rows(folder: Path, every: list[Case], split: str, family: str) -> l
         path = _file(folder, case, kind)
         if case.split != split or not path.exists():
             continue
-        if family != LINEAR and case.preset not in FAMILIES[family]:
+        if family != LINEAR and family_of(get_settings(case.preset)) != family:
             continue
         with np.load(path) as file:
             maps = {name: file[name] for name in file.files if name not in ("errors", "points")}
