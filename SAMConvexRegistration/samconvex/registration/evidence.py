@@ -32,6 +32,7 @@ from ..space.turning import Turn
 from ..space.volume import Volume, average_to, resample
 from ..weights.models import load_sam, weights_for
 from .finish import Maps
+from .magnify import Magnification
 from .pair import Pair
 
 # Places are compared on a grid of about this many voxels, between these spacings, mm.
@@ -128,15 +129,17 @@ def judged(
     fixed: Volume, moving: Volume, maps: Maps, body: Volume, measured: Mapping, report: Callable[[float], None]
 ) -> dict[str, Any]:
     """The verdict on any map of two images, whatever made it; ``measured`` are the report's figures."""
-    pair = Pair(*(average_to(as_air(volume), _EVALUATED_MM) for volume in (fixed, moving)))
-    return verdict(gathered(pair, maps, body, report=report) | told(pair, Settings("", ""), {}, measured))
+    size = Magnification.of(fixed, moving)
+    pair = Pair(*(average_to(as_air(size.volume(volume)), _EVALUATED_MM) for volume in (fixed, moving)))
+    evidence = gathered(pair, size.large_maps(maps), size.volume(body), report=report)
+    return verdict(evidence | told(pair, Settings("", ""), {"magnification": size.factor}, measured))
 
 
 def told(pair: Pair, settings: Settings, details: Mapping, measured: Mapping) -> dict[str, float]:
     """What the stages before have found out, as evidence.
 
     Args:
-        details: of the run, its ``affine`` among them.
+        details: of the run, its ``affine`` and ``magnification`` among them.
         measured: the report's figures, those of labels and points where they were given.
     """
     affine = details.get("affine", {})
@@ -156,7 +159,8 @@ def told(pair: Pair, settings: Settings, details: Mapping, measured: Mapping) ->
         found["worst_dice"] = min(after.values())
     errors = measured.get("tre_final_mm")
     if errors is not None and len(errors):
-        found["point_error_mm"] = float(np.median(errors))
+        # Of a mouse, a millimeter is much.
+        found["point_error_mm"] = float(np.median(errors)) * details.get("magnification", 1.0)
     return found
 
 

@@ -17,7 +17,6 @@ from ..report.document import build_report
 from ..report.verdict import verdict
 from ..settings.registration import Settings
 from ..space.field import DisplacementField
-from ..space.filling import as_air
 from ..space.transforms import Transform
 from ..space.volume import Volume
 from ..version import __version__
@@ -29,7 +28,6 @@ from .finish import Maps, finished
 from .magnify import Magnification
 from .measure import Truth, measure
 from .options import Options
-from .pair import Pair
 from .prepare import Prepared, begun, prepared
 from .regions import Regions, check_overlap, regions_of
 from .run import Run
@@ -187,10 +185,12 @@ def _registered(
     with run.clock("error"):
         expected = run.computed(lambda device: expected_error(run, images, initial, maps.forward, regions, device))
     expected = expected.scaled(1.0 / size.factor)
+    evidence = _evidence(images, maps, run)
     maps = size.true_maps(maps, options.start)
     images = size.true_images(images, fixed, moving)
     measured = _measured(images, maps, expected, options, run)
-    details["verdict"] = _judged(images, maps, options, run, details, measured)
+    evidence |= told(images.work, run.settings, details, measured)
+    details["verdict"] = verdict(evidence, same_patient=run.settings.same_patient)
     if maps.protected:
         details["protected"] = {"mode": options.protect_mode, "bodies": list(maps.protected)}
     report = _reported(images, run, time.perf_counter() - began, details, measured)
@@ -236,28 +236,23 @@ def _measured(images: Prepared, maps: Maps, expected: ExpectedError, options: Op
             images.fixed_body,
             truth,
             run.warnings,
-            stage(run.progress, "measure", 0.0, 0.5),
+            stage(run.progress, "measure", 0.5, 1.0),
         )
         return {**figures, "expected_error_mm": summarized(expected, images.fixed_body)}
 
 
-def _judged(images: Prepared, maps: Maps, options: Options, run: Run, details: dict, measured: dict) -> dict:
-    """The verdict and the evidence for it."""
+def _evidence(images: Prepared, maps: Maps, run: Run) -> dict[str, float]:
+    """What the finished maps show, at the size that was worked at."""
     with run.clock("verdict"):
-        pair = images.work
-        if "magnification" in details:  # the work was done at another size
-            pair = Pair(as_air(images.fixed), as_air(images.moving), options.fixed_mask, options.moving_mask)
-        evidence = gathered(
-            pair,
+        return gathered(
+            images.work,
             maps,
             images.fixed_body,
             same_patient=run.settings.same_patient,
-            weights=options.weights,
+            weights=run.options.weights,
             device=run.device,
-            report=stage(run.progress, "measure", 0.5, 1.0),
+            report=stage(run.progress, "measure", 0.0, 0.5),
         )
-        evidence |= told(pair, run.settings, details, measured)
-        return verdict(evidence, same_patient=run.settings.same_patient)
 
 
 def _reported(images: Prepared, run: Run, seconds: float, details: dict, measured: dict) -> dict:
