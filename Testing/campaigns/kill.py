@@ -121,10 +121,10 @@ def cpu_seconds(pid: int) -> float:
 
 
 def unfinished(folder: Path) -> list[str]:
-    """Temporary files and folders in and beside the output."""
-    return sorted(
-        str(p.relative_to(folder)) for p in folder.rglob("*") if "unfinished" in p.name or "partial" in p.name
-    )
+    """Temporary files and folders in and beside the output; a living run may move them meanwhile."""
+    # Unlike a glob, a walk passes over folders that have gone.
+    names = (Path(place, name) for place, *inside in os.walk(folder) for name in sum(inside, []))
+    return sorted(str(p.relative_to(folder)) for p in names if "unfinished" in p.name or "partial" in p.name)
 
 
 def wait_for(moment: Callable[[], bool], pid: int) -> None:

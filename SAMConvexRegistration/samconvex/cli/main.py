@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
-import functools
 import importlib
 import os
 import sys
@@ -19,6 +18,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -115,11 +115,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
     except KeyboardInterrupt:
         return _complain(str(Cancelled()), Cancelled.exit_status)
-    with _quiet_libraries() if as_program and command.quiet else contextlib.nullcontext():
-        run = functools.partial(_run, command, args)
-        status = guarded(lambda: run_cancellable(run, command.patience_s, then_ends=as_program))
-        if as_program and status == Cancelled.exit_status:
-            leave_now(status)
+    try:
+        with _quiet_libraries() if as_program and command.quiet else contextlib.nullcontext():
+            run = partial(_run, command, args)
+            status = guarded(lambda: run_cancellable(run, command.patience_s, then_ends=as_program))
+            if as_program and status == Cancelled.exit_status:
+                leave_now(status)
+    except KeyboardInterrupt:
+        # Between the words and the work; during the work signals are handled there.
+        return _complain(str(Cancelled()), Cancelled.exit_status)
     return status
 
 

@@ -171,7 +171,7 @@ def _read(path: str | os.PathLike, slices: bool = False, labels: bool = False) -
         if is_dicom(location):
             image, notes = read_dicom(location, labels=labels, slices=slices)
         else:
-            image = read_image(location)
+            image = read_image(location, "0" if labels else "the air value")
             if image.GetDimension() == 3:
                 notes = place_notes(location, Grid.from_sitk(image))
     if image.GetNumberOfComponentsPerPixel() != 1:

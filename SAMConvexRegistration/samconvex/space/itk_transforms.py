@@ -43,6 +43,7 @@ _SPLINE, _COMPOSITE, _INVERSE = "BSplineTransform", "CompositeTransform", "Inver
 _NAME = re.compile(r"([A-Z]\w*Transform\w*?)_(?:double|float)_(\d+)_(\d+)(?:_(\d+))?")
 _TEXT_MARK, _MINC_MARK = b"#Insight Transform File", b"MNI Transform File"
 _MATLAB_HEADER = struct.Struct("<5i")
+_NUMBER, _MOST_MATRIX = re.compile(rb"[-+]?[0-9.]+([eE][-+]?[0-9]+)?"), 2000
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -75,8 +76,7 @@ def read_itk(path: str | os.PathLike) -> tuple[sitk.Transform, tuple[bool, ...]]
     hint = " (ITK's text files begin with '#Insight Transform File V1.0')" if text else ""
     with refusing(f"{path} could not be read as a transform; give an ITK .h5, .tfm or .txt file{hint}."):
         content = location.read_bytes()
-        if content.startswith(_MINC_MARK) and not _CONTROL.search(content):
-            return sitk.ReadTransform(str(location)), ()
+        _refuse_others(content, path)
         records = _records(content, path)
         if not records:
             raise ValueError("no transform")
@@ -89,6 +89,21 @@ def read_itk(path: str | os.PathLike) -> tuple[sitk.Transform, tuple[bool, ...]]
         inverses = tuple(record.name.startswith(_INVERSE) for record in parts)
         made = [_made(record, path) for record in parts]
     return sitk.CompositeTransform(made) if composite else made[0], inverses
+
+
+def _refuse_others(content: bytes, path: str | os.PathLike) -> None:
+    """Refuse by name what other programs call a transform and what does not say where its millimeters lie."""
+    if content.startswith(_MINC_MARK):
+        raise InputError(
+            f"{path} is a MINC transform, whose millimeters are RAS or LPS depending on the program that wrote it; "
+            "convert it to an ITK .tfm or .h5 file."
+        )
+    rows = [line.split() for line in content[:_MOST_MATRIX].splitlines() if line.strip()]
+    if len(rows) == 4 and all(len(row) == 4 and all(map(_NUMBER.fullmatch, row)) for row in rows):
+        raise InputError(
+            f"{path} holds the 16 numbers of a matrix (as FSL writes it), which do not say in which coordinates; "
+            "convert it to an ITK .tfm or .h5 file."
+        )
 
 
 def read_records(path: str | os.PathLike) -> list[Record]:

@@ -104,6 +104,9 @@ program._parse = reading
 sys.exit(program.main())
 """
 )
+BETWEEN = BEFORE.replace("def reading(words):", "def reading(work, *words, **names):").replace(
+    "program._parse = reading", "program.run_cancellable = reading\nsys.argv = ['samconvex', 'presets']"
+)
 AFTER = (
     PREAMBLE
     + """
@@ -162,7 +165,8 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "status", "said"), [(BEFORE, 3, "Cancelled; nothing was written."), (AFTER, 0, "")]
+    ("program", "status", "said"),
+    [(BEFORE, 3, "Cancelled; nothing was written."), (BETWEEN, 3, "Cancelled; nothing was written."), (AFTER, 0, "")],
 )
 def test_ctrl_c_beside_the_work_is_answered_too(tmp_path: Path, program: str, status: int, said: str) -> None:
     """While the words are read it cancels; once the work is done it changes nothing."""

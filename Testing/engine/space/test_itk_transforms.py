@@ -212,3 +212,21 @@ def test_a_damaged_hdf5_image_is_refused_under_any_name(tmp_path: Path, compress
         (tmp_path / name).write_bytes(damaged)
         with pytest.raises(InputError, match=rf"{name} could not be read as an image: it is a damaged or unusual HDF5"):
             read_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("fsl.mat", "1 0 0 5  \n0 1 0 6  \n0 0 1 -7e-1  \n0 0 0 1  \n", "holds the 16 numbers of a matrix"),
+        ("m.txt", "1 0 0 5\n0 1 0 6\n0 0 1 7\n0 0 0 1\n", "holds the 16 numbers of a matrix"),
+        (
+            "t.xfm",
+            "MNI Transform File\nTransform_Type = Linear;\nLinear_Transform =\n1 0 0 5\n0 1 0 6\n0 0 1 7;\n",
+            "is a MINC transform",
+        ),
+    ],
+)
+def test_transforms_of_unsure_coordinates_are_refused_by_name(tmp_path: Path, name: str, text: str, words: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=f"{name} {words}"):
+        Transform.load(tmp_path / name)
