@@ -120,17 +120,24 @@ class SAMConvexRegistrationWidget(ModuleWidget):
         parameters = self._parameterNode
         if running or parameters is None:
             self.runPanel.updateButton(enabled=False)
+            self.sayReason("")
             return
-        sentence = request.checkInputs(parameters.request()) or (
-            "" if self.wanted() else _("Check at least one output.")
-        )
+        unusable = request.checkInputs(parameters.request())
+        sentence = unusable or ("" if self.wanted() else _("Check at least one output."))
         self.runPanel.updateButton(not sentence, sentence or _("Register the moving volume to the fixed one."))
+        self.sayReason(sentence)
+        self.presetMenu.showHint(usable=not unusable)
         self.ui.forecastLabel.text = "" if sentence else self.forecast()
         self.ui.strengthNumbersLabel.text = (
             ""
             if sentence
             else self.forecaster.numbers(parameters.fixedVolume, parameters.preset, parameters.strength.value)
         )
+
+    def sayReason(self, sentence):
+        """Beside Apply, why it cannot be pressed."""
+        self.ui.reasonLabel.text = sentence
+        self.ui.reasonLabel.visible = bool(sentence)
 
     def forecast(self):
         """What the preset will cost; other features or another refinement than its own are not forecast."""
