@@ -42,15 +42,25 @@ class RunPanel:
         title: the button's text while nothing runs.
         cancelTip: its tool tip while something does.
         onChange: called without arguments after every change, to update other controls.
-        sentence: gives the status line of a job.
+        sentence, level: give the status line of a job and the verdicts level whose color it has.
     """
 
     def __init__(
-        self, button, progressBar, statusLabel, logText=None, *, title, cancelTip, onChange, sentence=status.sentence
+        self,
+        button,
+        progressBar,
+        statusLabel,
+        logText=None,
+        *,
+        title,
+        cancelTip,
+        onChange,
+        sentence=status.sentence,
+        level=status.level,
     ):
         self._button, self._progressBar, self._statusLabel, self._logText = button, progressBar, statusLabel, logText
         self._title, self._cancelTip = title, cancelTip
-        self._onChange, self._sentence = onChange, sentence
+        self._onChange, self._sentence, self._level = onChange, sentence, level
         self._after = None
         self.job = None
 
@@ -127,7 +137,7 @@ class RunPanel:
             return
         self._progressBar.visible = not job.isFinished
         self._progressBar.value = int(1000 * job.fraction)
-        self.say(self._sentence(job), status.level(job))
+        self.say(self._sentence(job), self._level(job))
         if self._logText is not None:
             self._logText.plainText = job.log
         if job.state is JobState.DONE and self._after is not None:

@@ -32,6 +32,7 @@ class BatchPanel:
             cancelTip=_("Stop the running pair and leave out the rest."),
             onChange=self.showRun,
             sentence=self.sentence,
+            level=self.level,
         )
         ui.batchSourceComboBox.addItem(_("Volumes of the scene"), "scene")
         ui.batchSourceComboBox.addItem(_("CSV of image files"), "csv")
@@ -146,6 +147,11 @@ class BatchPanel:
         done = sum(item.state is JobState.DONE for item in run.items)
         text = _("{done} of {count} pairs registered.").format(done=done, count=len(run.items))
         return " ".join(filter(None, [text, run.problem]))
+
+    def level(self, run):
+        """A list with pairs that failed, or with a manifest that could not be written, is no plain success."""
+        failed = any(item.state is JobState.FAILED for item in run.items)
+        return verdicts.CHECK if failed or run.problem else ""
 
     def showRun(self):
         """Fill the table with the pairs."""

@@ -51,6 +51,10 @@ class SAMConvexRegistrationWidget(ModuleWidget):
     def forget(self):
         self.previewPanel.forget()
 
+    def exit(self):
+        self.previewPanel.leave()
+        super().exit()
+
     def installDependencies(self):
         self.runPanel.installDependencies()
 
@@ -189,3 +193,4 @@ class SAMConvexRegistrationWidget(ModuleWidget):
         self.ui.qualityButton.collapsed = False
         self.ui.previewButton.collapsed = False
         self.previewPanel.parametersChanged()
+        self.previewPanel.showResult()
