@@ -17,6 +17,8 @@ from vtk.util import numpy_support
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 LINEAR_ATTRIBUTE = "SAMConvex.Interpolation"
 ALIGNMENT_ATTRIBUTE = "SAMConvex.Alignment"
+# On a node that was placed under a result: JSON of its own parent transform's ID.
+PARENT_ATTRIBUTE = "SAMConvex.OriginalParent"
 GRID_SPACING_MM = 3.5
 GRID_MARGIN_MM = 21.0
 
@@ -51,12 +53,12 @@ def vtkFromMatrix(matrix):
 
 
 def parentToWorld(node):
-    """4x4 RAS matrix from the node's own frame to the world.
+    """4x4 RAS matrix from the node's own frame to the world; where it was placed under a result, to where it came from.
 
     Raises:
         NodeError: a parent transform is not linear.
     """
-    parent = node.GetParentTransformNode()
+    parent = ownParent(node)
     if parent is None:
         return np.eye(4)
     if not parent.IsTransformToWorldLinear():
@@ -68,6 +70,15 @@ def parentToWorld(node):
     matrix = vtk.vtkMatrix4x4()
     parent.GetMatrixTransformToWorld(matrix)
     return matrixFromVtk(matrix)
+
+
+def ownParent(node):
+    """The parent transform node that the user gave a node, or None; a result it was placed under is none."""
+    stored = node.GetAttribute(PARENT_ATTRIBUTE)
+    if stored is None:
+        return node.GetParentTransformNode()
+    identifier = json.loads(stored)
+    return slicer.mrmlScene.GetNodeByID(identifier) if identifier else None
 
 
 def ijkToRas(volumeNode):

@@ -12,6 +12,8 @@ from .preview import PreviewMode, RegistrationPreview
 FLICKER_MILLISECONDS = 500
 # Comparisons that must be computed wait until the slider rests.
 SLIDER_REST_MILLISECONDS = 200
+# The panel lays itself out anew, in several passes, before anything in it can be scrolled to.
+LAYOUT_MILLISECONDS = 400
 
 
 class PreviewPanel:
@@ -19,11 +21,12 @@ class PreviewPanel:
 
     Args:
         parameters: callable that gives the current parameter node, or None.
+        isRunning: callable; nodes are not moved while a registration of them runs.
     """
 
-    def __init__(self, ui, parameters):
+    def __init__(self, ui, parameters, isRunning):
         self.ui = ui
-        self._parameters = parameters
+        self._parameters, self._isRunning = parameters, isRunning
         self.preview = None
         self._placeIndex = -1
         self._placeMode = None
@@ -38,6 +41,10 @@ class PreviewPanel:
         self._restTimer.setSingleShot(True)
         self._restTimer.setInterval(SLIDER_REST_MILLISECONDS)
         self._restTimer.connect("timeout()", self.onSliderRests)
+        self._layoutTimer = qt.QTimer()
+        self._layoutTimer.setSingleShot(True)
+        self._layoutTimer.setInterval(LAYOUT_MILLISECONDS)
+        self._layoutTimer.connect("timeout()", self.onLaidOut)
         ui.previewModeComboBox.connect("currentIndexChanged(int)", self.onModeChanged)
         ui.blendSlider.connect("valueChanged(double)", self.onBlendChanged)
         ui.deformationSlider.connect("valueChanged(double)", self.onDeformationChanged)
@@ -89,7 +96,7 @@ class PreviewPanel:
         self.ui.outlinesCheckBox.enabled = active
         self.ui.gridCheckBox.enabled = active
         attachable = self.attachable()
-        self.ui.attachCheckBox.enabled = bool(attachable)
+        self.ui.attachCheckBox.enabled = bool(attachable) and not self._isRunning()
         self.ui.attachCheckBox.checked = any(attachment.isAttached(node) for node in attachable)
         subject = self.subject()
         self.ui.leastCertainButton.enabled = subject is not None and subject[4] is not None
@@ -138,6 +145,7 @@ class PreviewPanel:
         self.show(PreviewMode.BLEND)
         if self.preview is not None:
             self.preview.bringIntoView()
+        self._layoutTimer.start()
 
     def leave(self):
         """Another module is shown: nothing moves by itself any more."""
@@ -148,6 +156,7 @@ class PreviewPanel:
         """End the preview: everything as before."""
         self._flickerTimer.stop()
         self._restTimer.stop()
+        self._layoutTimer.stop()
         if self.preview is not None:
             ended, self.preview = self.preview, None
             ended.revert()
@@ -158,6 +167,7 @@ class PreviewPanel:
         """The scene is being closed: its nodes go by themselves."""
         self._flickerTimer.stop()
         self._restTimer.stop()
+        self._layoutTimer.stop()
         self.preview = None
 
     def nodeRemoved(self):
@@ -191,6 +201,9 @@ class PreviewPanel:
     def onSliderRests(self):
         if self.preview is not None:
             self.preview.setDeformation(self.ui.deformationSlider.value)
+
+    def onLaidOut(self):
+        scrollTo(self.ui.verdictLabel)
 
     def onFlicker(self):
         if self.preview is not None:
@@ -257,6 +270,15 @@ class PreviewPanel:
         for node in self.attachable():
             attachment.detach(node)
         self.revert()
+
+
+def scrollTo(widget):
+    """Move the panel that a widget lies in until all of the widget is seen."""
+    area = widget.parent()
+    while area is not None and not hasattr(area, "ensureWidgetVisible"):
+        area = area.parent()
+    if area is not None:
+        area.ensureWidgetVisible(widget, 0, 8)
 
 
 def changeSentence(determinant):

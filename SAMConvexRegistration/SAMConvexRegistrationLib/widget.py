@@ -31,7 +31,7 @@ class SAMConvexRegistrationWidget(ModuleWidget):
             onChange=self.updateButtons,
         )
         self.presetMenu = PresetMenu(self.ui, self.parameters)
-        self.previewPanel = PreviewPanel(self.ui, self.parameters)
+        self.previewPanel = PreviewPanel(self.ui, self.parameters, lambda: self.isRunning)
         self.batchPanel = BatchPanel(self.ui, self.logic, self.parameters)
         self.forecaster = Forecaster(
             pollWithTimer, lambda arguments: self.logic.engineCommand(arguments), self.updateButtons
@@ -39,6 +39,8 @@ class SAMConvexRegistrationWidget(ModuleWidget):
 
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeRemovedEvent, self.onNodeRemoved)
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent):
+            self.addObserver(scene, event, self.onSceneChanged)
         self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
         self.ui.parameterSetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onParameterSetChanged)
 
@@ -99,6 +101,10 @@ class SAMConvexRegistrationWidget(ModuleWidget):
         if self._parameterNode is not None and not slicer.mrmlScene.IsClosing():
             self.onParametersChanged()
 
+    def onSceneChanged(self, caller, event):
+        if self._parameterNode is not None and not slicer.mrmlScene.IsBatchProcessing():
+            self.batchPanel.update()
+
     # --- running ----------------------------------------------------------------------------------------------------
 
     @property
@@ -118,6 +124,7 @@ class SAMConvexRegistrationWidget(ModuleWidget):
 
     def updateButtons(self):
         running = self.isRunning
+        self.previewPanel.update()
         for section in ("inputsButton", "settingsButton", "outputsButton", "advancedButton"):
             getattr(self.ui, section).enabled = not running
         self.ui.parameterSetSelector.enabled = not running
@@ -176,7 +183,7 @@ class SAMConvexRegistrationWidget(ModuleWidget):
     def onApplyButton(self, checked=False):
         if self.runPanel.cancel():
             return
-        self.previewPanel.revert()
+        self.previewPanel.onRevertButton()
         node, targets = self._parameterNode.parameterNode, self.targets()
         self.runPanel.start(
             lambda: self.logic.startRequest(self._parameterNode.request(), targets, self.wanted()),

@@ -136,3 +136,16 @@ def test_warnings_and_errors_do_not_look_like_success(widget, build, behavior, c
     assert widget.ui.statusLabel.styleSheet == ""
     finish(widget)
     assert (color in widget.ui.statusLabel.styleSheet) and bool(color) == bool(widget.ui.statusLabel.styleSheet)
+
+
+def test_messages_wrap_instead_of_pushing_controls_off_the_screen(repository):
+    import xml.etree.ElementTree as ElementTree
+
+    form = ElementTree.parse(repository / "SAMConvexRegistration" / "Resources" / "UI" / "SAMConvexRegistration.ui")
+    checked = 0
+    for label in form.getroot().iter("widget"):
+        properties = {entry.get("name"): entry for entry in label.findall("property")}
+        if label.get("class") == "QLabel" and not properties["text"].find("string").text:
+            assert "wordWrap" in properties, label.get("name")
+            checked += 1
+    assert checked >= 8

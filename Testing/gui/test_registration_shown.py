@@ -79,12 +79,15 @@ def test_the_banner_is_on_the_screen_at_1366x768_when_a_run_has_finished(main_wi
     main_window.showModule("SAMConvexRegistration")
     main_window.resize(1366, 768)
     apply()
-    settle(0.3)
     area, label = main_window._scroll.viewport(), widget.ui.verdictLabel
-    top = label.mapTo(area, QtCore.QPoint(0, 0)).y()
-    assert 0 <= top and top + label.size.height() <= area.size.height()
-    bottom = widget.ui.revertButton.mapTo(area, QtCore.QPoint(0, 0)).y()
-    assert 0 <= bottom <= area.size.height() - widget.ui.revertButton.size.height()
+
+    def seen(control):
+        top = control.mapTo(area, QtCore.QPoint(0, 0)).y()
+        return 0 <= top <= area.size.height() - control.size.height()
+
+    settle(0.3)
+    wait_until(lambda: seen(label), 5)
+    assert not label.isHidden() and label.size.height() > 10 and seen(widget.ui.revertButton)
 
 
 def test_the_views_go_to_the_fixed_image_where_it_lies_elsewhere(main_window, views, widget, apply):
@@ -152,3 +155,96 @@ def test_flicker_ends_when_the_module_is_left(main_window, views, widget, apply)
     assert not widget.previewPanel._flickerTimer.isActive()
     widget.parent.enter()
     assert ui.previewModeComboBox.currentText == "Blend"
+
+
+def test_nodes_placed_under_a_result_block_neither_preview_nor_apply(widget, apply):
+    from SAMConvexLib import nodes
+
+    fixed, moving, seg, points = apply()
+    ui = widget.ui
+    first = nodes.gridOfTransform(widget.parameters().outputTransform)[0].copy()
+    carried = nodes.worldPoints(widget.parameters().outputMarkups)[1]
+    ui.revertButton.click()
+    ui.attachCheckBox.checked = True
+    assert moving.GetParentTransformNode() is not None
+    assert ui.applyButton.enabled and ui.reasonLabel.isHidden()
+    ui.previewModeComboBox.setCurrentIndex(ui.previewModeComboBox.findText("Checkerboard"))
+    assert widget.previewPanel.preview is not None and ui.worstLabel.text == ""
+    ui.applyButton.click()
+    assert not ui.attachCheckBox.enabled
+    wait_until(lambda: not widget.isRunning, 120)
+    assert ui.statusLabel.text.startswith("Finished")
+    assert [node.GetParentTransformNode() for node in (moving, seg, points)] == [None] * 3
+    assert np.array_equal(nodes.gridOfTransform(widget.parameters().outputTransform)[0], first)
+    assert np.allclose(nodes.worldPoints(widget.parameters().outputMarkups)[1], carried)
+
+
+def test_a_script_registers_placed_nodes_from_where_they_came(widget, apply):
+    from SAMConvexLib import nodes
+
+    fixed, moving, *_others = apply()
+    first = nodes.gridOfTransform(widget.parameters().outputTransform)[0].copy()
+    widget.ui.revertButton.click()
+    widget.ui.attachCheckBox.checked = True
+    result = widget.logic.registerVolumes(fixed, moving)
+    assert np.array_equal(nodes.gridOfTransform(result.transformNode)[0], first)
+
+
+# --- batch ----------------------------------------------------------------------------------------------------------
+
+
+def listed(widget):
+    movingList = widget.ui.batchMovingList
+    return [movingList.item(row).text() for row in range(movingList.count)]
+
+
+def check_all(widget):
+    from PySide6 import QtCore
+
+    for row in range(widget.ui.batchMovingList.count):
+        widget.ui.batchMovingList.item(row).setCheckState(QtCore.Qt.CheckState.Checked)
+
+
+def volumes(build, widget, *names):
+    array = build.smooth_array()
+    geometry = build.centered(np.diag([-2.0, -2.0, 2.0, 1.0]), array.shape)
+    made = [build.volume(name, array, geometry) for name in names]
+    widget.ui.batchFixedSelector.setCurrentNode(made[0])
+    return made
+
+
+def test_the_batch_list_follows_the_scene(widget, build, scene):
+    fixed, first, second = volumes(build, widget, "Fixed", "First", "Second")
+    assert listed(widget) == ["First", "Second"]
+    check_all(widget)
+    scene.RemoveNode(first)
+    assert listed(widget) == ["Second"] and widget.ui.batchApplyButton.enabled
+    scene.RemoveNode(second)
+    assert listed(widget) == [] and not widget.ui.batchApplyButton.enabled
+
+
+def test_a_volume_removed_while_it_waits_is_named_and_the_others_are_registered(widget, build, scene):
+    _fixed, first, second, _third = volumes(build, widget, "Fixed", "First", "Second", "Third")
+    check_all(widget)
+    widget.ui.batchApplyButton.click()
+    scene.RemoveNode(second)
+    wait_until(lambda: not widget.batchPanel.isRunning, 120)
+    table = widget.ui.batchTable
+    assert [table.item(row, 1).text() for row in range(3)] == ["done", "failed", "done"]
+    assert "'Second'" in table.item(1, 4).text() and "removed" in table.item(1, 4).text()
+    assert "#ffcd50" in widget.ui.batchStatusLabel.styleSheet
+    # Results are no inputs.
+    assert listed(widget) == ["First", "Third"]
+
+
+def test_the_batch_table_holds_figures_and_the_whole_message(widget, build, main_window):
+    volumes(build, widget, "Fixed", "First")
+    check_all(widget)
+    widget.ui.batchApplyButton.click()
+    wait_until(lambda: not widget.batchPanel.isRunning, 120)
+    table = widget.ui.batchTable
+    titles = [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
+    assert titles[5] == "Figures" and "folded 0.000 %" in table.item(0, 5).text()
+    for column in range(len(titles)):
+        assert table.item(0, column).toolTip() == table.item(0, column).text()
+    assert table.columnWidth(4) == 260 and table.wordWrap
