@@ -53,6 +53,19 @@ def duration(seconds):
     return _("{count} min").format(count=round(seconds / 60))
 
 
+def level(job):
+    """The verdicts level whose color a job's sentence has; "" for one that needs none."""
+    if job.state is JobState.FAILED:
+        return verdicts.DO_NOT_USE
+    if job.state is not JobState.DONE:
+        return ""
+    report = getattr(job.result, "report", None) or {}
+    judged = verdicts.levelOf(report)
+    if judged in (verdicts.CHECK, verdicts.DO_NOT_USE):
+        return judged
+    return verdicts.CHECK if report.get("warnings") else ""
+
+
 def sentence(job):
     """What is happening, for the line below the progress bar."""
     if job.state is JobState.PREPARING:

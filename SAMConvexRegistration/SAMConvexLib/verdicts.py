@@ -39,12 +39,17 @@ def color(level):
     return COLORS.get(level, NOT_CHECKED)
 
 
+def style(level):
+    """Style sheet of a label on the color of a level; dark letters, whatever the theme."""
+    return f"background-color:{color(level)};color:#141414;padding:6px"
+
+
 def showBanner(label, report):
     """Show the verdict on a label by color and word; hide it where there is no result."""
     label.visible = bool(report)
     level = levelOf(report)
     label.text = f"<b>{levelLabel(level).upper()}</b> {html.escape(reasonsOf(report))}"
-    label.setStyleSheet(f"background-color:{color(level)};color:#141414;padding:6px")
+    label.setStyleSheet(style(level))
 
 
 def markedName(name, level):

@@ -9,7 +9,15 @@ from SAMConvexLib import nodes, segments, verdicts
 from SAMConvexLib.scene import copyDisplay, placeBeside
 from slicer.i18n import tr as _
 
-from .comparison import ERROR_TOP_MM, errorColors
+from .comparison import (
+    ERROR_TOP_MM,
+    errorColors,
+    errorTitle,
+    showLegend,
+    showVolumeChange,
+    volumeChange,
+    volumeChangeColors,
+)
 from .quality import REPORT_ATTRIBUTE, fillTable, namedReport
 
 VERSION_ATTRIBUTE = "SAMConvex.Version"
@@ -67,8 +75,9 @@ class EngineFiles:
     """The engine's results, read and turned into what nodes take.
 
     Attributes:
+        alignment: the linear part of grid, 4x4 RAS.
         grid, inverseGrid: (vectors (k, j, i, 3) RAS mm, lattice-to-RAS matrix) between world points.
-        determinant: (k, j, i) Jacobian determinants on the grid.
+        volumeChange: (k, j, i) as comparison.volumeChange gives it, on the grid.
         warped, validity: (k, j, i) voxels on the fixed grid.
         error: ((k, j, i) expected error in mm, voxel-to-RAS matrix in world space).
         labels: warped label images, one for each of the run's layers.
@@ -76,8 +85,9 @@ class EngineFiles:
 
     report: dict
     grid: tuple
+    alignment: object
     inverseGrid: tuple | None = None
-    determinant: object = None
+    volumeChange: object = None
     warped: object = None
     validity: object = None
     error: tuple | None = None
@@ -125,7 +135,11 @@ def readFiles(run, wanted):
     with open(folder / "report.json", encoding="utf-8") as file:
         report = json.load(file)
     transform = sitk.ReadTransform(str(folder / "transform.h5"))
-    files = EngineFiles(report, nodes.gridFromSitk(transform, run.fixed, run.moving))
+    files = EngineFiles(
+        report,
+        nodes.gridFromSitk(transform, run.fixed, run.moving),
+        nodes.alignmentFromSitk(transform, run.fixed, run.moving),
+    )
     if "inverse" in wanted:
         inverse = sitk.ReadTransform(str(folder / "inverse.h5"))
         files.inverseGrid = nodes.gridFromSitk(inverse, run.moving, run.fixed)
@@ -141,7 +155,7 @@ def readFiles(run, wanted):
             labels = segments.resample(layer, run.fixed, transform, run.moving)
             files.labels.append(segments.orientedLabels(labels, run.fixedVoxelToRas))
     if "jacobian" in wanted:
-        files.determinant = nodes.jacobianDeterminant(*files.grid)
+        files.volumeChange = volumeChange(nodes.jacobianDeterminant(*files.grid))
     return files
 
 
@@ -150,12 +164,12 @@ def fill(request, run, files, outputs):
     report = namedReport(files.report, run, request)
     fixed = request.fixedVolume
     fillers = {
-        "transform": lambda node: nodes.fillGridTransform(node, *files.grid),
+        "transform": lambda node: fillTransform(node, files),
         "inverse": lambda node: nodes.fillGridTransform(node, *files.inverseGrid),
         "volume": lambda node: fillWarpedVolume(node, files.warped, request),
         "segmentation": lambda node: segments.fill(node, run.segments, run.layers, files.labels, fixed),
         "markups": lambda node: warpMarkups(request.movingMarkups, nodes.orientedGrid(*files.grid), node),
-        "jacobian": lambda node: fillJacobian(node, files.determinant, files.grid[1]),
+        "jacobian": lambda node: fillVolumeChange(node, files.volumeChange, files.grid[1]),
         "validity": lambda node: nodes.fillVolumeLike(node, files.validity, fixed),
         "error": lambda node: fillError(node, *files.error),
         "table": lambda node: fillTable(node, report),
@@ -217,13 +231,17 @@ def warpMarkups(source, fixedToMoving, target):
         target.CreateDefaultDisplayNodes()
 
 
-def fillJacobian(volumeNode, determinant, lattice):
-    """Determinant of the Jacobian on the transform's own grid: 1 keeps volume, below 0 folds."""
-    nodes.fillVolume(volumeNode, determinant, lattice)
+def fillTransform(transformNode, files):
+    """The displacement grid, and which part of it is alignment alone."""
+    nodes.fillGridTransform(transformNode, *files.grid)
+    nodes.setAlignment(transformNode, files.alignment)
+
+
+def fillVolumeChange(volumeNode, change, lattice):
+    """Volume of the registered tissue against what it was: 1 keeps it, below shrinks, above grows, 0 is folded."""
+    nodes.fillVolume(volumeNode, change, lattice)
     volumeNode.SetAndObserveTransformNodeID(None)
-    display = volumeNode.GetDisplayNode()
-    display.SetAutoWindowLevel(False)
-    display.SetWindowLevelMinMax(0.0, 2.0)
+    showVolumeChange(volumeNode, volumeChangeColors())
 
 
 def fillError(volumeNode, millimeters, lattice):
@@ -234,3 +252,4 @@ def fillError(volumeNode, millimeters, lattice):
     display.SetAndObserveColorNodeID(errorColors().GetID())
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(0.0, ERROR_TOP_MM)
+    showLegend(volumeNode, errorTitle())

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import slicer
+from SAMConvexLib.process import engineModule
 from slicer.i18n import tr as _
 
 from .settings import RegistrationSettings
@@ -37,6 +38,21 @@ def builtInPresets():
         "masr": (_("MASR-Net paper"), _("Learned self-similarity from the affine alone, for comparisons.")),
         "suits": (_("SUITS paper"), _("Learned features under a Gauss-Newton descent, for comparisons.")),
     }
+
+
+def looksLikeCt(volumeNode):
+    """True for Hounsfield units: the engine's rule, air or at least fat below zero."""
+    return volumeNode.GetImageData().GetScalarRange()[0] <= -100
+
+
+def fitting(preset, fixedVolume, movingVolume):
+    """Names of the built-in presets made for images like these two; empty where ``preset`` suits them as well."""
+    wanted = {name: settings.modality for name, settings in engineModule("samconvex.settings.presets").PRESETS.items()}
+    kinds = {2: "ct", 1: "mr and ct", 0: "mr"}
+    kind = kinds[looksLikeCt(fixedVolume) + looksLikeCt(movingVolume)]
+    if wanted.get(preset, "") in ("", kind):
+        return []
+    return [name for name in builtInPresets() if wanted[name] == kind]
 
 
 # --- the user's presets ---------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from .preview import PreviewMode, RegistrationPreview
 FLICKER_MILLISECONDS = 500
 # Comparisons that must be computed wait until the slider rests.
 SLIDER_REST_MILLISECONDS = 200
+# The panel lays itself out anew, in several passes, before anything in it can be scrolled to.
+LAYOUT_MILLISECONDS = 400
 
 
 class PreviewPanel:
@@ -19,13 +21,15 @@ class PreviewPanel:
 
     Args:
         parameters: callable that gives the current parameter node, or None.
+        isRunning: callable; nodes are not moved while a registration of them runs.
     """
 
-    def __init__(self, ui, parameters):
+    def __init__(self, ui, parameters, isRunning):
         self.ui = ui
-        self._parameters = parameters
+        self._parameters, self._isRunning = parameters, isRunning
         self.preview = None
         self._placeIndex = -1
+        self._placeMode = None
         self._updating = False
         ui.previewModeComboBox.addItem(_("Off"), "")
         for mode in PreviewMode:
@@ -37,6 +41,10 @@ class PreviewPanel:
         self._restTimer.setSingleShot(True)
         self._restTimer.setInterval(SLIDER_REST_MILLISECONDS)
         self._restTimer.connect("timeout()", self.onSliderRests)
+        self._layoutTimer = qt.QTimer()
+        self._layoutTimer.setSingleShot(True)
+        self._layoutTimer.setInterval(LAYOUT_MILLISECONDS)
+        self._layoutTimer.connect("timeout()", self.onLaidOut)
         ui.previewModeComboBox.connect("currentIndexChanged(int)", self.onModeChanged)
         ui.blendSlider.connect("valueChanged(double)", self.onBlendChanged)
         ui.deformationSlider.connect("valueChanged(double)", self.onDeformationChanged)
@@ -63,6 +71,12 @@ class PreviewPanel:
             return None
         return fixed, moving, transform, parameters.movingSegmentation, parameters.outputError
 
+    def hidden(self):
+        """Nodes that would lie over a preview: what is not registered yet, and the filled copy of its outlines."""
+        parameters = self._parameters()
+        every = (parameters.movingSegmentation, parameters.movingMarkups, parameters.outputSegmentation)
+        return [node for node in every if node is not None]
+
     def attachable(self):
         """The user's moving nodes that can be placed under the result."""
         subject, parameters = self.subject(), self._parameters()
@@ -82,7 +96,7 @@ class PreviewPanel:
         self.ui.outlinesCheckBox.enabled = active
         self.ui.gridCheckBox.enabled = active
         attachable = self.attachable()
-        self.ui.attachCheckBox.enabled = bool(attachable)
+        self.ui.attachCheckBox.enabled = bool(attachable) and not self._isRunning()
         self.ui.attachCheckBox.checked = any(attachment.isAttached(node) for node in attachable)
         subject = self.subject()
         self.ui.leastCertainButton.enabled = subject is not None and subject[4] is not None
@@ -110,7 +124,7 @@ class PreviewPanel:
             if subject is None:
                 return
             try:
-                self.preview = RegistrationPreview(*subject)
+                self.preview = RegistrationPreview(*subject, hidden=self.hidden())
             except nodes.NodeError as error:
                 self.ui.worstLabel.text = str(error)
                 self.update()
@@ -126,10 +140,23 @@ class PreviewPanel:
         self._flickerTimer.start() if mode is PreviewMode.FLICKER else self._flickerTimer.stop()
         self.update()
 
+    def showResult(self):
+        """A run has finished: the registered image over the fixed one, in every slice view."""
+        self.show(PreviewMode.BLEND)
+        if self.preview is not None:
+            self.preview.bringIntoView()
+        self._layoutTimer.start()
+
+    def leave(self):
+        """Another module is shown: nothing moves by itself any more."""
+        if self.preview is not None and self.preview.mode is PreviewMode.FLICKER:
+            self.show(PreviewMode.BLEND)
+
     def revert(self):
         """End the preview: everything as before."""
         self._flickerTimer.stop()
         self._restTimer.stop()
+        self._layoutTimer.stop()
         if self.preview is not None:
             ended, self.preview = self.preview, None
             ended.revert()
@@ -140,6 +167,7 @@ class PreviewPanel:
         """The scene is being closed: its nodes go by themselves."""
         self._flickerTimer.stop()
         self._restTimer.stop()
+        self._layoutTimer.stop()
         self.preview = None
 
     def nodeRemoved(self):
@@ -174,6 +202,9 @@ class PreviewPanel:
         if self.preview is not None:
             self.preview.setDeformation(self.ui.deformationSlider.value)
 
+    def onLaidOut(self):
+        scrollTo(self.ui.verdictLabel)
+
     def onFlicker(self):
         if self.preview is not None:
             self.preview.flick()
@@ -187,31 +218,36 @@ class PreviewPanel:
             self.preview.setGridVisible(checked)
 
     def onWorstButton(self, checked=False):
-        def kind(determinant):
-            if determinant <= 0:
-                return _("folded")
-            return _("{percent} % of its volume").format(percent=round(100 * determinant))
-
-        self._jump(PreviewMode.BLEND, lambda preview: preview.worstPlaces(), kind)
+        # How far off the result may be comes first; a deformation that is right may well change volumes.
+        self._jump(PreviewMode.BLEND, lambda preview: self._uncertain(preview) + self._changed(preview))
 
     def onLeastCertainButton(self, checked=False):
-        def kind(millimeters):
-            return _("nine of ten errors are below {millimeters} mm").format(millimeters=f"{millimeters:.1f}")
+        self._jump(PreviewMode.ERROR, self._uncertain)
 
-        self._jump(PreviewMode.ERROR, lambda preview: preview.leastCertainPlaces(), kind)
+    @staticmethod
+    def _uncertain(preview):
+        text = _("nine of ten errors are below {millimeters} mm")
+        return [(position, text.format(millimeters=f"{value:.1f}")) for position, value in preview.leastCertainPlaces()]
 
-    def _jump(self, mode, placesOf, kind):
-        """Go to the next of some places; ``mode`` starts the preview, ``kind`` says what a place's value means."""
-        if self.preview is None:
+    @staticmethod
+    def _changed(preview):
+        return [(position, changeSentence(value)) for position, value in preview.worstPlaces()]
+
+    def _jump(self, mode, placesOf):
+        """Go to the next of some (position, text) places; ``mode`` starts the preview."""
+        if self.preview is None or (mode is PreviewMode.ERROR and self.preview.mode is not mode):
             self.show(mode)
+        if mode is not self._placeMode:
+            self._placeMode, self._placeIndex = mode, -1
         places = placesOf(self.preview) if self.preview is not None else []
         if not places:
             return
         self._placeIndex = (self._placeIndex + 1) % len(places)
-        position, value = places[self._placeIndex]
+        position, text = places[self._placeIndex]
         self.preview.jumpTo(position)
+        self.preview.mark(position, text)
         self.ui.worstLabel.text = _("{number} of {count}: {kind}").format(
-            number=self._placeIndex + 1, count=len(places), kind=kind(value)
+            number=self._placeIndex + 1, count=len(places), kind=text
         )
 
     def onAttachToggled(self, checked):
@@ -234,6 +270,24 @@ class PreviewPanel:
         for node in self.attachable():
             attachment.detach(node)
         self.revert()
+
+
+def scrollTo(widget):
+    """Move the panel that a widget lies in until all of the widget is seen."""
+    area = widget.parent()
+    while area is not None and not hasattr(area, "ensureWidgetVisible"):
+        area = area.parent()
+    if area is not None:
+        area.ensureWidgetVisible(widget, 0, 8)
+
+
+def changeSentence(determinant):
+    """What a Jacobian determinant from fixed to moving means for the tissue that is registered."""
+    if determinant <= 0:
+        return _("folded: two places lie on one")
+    percent = round(100 / determinant)
+    text = _("shrunk to {percent} % of its volume") if percent < 100 else _("grown to {percent} % of its volume")
+    return text.format(percent=percent)
 
 
 def showReport(ui, report):

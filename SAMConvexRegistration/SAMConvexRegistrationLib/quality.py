@@ -40,6 +40,28 @@ def reportOf(node):
         return {}
 
 
+def isResult(node):
+    """True for a node that a registration filled."""
+    return node.GetAttribute(REPORT_ATTRIBUTE) is not None
+
+
+def figures(report):
+    """The figures of a report that fit into one line of a list."""
+    report = report or {}
+    expected, dice = report.get("expected_error_mm", {}), report.get("dice", {})
+    error = report.get("tre_mm", {}).get("final", {})
+    parts = []
+    if "median" in expected:
+        parts.append(_("expected error {value} mm").format(value=formatted(expected["median"])))
+    if "mean" in error:
+        parts.append(_("landmark error {value} mm").format(value=formatted(error["mean"])))
+    if "final_mean" in dice:
+        parts.append(_("overlap (Dice) {value}").format(value=formatted(dice["final_mean"])))
+    if "folding_percent" in report:
+        parts.append(_("folded {value} %").format(value=formatted(report["folding_percent"])))
+    return ", ".join(parts)
+
+
 def tableRows(report):
     """(quantity, before, after, unit) rows of the quality table; absent values are empty strings."""
     rows = []

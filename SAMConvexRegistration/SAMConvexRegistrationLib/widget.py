@@ -31,7 +31,7 @@ class SAMConvexRegistrationWidget(ModuleWidget):
             onChange=self.updateButtons,
         )
         self.presetMenu = PresetMenu(self.ui, self.parameters)
-        self.previewPanel = PreviewPanel(self.ui, self.parameters)
+        self.previewPanel = PreviewPanel(self.ui, self.parameters, lambda: self.isRunning)
         self.batchPanel = BatchPanel(self.ui, self.logic, self.parameters)
         self.forecaster = Forecaster(
             pollWithTimer, lambda arguments: self.logic.engineCommand(arguments), self.updateButtons
@@ -39,6 +39,8 @@ class SAMConvexRegistrationWidget(ModuleWidget):
 
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeRemovedEvent, self.onNodeRemoved)
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent):
+            self.addObserver(scene, event, self.onSceneChanged)
         self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
         self.ui.parameterSetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onParameterSetChanged)
 
@@ -50,6 +52,10 @@ class SAMConvexRegistrationWidget(ModuleWidget):
 
     def forget(self):
         self.previewPanel.forget()
+
+    def exit(self):
+        self.previewPanel.leave()
+        super().exit()
 
     def installDependencies(self):
         self.runPanel.installDependencies()
@@ -95,6 +101,10 @@ class SAMConvexRegistrationWidget(ModuleWidget):
         if self._parameterNode is not None and not slicer.mrmlScene.IsClosing():
             self.onParametersChanged()
 
+    def onSceneChanged(self, caller, event):
+        if self._parameterNode is not None and not slicer.mrmlScene.IsBatchProcessing():
+            self.batchPanel.update()
+
     # --- running ----------------------------------------------------------------------------------------------------
 
     @property
@@ -114,23 +124,31 @@ class SAMConvexRegistrationWidget(ModuleWidget):
 
     def updateButtons(self):
         running = self.isRunning
+        self.previewPanel.update()
         for section in ("inputsButton", "settingsButton", "outputsButton", "advancedButton"):
             getattr(self.ui, section).enabled = not running
         self.ui.parameterSetSelector.enabled = not running
         parameters = self._parameterNode
         if running or parameters is None:
             self.runPanel.updateButton(enabled=False)
+            self.sayReason("")
             return
-        sentence = request.checkInputs(parameters.request()) or (
-            "" if self.wanted() else _("Check at least one output.")
-        )
+        unusable = request.checkInputs(parameters.request())
+        sentence = unusable or ("" if self.wanted() else _("Check at least one output."))
         self.runPanel.updateButton(not sentence, sentence or _("Register the moving volume to the fixed one."))
+        self.sayReason(sentence)
+        self.presetMenu.showHint(usable=not unusable)
         self.ui.forecastLabel.text = "" if sentence else self.forecast()
         self.ui.strengthNumbersLabel.text = (
             ""
             if sentence
             else self.forecaster.numbers(parameters.fixedVolume, parameters.preset, parameters.strength.value)
         )
+
+    def sayReason(self, sentence):
+        """Beside Apply, why it cannot be pressed."""
+        self.ui.reasonLabel.text = sentence
+        self.ui.reasonLabel.visible = bool(sentence)
 
     def forecast(self):
         """What the preset will cost; other features or another refinement than its own are not forecast."""
@@ -165,7 +183,7 @@ class SAMConvexRegistrationWidget(ModuleWidget):
     def onApplyButton(self, checked=False):
         if self.runPanel.cancel():
             return
-        self.previewPanel.revert()
+        self.previewPanel.onRevertButton()
         node, targets = self._parameterNode.parameterNode, self.targets()
         self.runPanel.start(
             lambda: self.logic.startRequest(self._parameterNode.request(), targets, self.wanted()),
@@ -182,3 +200,4 @@ class SAMConvexRegistrationWidget(ModuleWidget):
         self.ui.qualityButton.collapsed = False
         self.ui.previewButton.collapsed = False
         self.previewPanel.parametersChanged()
+        self.previewPanel.showResult()

@@ -53,6 +53,8 @@ def registered(widget, pair, build):
     widget.ui.movingSegmentationSelector.setCurrentNode(seg)
     widget.ui.applyButton.click()
     wait_until(lambda: not widget.isRunning, 120)
+    # The tests begin with the views as they were.
+    widget.ui.revertButton.click()
     return (*pair, seg)
 
 

@@ -38,6 +38,7 @@ FILE_SCOPE_IMPORTS = {"slicer", "vtk", "qt", "ctk", "numpy", "SimpleITK", SHARED
 # The engine's part without torch, for use inside Slicer.
 ENGINE_MODULES = {
     "samconvex.settings.features",
+    "samconvex.settings.presets",
     "samconvex.memory",
     "samconvex.lesions.response",
     "samconvex.io.files",

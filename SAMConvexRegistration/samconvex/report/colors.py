@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+# Where the map folds.
+FOLDED = (255, 0, 220)
 ERROR_STOPS_MM = (1.0, 2.0, 5.0, 10.0, 20.0)
 _ERROR_COLORS = ((38, 150, 92), (140, 200, 80), (250, 205, 70), (232, 80, 50), (150, 30, 120))
 

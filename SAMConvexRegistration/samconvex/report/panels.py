@@ -10,11 +10,10 @@ import torch
 from ..space.field import DisplacementField
 from ..space.sampling import sample
 from ..space.volume import Volume
-from .colors import error_color
+from .colors import FOLDED, error_color
 from .slices import Slice, sampled
 
 GRID_STEP_MM = 15.0
-FOLDED = (255, 0, 220)
 
 
 # --- colors ---------------------------------------------------------------------------------------------------------

@@ -17,10 +17,9 @@ import SimpleITK as sitk
 from ..io.images import write_image
 from ..space.transforms import Transform
 from ..space.volume import Volume
-from .colors import ERROR_STOPS_MM, error_color
+from .colors import ERROR_STOPS_MM, FOLDED, error_color
 from .lettering import draw_text, fit_text, text_width
 from .panels import (
-    FOLDED,
     GRID_STEP_MM,
     checkerboard,
     deformation_panel,

@@ -1,0 +1,151 @@
+"""What a user needs is on a small screen, and is said before the run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness import wait_until
+
+ENGINE = Path(__file__).parents[1] / "modules" / "quick_engine.py"
+
+
+@pytest.fixture
+def build(app):
+    from modules import scene_builders
+
+    return scene_builders
+
+
+@pytest.fixture
+def widget(load_scripted_module, repository):
+    widget = load_scripted_module(repository / "SAMConvexRegistration" / "SAMConvexRegistration.py")
+    widget.behavior = "done"
+    widget.logic.engineCommand = lambda arguments: [
+        sys.executable,
+        str(ENGINE),
+        widget.behavior,
+        *[str(argument) for argument in arguments],
+    ]
+    return widget
+
+
+def images(build, widget, fixed_air, moving_air):
+    """A pair whose darkest values are the given ones, chosen in the panel."""
+    array = build.smooth_array()
+    matrix = build.centered(np.diag([-2.0, -2.0, 2.0, 1.0]), array.shape)
+    pair = [
+        build.volume(name, np.where(array < 50, air, array), matrix)
+        for name, air in (("Fixed", fixed_air), ("Moving", moving_air))
+    ]
+    widget.ui.fixedSelector.setCurrentNode(pair[0])
+    widget.ui.movingSelector.setCurrentNode(pair[1])
+    return pair
+
+
+def finish(widget):
+    wait_until(lambda: not widget.isRunning, 120)
+
+
+def on_screen(widget, window):
+    """Whether all of a widget lies in the visible part of the module panel."""
+    from PySide6 import QtCore
+
+    area = window._scroll.viewport()
+    top = widget.mapTo(area, QtCore.QPoint(0, 0)).y()
+    return top >= 0 and top + widget.size.height() <= area.size.height()
+
+
+def test_apply_and_the_reason_beside_it_are_visible_at_1366x768(main_window, widget, build):
+    from harness.pictures import settle
+
+    main_window.showModule("SAMConvexRegistration")
+    main_window.resize(1366, 768)
+    settle(0.2)
+    ui = widget.ui
+    assert ui.outputsButton.collapsed and ui.advancedButton.collapsed
+    assert ui.reasonLabel.text == "Choose the fixed volume." and on_screen(ui.reasonLabel, main_window)
+    assert on_screen(ui.applyButton, main_window) and on_screen(ui.revertButton, main_window)
+    # With the longest hint above it as well.
+    images(build, widget, 0, 0)
+    settle(0.2)
+    assert ui.reasonLabel.isHidden() and not ui.presetHintLabel.isHidden()
+    assert ui.applyButton.enabled and on_screen(ui.applyButton, main_window)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "moving", "chosen", "offered"),
+    [
+        (0, 0, "CT, different patients", ["brain-mr", "mr-body"]),
+        (-1000, 0, "CT, follow-up", ["mr-ct"]),
+        (-1000, -1000, "MR, brain", ["ct-inter-patient", "ct-lung-breathing", "ct-follow-up", "ct-multiphase"]),
+        (-1000, -1000, "CT, follow-up", []),
+        (0, 0, "Affine", []),
+    ],
+)
+def test_a_preset_for_other_images_is_said_before_apply(widget, build, fixed, moving, chosen, offered):
+    ui = widget.ui
+    images(build, widget, fixed, moving)
+    index = ui.presetComboBox.findText(chosen)
+    ui.presetComboBox.setCurrentIndex(index)
+    ui.presetComboBox.activated.emit(index)
+    assert ui.presetHintLabel.isHidden() == (not offered)
+    assert [name for name in PRESETS if f'href="{name}"' in ui.presetHintLabel.text] == offered
+    if offered:
+        ui.presetHintLabel.linkActivated.emit(offered[-1])
+        assert widget.parameters().preset == offered[-1] and ui.presetHintLabel.isHidden()
+
+
+PRESETS = (
+    "ct-inter-patient",
+    "ct-lung-breathing",
+    "ct-follow-up",
+    "ct-multiphase",
+    "mr-ct",
+    "brain-mr",
+    "mr-body",
+    "rigid",
+    "affine",
+    "fast-preview",
+)
+
+
+def test_what_looks_like_a_ct_is_the_engines_rule(scene, build):
+    pytest.importorskip("torch")
+    import SimpleITK as sitk
+    from samconvex.space.intensity import looks_like_ct
+    from samconvex.space.volume import Volume
+    from SAMConvexRegistrationLib import presets
+
+    for air in (-1024, -500, -120, -99, 0):
+        array = np.full((4, 4, 4), 50, np.int16)
+        array[0] = air
+        node = build.volume("V", array, np.eye(4))
+        assert presets.looksLikeCt(node) == looks_like_ct(Volume.from_sitk(sitk.GetImageFromArray(array)))
+
+
+@pytest.mark.parametrize(
+    ("behavior", "color"), [("good", ""), ("check", "#ffcd50"), ("do-not-use", "#ff5f50"), ("input", "#ff5f50")]
+)
+def test_warnings_and_errors_do_not_look_like_success(widget, build, behavior, color):
+    images(build, widget, -1000, -1000)
+    widget.behavior = behavior
+    widget.ui.applyButton.click()
+    assert widget.ui.statusLabel.styleSheet == ""
+    finish(widget)
+    assert (color in widget.ui.statusLabel.styleSheet) and bool(color) == bool(widget.ui.statusLabel.styleSheet)
+
+
+def test_messages_wrap_instead_of_pushing_controls_off_the_screen(repository):
+    import xml.etree.ElementTree as ElementTree
+
+    form = ElementTree.parse(repository / "SAMConvexRegistration" / "Resources" / "UI" / "SAMConvexRegistration.ui")
+    checked = 0
+    for label in form.getroot().iter("widget"):
+        properties = {entry.get("name"): entry for entry in label.findall("property")}
+        if label.get("class") == "QLabel" and not properties["text"].find("string").text:
+            assert "wordWrap" in properties, label.get("name")
+            checked += 1
+    assert checked >= 8
