@@ -468,3 +468,53 @@ def test_empty_lists_say_the_first_steps(widget, build):
 
 def test_the_first_steps_go_when_points_are_found(widget, found):
     assert widget.ui.firstStepsLabel.text == "" and not widget.ui.pointTable.isHidden()
+
+
+def test_the_diameters_are_seen_in_the_plot(main_window, views, widget, build, volumes):
+    import slicer
+
+    ui = widget.ui
+    mask = np.zeros((40, 44, 48), bool)
+    mask[18:22, 20:24, 22:26] = True
+    ui.baselineSelector.setCurrentNode(volumes[0])
+    widget.trackingPanel.lesions.setChecked(build.segmentation("Seg", volumes[0], [("s", "Lesion", (1, 0, 0), mask)]))
+    for volume in volumes[1:]:
+        widget.trackingPanel.followUps.setChecked(volume)
+    ui.trackButton.click()
+    wait_until(lambda: not widget.trackingPanel.isRunning, 120)
+    ui.plotButton.click()
+    chart = slicer.app.layoutManager().plotWidget(0).mrmlPlotViewNode().GetPlotChartNode()
+    assert f"'{chart.GetName()}'" in ui.trackStatusLabel.text
+    chart.SetLegendVisibility(False)
+    # The one lesion shrinks by 8 mm a visit: a line that falls to the right, in its color.
+    color = np.array(chart.GetNthPlotSeriesNode(0).GetColor()) * 255
+    rows, columns = np.nonzero(np.abs(views["Plot"].pixels() - color).max(-1) < 40)
+    assert len(rows) > 50 and np.corrcoef(rows, columns)[0, 1] > 0.9
+
+
+def test_the_overlay_is_seen_with_its_legend(main_window, views, widget, volumes):
+    from SAMLandmarkLib.live import LiveState
+
+    ui = widget.ui
+    ui.liveFirstSelector.setCurrentNode(volumes[0])
+    ui.liveSecondSelector.setCurrentNode(volumes[1])
+    ui.liveSideBySideCheckBox.checked = True
+    ui.liveStartButton.click()
+    live = widget.livePanel.live
+    wait_until(lambda: live.state is LiveState.READY, 120)
+    main_window.fit()
+    # The stub's similar block lies at the origin; the slices stay there.
+    ui.liveFollowCheckBox.checked = False
+    views["Yellow"].sliceLogic().SetSliceOffset(-4.0)
+    before = views["Yellow"].pixels().astype(int)
+    ui.liveHeatCheckBox.checked = True
+    live.moveTo(volumes[0], (4.0, -6.0, -10.0))
+    wait_until(lambda: live.heatNode is not None, 60)
+    after = views["Yellow"].pixels().astype(int)
+    red = (after[..., 0] - after[..., 2] > 60) & (np.abs(after - before).max(-1) > 30)
+    right = after.shape[1] * 3 // 4
+    assert red[:, :right].sum() > 300, "the most similar place"
+    assert (np.abs(after - before).max(-1) > 30)[:, right:].sum() > 300, "the legend"
+    ui.liveHeatCheckBox.checked = False
+    np.testing.assert_array_equal(views["Yellow"].pixels()[:, right:], before[:, right:])
+    ui.liveStartButton.click()
