@@ -50,7 +50,7 @@ def titles():
         _("Date"),
         _("State"),
         _("Score"),
-        _("Cycle error (mm)"),
+        _("Return error (mm)"),
         "R",
         "A",
         "S",
