@@ -59,11 +59,13 @@ def run(args: argparse.Namespace, register: Callable[..., Any] | None = None, **
 
 def table(document: dict[str, Any], folder: str) -> list[str]:
     """The lines a person reads at the end."""
+    from ..commissioning.page import outcome
+
     lines = [f"{'Test':<22}{'mean':>8}{'95 %':>8}{'max':>8}  mm", "-" * 56]
     for test in document["tests"]:
         error = test["error_mm"]
         figures = "".join(f"{error[key]:>8.2f}" for key in ("mean", "p95", "max"))
-        lines.append(f"{test['title']:<22}{figures}      {'passed' if test['passed'] else 'FAILED'}")
+        lines.append(f"{test['title']:<22}{figures}      {outcome(test)}")
     lines += [f"  {failure}" for failure in document["failures"]]
     lines.append(f"Commissioning {document['verdict']} in {document['seconds']:.0f} s. Results are in {folder}.")
     return lines

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from ..anatomy.known import KNOWN
 from ..device import chosen_device, device_name
 from ..progress import Progress
 from ..report.environment import environment, utc_now
@@ -19,7 +22,7 @@ from .judge import LIMITS, Limits, Register, judged
 
 
 def chosen_cases(quick: bool) -> list[Case]:
-    """All ten, or those of the short run."""
+    """All, or those of the short run."""
     return [case for case in CASES if case.quick or not quick]
 
 
@@ -51,10 +54,11 @@ def commission(
     anatomy = anatomy or Anatomy.drawn(QUICK_SPACING_MM if quick else SPACING_MM)
     progress("draw", 1.0)
     tests = []
-    for case in cases if cases is not None else chosen_cases(quick):
-        progress(case.name, 0.0)
-        tests.append(judged(case, case.make(anatomy), register, progress, limits, device=device, threads=threads))
-        progress(case.name, 1.0)
+    with _nothing_remembered():
+        for case in cases if cases is not None else chosen_cases(quick):
+            progress(case.name, 0.0)
+            tests.append(judged(case, case.make(anatomy), register, progress, limits, device=device, threads=threads))
+            progress(case.name, 1.0)
     changed = [name for name, entry in weights.items() if entry["state"] != "ok"]
     passed = all(test["passed"] for test in tests) and not changed
     return {
@@ -74,6 +78,21 @@ def commission(
         + [f"The weights {name} are {weights[name]['state']}; install them again." for name in changed],
         "seconds": time.perf_counter() - began,
     }
+
+
+@contextmanager
+def _nothing_remembered() -> Iterator[None]:
+    """Embeddings that an earlier run left in memory or on disk would be judged instead of this installation."""
+    before = os.environ.get("SAMCONVEX_NO_DISK_CACHE")
+    KNOWN.clear()
+    os.environ["SAMCONVEX_NO_DISK_CACHE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["SAMCONVEX_NO_DISK_CACHE"]
+        else:
+            os.environ["SAMCONVEX_NO_DISK_CACHE"] = before
 
 
 def _weights() -> dict[str, dict[str, str]]:
