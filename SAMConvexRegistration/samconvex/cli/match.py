@@ -100,6 +100,7 @@ def run_match(args: argparse.Namespace) -> int:
     import torch
 
     from ..device import chosen_device
+    from ..io.checks import check_inside
     from ..io.images import read_volume
     from ..landmarks.templates import template_embedding
     from ..space.volume import Volume
@@ -113,12 +114,17 @@ def run_match(args: argparse.Namespace) -> int:
     progress = ConsoleProgress(args.progress, (("read", 2.0), *shares), args.cancelled)
     model = load_sam(args.weights)
     progress("read", 0.0)
+    for query in args.queries[1:]:
+        # A later one that is unusable must not cost the work on those before it.
+        read_volume(query, slices=True)
     templates = []
     notes: list[str] = []
     for image, points in [(args.template, args.points), *args.also]:
         template = template_embedding(image, model, device=device, progress=_numbered(progress, 0, steps))
         notes += template.notes if isinstance(template, Volume) else ()
-        templates.append(Source(template, read_points(points, template.grid)))
+        known = read_points(points, template.grid)
+        check_inside(known, template.grid, str(image))
+        templates.append(Source(template, known))
     labels, rows = common_points([source.points for source in templates])
     results: list[tuple[PointSet, Vote]] = []
     options = {"weights": model, "mode": args.mode, "min_score": args.min_score, "device": device}

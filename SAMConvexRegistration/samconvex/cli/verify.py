@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..errors import CHECK_FAILED, InputError, refusing
+from ..errors import CHECK_FAILED, InputError, check_at_hand, refusing
 from ..io.files import file_sha256
 from .console import ConsoleProgress
 from .options import add_progress, positive_float
@@ -66,8 +66,7 @@ def _read(path: Path) -> dict[str, Any]:
     Raises:
         InputError: missing, no JSON, or not a report that can be repeated.
     """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; give the report.json of a registration.")
+    check_at_hand(path, "of the registration's report.json")
     with refusing(f"{path} is no report of samconvex register; give its report.json."):
         report = json.loads(path.read_text(encoding="utf-8"))
         complete = all(isinstance(report.get(key), dict) for key in ("inputs", "options"))

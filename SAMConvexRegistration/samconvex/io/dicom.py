@@ -218,10 +218,10 @@ class _Pixels:
         return np.array_equal(self.of(first).copy(), self.of(second))
 
     def _read(self, header: Header) -> np.ndarray:
+        _check_pixels(header)
         scales = {item.rescale for item in slices_of(header)} if header.frames > 1 else set()
         if len(scales) > 1:
             return self._scaled_frames(header)
-        _check_pixels(header)
         image = read_dicom_image(header.path)
         if image.GetNumberOfComponentsPerPixel() != 1:
             raise InputError(f"{header.path} is a color image; {_ORIGINAL}.")

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..errors import InputError, ResourceError, refusing
+from ..errors import InputError, ResourceError, check_at_hand, refusing
 from ..space.grid import Grid
 from ..space.image_files import place_notes, read_header, read_image
 from ..space.volume import Volume, check_fits, check_volume
@@ -164,8 +164,7 @@ def _in_small_letters(name: str) -> str:
 
 def _read(path: str | os.PathLike, slices: bool = False, labels: bool = False) -> tuple[sitk.Image, tuple[str, ...]]:
     location = Path(path)
-    if not location.exists():
-        raise InputError(f"{path} does not exist; check the path.")
+    check_at_hand(path, folder=True)
     notes: tuple[str, ...] = ()
     with refusing(_UNREADABLE.format(path)):
         if is_dicom(location):
@@ -206,8 +205,7 @@ def read_grid_and_notes(path: str | os.PathLike) -> tuple[Grid, tuple[str, ...]]
         InputError: missing, not an image, or not 3D.
     """
     location = Path(path)
-    if not location.exists():
-        raise InputError(f"{path} does not exist; check the path.")
+    check_at_hand(path, folder=True)
     if is_dicom(location):
         image, notes = _read(path)
         return Grid.from_sitk(image), notes

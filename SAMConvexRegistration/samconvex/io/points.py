@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, refusing
+from ..errors import InputError, check_at_hand, refusing
 from ..space.grid import Grid, as_points
 
 POINT_ENDINGS = (".csv", ".mrk.json", ".fcsv", ".txt", ".pts")
@@ -86,8 +86,7 @@ def read_points(path: str | os.PathLike, grid: Grid | None = None) -> PointSet:
         InputError: missing, unreadable, of unknown kind or without any defined point.
     """
     location = Path(path)
-    if not location.is_file():
-        raise InputError(f"{path} does not exist; check the path of the points.")
+    check_at_hand(path, "of the points")
     readers = {".csv": _read_csv, ".mrk.json": _read_markups, ".fcsv": _read_fcsv}
     ending = next((e for e in POINT_ENDINGS if location.name.lower().endswith(e)), None)
     if ending is None:

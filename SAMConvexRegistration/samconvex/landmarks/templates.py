@@ -59,7 +59,7 @@ class Template:
 
 def is_template(path: str | os.PathLike) -> bool:
     """True where a folder holds a saved template."""
-    return (Path(path) / DESCRIPTION_FILE).is_file()
+    return os.path.isfile(os.path.join(path, DESCRIPTION_FILE))
 
 
 def save_template(

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..errors import InputError, refusing
+from ..errors import InputError, check_at_hand, refusing
 from ..io.checks import other_grid_note
 from ..io.dicom import is_dicom
 from ..io.dicom_segmentation import segment_names
@@ -41,8 +41,7 @@ def read_lesions(path: str | os.PathLike) -> list[Lesion]:
         InputError: missing, unreadable, empty, or markups of another kind.
     """
     location = Path(path)
-    if not location.exists():
-        raise InputError(f"{path} does not exist; check the path of the lesions.")
+    check_at_hand(path, "of the lesions", folder=True)
     name = location.name.lower()
     with refusing(f"{path} could not be read as lesions; see `samconvex track --help`."):
         if name.endswith(MARKUPS_FILE):

@@ -8,7 +8,7 @@ import torch
 
 from ..device import chosen_device
 from ..errors import InputError
-from ..io.checks import grid_note, outside_note
+from ..io.checks import grid_note, labels_note, outside_note
 from ..memory import machine_memory_gib
 from ..progress import Progress
 from ..report.environment import environment, utc_now
@@ -116,9 +116,12 @@ def _checked(options: Options) -> Options:
     return replace(options, fixed_points=fixed, moving_points=moving)
 
 
+_IMAGE_WANTED = "give the image itself here, and the label map as --fixed-labels or --moving-labels"
+
+
 def _truth_notes(fixed: Volume, moving: Volume, options: Options) -> list[str]:
-    """What to say of labels and points that do not quite fit their images."""
-    notes: list[str | None] = []
+    """What to say of images that seem to be labels, and of labels and points that do not quite fit their images."""
+    notes: list[str | None] = [labels_note(image, _IMAGE_WANTED) for image in (fixed, moving)]
     if options.fixed_labels is not None and options.moving_labels is not None:
         notes += [grid_note(options.fixed_labels, fixed), grid_note(options.moving_labels, moving)]
     for points, image in zip((options.fixed_points, options.moving_points), (fixed, moving), strict=True):

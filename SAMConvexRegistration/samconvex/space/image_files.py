@@ -34,6 +34,12 @@ _PATIENT_SPACE = re.compile("(?i)^(left|right)-(anterior|posterior)-(superior|in
 # ITK's objects and their places in memory.
 _OBJECTS = re.compile(r"\b\w+\(0x[0-9a-f]+\): ")
 _MOST_HEADER = 1 << 16
+_OTHERS = {
+    b"version https://git-lfs": "a pointer of Git LFS",
+    b"<html": "a web page",
+    b"<!doctype html": "a web page",
+    b"pk\x03\x04": "a zip archive",
+}
 _META_IMAGE = (".mha", ".mhd")
 _BY_ENDING = {".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".gipl": "GiplImageIO"}
 # Deflate makes nothing smaller than this; ITK takes the memory that a header asks for before it looks at the voxels.
@@ -216,6 +222,9 @@ def _sentence(path: str | os.PathLike, error: Exception) -> str:
         return f"{path} could not be opened ({error.strerror}); check its permissions."
     if location.is_file() and location.stat().st_size == 0:
         return f"{path} is empty; copy or export it again."
+    for start, what in _OTHERS.items():
+        if _beginning(location).lstrip()[:40].lower().startswith(start):
+            return f"{path} is {what}, not an image; obtain the file itself."
     sentence = refusal(location) if is_nifti_name(path) else None
     if sentence is not None:
         return sentence

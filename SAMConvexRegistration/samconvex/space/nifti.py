@@ -30,6 +30,7 @@ ENDINGS = (".nii.gz", ".nii", ".hdr.gz", ".hdr", ".img.gz", ".img")
 _BLOCK_BYTES = 1 << 24
 # NIfTI-1 and Analyze headers begin with their own size.
 _HEADER_BYTES = 348
+_NIFTI_START = 352
 _NIFTI2_HEADER_BYTES = 540
 _UNREAD_KINDS = {1: "single bits", 32: "complex numbers", 1792: "complex numbers", 2048: "complex numbers"}
 _UNREAD_KINDS[1536] = "numbers of 128 bits"
@@ -125,6 +126,11 @@ def check_nifti(path: str | os.PathLike, filler: str = "the air value") -> None:
     layout = _layout(header)
     if layout is None:
         return
+    if header[344:347] == b"n+1" and layout.offset < _NIFTI_START:
+        raise InputError(
+            f"{path} says that its voxels begin within its header (vox_offset {layout.offset}); correct it to 352 or "
+            "export it again."
+        )
     voxels = location
     if header[344:347] == b"ni1":
         image = location if _ending(location).startswith(".img") else _partner(location)

@@ -23,7 +23,7 @@ _BLOCK_BYTES = 1 << 22
 # zlib's sign for "zlib or gzip, as the data say".
 _EITHER = 47
 _GIPL_HEADER, _MRC_HEADER, _MRC_EXTENSION = 256, 1024, 92
-_MOST_PAGES = 100_000
+_MOST_PAGES, _MOST_HEADER = 100_000, 1 << 18
 _TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 16: 8}
 _LENGTHS = {"m", "meter", "cm", "um", "µm", "μm", "micron", "microns", "micrometer", "nm", "in", "inch", "inches"}
 _DAMAGED = "{} could not be read because it is cut short or damaged; copy or export it again."
@@ -60,7 +60,7 @@ def in_meaning(path: Path, image: sitk.Image) -> sitk.Image:
     """The image in the values that a MetaImage header's slope and offset give, which ITK leaves out."""
     if not path.name.lower().endswith((".mha", ".mhd")):
         return image
-    fields = _meta_fields(path.read_bytes()[: 1 << 16])[0]
+    fields = _meta_fields(_head(path))[0]
     slope, offset = (
         _number(fields.get(f"ElementToIntensityFunction{kind}", ""), usual)
         for kind, usual in (("Slope", 1.0), ("Offset", 0.0))
@@ -89,6 +89,12 @@ def check_lengths(path: Path, head: bytes) -> None:
                 raise InputError(f"{path} gives its lengths in {unit} ({name}); write its header in mm.")
 
 
+def _head(path: Path) -> bytes:
+    """The first bytes, in which a text header lies."""
+    with open(path, "rb") as stream:
+        return stream.read(_MOST_HEADER)
+
+
 def _number(text: str, usual: float) -> float:
     try:
         value = float(text.split()[0])
@@ -106,9 +112,7 @@ def _meta_fields(content: bytes) -> tuple[dict[str, str], int]:
 
 
 def _check_meta_image(path: Path, size: Sequence[int], expected: int) -> None:
-    with open(path, "rb") as stream:
-        content = stream.read(1 << 16)
-    fields, stop = _meta_fields(content)
+    fields, stop = _meta_fields(_head(path))
     words = fields.get("ElementDataFile", "").split()
     compressed = fields.get("CompressedData", "").lower().startswith(("t", "1"))
     if not words:
@@ -139,8 +143,7 @@ def _check_count(path: Path, files: int, dimensions: float, size: Sequence[int])
 
 
 def _check_nrrd(path: Path, expected: int) -> None:
-    with open(path, "rb") as stream:
-        head = stream.read(1 << 20)
+    head = _head(path)
     fields = nrrd_fields(head)
     if fields.get("encoding", "").lower() not in ("gzip", "gz") or int(_number(fields.get("line skip", ""), 0)):
         return

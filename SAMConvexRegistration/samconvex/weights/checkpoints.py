@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, refusing
+from ..errors import InputError, check_at_hand, refusing
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -23,8 +23,7 @@ def read_checkpoint(path: Path) -> Any:
     Raises:
         InputError: missing, too large, no weights file, or with values that are not finite.
     """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; check the path of the weights file.")
+    check_at_hand(path, "of the weights file")
     if path.stat().st_size > LARGEST_FILE:
         raise InputError(f"{path} is too large for a weights file; check that it is the right one.")
     with refusing(f"{path} could not be read as weights; it is damaged, truncated or not a PyTorch weights file."):

@@ -76,7 +76,7 @@ def find(name_or_path: str | os.PathLike | None = None) -> WeightsEntry | Path:
     for entry in entries:
         if entry.name == wanted:
             return entry
-    if Path(wanted).is_file():
+    if os.path.isfile(wanted):
         return Path(wanted)
     names = ", ".join(entry.name for entry in entries) or "none"
     raise InputError(f"{wanted} is neither a weights file nor a known name ({names}); see `samconvex weights list`.")

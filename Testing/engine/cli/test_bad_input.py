@@ -54,6 +54,14 @@ def test_input_that_needs_a_remark_is_used_and_remarked(
     assert re.search(case.says, (folder / "out" / "report.json").read_text())
 
 
+def test_a_later_query_is_looked_at_before_the_first_is_embedded(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samconvex.anatomy.cache.embed_cached", lambda *_, **__: pytest.fail("work has begun"))
+    assert main(["match", "ct.nii.gz", "points.csv", "ct.nii.gz", "text.txt", "-o", "matches"]) == 2
+    assert "text.txt could not be read as an image" in _sentence(capsys)
+
+
 def test_a_full_disk_is_noticed_before_the_work(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

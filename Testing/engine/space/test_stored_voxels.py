@@ -179,3 +179,24 @@ def test_labels_that_are_no_numbers_become_background(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "a.nii"))
     with pytest.raises(InputError, match=r"for example by 0\)"):
         read_labels(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("start", [0.0, 348.0])
+def test_voxels_that_begin_within_the_header_are_refused(tmp_path: Path, start: float) -> None:
+    with pytest.raises(InputError, match=rf"vox_offset {start:.0f}\); correct it to 352"):
+        read_volume(_nifti(tmp_path / "a.nii", 108, "<f", start))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n", "a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html>not found</html>", "a web page"),
+        (b"PK\x03\x04" + bytes(400), "a zip archive"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd"])
+def test_what_came_in_place_of_an_image_is_named(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"is {words}, not an image"):
+        read_volume(tmp_path / name)

@@ -62,7 +62,7 @@ def test_import_list_path_and_remove(checkpoint, home, capsys):
     assert run("import", str(checkpoint)) == 0
     model = weights.load_sam("my-network")
     assert model.kind == "sam-compact" and model.calibration == {"minimum_score": 0.4}
-    assert weights.path_of("my-network").parent == home / "weights"
+    assert registry.path_of("my-network").parent == home / "weights"
     run("list")
     assert "my-network" in capsys.readouterr().out
     assert run("verify") == 0
