@@ -62,6 +62,7 @@ class RunPanel:
         self._title, self._cancelTip = title, cancelTip
         self._onChange, self._sentence, self._level = onChange, sentence, level
         self._after = None
+        self._refused = False
         self.job = None
 
     @property
@@ -70,12 +71,20 @@ class RunPanel:
 
     def say(self, text, level=""):
         """Put a sentence into the status line, on the color of a verdicts level where it is a warning or an error."""
+        self._refused = False
         self._statusLabel.text = text
         self._statusLabel.setStyleSheet(verdicts.style(level) if text and level else "")
 
     def refuse(self, text):
         """Say why something was not done."""
         self.say(text, verdicts.DO_NOT_USE)
+        self._refused = True
+
+    def forget(self):
+        """What a run could not use was changed: take the sentence about it away."""
+        failed = self.job is not None and self.job.state in (JobState.FAILED, JobState.CANCELLED)
+        if not self.isRunning and (self._refused or failed):
+            self.say("")
 
     def installDependencies(self):
         """Make the engine able to run; False, with the reason in the status line, where it cannot."""

@@ -1,5 +1,7 @@
 """Sentences about a run for the panel."""
 
+import math
+
 from slicer.i18n import tr as _
 
 from . import verdicts
@@ -82,8 +84,11 @@ def sentence(job):
         return job.message
     progress = job.progress
     text = stageLabel(progress.stage) if progress.stage else _("Starting the engine...")
-    if progress.secondsLeft is not None:
-        text = _("{stage}, about {time} left").format(stage=text, time=duration(progress.secondsLeft))
+    left = progress.remaining()
+    if left is not None and left > 0:
+        text = _("{stage}, about {time} left").format(stage=text, time=duration(math.ceil(left)))
+    elif left is not None:
+        text = _("{stage}, longer than expected").format(stage=text)
     if progress.memoryMib:
         text = _("{text} ({memory:.1f} GiB in use)").format(text=text, memory=progress.memoryMib / 1024)
     return text

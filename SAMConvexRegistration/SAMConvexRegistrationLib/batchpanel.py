@@ -52,6 +52,8 @@ class BatchPanel:
         """Show the scene's volumes, keeping the checked ones."""
         checked = set(self.checkedIds())
         movingList = self.ui.batchMovingList
+        current = movingList.item(movingList.currentRow)
+        currentId = current.data(qt.Qt.UserRole) if current is not None else None
         wasBlocked = movingList.blockSignals(True)
         movingList.clear()
         fixed = self.ui.batchFixedSelector.currentNode()
@@ -64,6 +66,9 @@ class BatchPanel:
             item.setData(qt.Qt.UserRole, node.GetID())
             item.setCheckState(qt.Qt.Checked if node.GetID() in checked else qt.Qt.Unchecked)
             movingList.addItem(item)
+            if node.GetID() == currentId:
+                # The keyboard stays on its row.
+                movingList.setCurrentRow(movingList.count - 1)
         movingList.blockSignals(wasBlocked)
         self.onSourceChanged()
 
@@ -91,9 +96,11 @@ class BatchPanel:
         return self.ui.batchSourceComboBox.currentIndex == 0
 
     def onFixedChanged(self, node):
+        self.runPanel.forget()
         self.update()
 
     def onListChanged(self, *changed):
+        self.runPanel.forget()
         self.updateButtons()
 
     # --- running ----------------------------------------------------------------------------------------------------

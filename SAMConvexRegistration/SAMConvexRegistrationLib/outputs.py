@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 
+import numpy as np
 import SimpleITK as sitk
 import slicer
 from SAMConvexLib import nodes, segments, verdicts
@@ -22,6 +23,7 @@ from .quality import REPORT_ATTRIBUTE, fillTable, namedReport
 
 VERSION_ATTRIBUTE = "SAMConvex.Version"
 PRESET_ATTRIBUTE = "SAMConvex.Preset"
+OUTPUT_ATTRIBUTE = "SAMConvex.Output"
 
 
 @dataclass
@@ -75,7 +77,7 @@ class EngineFiles:
     """The engine's results, read and turned into what nodes take.
 
     Attributes:
-        alignment: the linear part of grid, 4x4 RAS.
+        alignment: the linear part of grid, 4x4 RAS; None where it is not told apart.
         grid, inverseGrid: (vectors (k, j, i, 3) RAS mm, lattice-to-RAS matrix) between world points.
         volumeChange: (k, j, i) as comparison.volumeChange gives it, on the grid.
         warped, validity: (k, j, i) voxels on the fixed grid.
@@ -85,13 +87,18 @@ class EngineFiles:
 
     report: dict
     grid: tuple
-    alignment: object
+    alignment: object = None
     inverseGrid: tuple | None = None
     volumeChange: object = None
     warped: object = None
     validity: object = None
     error: tuple | None = None
     labels: list = field(default_factory=list)
+
+
+def isMap(node):
+    """True for a volume of figures, such as the expected error, that is no image to register."""
+    return node.GetAttribute(OUTPUT_ATTRIBUTE) in ("jacobian", "error")
 
 
 def checkTargets(request, targets):
@@ -181,6 +188,7 @@ def fill(request, run, files, outputs):
             node = getattr(outputs, name)
             fillers[name](node)
             addProvenance(node, request, report, inverse=name == "inverse")
+            node.SetAttribute(OUTPUT_ATTRIBUTE, name)
             # Whoever meets the node elsewhere in the scene must not take it for a sound one.
             node.SetName(verdicts.markedName(node.GetName(), verdicts.levelOf(report)))
             if name != "table":
@@ -234,7 +242,8 @@ def warpMarkups(source, fixedToMoving, target):
 def fillTransform(transformNode, files):
     """The displacement grid, and which part of it is alignment alone."""
     nodes.fillGridTransform(transformNode, *files.grid)
-    nodes.setAlignment(transformNode, files.alignment)
+    # A node that is filled anew must not keep what was noted of the result before.
+    nodes.setAlignment(transformNode, np.eye(4) if files.alignment is None else files.alignment)
 
 
 def fillVolumeChange(volumeNode, change, lattice):

@@ -106,6 +106,8 @@ class PreviewPanel:
     def parametersChanged(self):
         subject = self.subject()
         self.ui.previewButton.enabled = subject is not None
+        if self.preview is None:
+            self.ui.worstLabel.text = ""
         parameters = self._parameters()
         hasResult = parameters is not None and parameters.outputTransform is not None
         showReport(self.ui, quality.reportOf(parameters.outputTransform) if hasResult else {})

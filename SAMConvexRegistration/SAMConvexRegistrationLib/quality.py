@@ -98,11 +98,18 @@ def tableRows(report):
         change = max((body["volume_change_percent"] for body in bodies), key=abs)
         rows.append((_("Protected, largest volume change"), None, change, "%"))
     if "sdlogj" in report:
-        rows.append((_("Unevenness of the deformation (SDlogJ)"), None, report["sdlogj"], ""))
+        rows.append(
+            (
+                _("Smoothness (usual: 0.1 within one patient to 0.4 between two; more is rougher)"),
+                None,
+                report["sdlogj"],
+                "",
+            )
+        )
     consistency = report.get("inverse_consistency_mm", {})
     if "mean" in consistency:
-        rows.append((_("Inverse consistency, mean"), None, consistency["mean"], "mm"))
-        rows.append((_("Inverse consistency, 95th percentile"), None, consistency.get("p95"), "mm"))
+        rows.append((_("There-and-back error, mean"), None, consistency["mean"], "mm"))
+        rows.append((_("There-and-back error, 95th percentile"), None, consistency.get("p95"), "mm"))
     if "total" in report.get("seconds", {}):
         rows.append((_("Computing time"), None, report["seconds"]["total"], "s"))
     if "peak_memory_mib" in report:

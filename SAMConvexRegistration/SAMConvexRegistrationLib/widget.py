@@ -2,6 +2,7 @@
 
 import slicer
 from SAMConvexLib.modulewidget import ModuleWidget
+from SAMConvexLib.parametersets import contents
 from SAMConvexLib.polling import pollWithTimer
 from SAMConvexLib.runpanel import RunPanel
 from slicer.i18n import tr as _
@@ -20,6 +21,7 @@ class SAMConvexRegistrationWidget(ModuleWidget):
 
     def setupPanels(self):
         self.logic = SAMConvexRegistrationLogic()
+        self._seen = {}
         self.ui.parameterSetSelector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", self.moduleName)
         self.runPanel = RunPanel(
             self.ui.applyButton,
@@ -104,6 +106,9 @@ class SAMConvexRegistrationWidget(ModuleWidget):
     def onSceneChanged(self, caller, event):
         if self._parameterNode is not None and not slicer.mrmlScene.IsBatchProcessing():
             self.batchPanel.update()
+            hidden = [node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLVolumeNode") if outputs.isMap(node)]
+            for selector in (self.ui.fixedSelector, self.ui.movingSelector, self.ui.batchFixedSelector):
+                selector.sortFilterProxyModel().hiddenNodeIDs = hidden
 
     # --- running ----------------------------------------------------------------------------------------------------
 
@@ -117,10 +122,18 @@ class SAMConvexRegistrationWidget(ModuleWidget):
         return self.runPanel.isRunning
 
     def onParametersChanged(self, caller=None, event=None):
+        self.forgetProblem()
         self.presetMenu.parametersChanged()
         self.previewPanel.parametersChanged()
         self.batchPanel.parametersChanged()
         self.updateButtons()
+
+    def forgetProblem(self):
+        """A sentence about a run goes when something was chosen anew; a node that is gone is no choice."""
+        _name, values, references = contents(self._parameterNode.parameterNode)
+        before, self._seen = self._seen, values | references
+        if any(value and value != before.get(name) for name, value in self._seen.items()):
+            self.runPanel.forget()
 
     def updateButtons(self):
         running = self.isRunning
@@ -138,26 +151,14 @@ class SAMConvexRegistrationWidget(ModuleWidget):
         self.runPanel.updateButton(not sentence, sentence or _("Register the moving volume to the fixed one."))
         self.sayReason(sentence)
         self.presetMenu.showHint(usable=not unusable)
-        self.ui.forecastLabel.text = "" if sentence else self.forecast()
-        self.ui.strengthNumbersLabel.text = (
-            ""
-            if sentence
-            else self.forecaster.numbers(parameters.fixedVolume, parameters.preset, parameters.strength.value)
-        )
+        fixed, settings = parameters.fixedVolume, parameters.settings()
+        self.ui.forecastLabel.text = "" if sentence else self.forecaster.sentence(fixed, settings)
+        self.ui.strengthNumbersLabel.text = "" if sentence else self.forecaster.numbers(fixed, settings)
 
     def sayReason(self, sentence):
         """Beside Apply, why it cannot be pressed."""
         self.ui.reasonLabel.text = sentence
         self.ui.reasonLabel.visible = bool(sentence)
-
-    def forecast(self):
-        """What the preset will cost; other features or another refinement than its own are not forecast."""
-        parameters = self._parameterNode
-        text = self.forecaster.sentence(parameters.fixedVolume, parameters.preset)
-        asPreset = parameters.features is Features.PRESET and parameters.refinement is Refinement.PRESET
-        if not text or asPreset:
-            return text
-        return _("{forecast} That is for the preset's own features and refinement.").format(forecast=text)
 
     def wanted(self):
         """Names of the OutputNodes fields that are checked and possible with the inputs."""

@@ -209,8 +209,7 @@ def after(widget, camera, nodes):
     from SAMConvexRegistrationLib.preview import PreviewMode
 
     ui = widget.ui
-    # Its fill would hide the preview's outlines.
-    widget.parameters().outputSegmentation.GetDisplayNode().SetVisibility(False)
+    ui.revertButton.click()
     for name in ("inputsButton", "settingsButton", "outputsButton"):
         getattr(ui, name).collapsed = True
     slicer.util.setSliceViewerLayers(background=nodes["fixed"], foreground=None)
@@ -219,18 +218,18 @@ def after(widget, camera, nodes):
         if mode is PreviewMode.FLICKER:
             widget.previewPanel._flickerTimer.stop()
         settle(0.5)
-        camera.take(f"preview-{mode.value}", ui.revertButton)
+        camera.take(f"preview-{mode.value}", ui.attachCheckBox)
     ui.previewModeComboBox.setCurrentIndex(ui.previewModeComboBox.findData("blend"))
     for percent in (0, 50, 100):
         ui.deformationSlider.value = percent
         settle(0.3)
-        camera.take(f"preview-deformation-{percent:03d}", ui.revertButton)
+        camera.take(f"preview-deformation-{percent:03d}", ui.attachCheckBox)
     ui.gridCheckBox.checked = True
     ui.blendSlider.value = 0
-    camera.take("preview-grid", ui.revertButton)
+    camera.take("preview-grid", ui.attachCheckBox)
     ui.gridCheckBox.checked = False
     ui.worstButton.click()
-    camera.take("preview-worst-place", ui.revertButton)
+    camera.take("preview-worst-place", ui.attachCheckBox)
     print(f"Worst place: {ui.worstLabel.text}")
     ui.revertButton.click()
     for row in range(ui.qualityTable.rowCount):

@@ -149,3 +149,63 @@ def test_messages_wrap_instead_of_pushing_controls_off_the_screen(repository):
             assert "wordWrap" in properties, label.get("name")
             checked += 1
     assert checked >= 8
+
+
+def test_a_problem_is_forgotten_when_its_cause_goes(widget, build):
+    fixed, moving = images(build, widget, -1000, -1000)
+    widget.behavior = "input"
+    widget.ui.applyButton.click()
+    finish(widget)
+    assert "is constant" in widget.ui.statusLabel.text
+    other = build.volume("Other", build.smooth_array(), np.eye(4))
+    widget.ui.movingSelector.setCurrentNode(other)
+    assert widget.ui.statusLabel.text == "" and widget.ui.statusLabel.styleSheet == ""
+    # A refusal before the run as well; what a run achieved stays.
+    widget.ui.outputVolumeSelector.setCurrentNode(fixed)
+    widget.ui.applyButton.click()
+    assert "is an input" in widget.ui.statusLabel.text
+    widget.ui.outputVolumeSelector.setCurrentNode(None)
+    widget.behavior = "good"
+    widget.ui.threadsSpinBox.value = 2
+    assert widget.ui.statusLabel.text == ""
+    widget.ui.applyButton.click()
+    finish(widget)
+    widget.ui.threadsSpinBox.value = 1
+    assert widget.ui.statusLabel.text.startswith("Finished")
+
+
+def test_maps_of_figures_are_not_offered_as_images(widget, build):
+    fixed, moving = images(build, widget, -1000, -1000)
+    ui = widget.ui
+    ui.jacobianCheckBox.checked = True
+    ui.errorCheckBox.checked = True
+    ui.applyButton.click()
+    finish(widget)
+    registered = widget.parameters().outputVolume.GetName()
+    for selector in (ui.fixedSelector, ui.movingSelector, ui.batchFixedSelector):
+        assert [node.GetName() for node in selector.nodes()] == ["Fixed", "Moving", registered]
+    assert ui.fixedSelector.currentNode() is fixed and ui.movingSelector.currentNode() is moving
+    assert ui.outputErrorSelector.currentNode() is widget.parameters().outputError
+
+
+def test_the_keyboard_stays_on_its_row_of_the_batch_list(widget, build):
+    names = ("Fixed", "First", "Second", "Third")
+    made = [build.volume(name, build.smooth_array(), np.eye(4)) for name in names]
+    ui = widget.ui
+    ui.batchFixedSelector.setCurrentNode(made[0])
+    ui.batchMovingList.setCurrentRow(1)
+    build.volume("Fourth", build.smooth_array(), np.eye(4))
+    assert ui.batchMovingList.item(ui.batchMovingList.currentRow).text() == "Second"
+
+
+def test_words_are_the_users(repository, scene):
+    from SAMConvexRegistrationLib import quality
+
+    form = (repository / "SAMConvexRegistration" / "Resources" / "UI" / "SAMConvexRegistration.ui").read_text()
+    assert "<string>Flexibility:</string>" in form and "Strength:" not in form
+    # The numbers behind it are for experts.
+    assert form.index('name="advancedButton"') < form.index('name="strengthNumbersLabel"')
+    report = {"sdlogj": 0.3, "inverse_consistency_mm": {"mean": 0.1, "p95": 0.2}}
+    texts = [row[0] for row in quality.tableRows(report)]
+    assert texts[0].startswith("Smoothness (usual: ")
+    assert texts[1:] == ["There-and-back error, mean", "There-and-back error, 95th percentile"]

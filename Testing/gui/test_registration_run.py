@@ -274,15 +274,20 @@ def test_the_forecast_is_shown_before_the_run(widget, pair):
     assert "75 s" in widget.ui.forecastLabel.text and "2.5 GiB" in widget.ui.forecastLabel.text
 
 
-def test_the_forecast_says_that_it_is_the_presets(widget, pair):
-    label = widget.ui.forecastLabel
+def test_the_forecast_knows_features_refinement_and_memory_limit(widget, pair):
+    ui, label = widget.ui, widget.ui.forecastLabel
     wait_until(lambda: label.text != "", 120)
     plain = label.text
-    for combo, index in ((widget.ui.featuresComboBox, 2), (widget.ui.refinementComboBox, 1)):
-        combo.setCurrentIndex(index)
-        assert label.text.startswith(plain) and "preset's own" in label.text
+    for combo, time_ in ((ui.featuresComboBox, "2 min"), (ui.refinementComboBox, "2 min")):
+        combo.setCurrentIndex(1)
+        wait_until(lambda: label.text != "", 120)
+        assert time_ in label.text and label.text != plain
         combo.setCurrentIndex(0)
         assert label.text == plain
+    ui.memorySpinBox.value = 2.0
+    assert "more than the limit of 2 GiB" in label.text and "2.5 GiB" in label.text
+    ui.memorySpinBox.value = 3.0
+    assert label.text == plain
 
 
 def test_the_numbers_behind_a_strength_are_shown_beside_it(widget, pair):

@@ -115,12 +115,13 @@ def register(arguments, behavior):
 def main():
     behavior, command, *arguments = sys.argv[1:]
     if command == "presets":
+        seconds = 75.0 + 30.0 * ("--features" in arguments) + 15.0 * ("--refine" in arguments)
         print(
             json.dumps(
                 {
                     "ct-inter-patient": {
                         "settings": {},
-                        "forecast": {"seconds": 75.0, "memory_gib": 2.5},
+                        "forecast": {"seconds": seconds, "memory_gib": 2.5},
                         "strengths": {
                             "normal": {"coupling": 0.04, "box_passes": 2},
                             "stiff": {"coupling": 0.16, "box_passes": 3, "regularization": 4.0},

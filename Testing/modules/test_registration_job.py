@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import slicer
@@ -206,3 +207,22 @@ def test_observers_are_removed_at_the_end(jobs):
 
 def observers():
     return str(slicer.mrmlScene).count("EventName:")
+
+
+def test_the_time_left_goes_on_while_the_engine_is_silent(scene, monkeypatch):
+    from SAMConvexLib import job, status
+
+    now = [100.0]
+    monkeypatch.setattr(job.time, "monotonic", lambda: now[0])
+    running = job.EngineJob([], command=["none"])
+    running.state = job.JobState.RUNNING
+    running._process = SimpleNamespace(exitStatus=None, lines=list)
+    monkeypatch.setattr(running, "_readLines", lambda: None)
+    running._readProgress('{"stage": "convex", "seconds_left": 40.0, "memory_mib": null}')
+    texts = []
+    running.onChange = lambda changed: texts.append(status.sentence(changed))
+    for _second in range(45):
+        now[0] += 1.0
+        running.poll()
+    assert texts[0].endswith("about 39 s left") and texts[-1].endswith("longer than expected")
+    assert len(set(texts)) > 39

@@ -14,7 +14,7 @@ from ..errors import InputError, ResourceError
 from ..progress import Progress, stage
 from ..space.filters import dilated
 from ..space.grid import Grid
-from ..space.intensity import looks_like_ct
+from ..space.intensity import check_ct, looks_like_ct
 from ..space.sampling import slabs
 from ..space.volume import FeatureMap, Volume, resample
 from ..weights.models import SamModel, SemanticModel, load_sam, suited_to
@@ -74,8 +74,8 @@ def embed(
 def _prepare(volume: Volume, mask: Volume | None, model: SamModel) -> tuple[Grid, torch.Tensor, torch.Tensor]:
     """Grid around the body, the body on it (bool), and the network's input."""
     is_ct = looks_like_ct(volume)
-    if model.modality == "ct" and not is_ct:
-        raise InputError(f"{volume.name} is no CT in Hounsfield units, but the weights {model.name} were made for CT.")
+    if model.modality == "ct":
+        check_ct(volume)
     grid, inside, near = body_grid(volume, mask if mask is not None else body_mask(volume), model)
     values = resample(volume, grid).tensor
     air = _AIR_HU if is_ct else float(values.min())

@@ -319,6 +319,21 @@ def test_presets_are_listed_with_time_and_memory(capsys: pytest.CaptureFixture[s
     assert all(entry["forecast"]["memory_gib"] > 0 and entry["settings"]["name"] == n for n, entry in table.items())
 
 
+def test_the_forecast_of_presets_knows_what_is_chosen_beside_them(capsys: pytest.CaptureFixture[str]) -> None:
+    def listing(*more: str) -> dict:
+        assert main(["presets", "--json", *more]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    plain = listing()
+    for more in (["--features", "sam+mind"], ["--refine", "adam"], ["--quality", "best"], ["--symmetric"]):
+        chosen = listing(*more)
+        assert chosen["ct-inter-patient"]["forecast"] != plain["ct-inter-patient"]["forecast"], more
+        # What ends with the linear map has neither.
+        assert chosen["rigid"] == plain["rigid"]
+    assert main(["presets", "--features", "nothing"]) == 2
+    assert "There is no feature 'nothing'" in capsys.readouterr().err
+
+
 def test_benchmark_outside_a_checkout_says_where_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

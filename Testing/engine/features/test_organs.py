@@ -105,7 +105,7 @@ def test_the_same_volume_is_computed_once(body, model):
 
 
 def test_other_modalities_are_refused_in_one_sentence(body, model):
-    with pytest.raises(InputError, match="no CT in Hounsfield units"):
+    with pytest.raises(InputError, match="no CT in Hounsfield units; this works on CT only"):
         organ_probabilities(body.with_tensor(body.tensor.float() + 1000), model)
 
 

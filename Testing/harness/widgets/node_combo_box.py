@@ -25,6 +25,23 @@ def _unobserve(name_observers):
     name_observers.clear()
 
 
+class _SortFilterProxyModel:
+    """qMRMLSortFilterProxyModel: what is left out of the list although its type fits."""
+
+    def __init__(self, changed):
+        self._changed = changed
+        self._hidden = []
+
+    @property
+    def hiddenNodeIDs(self):
+        return tuple(self._hidden)
+
+    @hiddenNodeIDs.setter
+    def hiddenNodeIDs(self, identifiers):
+        self._hidden = [str(identifier) for identifier in identifiers]
+        self._changed()
+
+
 class qMRMLNodeComboBox(QtWidgets.QWidget):
     """Lists the scene's nodes of the given types, below them the actions that are enabled."""
 
@@ -80,6 +97,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             "interactionNodeSingletonTag": "",
         }
         self._actions = []
+        self._proxy = _SortFilterProxyModel(self._fillAndKeep)
         self._combo.activated.connect(self._activated)
 
     # Scene
@@ -131,6 +149,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     def _isOffered(self, node):
         if node is None or (node.GetHideFromEditors() and not self._options["showHidden"]):
+            return False
+        if node.GetID() in self._proxy.hiddenNodeIDs:
             return False
         child = self._options["showChildNodeTypes"]
         if not any(node.IsA(t) if child else node.GetClassName() == t for t in self._types):
@@ -303,6 +323,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     def setCurrentNodeIndex(self, index):
         self.setCurrentNode(self.nodes()[index])
+
+    def sortFilterProxyModel(self):
+        return self._proxy
 
     def nodeCount(self):
         return len(self.nodes())
