@@ -388,6 +388,7 @@ class LandmarkPanel:
                     table.setItem(row, column, item)
                 item.setBackground(qt.QBrush(stateColor(point)))
                 item.setForeground(qt.QBrush(qt.QColor(20, 20, 20)))
+        table.resizeColumnsToContents()
         self._updating = False
         summary = results.errorSummary(node, truth) if node is not None else None
         self.ui.errorLabel.text = (
@@ -569,5 +570,7 @@ def stateColor(point):
         return qt.QColor(200, 200, 200)
     if point.state in (results.OUTSIDE, results.OUTSIDE_TEMPLATE):
         return qt.QColor(190, 215, 245)
+    if point.state == results.NOT_FOUND:
+        return qt.QColor.fromHsv(0, 90, 250)
     hue = int(120 * min(max(point.confidence, 0.0), 1.0))
     return qt.QColor.fromHsv(hue, 90, 250)

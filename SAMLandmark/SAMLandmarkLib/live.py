@@ -147,8 +147,14 @@ class LiveMatching:
         if self.state is LiveState.SEARCHING:
             return None
         if self.state is LiveState.LOADING:
-            return self.loadedFraction if 0.0 < self.loadedFraction < 1.0 else None
+            return None if self.loadedFraction == 0.0 or self._isRelating else self.loadedFraction
         return 1.0
+
+    @property
+    def _isRelating(self):
+        """One volume is ready and nothing is reported of the other: known already, it is only related to the first."""
+        values = list(self._loading.values())
+        return all(value in (None, 1.0) for value in values) and 1.0 in values
 
     @property
     def marker(self):
@@ -187,7 +193,7 @@ class LiveMatching:
     def _loadingSentence(self, seconds):
         if self.loadedFraction == 0.0:
             return _("Preparing the volumes ({seconds} s)").format(seconds=int(seconds))
-        if self.loadedFraction == 1.0:
+        if self._isRelating:
             return _("Relating the two volumes to each other, once ({seconds} s)").format(seconds=int(seconds))
         return _("Describing the anatomy of both volumes, once: {percent} % ({seconds} s)").format(
             percent=round(100 * self.loadedFraction), seconds=int(seconds)

@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,19 @@ class Template:
         folder = markups.GetAttribute(TEMPLATE_FOLDER_ATTRIBUTE)
         return cls(markups, volume, Path(folder) if folder and volume is None else None)
 
+    @property
+    def imageName(self):
+        """What the user calls the image that the points were placed in."""
+        return self.volume.GetName() if self.volume is not None else self.folder.name
+
+    def contains(self, position):
+        """Whether a world point (RAS mm) lies in that image; True where its extent is unknown."""
+        if self.volume is not None:
+            return isInside(position, self.volume)
+        file = self.folder / "template.json"
+        extent = _extentOfFolder(file, file.stat().st_mtime_ns) if file.is_file() else None
+        return extent is None or _isWithin(position, *extent)
+
 
 @dataclass
 class MatchRequest:
@@ -63,9 +77,8 @@ class MatchRequest:
         return [p for p in results.templatePoints(markups) if self.only is None or p.label in self.only]
 
     def findable(self, template):
-        """The points asked for that lie inside the template's image; all where there is only a folder."""
-        points = self.points(template.markups)
-        return [p for p in points if template.volume is None or isInside(p.position, template.volume)]
+        """The points asked for that lie inside the template's image."""
+        return [point for point in self.points(template.markups) if template.contains(point.position)]
 
     def leftOut(self):
         """The TemplatePoints of the first template that lie outside its image: there is nothing to look for."""
@@ -143,7 +156,7 @@ def checkRequest(request):
     for template in request.templates:
         if not request.findable(template):
             return _("No point of '{points}' lies inside '{volume}'; choose the volume they were placed in.").format(
-                points=template.markups.GetName(), volume=template.volume.GetName()
+                points=template.markups.GetName(), volume=template.imageName
             )
     if first.volume is not None and first.volume in request.queryVolumes:
         return _("'{name}' is the template itself; choose another volume to find the points in.").format(
@@ -154,22 +167,38 @@ def checkRequest(request):
 
 def noteOn(request):
     """One sentence about points that will be left out, or an empty string."""
-    if not request.templates or request.templates[0].volume is None:
+    if not request.templates:
         return ""
     names = ", ".join(f"'{point.label}'" for point in request.leftOut())
     if not names:
         return ""
     return _(
         "Outside '{volume}' and left out: {points}. Place them in it, or choose the volume they belong to."
-    ).format(volume=request.templates[0].volume.GetName(), points=names)
+    ).format(volume=request.templates[0].imageName, points=names)
 
 
 def isInside(position, volume):
     """Whether a world point (RAS mm) lies in a volume, the outer half of its border voxels included."""
     matrix = nodes.parentToWorld(volume) @ nodes.ijkToRas(volume)
+    return _isWithin(position, matrix, volume.GetImageData().GetDimensions())
+
+
+def _isWithin(position, matrix, size):
     index = np.linalg.solve(matrix, [*position, 1.0])[:3]
-    size = np.array(volume.GetImageData().GetDimensions())
-    return bool(np.all((index >= BORDER - 0.5) & (index <= size - 0.5 - BORDER)))
+    return bool(np.all((index >= BORDER - 0.5) & (index <= np.array(size) - 0.5 - BORDER)))
+
+
+@lru_cache(maxsize=32)
+def _extentOfFolder(path, _changed):
+    """(voxel to world RAS matrix, size) of the image a saved template was made from, or None if it does not say."""
+    try:
+        grid = json.loads(path.read_text(encoding="utf-8"))["grids"]["volume"]
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.reshape(grid["direction"], (3, 3)) * np.asarray(grid["spacing"])
+        matrix[:3, 3] = grid["origin"]
+        return nodes.LPS_FROM_RAS @ matrix, tuple(int(count) for count in grid["size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def prepare(request):

@@ -58,14 +58,13 @@ class OwnViews:
 
     def _confine(self, display, volume, inThreeD):
         shown = [logic for logic in sliceLogics() if logic.GetSliceNode().IsMappedInLayout()]
-        own = [logic.GetSliceNode().GetID() for logic in shown if volume in volumesOf(logic)]
-        foreign = [logic for logic in shown if volumesOf(logic) and volume not in volumesOf(logic)]
-        if not foreign:
+        solids = [view for view in slicer.util.getNodesByClass("vtkMRMLViewNode") if view.IsMappedInLayout()]
+        own = [logic.GetSliceNode().GetID() for logic in shown if volume in (volumesOf(logic) or [volume])]
+        own += [view.GetID() for view in solids if inThreeD]
+        anyImage = any(volumesOf(logic) for logic in shown)
+        if not anyImage or len(own) == len(shown) + len(solids):
             _putBack(display)
             return
-        if inThreeD:
-            views = slicer.util.getNodesByClass("vtkMRMLViewNode")
-            own += [view.GetID() for view in views if view.IsMappedInLayout()]
         if display.GetAttribute(BEFORE_ATTRIBUTE) is None:
             before = {"views": list(display.GetViewNodeIDs() or ()), "visible": bool(display.GetVisibility())}
             display.SetAttribute(BEFORE_ATTRIBUTE, json.dumps(before))

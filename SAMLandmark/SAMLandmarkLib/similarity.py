@@ -60,7 +60,7 @@ def showLegend(volume, visible):
         legend.SetTitleText(_("Similarity (%)"))
         legend.SetLabelFormat("%.0f")
         legend.SetNumberOfLabels(3)
-        legend.SetSize(0.12, 0.45)
+        legend.SetSize(0.07, 0.4)
     if legend is not None:
         legend.SetVisibility(bool(visible))
 

@@ -301,10 +301,10 @@ def shown_in(names):
     return {views.sliceLogic(name).GetSliceCompositeNode().GetBackgroundVolumeID() for name in names}
 
 
-def drawn(markups, views=("Red", "Yellow", "Green")):
-    """The slice views that draw a point list."""
+def drawn(markups, views=("Red", "Yellow", "Green"), kind="vtkMRMLSliceNode"):
+    """The views that draw a point list."""
     display = markups.GetDisplayNode()
-    names = {f"vtkMRMLSliceNode{name}": name for name in views}
+    names = {f"{kind}{name}": name for name in views}
     return {name for node, name in names.items() if display.GetVisibility() and display.IsDisplayableInView(node)}
 
 
@@ -320,11 +320,14 @@ def test_a_selected_row_never_shows_a_point_on_another_patients_image(main_windo
     assert shown_in(everywhere) == {volumes[1].GetID()} and "in 'Query'" in widget.ui.shownLabel.text
     np.testing.assert_allclose(views.centerOf(views.sliceNode("Red")), results.positionOf(found, 2), atol=0.5)
     assert drawn(points) == set() and drawn(found) == everywhere
+    # Without an image to tell them apart, the 3D view draws one patient's points only.
+    assert drawn(found, ["1"], "vtkMRMLViewNode") and not drawn(points, ["1"], "vtkMRMLViewNode")
     # Not found: the views go to where it lies in the template.
     select(widget.ui.pointTable, 1)
     assert shown_in(everywhere) == {volumes[0].GetID()} and "template 'Template'" in widget.ui.shownLabel.text
     np.testing.assert_allclose(views.centerOf(views.sliceNode("Red")), POINTS[1], atol=0.5)
     assert drawn(points) == everywhere and drawn(found) == set()
+    assert not drawn(points, ["1"], "vtkMRMLViewNode")
     # A view of a third image shows neither; one that is left shows what it did before.
     views.sliceLogic("Red").GetSliceCompositeNode().SetBackgroundVolumeID(volumes[2].GetID())
     assert drawn(points) == {"Yellow", "Green"}

@@ -167,6 +167,9 @@ def test_what_takes_long_is_told_until_the_first_answer(live):
         callback({"stage": "embedding", "fraction": 1.0})
     # Both are described, nothing can be asked yet: not a bar that stands at its end.
     assert slow.state is LiveState.LOADING and slow.progress is None and "Relating" in slow.message
+    # So it is when the second was described in an earlier session, and reports nothing.
+    slow._loading[live.volumes[1].GetID()] = None
+    assert slow.progress is None and "Relating" in slow._loadingSentence(0.0)
     slow._started -= 7.0
     slow.poll()
     assert "(7 s)" in slow.message

@@ -340,3 +340,21 @@ def test_a_template_is_not_saved_with_a_point_beside_its_image(module, volumes, 
     with pytest.raises(library.LibraryError, match="Outside 'Template': 'a'"):
         library.prepareSaving(tmp_path, "Body", volumes[0], points)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_saved_template_without_its_image_knows_its_extent_too(logic, results, volumes, points, tmp_path):
+    from SAMLandmarkLib import matching
+
+    grid = {"size": [40] * 3, "spacing": [2.0] * 3, "origin": [-40.0, -20.0, -20.0]}
+    content = {"grids": {"volume": {**grid, "direction": [1, 0, 0, 0, 1, 0, 0, 0, 1]}}}
+    (tmp_path / "template.json").write_text(json.dumps(content))
+    points.SetAttribute(matching.TEMPLATE_FOLDER_ATTRIBUTE, str(tmp_path))
+    points.SetNthControlPointPositionWorld(0, 0.0, 30.0, 0.0)
+    request = matching.MatchRequest([matching.Template.of(points)], [volumes[1]])
+    assert [point.label for point in request.leftOut()] == ["a"]
+    assert f"Outside '{tmp_path.name}' and left out: 'a'" in matching.noteOn(request)
+    found = logic.matchLandmarks(None, points, volumes[1])
+    assert [row.state for row in logic.pointRows(found)][0] == results.OUTSIDE_TEMPLATE
+    # One of an earlier version says nothing about its extent: the engine judges.
+    (tmp_path / "template.json").write_text("{}")
+    assert request.leftOut() == []
