@@ -55,7 +55,8 @@ def test_any_number_of_threads_gives_the_same_bits(pair):
     assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() >= 1
 
 
-def test_free_memory_does_not_choose_the_settings(pair, monkeypatch: pytest.MonkeyPatch):
+def test_free_memory_does_not_choose_the_settings(monkeypatch: pytest.MonkeyPatch):
+    pair = tuple(make_phantom(seed, 12.0, (16, 14, 12)).ct for seed in (1, 2))
     monkeypatch.setattr(tiers, "available_memory_gib", lambda: _LITTLE_GIB)
     monkeypatch.setattr(tiers, "current_memory_mib", lambda: 0.0)
     settings = replace(SETTINGS, refine="none")
