@@ -45,6 +45,10 @@ class PreviewPanel:
         self._layoutTimer.setSingleShot(True)
         self._layoutTimer.setInterval(LAYOUT_MILLISECONDS)
         self._layoutTimer.connect("timeout()", self.onLaidOut)
+        self._resultTimer = qt.QTimer()
+        self._resultTimer.setSingleShot(True)
+        self._resultTimer.setInterval(0)
+        self._resultTimer.connect("timeout()", self.onResult)
         ui.previewModeComboBox.connect("currentIndexChanged(int)", self.onModeChanged)
         ui.blendSlider.connect("valueChanged(double)", self.onBlendChanged)
         ui.deformationSlider.connect("valueChanged(double)", self.onDeformationChanged)
@@ -143,7 +147,11 @@ class PreviewPanel:
         self.update()
 
     def showResult(self):
-        """A run has finished: the registered image over the fixed one, in every slice view."""
+        """A run has finished: show it as soon as the application has drawn what was imported, unless reverted first."""
+        self._resultTimer.start()
+
+    def onResult(self):
+        """The registered image over the fixed one, in every slice view."""
         self.show(PreviewMode.BLEND)
         if self.preview is not None:
             self.preview.bringIntoView()
@@ -159,6 +167,7 @@ class PreviewPanel:
         self._flickerTimer.stop()
         self._restTimer.stop()
         self._layoutTimer.stop()
+        self._resultTimer.stop()
         if self.preview is not None:
             ended, self.preview = self.preview, None
             ended.revert()
@@ -170,6 +179,7 @@ class PreviewPanel:
         self._flickerTimer.stop()
         self._restTimer.stop()
         self._layoutTimer.stop()
+        self._resultTimer.stop()
         self.preview = None
 
     def nodeRemoved(self):

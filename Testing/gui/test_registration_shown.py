@@ -47,7 +47,8 @@ def apply(widget, build):
         ui.errorCheckBox.checked = True
         slicer.util.setSliceViewerLayers(background=moving)
         ui.applyButton.click()
-        wait_until(lambda: not widget.isRunning, 120)
+        wait_until(lambda: widget.previewPanel.preview is not None, 120)
+        assert not widget.isRunning
         return fixed, moving, seg, points
 
     return run
