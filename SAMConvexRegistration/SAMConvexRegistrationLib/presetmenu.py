@@ -10,7 +10,8 @@ from slicer.i18n import tr as _
 from . import presets
 from .settings import RegistrationSettings
 
-_LINK = '<a href="{name}">{label}</a>'
+# Dark on the color of a warning, whatever the theme's links are.
+_LINK = '<a href="{name}" style="color:#141414">{label}</a>'
 
 
 def explainChoices(combo, kind):

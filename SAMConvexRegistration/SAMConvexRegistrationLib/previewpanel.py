@@ -12,8 +12,8 @@ from .preview import PreviewMode, RegistrationPreview
 FLICKER_MILLISECONDS = 500
 # Comparisons that must be computed wait until the slider rests.
 SLIDER_REST_MILLISECONDS = 200
-# The panel lays itself out anew, in several passes, before anything in it can be scrolled to.
-LAYOUT_MILLISECONDS = 400
+# The panel lays itself out anew before anything in it can be scrolled to.
+LAYOUT_MILLISECONDS = 100
 
 
 class PreviewPanel:
@@ -45,6 +45,10 @@ class PreviewPanel:
         self._layoutTimer.setSingleShot(True)
         self._layoutTimer.setInterval(LAYOUT_MILLISECONDS)
         self._layoutTimer.connect("timeout()", self.onLaidOut)
+        self._resultTimer = qt.QTimer()
+        self._resultTimer.setSingleShot(True)
+        self._resultTimer.setInterval(0)
+        self._resultTimer.connect("timeout()", self.onResult)
         ui.previewModeComboBox.connect("currentIndexChanged(int)", self.onModeChanged)
         ui.blendSlider.connect("valueChanged(double)", self.onBlendChanged)
         ui.deformationSlider.connect("valueChanged(double)", self.onDeformationChanged)
@@ -143,7 +147,11 @@ class PreviewPanel:
         self.update()
 
     def showResult(self):
-        """A run has finished: the registered image over the fixed one, in every slice view."""
+        """A run has finished: show it as soon as the application has drawn what was imported, unless reverted first."""
+        self._resultTimer.start()
+
+    def onResult(self):
+        """The registered image over the fixed one, in every slice view."""
         self.show(PreviewMode.BLEND)
         if self.preview is not None:
             self.preview.bringIntoView()
@@ -159,6 +167,7 @@ class PreviewPanel:
         self._flickerTimer.stop()
         self._restTimer.stop()
         self._layoutTimer.stop()
+        self._resultTimer.stop()
         if self.preview is not None:
             ended, self.preview = self.preview, None
             ended.revert()
@@ -170,6 +179,7 @@ class PreviewPanel:
         self._flickerTimer.stop()
         self._restTimer.stop()
         self._layoutTimer.stop()
+        self._resultTimer.stop()
         self.preview = None
 
     def nodeRemoved(self):
@@ -205,6 +215,9 @@ class PreviewPanel:
             self.preview.setDeformation(self.ui.deformationSlider.value)
 
     def onLaidOut(self):
+        # Several passes, each asked for by the one before.
+        for _pass in range(3):
+            slicer.app.processEvents()
         scrollTo(self.ui.verdictLabel)
 
     def onFlicker(self):
@@ -228,15 +241,16 @@ class PreviewPanel:
 
     @staticmethod
     def _uncertain(preview):
-        text = _("nine of ten errors are below {millimeters} mm")
-        return [(position, text.format(millimeters=f"{value:.1f}")) for position, value in preview.leastCertainPlaces()]
+        text, label = _("nine of ten errors are below {millimeters} mm"), _("{millimeters} mm")
+        figures = [(position, f"{value:.1f}") for position, value in preview.leastCertainPlaces()]
+        return [(position, text.format(millimeters=v), label.format(millimeters=v)) for position, v in figures]
 
     @staticmethod
     def _changed(preview):
-        return [(position, changeSentence(value)) for position, value in preview.worstPlaces()]
+        return [(position, changeSentence(value), changeLabel(value)) for position, value in preview.worstPlaces()]
 
     def _jump(self, mode, placesOf):
-        """Go to the next of some (position, text) places; ``mode`` starts the preview."""
+        """Go to the next of some (position, text, label of the marker) places; ``mode`` starts the preview."""
         if self.preview is None or (mode is PreviewMode.ERROR and self.preview.mode is not mode):
             self.show(mode)
         if mode is not self._placeMode:
@@ -245,9 +259,9 @@ class PreviewPanel:
         if not places:
             return
         self._placeIndex = (self._placeIndex + 1) % len(places)
-        position, text = places[self._placeIndex]
+        position, text, label = places[self._placeIndex]
         self.preview.jumpTo(position)
-        self.preview.mark(position, text)
+        self.preview.mark(position, label)
         self.ui.worstLabel.text = _("{number} of {count}: {kind}").format(
             number=self._placeIndex + 1, count=len(places), kind=text
         )
@@ -290,6 +304,11 @@ def changeSentence(determinant):
     percent = round(100 / determinant)
     text = _("shrunk to {percent} % of its volume") if percent < 100 else _("grown to {percent} % of its volume")
     return text.format(percent=percent)
+
+
+def changeLabel(determinant):
+    """The same in a word, for a marker in the views."""
+    return _("folded") if determinant <= 0 else _("{percent} %").format(percent=round(100 / determinant))
 
 
 def showReport(ui, report):

@@ -73,6 +73,9 @@ def test_apply_and_the_reason_beside_it_are_visible_at_1366x768(main_window, wid
     settle(0.2)
     assert ui.reasonLabel.isHidden() and not ui.presetHintLabel.isHidden()
     assert ui.applyButton.enabled and on_screen(ui.applyButton, main_window)
+    ui.tabWidget.setCurrentIndex(1)
+    settle(0.2)
+    assert on_screen(ui.batchApplyButton, main_window)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +97,8 @@ def test_a_preset_for_other_images_is_said_before_apply(widget, build, fixed, mo
     assert ui.presetHintLabel.isHidden() == (not offered)
     assert [name for name in PRESETS if f'href="{name}"' in ui.presetHintLabel.text] == offered
     if offered:
+        # A dark theme's links are light.
+        assert ui.presetHintLabel.text.count("color:#141414") == len(offered)
         ui.presetHintLabel.linkActivated.emit(offered[-1])
         assert widget.parameters().preset == offered[-1] and ui.presetHintLabel.isHidden()
 

@@ -47,7 +47,8 @@ def apply(widget, build):
         ui.errorCheckBox.checked = True
         slicer.util.setSliceViewerLayers(background=moving)
         ui.applyButton.click()
-        wait_until(lambda: not widget.isRunning, 120)
+        wait_until(lambda: widget.previewPanel.preview is not None, 120)
+        assert not widget.isRunning
         return fixed, moving, seg, points
 
     return run
@@ -248,3 +249,43 @@ def test_the_batch_table_holds_figures_and_the_whole_message(widget, build, main
     for column in range(len(titles)):
         assert table.item(0, column).toolTip() == table.item(0, column).text()
     assert table.columnWidth(4) == 260 and table.wordWrap
+
+
+def test_a_walk_from_two_images_to_the_worst_place_and_back(main_window, views, widget, build, scene, tmp_path):
+    """New scene, pair, Apply, verdict, worst place, save, reload, Revert: what a user clicks is on the screen."""
+    import slicer
+    from harness.pictures import settle
+    from PySide6 import QtCore
+
+    main_window.showModule("SAMConvexRegistration")
+    main_window.resize(1366, 768)
+    ui, area, clicks = widget.ui, main_window._scroll, []
+
+    def click(button):
+        settle(0.1)
+        area.ensureWidgetVisible(button, 0, 0)
+        settle(0.1)
+        corner = button.mapTo(area.viewport(), QtCore.QPoint(0, 0))
+        assert corner.x() >= 0 and corner.x() + button.size.width() <= area.viewport().size.width()
+        assert 0 <= corner.y() <= area.viewport().size.height() - button.size.height()
+        clicks.append(button.text)
+        button.click()
+
+    array = build.smooth_array()
+    geometry = build.centered(np.diag([-2.0, -2.0, 2.0, 1.0]), array.shape)
+    ui.fixedSelector.setCurrentNode(build.volume("Fixed", array, geometry))
+    ui.movingSelector.setCurrentNode(build.volume("Moving", array, geometry))
+    click(ui.applyButton)
+    wait_until(lambda: widget.previewPanel.preview is not None, 120)
+    assert "GOOD" in ui.verdictLabel.text and not ui.verdictLabel.isHidden()
+    click(ui.worstButton)
+    assert ui.worstLabel.text.startswith("1 of ")
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    scene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert widget.parameters().outputTransform.GetName() == "Moving to Fixed" and "GOOD" in ui.verdictLabel.text
+    # Nothing of the preview was saved; shown again, one click leads back.
+    assert not slicer.util.getNodes("*preview*") and not ui.revertButton.enabled
+    click(ui.worstButton)
+    click(ui.revertButton)
+    assert widget.previewPanel.preview is None and clicks == ["Apply", "Worst place", "Worst place", "Revert"]
