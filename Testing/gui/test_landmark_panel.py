@@ -470,7 +470,11 @@ def test_empty_lists_say_the_first_steps(widget, build):
 
 
 def test_the_first_steps_go_when_points_are_found(widget, found):
-    assert widget.ui.firstStepsLabel.text == "" and not widget.ui.pointTable.isHidden()
+    assert widget.ui.firstStepsLabel.isHidden() and not widget.ui.pointTable.isHidden()
+    for label in (widget.ui.leftOutLabel, widget.ui.shownLabel):
+        assert label.isHidden(), "a label without a sentence takes no room"
+    select(widget.ui.pointTable, 0)
+    assert not widget.ui.shownLabel.isHidden()
 
 
 def test_the_diameters_are_seen_in_the_plot(main_window, views, widget, build, volumes):
