@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from . import library, matching, results
 from .checklist import CheckList, scalarVolumes
+from .hints import tell
 from .ownviews import OwnViews
 from .placing import Placing
 from .views import SideBySide, showPlace
@@ -261,7 +262,7 @@ class LandmarkPanel:
             getattr(ui, section).enabled = not running
         sentence = "" if running else matching.checkRequest(self.request())
         self.runPanel.updateButton(not sentence, sentence or _("Find the template's points in every checked scan."))
-        self.ui.leftOutLabel.text = "" if sentence or running else matching.noteOn(self.request())
+        tell(ui.leftOutLabel, "" if sentence or running else matching.noteOn(self.request()))
         self.placing.update()
         chosen = bool(self.selectedRows())
         for name in ("acceptButton", "rejectButton", "restoreButton"):
@@ -370,7 +371,7 @@ class LandmarkPanel:
         titles = [_("Point"), _("State"), _("90 % within (mm)"), _("Score")]
         titles += [_("Return error (mm)"), _("Templates agreeing"), _("Error (mm)")]
         table.setVisible(bool(shown))
-        self.ui.firstStepsLabel.text = "" if shown else self.firstSteps()
+        tell(self.ui.firstStepsLabel, "" if shown else self.firstSteps())
         self._updating = True
         table.setRowCount(len(shown))
         table.setColumnCount(len(titles))
@@ -432,7 +433,7 @@ class LandmarkPanel:
             said = _("'{label}' has no place in '{volume}'; the views show it in the template '{template}'.").format(
                 label=label, volume=query.GetName(), template=template.GetName()
             )
-        self.ui.shownLabel.text = said
+        tell(self.ui.shownLabel, said)
 
     def decide(self, decision):
         node = self.result()

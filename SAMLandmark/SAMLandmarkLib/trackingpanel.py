@@ -24,6 +24,7 @@ from .course import (
     stateLabel,
     withdraw,
 )
+from .hints import tell
 from .placing import Placing
 from .views import showPlace, showVolume
 
@@ -235,7 +236,7 @@ class TrackingPanel:
                 start = [lesion["name"], course["timepoints"][number]["name"], state]
                 lines.append((finding, [*start, *texts, finding.get("reason", "")]))
         ui.courseTable.setVisible(bool(lines))
-        ui.courseHintLabel.text = "" if lines else self.firstSteps()
+        tell(ui.courseHintLabel, "" if lines else self.firstSteps())
         fillTableWidget(ui.courseTable, titles, [texts for _finding, texts in lines])
         for row, (finding, _texts) in enumerate(lines):
             color = stateColor(finding["state"])
@@ -308,15 +309,16 @@ class TrackingPanel:
         place, visit = lesion["findings"][number]["place"], course["timepoints"][number]["name"]
         # By the whole name: an image of another patient or visit would show a place that is not its own.
         volumes = [node for node in scalarVolumes() if node.GetName() == visit]
-        self.ui.shownLesionLabel.text = ""
+        said = ""
         if len(volumes) != 1:
-            self.ui.shownLesionLabel.text = _(
-                "The views stay: {count} volumes of the scene are called '{visit}'; exactly one must be."
-            ).format(count=len(volumes), visit=visit)
+            said = _("The views stay: {count} volumes of the scene are called '{visit}'; exactly one must be.").format(
+                count=len(volumes), visit=visit
+            )
         elif place is None:
             showVolume(volumes[0])
         else:
             showPlace(volumes[0], place)
+        tell(self.ui.shownLesionLabel, said)
 
     def onItemChanged(self, item):
         """A typed diameter is a confirmed one; an empty cell takes it back."""

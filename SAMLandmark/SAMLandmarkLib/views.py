@@ -132,8 +132,20 @@ def showPlace(volume, position):
     """Show a world point (RAS mm) of a volume in all slice views of the layout; they change to that volume."""
     showVolume(volume)
     for logic in sliceLogics():
-        if logic.GetSliceNode().IsMappedInLayout():
-            logic.GetSliceNode().JumpSliceByCentering(*[float(value) for value in position])
+        node = logic.GetSliceNode()
+        if node.IsMappedInLayout():
+            node.JumpSliceByOffsetting(*[float(value) for value in position])
+            if not isInField(node, position):
+                node.JumpSliceByCentering(*[float(value) for value in position])
+
+
+def isInField(node, position):
+    """Whether a slice view's field of view holds the foot of a world point (RAS mm) on its plane."""
+    toView = vtk.vtkMatrix4x4()
+    vtk.vtkMatrix4x4.Invert(node.GetSliceToRAS(), toView)
+    place = toView.MultiplyPoint((*[float(value) for value in position], 1.0))
+    # The origin of the field is where its middle lies in the slice.
+    return all(abs(place[axis] - node.GetXYZOrigin()[axis]) <= node.GetFieldOfView()[axis] / 2 for axis in range(2))
 
 
 def sliceLogics():

@@ -56,6 +56,7 @@ def test_points_are_found_live_and_kept_as_a_template(widget, tmp_path):
 
     ui.liveFirstSelector.setCurrentNode(template)
     ui.liveSecondSelector.setCurrentNode(query)
+    ui.liveMinimumScoreSpinBox.value = 0.2
     ui.liveStartButton.click()
     live = widget.livePanel.live
     wait_until(lambda: live.state in (LiveState.READY, LiveState.FAILED), 300)

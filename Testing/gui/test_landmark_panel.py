@@ -308,9 +308,16 @@ def drawn(markups, views=("Red", "Yellow", "Green"), kind="vtkMRMLSliceNode"):
     return {name for node, name in names.items() if display.GetVisibility() and display.IsDisplayableInView(node)}
 
 
-def test_a_selected_row_never_shows_a_point_on_another_patients_image(main_window, widget, found, volumes):
+def in_plane_and_field(view, place):
+    """Whether a slice view goes through a world point and has it between its edges."""
+    x, y, z = view.convertRASToXYZ(place)
+    height, width = view.pixels().shape[:2]
+    return abs(z) < 0.5 and 0 <= x < width and 0 <= y < height
+
+
+def test_a_selected_row_never_shows_a_point_on_another_patients_image(main_window, views, widget, found, volumes):
     import slicer
-    from SAMLandmarkLib import results, views
+    from SAMLandmarkLib import results
 
     everywhere = {"Red", "Yellow", "Green"}
     points = widget.parameters().templateMarkups
@@ -318,18 +325,25 @@ def test_a_selected_row_never_shows_a_point_on_another_patients_image(main_windo
     assert drawn(points) == everywhere and drawn(found) == set()
     select(widget.ui.pointTable, 2)
     assert shown_in(everywhere) == {volumes[1].GetID()} and "in 'Query'" in widget.ui.shownLabel.text
-    np.testing.assert_allclose(views.centerOf(views.sliceNode("Red")), results.positionOf(found, 2), atol=0.5)
+    assert in_plane_and_field(views["Red"], results.positionOf(found, 2))
     assert drawn(points) == set() and drawn(found) == everywhere
     # Without an image to tell them apart, the 3D view draws one patient's points only.
     assert drawn(found, ["1"], "vtkMRMLViewNode") and not drawn(points, ["1"], "vtkMRMLViewNode")
     # Not found: the views go to where it lies in the template.
     select(widget.ui.pointTable, 1)
     assert shown_in(everywhere) == {volumes[0].GetID()} and "template 'Template'" in widget.ui.shownLabel.text
-    np.testing.assert_allclose(views.centerOf(views.sliceNode("Red")), POINTS[1], atol=0.5)
+    assert in_plane_and_field(views["Red"], POINTS[1])
+    # A view that is zoomed in elsewhere moves there.
+    select(widget.ui.pointTable, 0)
+    views["Red"].mrmlSliceNode().JumpSliceByCentering(*results.positionOf(found, 0))
+    views["Red"].mrmlSliceNode().SetFieldOfView(10.0, 10.0, 1.0)
+    select(widget.ui.pointTable, 2)
+    assert in_plane_and_field(views["Red"], results.positionOf(found, 2))
+    select(widget.ui.pointTable, 1)
     assert drawn(points) == everywhere and drawn(found) == set()
     assert not drawn(points, ["1"], "vtkMRMLViewNode")
     # A view of a third image shows neither; one that is left shows what it did before.
-    views.sliceLogic("Red").GetSliceCompositeNode().SetBackgroundVolumeID(volumes[2].GetID())
+    views["Red"].mrmlSliceCompositeNode().SetBackgroundVolumeID(volumes[2].GetID())
     assert drawn(points) == {"Yellow", "Green"}
     main_window.showModule("")
     widget.parent.exit()
@@ -470,7 +484,11 @@ def test_empty_lists_say_the_first_steps(widget, build):
 
 
 def test_the_first_steps_go_when_points_are_found(widget, found):
-    assert widget.ui.firstStepsLabel.text == "" and not widget.ui.pointTable.isHidden()
+    assert widget.ui.firstStepsLabel.isHidden() and not widget.ui.pointTable.isHidden()
+    for label in (widget.ui.leftOutLabel, widget.ui.shownLabel):
+        assert label.isHidden(), "a label without a sentence takes no room"
+    select(widget.ui.pointTable, 0)
+    assert not widget.ui.shownLabel.isHidden()
 
 
 def test_the_diameters_are_seen_in_the_plot(main_window, views, widget, build, volumes):
