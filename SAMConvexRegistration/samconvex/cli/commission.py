@@ -14,9 +14,10 @@ from .options import add_machine, add_progress
 NAMES = ("commission.json", "commission.png")
 
 EXPLANATION = """
-Test this installation: ten known deformations of an invented chest (shift, rotation, scale, oblique grids, breaths,
+Test this installation: known deformations of an invented chest (shift, rotation, scale, oblique grids, breaths,
 sliding, other contrast, noise and partial view) are registered on this computer, and the result is compared with the
-truth. No data are needed. Written into OUTDIR, all at once at the end:
+truth: ten are judged, two more (another shape, the deepest breath) are told. No data are needed.
+Written into OUTDIR, all at once at the end:
   commission.json   every figure, limit and verdict, with date, version, device, computer and checksums of the weights
   commission.png    the same on one page
 Exit status: 0 where all tests passed, 5 where one failed (the results are written in both cases).

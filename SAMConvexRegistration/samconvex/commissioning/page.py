@@ -99,7 +99,7 @@ def outcome(test: Mapping[str, Any]) -> str:
 def _aside(test: Mapping[str, Any]) -> str:
     """What this test alone has measured."""
     if "carried_dice" in test:
-        return f"Dice {test['carried_dice']:.2f}, points {test['carried_points_mm']['max']:.1f} mm at most"
+        return f"Dice {test['carried_dice']:.2f}, points {test['carried_points_mm']['max']:.1f} mm"
     if "error_at_torn_surface_mm" in test:
         return f"at the wall {test['error_at_torn_surface_mm']['p95']:.1f} mm at 95 %"
     return f"{test['points']} points, {test['seconds']:.0f} s"
