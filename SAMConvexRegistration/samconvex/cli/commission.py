@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = EXPLANATION.strip()
     parser.add_argument("output", metavar="OUTDIR", help="folder for the results")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results; other files there are kept")
-    parser.add_argument("--quick", action="store_true", help="four of the tests on coarser images, under a minute")
+    parser.add_argument("--quick", action="store_true", help="four of the tests on coarser images")
     add_machine(parser)
     add_progress(parser)
 
