@@ -20,7 +20,9 @@ ENGINE = Path(__file__).resolve().parents[3] / "SAMConvexRegistration"
 
 # Every program writes into OUT and says when it has started; none imports torch, so that each takes milliseconds.
 PREAMBLE = """
-import sys, time, threading
+import signal, sys, time, threading
+# A shell that puts the tests in the background leaves Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 from samconvex.cli.cancellation import raise_if, run_cancellable
 from samconvex.errors import Cancelled
