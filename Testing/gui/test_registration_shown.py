@@ -183,12 +183,14 @@ def test_nodes_placed_under_a_result_block_neither_preview_nor_apply(widget, app
 def test_a_script_registers_placed_nodes_from_where_they_came(widget, apply):
     from SAMConvexLib import nodes
 
-    fixed, moving, *_others = apply()
+    fixed, moving, _seg, points = apply()
     first = nodes.gridOfTransform(widget.parameters().outputTransform)[0].copy()
+    carried = nodes.worldPoints(widget.parameters().outputMarkups)[1]
     widget.ui.revertButton.click()
     widget.ui.attachCheckBox.checked = True
-    result = widget.logic.registerVolumes(fixed, moving)
+    result = widget.logic.registerVolumes(fixed, moving, movingMarkups=points)
     assert np.array_equal(nodes.gridOfTransform(result.transformNode)[0], first)
+    assert np.allclose(nodes.worldPoints(result.outputs.markups)[1], carried)
 
 
 # --- batch ----------------------------------------------------------------------------------------------------------
