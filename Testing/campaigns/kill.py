@@ -114,7 +114,7 @@ def finish(pid: int) -> int:
 def cpu_seconds(pid: int) -> float:
     """Processor time of a child so far; a busy machine stretches wall time, not this."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return float("inf")
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -275,7 +275,7 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     records: list[dict[str, Any]] = []
     if args.resume and args.state and args.state.exists():
-        lines = [json.loads(line) for line in args.state.read_text().splitlines() if line.endswith("}")]
+        lines = [json.loads(line) for line in args.state.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
         records = [line for line in lines if line.pop("seed") == args.seed]
     done = {record["run"] for record in records}
     with open(args.state or os.devnull, "a" if args.resume else "w", encoding="utf-8") as stream:

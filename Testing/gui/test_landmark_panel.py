@@ -273,7 +273,7 @@ def test_lesions_are_tracked_confirmed_and_exported(widget, build, volumes, answ
     assert "no diameter" in ui.trackStatusLabel.text and ui.responseTable.item(2, 4).text() == "PD"
     answers.expect("QFileDialog.getSaveFileName", str(tmp_path / "course.csv"))
     ui.csvButton.click()
-    assert "25.00" in (tmp_path / "course.csv").read_text()
+    assert "25.00" in (tmp_path / "course.csv").read_text(encoding="utf-8")
     ui.plotButton.click()
     assert "chart" in ui.trackStatusLabel.text
 

@@ -206,7 +206,9 @@ def test_the_keyboard_stays_on_its_row_of_the_batch_list(widget, build):
 def test_words_are_the_users(repository, scene):
     from SAMConvexRegistrationLib import quality
 
-    form = (repository / "SAMConvexRegistration" / "Resources" / "UI" / "SAMConvexRegistration.ui").read_text()
+    form = (repository / "SAMConvexRegistration" / "Resources" / "UI" / "SAMConvexRegistration.ui").read_text(
+        encoding="utf-8"
+    )
     assert "<string>Flexibility:</string>" in form and "Strength:" not in form
     # The numbers behind it are for experts.
     assert form.index('name="advancedButton"') < form.index('name="strengthNumbersLabel"')

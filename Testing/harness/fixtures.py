@@ -57,6 +57,8 @@ def scene(app, own_singletons):
         clear(slicer.mrmlScene, own_singletons)
         app.setTestingEnabled(True)
         app.restartRequested = False
+        # What an earlier test chose, such as a folder, is no choice of this one's user.
+        app.userSettings().clear()
         try:
             yield slicer.mrmlScene
             app.processEvents()

@@ -131,7 +131,7 @@ def track(arguments):
     folder.mkdir()
     baseline = sitk.ReadImage(path)
     lesions = []
-    for number, lesion in enumerate(json.loads(Path(listed).read_text())):
+    for number, lesion in enumerate(json.loads(Path(listed).read_text(encoding="utf-8"))):
         if "mask" in lesion:
             mask = sitk.GetArrayFromImage(sitk.ReadImage(str(Path(listed).parent / lesion["mask"])))
             index = np.argwhere(mask).mean(0)[::-1]

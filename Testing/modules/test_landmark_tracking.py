@@ -199,7 +199,7 @@ def test_the_course_is_exported(lib, table, tmp_path):
         rows = list(csv.DictReader(stream))
     assert len(rows) == 6 and rows[0]["Confirmed (mm)"] == "20.00"
     lib.course.exportJson(table, tmp_path / "course.json")
-    values = json.loads((tmp_path / "course.json").read_text())
+    values = json.loads((tmp_path / "course.json").read_text(encoding="utf-8"))
     assert "not a diagnosis" in values["notice"] and values["response"][0]["category"] == "baseline"
 
 

@@ -89,7 +89,7 @@ def test_an_engine_that_ignores_the_request_is_killed_with_its_children_within_a
 def is_alive(pid):
     try:
         # A killed orphan may stay as a zombie until its new parent looks.
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split(")")[1].split()[0] != "Z"
     except OSError:
         try:
             os.kill(pid, 0)

@@ -133,7 +133,9 @@ def final(data: Path) -> None:
     for name in ("lidc0001", "ts_example"):
         found = anatomy_of(embed_cached(read_volume(data / "trunk" / f"{name}_ct.nii.gz")))
         print(f"{name:16s} {verdict(found)} ({found.confidence:.2f}) {' '.join(found.regions)}", flush=True)
-    names = [n for row in (data / "headneck_pairs.csv").read_text().split()[1:6] for n in row.split(",")]
+    names = [
+        n for row in (data / "headneck_pairs.csv").read_text(encoding="utf-8").split()[1:6] for n in row.split(",")
+    ]
     levels = list(labeled_levels(data, names))
     off = []
     for label in {row[1] for row in levels}:

@@ -96,7 +96,7 @@ def channels_kept(channels: int) -> Iterator[None]:
 def run(pair: Pair, wanted: dict[str, tuple[Settings, int]], folder: Path) -> list[dict]:
     """All rows of a pair, from the same affine."""
     file = folder / f"{pair.name}.json"
-    known: dict[str, dict] = json.loads(file.read_text()) if file.is_file() else {}
+    known: dict[str, dict] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     case, start = None, None
     for name, (settings, channels) in wanted.items():
         if name in known:

@@ -525,7 +525,7 @@ def main() -> int:
 def completed(work: Path, only: str, minutes: float) -> list[dict]:
     """The records of a work file, and of the cases that it does not hold yet."""
     torch.set_num_threads(1)
-    records = [json.loads(line) for line in work.read_text().splitlines()] if work.exists() else []
+    records = [json.loads(line) for line in work.read_text(encoding="utf-8").splitlines()] if work.exists() else []
     done = {(r["kind"], r["name"]) for r in records}
     begin = time.monotonic()
     for case in cases():

@@ -51,7 +51,7 @@ def test_input_that_needs_a_remark_is_used_and_remarked(
 ) -> None:
     assert main(case.words) == 0
     assert re.search(case.says, capsys.readouterr().out)
-    assert re.search(case.says, (folder / "out" / "report.json").read_text())
+    assert re.search(case.says, (folder / "out" / "report.json").read_text(encoding="utf-8"))
 
 
 def test_a_later_query_is_looked_at_before_the_first_is_embedded(

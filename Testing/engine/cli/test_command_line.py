@@ -105,7 +105,7 @@ def test_register_writes_all_results_and_reports_progress(registered: tuple[Path
 def test_the_report_follows_the_schema_and_the_registration_helped(
     registered: tuple[Path, subprocess.CompletedProcess],
 ) -> None:
-    report = json.loads((registered[0] / "report.json").read_text())
+    report = json.loads((registered[0] / "report.json").read_text(encoding="utf-8"))
     assert schema_errors(report) == []
     assert report["preset"] == "fast-preview"
     assert report["dice"]["final_mean"] > report["dice"]["initial_mean"] + 0.1
@@ -140,7 +140,7 @@ def test_the_validity_mask_marks_where_simpleitk_finds_the_moving_image(
     expected = sitk.GetArrayFromImage(sitk.Resample(ones, fixed, transform, sitk.sitkNearestNeighbor, 0.0))
     assert 0.2 < expected.mean() < 0.95
     assert (sitk.GetArrayFromImage(valid) != expected).mean() < 1e-3
-    report = json.loads((registered[0] / "report.json").read_text())
+    report = json.loads((registered[0] / "report.json").read_text(encoding="utf-8"))
     assert 50.0 < report["overlap_percent"] < 100.0
 
 
@@ -166,7 +166,7 @@ def test_carried_points_have_the_expected_error_of_their_place(
         place = [float(row[axis]) for axis in "xyz"]
         index = np.clip(image.TransformPhysicalPointToContinuousIndex(place), 0, np.array(image.GetSize()) - 1)
         assert float(row["error90_mm"]) == pytest.approx(image.EvaluateAtContinuousIndex(index.tolist()), abs=0.05)
-    report = json.loads((registered[0] / "report.json").read_text())
+    report = json.loads((registered[0] / "report.json").read_text(encoding="utf-8"))
     figures = report["expected_error_mm"]
     assert 0 < figures["median"] <= figures["p90"] <= figures["max"] <= sitk.GetArrayViewFromImage(image).max() + 1e-3
 
@@ -178,11 +178,11 @@ def test_evaluate_compares_the_bound_with_the_truth(
     words = ["evaluate", "--transform", str(registered[0] / "transform.h5"), "-o", str(tmp_path / "figures.json")]
     for side in ("fixed", "moving"):
         words += [f"--{side}", str(pair / f"{side}.nii.gz"), f"--{side}-points", str(pair / f"{side}.mrk.json")]
-    report = json.loads((registered[0] / "report.json").read_text())
+    report = json.loads((registered[0] / "report.json").read_text(encoding="utf-8"))
     for factor, coverage in ((1e-6, 0.0), (1e6, 100.0)):
         sitk.WriteImage(error * factor, str(tmp_path / "error.nii.gz"))
         assert main([*words, "--error", str(tmp_path / "error.nii.gz")]) == 0
-        found = json.loads((tmp_path / "figures.json").read_text())["bound_against_truth"]["points"]
+        found = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["bound_against_truth"]["points"]
         assert (found["coverage_percent"], found["n"]) == (coverage, report["tre_mm"]["n"])
         assert found["mean_error_mm"] == pytest.approx(report["tre_mm"]["final"]["mean"], abs=1e-3)
 
@@ -244,8 +244,8 @@ def test_evaluate_gives_the_figures_of_the_report(
         words += [f"--{side}", str(pair / f"{side}.nii.gz"), f"--{side}-labels", str(pair / f"{side}_labels.nrrd")]
         words += [f"--{side}-points", str(pair / f"{side}.mrk.json")]
     assert main(words) == 0
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    report = json.loads((registered[0] / "report.json").read_text())
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    report = json.loads((registered[0] / "report.json").read_text(encoding="utf-8"))
     scalars = ("folding_percent", "sdlogj", "sdlogj_learn2reg", "overlap_percent")
     for key in ("dice", "tre_mm", "inverse_consistency_mm", *scalars):
         expected = report[key] if isinstance(report[key], dict) else {key: report[key]}

@@ -42,7 +42,7 @@ def _whole(folder: Path, out: Path) -> float:
 def _answers(pid: int) -> bool:
     """True once the command handles signals; Python alone leaves SIGTERM to the system and answers SIGINT by itself."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return True
     masks = dict(line.split(":") for line in lines if line.startswith(("SigCgt", "SigIgn")))

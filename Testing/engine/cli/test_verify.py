@@ -42,12 +42,12 @@ def case(made: Path, tmp_path: Path) -> Path:
 def edited(folder: Path, **changes: Any) -> Path:
     """The report in ``folder`` with top-level fields replaced."""
     path = folder / "report.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}))
     return path
 
 
 def test_the_report_holds_all_that_is_needed_to_run_again(made: Path):
-    report = json.loads((made / "out" / "report.json").read_text())
+    report = json.loads((made / "out" / "report.json").read_text(encoding="utf-8"))
     age = datetime.now(timezone.utc) - datetime.fromisoformat(report["date"])
     assert 0 <= age.total_seconds() < 3600
     assert report["seed"] == 3 and report["reproducible"] is True and report["version"] == __version__
@@ -80,7 +80,7 @@ def test_inputs_are_found_in_another_folder(made: Path, case: Path, tmp_path: Pa
     moved.mkdir()
     for name in ("ct.nii.gz", "moved.nrrd", "labels.nii.gz"):
         shutil.copy(made / name, moved / name)
-    report = json.loads((case / "report.json").read_text())
+    report = json.loads((case / "report.json").read_text(encoding="utf-8"))
     inputs = {name: {**entry, "path": f"gone/{Path(entry['path']).name}"} for name, entry in report["inputs"].items()}
     path = str(edited(case, inputs=inputs))
     assert main(["verify", path]) == 2
@@ -128,7 +128,7 @@ def test_an_edited_map_and_image_are_caught_in_millimeters(made: Path, case: Pat
 
 
 def test_an_option_of_another_version_is_named(case: Path, capsys):
-    options = json.loads((case / "report.json").read_text())["options"]
+    options = json.loads((case / "report.json").read_text(encoding="utf-8"))["options"]
     for change, said in (({"warp_drive": 9}, "--warp-drive=9"), ({"threads": "many"}, "many is no whole number")):
         assert main(["verify", str(edited(case, options={**options, **change}))]) == 2
         assert said in capsys.readouterr().err

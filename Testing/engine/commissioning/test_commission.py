@@ -182,7 +182,7 @@ def test_the_command_passes_a_working_registration_and_fails_a_broken_one(
     text = capsys.readouterr().out
     assert "Large breath: mean error: " in text and "Commissioning failed" in text
     for name in ("good", "bad"):
-        document = json.loads((tmp_path / name / "commission.json").read_text())
+        document = json.loads((tmp_path / name / "commission.json").read_text(encoding="utf-8"))
         assert document["verdict"] == {"good": "passed", "bad": "failed"}[name]
         assert {"date", "version", "device", "threads", "environment", "limits", "seconds"} <= set(document)
         assert all(len(entry["sha256"]) == 64 for entry in document["weights"].values()) and document["weights"]
@@ -197,7 +197,7 @@ def test_changed_weights_fail(anatomy: Anatomy, tmp_path: Path, monkeypatch: pyt
     real = registry.verify()
     monkeypatch.setattr(registry, "verify", lambda name=None: [(entry, "changed") for entry, _ in real])
     assert command.run(arguments(tmp_path / "out"), doing_nothing, anatomy=anatomy, cases=[]) == CHECK_FAILED
-    assert "are changed; install them again" in (tmp_path / "out" / "commission.json").read_text()
+    assert "are changed; install them again" in (tmp_path / "out" / "commission.json").read_text(encoding="utf-8")
 
 
 def test_a_cancelled_run_and_a_folder_in_use_leave_everything_as_it_was(anatomy: Anatomy, tmp_path: Path, capsys):

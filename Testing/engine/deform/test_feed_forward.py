@@ -97,7 +97,7 @@ def test_a_registration_starts_from_a_network_and_may_end_with_it(tmp_path, blob
     words = ["register", *blobs, "--affine", "none", "--initial-network", str(tmp_path / "lapirn.pt")]
     words += ["--preset", "fast-preview", "--progress", "none", "--device", "cpu"]
     assert main([*words, "-o", str(tmp_path / "out")]) == 0
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert report["settings"]["initial_network"].endswith("lapirn.pt") and "network" in report["seconds"]["stages"]
     assert main([*words, "--refine", "adam", "-o", str(tmp_path / "refined")]) == 0
 

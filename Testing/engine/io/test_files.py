@@ -24,8 +24,8 @@ def test_a_file_is_replaced_once_it_is_complete(tmp_path):
     path.write_text("old")
     with replaced(path) as temporary:
         temporary.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+        assert path.read_text(encoding="utf-8") == "old"
+    assert path.read_text(encoding="utf-8") == "new" and list(tmp_path.iterdir()) == [path]
 
 
 def test_after_an_error_the_old_file_is_there_and_nothing_else(tmp_path):
@@ -34,7 +34,7 @@ def test_after_an_error_the_old_file_is_there_and_nothing_else(tmp_path):
     with pytest.raises(OSError, match="full"), replaced(path) as temporary:
         temporary.write_text("ne")
         raise OSError("full")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_two_writers_of_a_file_do_not_disturb_each_other(tmp_path):
@@ -43,7 +43,7 @@ def test_two_writers_of_a_file_do_not_disturb_each_other(tmp_path):
         first.write_text("first")
         second.write_text("second")
         assert first != second
-    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text(encoding="utf-8") == "first" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_forced_exit_removes_what_is_half_written(tmp_path):

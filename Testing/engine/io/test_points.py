@@ -133,7 +133,7 @@ def test_orientations_survive_a_round_trip(tmp_path: Path) -> None:
 
 def test_further_columns_follow_the_label(tmp_path: Path) -> None:
     write_points(PointSet(LPS[:1], ("a",)), tmp_path / "p.csv", columns={"score": [0.5]})
-    assert (tmp_path / "p.csv").read_text() == "x,y,z,label,score\n-1,-2,3,a,0.5\n"
+    assert (tmp_path / "p.csv").read_text(encoding="utf-8") == "x,y,z,label,score\n-1,-2,3,a,0.5\n"
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_what_reading_noticed_stands_in_the_json_too(files, body, capsys):
     content = (files / "odd.nrrd").read_bytes()
     (files / "odd.nrrd").write_bytes(re.sub(rb"space origin: [^\n]*\n", b"", content))
     run(files, "template.nii.gz", "points.csv", "odd.nrrd", "-o", str(files / "out.json"))
-    document = json.loads((files / "out.json").read_text())
+    document = json.loads((files / "out.json").read_text(encoding="utf-8"))
     assert [len(document[str(files / "odd.nrrd")]), len(document["warnings"])] == [4, 1]
     assert "odd.nrrd states no position" in document["warnings"][0]
     assert document["warnings"][0] in capsys.readouterr().err
@@ -266,7 +266,7 @@ def test_what_reading_noticed_stands_in_the_json_too(files, body, capsys):
 def test_command_marks_lost_points_undefined_in_markups(files):
     out = files / "out.mrk.json"
     run(files, "template.nii.gz", "points.csv", "query.nii.gz", "-o", str(out), "--min-score", "1")
-    points = json.loads(out.read_text())["markups"][0]["controlPoints"]
+    points = json.loads(out.read_text(encoding="utf-8"))["markups"][0]["controlPoints"]
     assert [p["positionStatus"] for p in points] == ["undefined"] * 4
 
 

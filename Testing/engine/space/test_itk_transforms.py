@@ -181,7 +181,7 @@ def test_numbers_that_lack_for_a_class_are_refused(tmp_path: Path, name: str, pa
 
 def test_two_transforms_that_are_no_chain_are_refused(tmp_path: Path) -> None:
     sitk.WriteTransform(_linear()[0], str(tmp_path / "t.tfm"))
-    text = (tmp_path / "t.tfm").read_text()
+    text = (tmp_path / "t.tfm").read_text(encoding="utf-8")
     (tmp_path / "t.tfm").write_text(text + text.replace("#Insight Transform File V1.0", ""))
     with pytest.raises(InputError, match=r"t\.tfm holds 2 transforms that are no chain"):
         Transform.load(tmp_path / "t.tfm")

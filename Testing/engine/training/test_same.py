@@ -67,6 +67,6 @@ def test_the_command_trains_and_its_weights_start_a_registration(tmp_path, folde
     words = ["register", *pair, "-o", str(tmp_path / "out"), "--preset", "fast-preview", "--affine", "none"]
     words += ["--coarse", "sam", "--initial-network", str(output), "--progress", "none", "--device", "cpu"]
     assert main(words) == 0
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert {"coarse", "network", "convex"} <= set(report["seconds"]["stages"])
     assert report["settings"]["coarse"] == "sam"

@@ -85,7 +85,10 @@ def test_training_end_to_end_writes_weights_log_and_can_go_on(tmp_path):
     assert result["step"] == 2 and figures == set(result["validation"]["after"])
     went_on = train(None, second, end_to_end=True, settings=SMALL, steps=3, resume=True)
     assert went_on["step"] == 3 and went_on["validation"]["before"] == result["validation"]["before"]
-    events = [json.loads(line).get("event") for line in (tmp_path / "suits.log.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line).get("event")
+        for line in (tmp_path / "suits.log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert events.count("before") == 1 and events.count("after") == 2
     assert isinstance(load_network(FeatCNN, second), FeatCNN)
 
