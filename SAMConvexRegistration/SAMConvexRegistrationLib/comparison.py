@@ -12,7 +12,7 @@ MAXIMUM_COMPOSED_VOXELS = 4_000_000
 CHECKER_MM = 30.0
 ERROR_TOP_MM = 20.0
 VOLUME_CHANGE_TOP = 2.0
-LEGEND_FONT_SIZE = 14
+LEGEND_FONT_SIZE = 9
 # Between skin and air every field changes steeply, and nobody reads it there.
 SKIN_MM = 10.0
 

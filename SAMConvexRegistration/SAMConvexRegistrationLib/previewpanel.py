@@ -315,4 +315,8 @@ def showReport(ui, report):
     """Show a result's verdict and fill the quality table of the panel."""
     verdicts.showBanner(ui.verdictLabel, report)
     fillTableWidget(ui.qualityTable, quality.titles(), quality.tableTexts(report))
-    ui.qualityTable.resizeColumnsToContents()
+    header = ui.qualityTable.horizontalHeader()
+    header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+    # Long names wrap; the figures are what is looked for.
+    header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+    ui.qualityTable.resizeRowsToContents()

@@ -161,6 +161,7 @@ def fill_panel(widget, nodes, preset):
     ui.movingSegmentationSelector.setCurrentNode(nodes["movingSegmentation"])
     ui.fixedSegmentationSelector.setCurrentNode(nodes["fixedSegmentation"])
     widget.presetMenu.choose("built-in:" + preset)
+    ui.errorCheckBox.checked = True
     wait_until(lambda: ui.forecastLabel.text != "", 120)
 
 

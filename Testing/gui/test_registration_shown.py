@@ -91,6 +91,22 @@ def test_the_banner_is_on_the_screen_at_1366x768_when_a_run_has_finished(main_wi
     assert not label.isHidden() and label.size.height() > 10 and seen(widget.ui.revertButton)
 
 
+def test_the_figures_stand_beside_their_names_in_a_narrow_panel(main_window, widget):
+    from harness.pictures import settle
+    from SAMConvexRegistrationLib.previewpanel import showReport
+
+    main_window.showModule("SAMConvexRegistration")
+    widget.ui.qualityButton.collapsed = False
+    table = widget.ui.qualityTable
+    table.setMaximumWidth(340)
+    verdict = {"level": "check", "reasons": ["One image had to be enlarged or shrunk."], "evidence": {}}
+    expected = {"median": 9.1, "p90": 15.7, "max": 42.2, "family": "between patients", "own_calibration": True}
+    showReport(widget.ui, {"folding_percent": 0.0, "verdict": verdict, "expected_error_mm": expected})
+    settle(0.2)
+    ends = [table.columnViewportPosition(column) + table.columnWidth(column) for column in range(4)]
+    assert max(ends) <= table.viewport().width
+
+
 def test_the_views_go_to_the_fixed_image_where_it_lies_elsewhere(main_window, views, widget, apply):
     main_window.fit()
     fixed, *_others = apply(apart=400.0)
