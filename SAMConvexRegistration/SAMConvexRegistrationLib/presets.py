@@ -11,6 +11,8 @@ from slicer.i18n import tr as _
 from .settings import RegistrationSettings
 
 SCENE_PRESET_ATTRIBUTE = "SAMConvex.RegistrationPreset"
+# Published methods as they were published, for comparisons: chosen by those who know them, never offered.
+PUBLISHED = ("paper", "masr", "suits")
 # Prefixes of a chosen preset's name: where it is kept.
 BUILT_IN, USER, SCENE = "built-in:", "user:", "scene:"
 
@@ -52,7 +54,7 @@ def fitting(preset, fixedVolume, movingVolume):
     kind = kinds[looksLikeCt(fixedVolume) + looksLikeCt(movingVolume)]
     if wanted.get(preset, "") in ("", kind):
         return []
-    return [name for name in builtInPresets() if wanted[name] == kind]
+    return [name for name in builtInPresets() if wanted[name] == kind and name not in PUBLISHED]
 
 
 # --- the user's presets ---------------------------------------------------------------------------------------------

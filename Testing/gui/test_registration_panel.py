@@ -53,7 +53,8 @@ def registered(widget, pair, build):
     widget.ui.movingSegmentationSelector.setCurrentNode(seg)
     widget.ui.applyButton.click()
     wait_until(lambda: not widget.isRunning, 120)
-    # The tests begin with the views as they were.
+    # The result is shown in a pass of its own; the tests begin with the views as they were.
+    wait_until(lambda: widget.ui.revertButton.enabled, 30)
     widget.ui.revertButton.click()
     return (*pair, seg)
 
