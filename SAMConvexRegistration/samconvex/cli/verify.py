@@ -132,9 +132,10 @@ def _circumstances(earlier: Mapping[str, Any]) -> tuple[list[str], bool]:
     lines = [f"Inputs:   {len(earlier['inputs'])} files, the same as then"]
     same = version == __version__
     lines.append(f"Version:  {__version__}" + (", the same" if same else f", but {version} then"))
+    given = [earlier["options"].get(name) for name in ("weights", "initial_network")]
     changed = []
     for family, entry in weights.items():
-        now = identity_of(family, earlier["options"].get("weights"))
+        now = identity_of(family, *given)
         if now["sha256"] != entry.get("sha256"):
             changed.append(f"{entry.get('name')} (now {now['name']}, {now['sha256'][:12]})")
     names = ", ".join(str(entry.get("name")) for entry in weights.values()) or "none"

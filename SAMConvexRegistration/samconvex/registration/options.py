@@ -99,7 +99,10 @@ class Options:
 def networks_used(settings: Settings) -> set[str]:
     """Families of the networks that have a part in a registration with these settings."""
     used = networks_of(settings.compared)
-    return used | {"sam"} if "sam" in (settings.affine, settings.coarse) else used
+    if settings.initial_network:
+        used.add(family_of(settings.initial_network))
+    # SAM-VoxelMorph reads embeddings.
+    return used | {"sam"} if "sam" in (settings.affine, settings.coarse) or "sam-voxelmorph" in used else used
 
 
 def unused_weights(weights: str | os.PathLike | None, settings: Settings) -> list[str]:
@@ -114,4 +117,5 @@ def unused_weights(weights: str | os.PathLike | None, settings: Settings) -> lis
 
 def weights_used(weights: str | os.PathLike | None, settings: Settings) -> dict[str, dict[str, str]]:
     """Name and checksum of the weights of every network that has a part, by family."""
-    return {family: identity_of(family, weights) for family in sorted(networks_used(settings))}
+    given = (weights, settings.initial_network)
+    return {family: identity_of(family, *given) for family in sorted(networks_used(settings))}

@@ -210,14 +210,15 @@ def weights_for(family: str, name_or_path: str | os.PathLike | None) -> str | os
     return name_or_path if name_or_path is not None and family_of(name_or_path) == family else None
 
 
-def identity_of(family: str, name_or_path: str | os.PathLike | None = None) -> dict[str, str]:
-    """``name`` and ``sha256`` of the weights that a network of this family runs with, see :func:`weights_for`.
+def identity_of(family: str, *given: str | os.PathLike | None) -> dict[str, str]:
+    """``name`` and ``sha256`` of the weights that a network of this family runs with: the first of it that are given.
 
     Raises:
         InputError: unknown name, or a missing file.
     """
     default = next((f.default for f in FAMILIES if f.name == family), DEFAULT_SAM)
-    entry, path = existing_file(weights_for(family, name_or_path) or default)
+    own = [one for one in given if weights_for(family, one) is not None]
+    entry, path = existing_file(own[0] if own else default)
     if entry is not None:
         # Whoever loads it compares the file with this checksum.
         return {"name": entry.name, "sha256": entry.sha256}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from datetime import datetime, timezone
@@ -13,8 +14,14 @@ import pytest
 import SimpleITK as sitk
 from engine.cli.bad_input import QUICK, contents, make_files
 from samconvex import __version__
+from samconvex.cli import register
 from samconvex.cli.main import main
+from samconvex.io.files import file_sha256
+from samconvex.networks import lapirn
+from samconvex.networks.lapirn import LapIRN
+from samconvex.registration.options import Options, unused_weights, weights_used
 from samconvex.space.transforms import AffineTransform, Transform
+from samconvex.training.loop import save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +71,22 @@ def test_the_report_holds_all_that_is_needed_to_run_again(made: Path):
     assert set(report["inputs"]) == {"fixed", "moving", "moving_labels", "fixed_labels"}
     assert all(len(entry["sha256"]) == 64 for entry in report["inputs"].values())
     assert {"system", "processor", "python", "torch"} <= set(report["environment"])
+
+
+def test_every_option_that_decides_a_result_is_kept_for_verify():
+    """An option that the report does not keep would make verify repeat another registration."""
+    parser = argparse.ArgumentParser()
+    register.add_arguments(parser)
+    apart = {"help", "fixed", "moving", "output", "overwrite", "progress"}
+    assert {action.dest for action in parser._actions} == {*register.OPTIONS, *register.FURTHER, *apart}
+
+
+def test_a_network_that_begins_is_among_the_weights(tmp_path: Path):
+    path = tmp_path / "mine.pt"
+    save_checkpoint(path, LapIRN(False, 2), lapirn.CHECKPOINT_FORMAT, lapirn.CHECKPOINT_VERSION, {})
+    settings = Options("affine", initial_network=path).settings()
+    assert weights_used(None, settings)["lapirn"] == {"name": "mine.pt", "sha256": file_sha256(path)}
+    assert unused_weights(path, settings) == []
 
 
 def test_an_untouched_result_is_identical_and_nothing_is_written(made: Path, capsys: pytest.CaptureFixture[str]):
