@@ -29,7 +29,7 @@ IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 EXPLANATION = """
 Find the points of TEMPLATE in each QUERY by anatomical embeddings. OUT ends in .csv
-(label,x,y,z,score,cycle_mm,found, state,error90_mm; LPS mm; no coordinates where a point was not found) or in
+(label,x,y,z,score,cycle_mm,found,state,error90_mm; LPS mm; no coordinates where a point was not found) or in
 .mrk.json (not found: an undefined control point). The state is "found", "not found" (no reliable match) or "outside"
 (the query does not show that part of the body); nine of ten errors stay below error90_mm. With several queries, one
 file each: OUT_QUERY.csv, or QUERY.csv in the folder OUT. Where OUT ends in .json, one file holds all queries, with
