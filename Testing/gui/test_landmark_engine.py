@@ -8,13 +8,6 @@ from harness import wait_until
 
 
 @pytest.fixture
-def build(widget):
-    from modules import scene_builders
-
-    return scene_builders
-
-
-@pytest.fixture
 def widget(load_scripted_module, repository, monkeypatch, tmp_path):
     monkeypatch.setenv("SAMCONVEX_HOME", str(tmp_path / "home"))
     return load_scripted_module(repository / "SAMLandmark" / "SAMLandmark.py")

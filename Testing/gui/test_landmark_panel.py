@@ -14,13 +14,6 @@ POINTS = ((5.0, -10.0, 20.0), (0.0, -5.0, 25.0), (12.0, -20.0, 15.0))
 
 
 @pytest.fixture
-def build(app):
-    from modules import scene_builders
-
-    return scene_builders
-
-
-@pytest.fixture
 def widget(load_scripted_module, repository):
     widget = load_scripted_module(repository / "SAMLandmark" / "SAMLandmark.py")
     widget.behavior = "done"

@@ -2,33 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from harness import wait_until
-
-ENGINE = Path(__file__).parents[1] / "modules" / "quick_engine.py"
-
-
-@pytest.fixture
-def build(app):
-    from modules import scene_builders
-
-    return scene_builders
-
-
-@pytest.fixture
-def widget(load_scripted_module, repository):
-    widget = load_scripted_module(repository / "SAMConvexRegistration" / "SAMConvexRegistration.py")
-    widget.logic.engineCommand = lambda arguments: [
-        sys.executable,
-        str(ENGINE),
-        "done",
-        *[str(argument) for argument in arguments],
-    ]
-    return widget
 
 
 @pytest.fixture

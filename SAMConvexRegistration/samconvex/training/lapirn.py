@@ -191,14 +191,7 @@ def train(
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     compare = Comparison(settings)
-    training, held_out = split_images(
-        data,
-        spacing=settings.spacing_mm,
-        include=settings.include,
-        exclude=settings.exclude,
-        validation=settings.validation,
-        progress=progress,
-    )
+    training, held_out = split_images(data, settings, progress)
     if len(training) < 2:
         raise InputError("training needs at least two images that are not held out.")
     network = LapIRN(settings.diffeomorphic, settings.start_channels, spacing_mm=settings.spacing_mm)

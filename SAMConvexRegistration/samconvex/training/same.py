@@ -129,14 +129,7 @@ def train(
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     extractor = SamAnew(load_sam(settings.embedding or None), "fine", torch.device("cpu"))
-    training, held_out = split_images(
-        data,
-        spacing=settings.spacing_mm,
-        include=settings.include,
-        exclude=settings.exclude,
-        validation=settings.validation,
-        progress=progress,
-    )
+    training, held_out = split_images(data, settings, progress)
     if len(training) < 2:
         raise InputError("training needs at least two images that are not held out.")
     known, watched = ([seen(image, extractor, settings) for image in images] for images in (training, held_out))

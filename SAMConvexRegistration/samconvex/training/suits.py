@@ -327,14 +327,7 @@ def train(
         raise InputError("the box ('shape') must be a multiple of 4 voxels along every axis.")
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
-    training, held_out = split_images(
-        data,
-        spacing=settings.spacing_mm,
-        include=settings.include,
-        exclude=settings.exclude,
-        validation=settings.validation,
-        progress=progress,
-    )
+    training, held_out = split_images(data, settings, progress)
     if end_to_end:
         training = [image for image in training if image.labels is not None]
         if len(training) < 2:
