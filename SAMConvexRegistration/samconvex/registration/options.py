@@ -117,5 +117,5 @@ def unused_weights(weights: str | os.PathLike | None, settings: Settings) -> lis
 
 def weights_used(weights: str | os.PathLike | None, settings: Settings) -> dict[str, dict[str, str]]:
     """Name and checksum of the weights of every network that has a part, by family."""
-    given = (weights, settings.initial_network)
+    given = (weights, settings.initial_network or None)
     return {family: identity_of(family, *given) for family in sorted(networks_used(settings))}

@@ -89,6 +89,11 @@ def test_a_network_that_begins_is_among_the_weights(tmp_path: Path):
     assert unused_weights(path, settings) == []
 
 
+def test_without_one_the_shipped_weights_are_named():
+    used = weights_used(None, Options("ct-inter-patient").settings())
+    assert {family: entry["name"] for family, entry in used.items()} == {"sam": "sam-ct", "semantic": "semantic-ct"}
+
+
 def test_an_untouched_result_is_identical_and_nothing_is_written(made: Path, capsys: pytest.CaptureFixture[str]):
     before = contents(made)
     assert main(["verify", str(made / "out" / "report.json"), "--progress", "none"]) == 0
