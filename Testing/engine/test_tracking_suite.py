@@ -77,11 +77,9 @@ def test_thick_slices_are_means_of_thin_ones() -> None:
 
 def record(truth: str, state: str, case: str = "a", **more) -> dict:
     found = state in ("unchanged", "grown", "shrunk", "merged", "split")
-    return {
-        "case": case, "condition": "c", "kind": "mask", "truth": truth, "view": "inside", "state": state, "found": found,
-        "inside": True, "diameter_mm": 12.0, "radius_mm": 6.0, "necrotic": False, "neighbor": False, "seconds": 1.0,
-        "distance_mm": 2.0, "error90_mm": 3.0, **more,
-    }  # fmt: skip
+    fixed = {"condition": "c", "kind": "mask", "view": "inside", "inside": True, "necrotic": False, "neighbor": False}
+    numbers = {"diameter_mm": 12.0, "radius_mm": 6.0, "seconds": 1.0, "distance_mm": 2.0, "error90_mm": 3.0}
+    return {"case": case, "truth": truth, "state": state, "found": found, **fixed, **numbers, **more}
 
 
 def test_recall_precision_and_rates_count_what_they_name() -> None:
