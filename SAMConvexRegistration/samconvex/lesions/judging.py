@@ -69,7 +69,7 @@ def judge(
     fit = fit_contour(image, carried, entry.fit.levels, alike=alike)
     agreement = 1.0 if not loop_mm > LOOP_MM else float(np.exp(1 - loop_mm / LOOP_MM))
     score = presence(entry.fit, fit, place)
-    parts, together = _parts(entry, image, carried, place)
+    parts, together = _parts(entry, image, carried, place, alike)
     split = len(parts) > 1 and together >= limit
     score = agreement * (max(score, together) if split else score)
     finding = replace(missing, position=place.point, score=score)
@@ -113,10 +113,12 @@ def error90(score: float) -> float:
     return float(np.interp(score, scores, bounds))
 
 
-def _parts(entry: Baseline, image: Volume, carried: Volume, place: Place) -> tuple[list[torch.Tensor], float]:
+def _parts(
+    entry: Baseline, image: Volume, carried: Volume, place: Place, alike: torch.Tensor | None
+) -> tuple[list[torch.Tensor], float]:
     """Separate parts at the place, and how surely they together are the lesion."""
     alone = fit_contour(image, carried, scales=(1.0,), shift_mm=0.0)
-    parts = separate_parts(image, carried, entry.fit.levels, alone.levels.outside)
+    parts = separate_parts(image, carried, entry.fit.levels, alone.levels.outside, alike)
     if len(parts) < 2:
         return [], 0.0
     union = carried.with_tensor(torch.stack(parts).any(0).float()[None, None])

@@ -15,7 +15,7 @@ _MAINLY = 0.7
 # A part is no speck, and no ripple of the noise: its share of the lesion's volume, and of the largest part's.
 _LEAST_SHARE = 0.015
 _LEAST_OF_LARGEST = 0.25
-_LEAST_ML = 0.04
+_LEAST_ML = 0.025
 # Smaller lesions show no parts that a CT resolves.
 _SMALLEST_ML = 1.0
 # Parts that fill the place of the lesion are texture of a whole one.
@@ -24,12 +24,15 @@ _MOST_SHARE = 0.7
 _CLEAR = 0.75
 
 
-def separate_parts(image: Volume, carried: Volume, before: Levels, outside: float) -> list[torch.Tensor]:
+def separate_parts(
+    image: Volume, carried: Volume, before: Levels, outside: float, alike: torch.Tensor | None = None
+) -> list[torch.Tensor]:
     """The parts of a lesion that has split, the largest first, (D, H, W) bool on the image's grid; else none.
 
     Args:
         image: the follow-up around the lesion, cubic voxels. carried: the baseline's contour there, same grid.
         before: levels at the baseline. outside: level of the surroundings now.
+        alike: (D, H, W) bool, what looked like the lesion beside it at the baseline; no part of it.
     """
     spacing = image.grid.spacing[0]
     shape = carried.tensor[0, 0] > 0.5
@@ -42,6 +45,8 @@ def separate_parts(image: Volume, carried: Volume, before: Levels, outside: floa
     threshold, inside = 0.5 * contrast, contrast
     for _ in range(3):
         bright = (level > threshold) & (level < 3 * contrast)
+        if alike is not None:
+            bright &= ~alike
         if int((bright & region).sum()) < 4:
             return []
         inside = float(level[bright & region].median())

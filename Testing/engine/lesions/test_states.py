@@ -150,3 +150,6 @@ def test_what_was_alike_beside_the_lesion_before_is_not_its_growth() -> None:
     assert finding.measurement.volume_ml == pytest.approx(truth.volume_ml, rel=0.2)
     gone = judge(known, image(beside), HERE, 0, 0.5).finding
     assert gone.state == GONE
+    # A fragment that touches it is a part of the lesion all the same.
+    touching = judge(known, image((-5, 0, 0, 3.5), (8, 0, 0, 5), beside), HERE, 0, 0.5).finding
+    assert touching.state == SPLIT and len(touching.fragments) == 2
