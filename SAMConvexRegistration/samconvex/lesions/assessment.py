@@ -190,7 +190,7 @@ def counted_at(course: Course, visit: Visit) -> dict[str, float | None]:
     of it are nodes."""
     lesions = {lesion.name: lesion for lesion in course.lesions}
     counted = {name: confirmed_mm(lesion, lesion.readings.get(visit.name)) for name, lesion in lesions.items()}
-    groups = []
+    groups: list[list[str]] = []
     for name, lesion in lesions.items():
         reading = lesion.readings.get(visit.name)
         if reading is None or reading.state != MERGED or counted[name] is None:
