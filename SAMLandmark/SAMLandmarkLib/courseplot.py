@@ -1,10 +1,12 @@
 """A chart of the lesions' diameters over time."""
 
+from datetime import date
+
 import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from .course import courseOf, diameterOf
+from .course import courseOf, rules
 
 
 def plot(table):
@@ -26,9 +28,12 @@ def plot(table):
     chart.RemoveAllPlotSeriesNodeIDs()
     numbers.RemoveAllColumns()
     times, title = timeAxis(course)
-    values = [[diameterOf(lesion, finding) for finding in lesion["findings"]] for lesion in course["lesions"]]
+    values = [
+        [rules().shown_mm(lesion, lesion.readings.get(visit.name)) for visit in course.visits]
+        for lesion in course.lesions
+    ]
     sums = [sum(column) if None not in column else None for column in zip(*values, strict=True)]
-    names = [lesion["name"] for lesion in course["lesions"]]
+    names = [lesion.name for lesion in course.lesions]
     columns = [(title, times), *zip(names, values, strict=True)]
     if len(names) > 1:  # of one lesion it would hide the lesion's own line
         columns.append((_("Sum"), sums))
@@ -48,7 +53,7 @@ def plot(table):
         series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
         series.SetColor(*((0.1, 0.1, 0.1) if index == len(names) else palette[index % len(palette)]))
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
-    chart.SetTitle(course["patient"] or _("Lesion diameters"))
+    chart.SetTitle(course.patient or _("Lesion diameters"))
     chart.SetXAxisTitle(title)
     chart.SetYAxisTitle(_("Diameter (mm)"))
     return chart
@@ -56,10 +61,7 @@ def plot(table):
 
 def timeAxis(course):
     """(values, title): days since the baseline where all dates are known, else the number of the time point."""
-    from datetime import datetime
-
-    try:
-        dates = [datetime.strptime(point["date"], "%Y%m%d") for point in course["timepoints"]]
-    except ValueError:
-        return [float(number) for number in range(len(course["timepoints"]))], _("Time point")
-    return [float((date - dates[0]).days) for date in dates], _("Days since the baseline")
+    days = [date.fromisoformat(visit.date) if visit.date else None for visit in course.visits]
+    if None in days:
+        return [float(number) for number in range(len(days))], _("Time point")
+    return [float((day - days[0]).days) for day in days], _("Days since the baseline")

@@ -1,0 +1,539 @@
+"""The course in the Lesions tab: readings confirmed and measured, visits in order, sums and categories."""
+
+import re
+
+import qt
+import slicer
+from SAMConvexLib import nodes
+from SAMConvexLib.tablewidgets import fillTableWidget
+from slicer.i18n import tr as _
+
+from . import course as courses
+from . import courseplot
+from .course import courseOf
+from .hints import tell
+from .lesionviews import LesionViews
+from .measurelines import LONGEST, SHORT, length, scaled, starting
+
+LESION, VISIT, SIZE, CONFIRMED, CHANGE = range(5)
+VISIT_NAME, DATE = 0, 1
+JUDGEMENT_BOXES = {
+    "newLesionCheckBox": "new_lesion",
+    "nonTargetProgressCheckBox": "non_targets_progress",
+    "nonTargetGrewCheckBox": "non_targets_grew",
+    "newGrewCheckBox": "new_lesions_grew",
+}
+SUGGESTED_LINES = "suggested_lines"
+
+
+class CoursePanel:
+    """Connects the controls of the course.
+
+    Args:
+        table: callable that gives the table node with the course, or None.
+        choose: callable that makes a table node the chosen one.
+        firstSteps: callable that says what to do while there is no course.
+    """
+
+    def __init__(self, ui, table, choose, firstSteps):
+        self.ui, self.table, self._choose, self._firstSteps = ui, table, choose, firstSteps
+        self._rows = []
+        self._updating = False
+        self.views = LesionViews(self.onDragged)
+        ui.courseTable.verticalHeader().setVisible(False)
+        ui.responseTable.verticalHeader().setVisible(False)
+        for role in ("target", "non-target", "new", "unclassified"):
+            ui.roleComboBox.addItem(courses.roleLabel(role), role)
+        ui.courseTable.connect("itemSelectionChanged()", self.onRowSelected)
+        ui.courseTable.connect("itemChanged(QTableWidgetItem*)", self.onItemChanged)
+        ui.responseTable.connect("itemSelectionChanged()", self.updateVisit)
+        ui.responseTable.connect("itemChanged(QTableWidgetItem*)", self.onVisitChanged)
+        kinds = {"confirmButton": "measured", "goneButton": "disappeared"}
+        kinds.update(tooSmallButton="too small", notEvaluableButton="not evaluable")
+        for name, kind in kinds.items():
+            getattr(ui, name).connect("clicked(bool)", lambda checked=False, kind=kind: self.confirm(kind))
+        ui.withdrawButton.connect("clicked(bool)", self.onWithdraw)
+        ui.measureButton.connect("clicked(bool)", self.onMeasure)
+        ui.lesionSideBySideCheckBox.connect("toggled(bool)", self.onSideBySide)
+        ui.lymphNodeCheckBox.connect("toggled(bool)", self.onLymphNode)
+        ui.roleComboBox.connect("activated(int)", self.onRole)
+        ui.organLineEdit.connect("editingFinished()", self.onOrgan)
+        ui.proposeRolesButton.connect("clicked(bool)", self.onProposeRoles)
+        for name, judgement in JUDGEMENT_BOXES.items():
+            getattr(ui, name).connect("toggled(bool)", lambda checked, name=judgement: self.onJudgement(name, checked))
+        ui.earlierButton.connect("clicked(bool)", lambda checked=False: self.move(-1))
+        ui.laterButton.connect("clicked(bool)", lambda checked=False: self.move(1))
+        ui.plotButton.connect("clicked(bool)", self.onPlot)
+        ui.csvButton.connect("clicked(bool)", lambda checked=False: self.export("csv"))
+        ui.jsonButton.connect("clicked(bool)", lambda checked=False: self.export("json"))
+        ui.importButton.connect("clicked(bool)", self.onImport)
+
+    # --- shown ------------------------------------------------------------------------------------------------------
+
+    def show(self):
+        """Fill both tables from the course; the selection stays."""
+        course, ui = courseOf(self.table()), self.ui
+        chosen, visits = self.selected(), self.selectedVisits()
+        self._updating = True
+        self._rows = []
+        lines = []
+        for lesion in course.lesions if course else []:
+            changes = courses.rules().changes_of(course, lesion)
+            for visit, since in zip(course.visits, changes, strict=True):
+                if visit.name in lesion.readings:
+                    self._rows.append((lesion.name, visit.name))
+                    lines.append((lesion.readings[visit.name], self._texts(lesion, visit, since)))
+        ui.courseTable.setVisible(bool(lines))
+        tell(ui.courseHintLabel, "" if lines else self._firstSteps())
+        fillTableWidget(ui.courseTable, self._titles(), [texts for _reading, texts in lines])
+        for row, (reading, _texts) in enumerate(lines):
+            self._paint(row, reading)
+        self._select(ui.courseTable, [row for row, key in enumerate(self._rows) if key in chosen])
+        self._showResponse(course, visits)
+        for table in (ui.courseTable, ui.responseTable):
+            table.resizeColumnsToContents()
+        self._updating = False
+        for name in ("plotButton", "csvButton", "jsonButton", "proposeRolesButton"):
+            getattr(ui, name).enabled = course is not None
+        self.updateChecks()
+        self.updateVisit()
+
+    @staticmethod
+    def _titles():
+        return [
+            _("Lesion"),
+            _("Visit"),
+            _("Size (mm)"),
+            _("Confirmed"),
+            _("Change"),
+            _("State"),
+            _("Since smallest"),
+            _("Role"),
+            _("Organ"),
+            _("Volume (ml)"),
+            _("Score"),
+            _("90 % within"),
+            _("Note"),
+        ]
+
+    @staticmethod
+    def _texts(lesion, visit, since):
+        reading = lesion.readings[visit.name]
+
+        def figure(value, form="{:.1f}"):
+            return "" if value is None else form.format(value)
+
+        size = courses.sizeText(reading.longest_mm, reading.short_axis_mm)
+        if reading.longest_error_mm is not None and size:
+            size += f" ± {reading.longest_error_mm:.1f}"
+        return [
+            lesion.name,
+            visit.name,
+            size,
+            courses.confirmedText(reading.confirmed),
+            figure(since[0], "{:+.0f} %"),
+            courses.stateLabel(reading.state),
+            figure(since[1], "{:+.0f} %"),
+            courses.roleLabel(lesion.role) + (_(", node") if lesion.node else ""),
+            lesion.organ,
+            figure(reading.volume_ml, "{:.2f}"),
+            figure(reading.score, "{:.2f}"),
+            figure(reading.error90_mm, "{:.0f} mm"),
+            reading.reason,
+        ]
+
+    def _paint(self, row, reading):
+        for column in range(self.ui.courseTable.columnCount):
+            item = self.ui.courseTable.item(row, column)
+            item.setToolTip(reading.reason)
+            item.setForeground(qt.QBrush(qt.QColor(20, 20, 20)))
+            item.setBackground(qt.QBrush(stateColor(reading)))
+            if column != CONFIRMED:
+                item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
+
+    def _showResponse(self, course, chosen):
+        """Every visit with its sums, both categories and the rules that decided."""
+        assessed = courses.rules().assess_course(course) if course else None
+        entries = assessed.visits if assessed else ()
+        titles = [
+            _("Visit"),
+            _("Date"),
+            _("Sum"),
+            _("Change"),
+            "RECIST",
+            "iRECIST",
+            _("Since smallest"),
+            _("Volume"),
+            _("Rule"),
+        ]
+        lines, tips = [], []
+        for number, visit in enumerate(course.visits if course else []):
+            cells = [visit.name, visit.date or ""]
+            if entries:
+                entry = entries[number]
+                cells += self._responseTexts(entry)
+                tips.append(f"RECIST 1.1: {entry.recist.reason}\niRECIST: {entry.immune.reason}")
+            lines.append(cells + [""] * (len(titles) - len(cells)))
+        self.ui.responseTable.setVisible(bool(lines))
+        fillTableWidget(self.ui.responseTable, titles, lines)
+        for row in range(len(lines)):
+            for column in range(len(titles)):
+                item = self.ui.responseTable.item(row, column)
+                item.setToolTip(tips[row] if tips else "")
+                if column not in (VISIT_NAME, DATE):
+                    item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
+        names = [visit.name for visit in course.visits] if course else []
+        self._select(self.ui.responseTable, [row for row, name in enumerate(names) if name in chosen])
+        tell(self.ui.notesLabel, "\n".join(assessed.notes) if assessed else "")
+
+    @staticmethod
+    def _responseTexts(entry):
+        def figure(value, form):
+            return "" if value is None else form.format(value)
+
+        recist = entry.recist
+        return [
+            figure(recist.sum_mm, "{:.1f}"),
+            figure(recist.change_since_baseline_percent, "{:+.0f} %"),
+            _("baseline") if recist.category == "baseline" else recist.category,
+            "" if entry.immune.category == "baseline" else entry.immune.category,
+            figure(recist.change_since_nadir_percent, "{:+.0f} %"),
+            figure(entry.volume_change_percent, "{:+.0f} %"),
+            f"{recist.reason} {entry.immune.reason}" if recist.category != "baseline" else recist.reason,
+        ]
+
+    @staticmethod
+    def _select(table, rows):
+        for row in rows:
+            for column in range(table.columnCount):
+                table.item(row, column).setSelected(True)
+
+    # --- selection --------------------------------------------------------------------------------------------------
+
+    def selected(self):
+        """[(lesion name, visit name)] of the selected rows."""
+        rows = sorted({item.row() for item in self.ui.courseTable.selectedItems()})
+        return [self._rows[row] for row in rows if row < len(self._rows)]
+
+    def selectedVisits(self):
+        """Names of the visits that are selected, or whose readings are."""
+        table = self.ui.responseTable
+        rows = sorted({item.row() for item in table.selectedItems()})
+        return [table.item(row, VISIT_NAME).text() for row in rows]
+
+    def onRowSelected(self):
+        if self._updating:
+            return
+        self.updateChecks()
+        course = courseOf(self.table())
+        names = {visit for _lesion, visit in self.selected()}
+        self._updating = True
+        self.ui.responseTable.clearSelection()
+        every = [visit.name for visit in course.visits] if course is not None else []
+        self._select(self.ui.responseTable, [row for row, name in enumerate(every) if name in names])
+        self._updating = False
+        self.updateVisit()
+        self.goTo()
+
+    def goTo(self):
+        """The views show the one selected reading."""
+        chosen, course = self.selected(), courseOf(self.table())
+        if len(chosen) == 1 and course is not None:
+            lesion, visit = course.lesion(chosen[0][0]), course.visit(chosen[0][1])
+            tell(self.ui.shownLesionLabel, self.views.show(self.table(), lesion, visit))
+
+    def updateChecks(self):
+        """The controls of a lesion show the selected one."""
+        chosen, course, ui = self.selected(), courseOf(self.table()), self.ui
+        on = bool(chosen) and course is not None
+        for name in ("confirm", "gone", "tooSmall", "notEvaluable", "withdraw", "measure"):
+            getattr(ui, f"{name}Button").enabled = on
+        for control in (ui.lymphNodeCheckBox, ui.roleComboBox, ui.organLineEdit):
+            control.enabled = on
+        ui.lesionSideBySideCheckBox.enabled = on or self.views.isSideBySide
+        if not on:
+            return
+        lesion = course.lesion(chosen[0][0])
+        self._updating = True
+        ui.lymphNodeCheckBox.checked = lesion.node
+        ui.roleComboBox.setCurrentIndex(ui.roleComboBox.findData(lesion.role))
+        ui.organLineEdit.text = lesion.organ
+        self._updating = False
+
+    def updateVisit(self):
+        """The controls of a visit show the selected one."""
+        if self._updating:
+            return
+        course, names = courseOf(self.table()), self.selectedVisits()
+        follow = course is not None and len(names) == 1 and names[0] != course.visits[0].name
+        judged = course.visit(names[0]).extra.get(courses.rules().JUDGEMENT, {}) if follow else {}
+        self._updating = True
+        for name, judgement in JUDGEMENT_BOXES.items():
+            getattr(self.ui, name).enabled = follow
+            getattr(self.ui, name).checked = bool(judged.get(judgement))
+        self._updating = False
+        for button in (self.ui.earlierButton, self.ui.laterButton, self.ui.rerunButton):
+            button.enabled = follow
+
+    # --- decisions --------------------------------------------------------------------------------------------------
+
+    def change(self, action):
+        """Change the course and show it; a refusal is told and nothing changes. Returns whether it was done."""
+        try:
+            said = courses.change(self.table(), action)
+        except nodes.NodeError as error:
+            self.ui.trackStatusLabel.text = str(error)
+            self.show()
+            return False
+        self.ui.trackStatusLabel.text = " ".join(said) if isinstance(said, list) else ""
+        self.show()
+        return True
+
+    def confirm(self, kind, longest=None, short=None):
+        """Confirm the selected readings."""
+        chosen, decisions = self.selected(), courses.decisions()
+
+        def action(course):
+            said = []
+            for lesion, visit in chosen:
+                sizes = {"longest_mm": longest, "short_axis_mm": short}
+                said += decisions.confirm(course, lesion, visit, kind, **sizes, by=reader())
+                if kind == "measured":
+                    _fitLines(course.lesion(lesion).readings[visit])
+            return said
+
+        self.change(action)
+        self.goTo()
+
+    def onItemChanged(self, item):
+        """Typed diameters are confirmed ones, "26" or "26 x 14"; an empty cell takes them back."""
+        if self._updating or item.column() != CONFIRMED:
+            return
+        lesion, visit = self._rows[item.row()]
+        text = item.text().strip().replace(",", ".")
+        if not text:
+            self._withdraw([(lesion, visit)])
+            return
+        found = re.fullmatch(r"([0-9.]+)(?:\s*[xX×*]\s*([0-9.]+))?\s*(?:mm)?", text)
+        try:
+            typed = [None if part is None else float(part) for part in found.groups()]
+        except (AttributeError, ValueError):
+            self.show()
+            self.ui.trackStatusLabel.text = _(
+                "'{text}' is no diameter; type millimeters, such as 26 or 26 x 14."
+            ).format(text=text)
+            return
+        course = courseOf(self.table())
+        if typed[1] is None and course.lesion(lesion).node:
+            typed = [None, typed[0]]
+        decisions = courses.decisions()
+
+        def action(course):
+            sizes = {"longest_mm": typed[0], "short_axis_mm": typed[1]}
+            said = decisions.confirm(course, lesion, visit, **sizes, by=reader())
+            _fitLines(course.lesion(lesion).readings[visit])
+            return said
+
+        self.change(action)
+        self.goTo()
+
+    def onDragged(self, drawn):
+        """A line in the views was dragged: its length is the diameter, confirmed."""
+        chosen, decisions = self.selected(), courses.decisions()
+        if len(chosen) != 1 or self.table() is None:
+            return
+        lesion, visit = chosen[0]
+        sizes = {
+            "longest_mm": length(drawn[LONGEST]) if LONGEST in drawn else None,
+            "short_axis_mm": length(drawn[SHORT]) if SHORT in drawn else None,
+        }
+
+        def action(course):
+            reading = course.lesion(lesion).readings[visit]
+            _keepSuggestion(reading)
+            reading.longest_line, reading.short_line = drawn.get(LONGEST), drawn.get(SHORT)
+            return decisions.confirm(course, lesion, visit, **sizes, by=reader())
+
+        self.change(action)
+
+    def onMeasure(self, checked=False):
+        """Lines to drag, where the program suggested none."""
+        chosen = self.selected()[:1]
+
+        def action(course):
+            for lesion, visit in chosen:
+                reading = course.lesion(lesion).readings[visit]
+                if reading.longest_line is None and reading.position is not None:
+                    lines = starting(reading.position)
+                    _keepSuggestion(reading)
+                    reading.longest_line, reading.short_line = lines[LONGEST], lines[SHORT]
+                elif reading.longest_line is None:
+                    return [_("Its place is not known here; type the diameters, or choose what applies.")]
+            return [_("Drag the ends of the lines in the views; the diameters follow.")]
+
+        self.change(action)
+        self.goTo()
+
+    def onWithdraw(self, checked=False):
+        self._withdraw(self.selected())
+
+    def _withdraw(self, chosen):
+        decisions = courses.decisions()
+
+        def action(course):
+            for lesion, visit in chosen:
+                decisions.withdraw(course, lesion, visit)
+                reading = course.lesion(lesion).readings[visit]
+                if SUGGESTED_LINES in reading.extra:
+                    reading.longest_line, reading.short_line = reading.extra.pop(SUGGESTED_LINES)
+
+        self.change(action)
+        self.goTo()
+
+    def onLymphNode(self, checked):
+        self._forLesions(lambda course, name: courses.decisions().set_node(course, name, checked))
+
+    def onRole(self, index):
+        role = self.ui.roleComboBox.itemData(index)
+        self._forLesions(lambda course, name: courses.decisions().set_role(course, name, role))
+
+    def onOrgan(self):
+        organ = self.ui.organLineEdit.text
+        self._forLesions(lambda course, name: courses.decisions().set_organ(course, name, organ))
+
+    def _forLesions(self, action):
+        if self._updating or self.table() is None:
+            return
+        names = dict.fromkeys(name for name, _visit in self.selected())
+
+        def everyOne(course):
+            for name in names:
+                action(course, name)
+
+        if names:
+            self.change(everyOne)
+
+    def onProposeRoles(self, checked=False):
+        self.change(courses.decisions().apply_proposed_roles)
+
+    def onJudgement(self, judgement, checked):
+        if self._updating or self.table() is None:
+            return
+        names = self.selectedVisits()[:1]
+        if names:
+            self.change(lambda course: courses.decisions().set_judgement(course, names[0], judgement, checked))
+
+    # --- visits -----------------------------------------------------------------------------------------------------
+
+    def onVisitChanged(self, item):
+        """A typed name or date of a visit."""
+        if self._updating or item.column() not in (VISIT_NAME, DATE):
+            return
+        course = courseOf(self.table())
+        name, text = course.visits[item.row()].name, item.text().strip()
+        changes = courses.changes()
+        if item.column() == VISIT_NAME:
+            self.change(lambda course: changes.rename_visit(course, name, text))
+        else:
+            self.change(lambda course: changes.set_date(course, name, text or None))
+
+    def move(self, step):
+        """Put the selected visit earlier or later."""
+        course, names = courseOf(self.table()), self.selectedVisits()
+        place = [visit.name for visit in course.visits].index(names[0]) + step
+        self.change(lambda course: courses.changes().move_visit(course, names[0], place))
+
+    # --- views, plot and files --------------------------------------------------------------------------------------
+
+    def onSideBySide(self, checked):
+        if self._updating:
+            return
+        course, chosen = courseOf(self.table()), self.selected()
+        place = () if course is None or not chosen else (course.lesion(chosen[0][0]), course.visit(chosen[0][1]))
+        said = self.views.setSideBySide(checked and bool(place), *((self.table(), *place) if place else ()))
+        tell(self.ui.shownLesionLabel, said)
+        if checked and not self.views.isSideBySide:
+            self._uncheckSideBySide()
+
+    def _uncheckSideBySide(self):
+        self._updating = True
+        self.ui.lesionSideBySideCheckBox.checked = False
+        self._updating = False
+
+    def leaveViews(self):
+        """The views as the user had them."""
+        self.views.leave()
+        self._uncheckSideBySide()
+
+    def onPlot(self, checked=False):
+        chart = courseplot.plot(self.table())
+        logic = slicer.modules.plots.logic()
+        if hasattr(logic, "ShowChartInLayout"):
+            logic.ShowChartInLayout(chart)
+        self.ui.trackStatusLabel.text = _("The diameters are in the chart '{name}'.").format(name=chart.GetName())
+
+    def export(self, kind):
+        """Ask for a file and write it."""
+        titles = {"csv": _("Export the course as CSV"), "json": _("Export the course as JSON")}
+        path = qt.QFileDialog.getSaveFileName(
+            self.ui.courseTable, titles[kind], self.table().GetName() + "." + kind, "*." + kind
+        )
+        if not path:
+            return
+        try:
+            {"csv": courses.exportCsv, "json": courses.exportJson}[kind](self.table(), path)
+        except OSError as error:
+            self.ui.trackStatusLabel.text = _("{file} could not be written: {reason}").format(
+                file=path, reason=error.strerror
+            )
+            return
+        except nodes.NodeError as error:
+            self.ui.trackStatusLabel.text = str(error)
+            return
+        self.ui.trackStatusLabel.text = _("Written: {file}").format(file=path)
+
+    def onImport(self, checked=False):
+        """Ask for a course that another station wrote."""
+        path = qt.QFileDialog.getOpenFileName(self.ui.courseTable, _("Import a course"), "", "*.json")
+        if not path:
+            return
+        try:
+            self._choose(courses.importJson(path))
+        except nodes.NodeError as error:
+            self.ui.trackStatusLabel.text = str(error)
+            return
+        self.ui.trackStatusLabel.text = _("Read: {file}").format(file=path)
+
+
+def _keepSuggestion(reading):
+    """The program's lines stay beside those of a person."""
+    reading.extra.setdefault(SUGGESTED_LINES, [reading.longest_line, reading.short_line])
+
+
+def _fitLines(reading):
+    """Lines as long as what was confirmed."""
+    longest, short = reading.confirmed.longest_mm, reading.confirmed.short_axis_mm
+    for name, size in (("longest_line", longest), ("short_line", short)):
+        line = getattr(reading, name)
+        if line is not None and size and abs(length(line) - size) > 0.005:
+            _keepSuggestion(reading)
+            setattr(reading, name, scaled(line, size))
+
+
+def reader():
+    """Name of the user as the application knows it, or ""."""
+    information = getattr(slicer.app, "applicationLogic", lambda: None)()
+    user = information.GetUserInformation() if hasattr(information, "GetUserInformation") else None
+    return (user.GetName() or "") if user is not None else ""
+
+
+def stateColor(reading):
+    """Green what is there, yellow what is in doubt or gone, blue what is new, gray what the image does not show."""
+    if reading.state == "outside":
+        return qt.QColor(215, 215, 215)
+    if reading.state == "new":
+        return qt.QColor(195, 220, 250)
+    doubtful = reading.state in ("not found", "gone") or (
+        reading.reason and reading.state not in ("merged", "split", "baseline")
+    )
+    return qt.QColor(255, 235, 170) if doubtful and reading.confirmed is None else qt.QColor(200, 240, 205)
