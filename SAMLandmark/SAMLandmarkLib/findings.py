@@ -15,7 +15,6 @@ from .course import CONTOURS, MARKED, POINTS, VOLUME, stateLabel
 from .patients import acquisitionDate, patientIdOf, patientOf
 
 # What the engine calls a lesion that is there.
-FORMER_STATES = {"found": "unchanged", "uncertain": "not found", "not in the field of view": "outside"}
 PRESENT = ("unchanged", "grown", "shrunk", "merged", "split", "new")
 
 
@@ -153,7 +152,7 @@ def _keepConfirmedLines(course, visit, readings):
 def _reading(entry):
     """The engine's finding of one lesion in one follow-up, as a reading of the course."""
     model = courses.model()
-    state = FORMER_STATES.get(entry["state"], entry["state"])
+    state = entry["state"]
     reading = model.Reading(
         state,
         state,
