@@ -1,7 +1,5 @@
 """The course in the Lesions tab: readings confirmed and measured, visits in order, sums and categories."""
 
-import re
-
 import qt
 import slicer
 from SAMConvexLib import nodes
@@ -9,13 +7,12 @@ from SAMConvexLib.tablewidgets import fillTableWidget
 from slicer.i18n import tr as _
 
 from . import course as courses
-from . import courseplot
+from . import courseplot, coursetexts, measuring
 from .course import courseOf
 from .hints import tell
 from .lesionviews import LesionViews
-from .measurelines import LONGEST, SHORT, length, scaled, starting
 
-LESION, VISIT, SIZE, CONFIRMED, CHANGE = range(5)
+CONFIRMED = 3
 VISIT_NAME, DATE = 0, 1
 JUDGEMENT_BOXES = {
     "newLesionCheckBox": "new_lesion",
@@ -23,7 +20,6 @@ JUDGEMENT_BOXES = {
     "nonTargetGrewCheckBox": "non_targets_grew",
     "newGrewCheckBox": "new_lesions_grew",
 }
-SUGGESTED_LINES = "suggested_lines"
 
 
 class CoursePanel:
@@ -82,10 +78,10 @@ class CoursePanel:
             for visit, since in zip(course.visits, changes, strict=True):
                 if visit.name in lesion.readings:
                     self._rows.append((lesion.name, visit.name))
-                    lines.append((lesion.readings[visit.name], self._texts(lesion, visit, since)))
+                    lines.append((lesion.readings[visit.name], coursetexts.readingTexts(lesion, visit, since)))
         ui.courseTable.setVisible(bool(lines))
         tell(ui.courseHintLabel, "" if lines else self._firstSteps())
-        fillTableWidget(ui.courseTable, self._titles(), [texts for _reading, texts in lines])
+        fillTableWidget(ui.courseTable, coursetexts.readingTitles(), [texts for _reading, texts in lines])
         for row, (reading, _texts) in enumerate(lines):
             self._paint(row, reading)
         self._select(ui.courseTable, [row for row, key in enumerate(self._rows) if key in chosen])
@@ -98,56 +94,12 @@ class CoursePanel:
         self.updateChecks()
         self.updateVisit()
 
-    @staticmethod
-    def _titles():
-        return [
-            _("Lesion"),
-            _("Visit"),
-            _("Size (mm)"),
-            _("Confirmed"),
-            _("Change"),
-            _("State"),
-            _("Since smallest"),
-            _("Role"),
-            _("Organ"),
-            _("Volume (ml)"),
-            _("Score"),
-            _("90 % within"),
-            _("Note"),
-        ]
-
-    @staticmethod
-    def _texts(lesion, visit, since):
-        reading = lesion.readings[visit.name]
-
-        def figure(value, form="{:.1f}"):
-            return "" if value is None else form.format(value)
-
-        size = courses.sizeText(reading.longest_mm, reading.short_axis_mm)
-        if reading.longest_error_mm is not None and size:
-            size += f" ± {reading.longest_error_mm:.1f}"
-        return [
-            lesion.name,
-            visit.name,
-            size,
-            courses.confirmedText(reading.confirmed),
-            figure(since[0], "{:+.0f} %"),
-            courses.stateLabel(reading.state),
-            figure(since[1], "{:+.0f} %"),
-            courses.roleLabel(lesion.role) + (_(", node") if lesion.node else ""),
-            lesion.organ,
-            figure(reading.volume_ml, "{:.2f}"),
-            figure(reading.score, "{:.2f}"),
-            figure(reading.error90_mm, "{:.0f} mm"),
-            reading.reason,
-        ]
-
     def _paint(self, row, reading):
         for column in range(self.ui.courseTable.columnCount):
             item = self.ui.courseTable.item(row, column)
-            item.setToolTip(reading.reason)
+            item.setToolTip(coursetexts.readingTip(reading))
             item.setForeground(qt.QBrush(qt.QColor(20, 20, 20)))
-            item.setBackground(qt.QBrush(stateColor(reading)))
+            item.setBackground(qt.QBrush(qt.QColor(*coursetexts.stateColor(reading))))
             if column != CONFIRMED:
                 item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
 
@@ -155,23 +107,13 @@ class CoursePanel:
         """Every visit with its sums, both categories and the rules that decided."""
         assessed = courses.rules().assess_course(course) if course else None
         entries = assessed.visits if assessed else ()
-        titles = [
-            _("Visit"),
-            _("Date"),
-            _("Sum"),
-            _("Change"),
-            "RECIST",
-            "iRECIST",
-            _("Since smallest"),
-            _("Volume"),
-            _("Rule"),
-        ]
+        titles = coursetexts.visitTitles()
         lines, tips = [], []
         for number, visit in enumerate(course.visits if course else []):
             cells = [visit.name, visit.date or ""]
             if entries:
                 entry = entries[number]
-                cells += self._responseTexts(entry)
+                cells += coursetexts.visitTexts(entry)
                 tips.append(f"RECIST 1.1: {entry.recist.reason}\niRECIST: {entry.immune.reason}")
             lines.append(cells + [""] * (len(titles) - len(cells)))
         self.ui.responseTable.setVisible(bool(lines))
@@ -185,22 +127,6 @@ class CoursePanel:
         names = [visit.name for visit in course.visits] if course else []
         self._select(self.ui.responseTable, [row for row, name in enumerate(names) if name in chosen])
         tell(self.ui.notesLabel, "\n".join(assessed.notes) if assessed else "")
-
-    @staticmethod
-    def _responseTexts(entry):
-        def figure(value, form):
-            return "" if value is None else form.format(value)
-
-        recist = entry.recist
-        return [
-            figure(recist.sum_mm, "{:.1f}"),
-            figure(recist.change_since_baseline_percent, "{:+.0f} %"),
-            _("baseline") if recist.category == "baseline" else recist.category,
-            "" if entry.immune.category == "baseline" else entry.immune.category,
-            figure(recist.change_since_nadir_percent, "{:+.0f} %"),
-            figure(entry.volume_change_percent, "{:+.0f} %"),
-            f"{recist.reason} {entry.immune.reason}" if recist.category != "baseline" else recist.reason,
-        ]
 
     @staticmethod
     def _select(table, rows):
@@ -278,116 +204,47 @@ class CoursePanel:
     # --- decisions --------------------------------------------------------------------------------------------------
 
     def change(self, action):
-        """Change the course and show it; a refusal is told and nothing changes. Returns whether it was done."""
+        """Change the course and show it; a refusal is told and nothing changes."""
         try:
             said = courses.change(self.table(), action)
         except nodes.NodeError as error:
-            self.ui.trackStatusLabel.text = str(error)
-            self.show()
-            return False
+            said = [str(error)]
         self.ui.trackStatusLabel.text = " ".join(said) if isinstance(said, list) else ""
         self.show()
-        return True
 
-    def confirm(self, kind, longest=None, short=None):
+    def confirm(self, kind):
         """Confirm the selected readings."""
-        chosen, decisions = self.selected(), courses.decisions()
-
-        def action(course):
-            said = []
-            for lesion, visit in chosen:
-                sizes = {"longest_mm": longest, "short_axis_mm": short}
-                said += decisions.confirm(course, lesion, visit, kind, **sizes, by=reader())
-                if kind == "measured":
-                    _fitLines(course.lesion(lesion).readings[visit])
-            return said
-
-        self.change(action)
+        chosen = self.selected()
+        self.change(lambda course: measuring.confirm(course, chosen, kind))
         self.goTo()
 
     def onItemChanged(self, item):
         """Typed diameters are confirmed ones, "26" or "26 x 14"; an empty cell takes them back."""
         if self._updating or item.column() != CONFIRMED:
             return
-        lesion, visit = self._rows[item.row()]
-        text = item.text().strip().replace(",", ".")
-        if not text:
-            self._withdraw([(lesion, visit)])
-            return
-        found = re.fullmatch(r"([0-9.]+)(?:\s*[xX×*]\s*([0-9.]+))?\s*(?:mm)?", text)
-        try:
-            typed = [None if part is None else float(part) for part in found.groups()]
-        except (AttributeError, ValueError):
-            self.show()
-            self.ui.trackStatusLabel.text = _(
-                "'{text}' is no diameter; type millimeters, such as 26 or 26 x 14."
-            ).format(text=text)
-            return
-        course = courseOf(self.table())
-        if typed[1] is None and course.lesion(lesion).node:
-            typed = [None, typed[0]]
-        decisions = courses.decisions()
-
-        def action(course):
-            sizes = {"longest_mm": typed[0], "short_axis_mm": typed[1]}
-            said = decisions.confirm(course, lesion, visit, **sizes, by=reader())
-            _fitLines(course.lesion(lesion).readings[visit])
-            return said
-
-        self.change(action)
+        place, text = self._rows[item.row()], item.text()
+        if text.strip():
+            self.change(lambda course: measuring.confirmTyped(course, *place, text))
+        else:
+            self.change(lambda course: measuring.withdraw(course, [place]))
         self.goTo()
 
     def onDragged(self, drawn):
         """A line in the views was dragged: its length is the diameter, confirmed."""
-        chosen, decisions = self.selected(), courses.decisions()
-        if len(chosen) != 1 or self.table() is None:
-            return
-        lesion, visit = chosen[0]
-        sizes = {
-            "longest_mm": length(drawn[LONGEST]) if LONGEST in drawn else None,
-            "short_axis_mm": length(drawn[SHORT]) if SHORT in drawn else None,
-        }
-
-        def action(course):
-            reading = course.lesion(lesion).readings[visit]
-            _keepSuggestion(reading)
-            reading.longest_line, reading.short_line = drawn.get(LONGEST), drawn.get(SHORT)
-            return decisions.confirm(course, lesion, visit, **sizes, by=reader())
-
-        self.change(action)
+        chosen = self.selected()
+        if len(chosen) == 1 and self.table() is not None:
+            self.change(lambda course: measuring.confirmDrawn(course, *chosen[0], drawn))
 
     def onMeasure(self, checked=False):
         """Lines to drag, where the program suggested none."""
-        chosen = self.selected()[:1]
-
-        def action(course):
-            for lesion, visit in chosen:
-                reading = course.lesion(lesion).readings[visit]
-                if reading.longest_line is None and reading.position is not None:
-                    lines = starting(reading.position)
-                    _keepSuggestion(reading)
-                    reading.longest_line, reading.short_line = lines[LONGEST], lines[SHORT]
-                elif reading.longest_line is None:
-                    return [_("Its place is not known here; type the diameters, or choose what applies.")]
-            return [_("Drag the ends of the lines in the views; the diameters follow.")]
-
-        self.change(action)
-        self.goTo()
+        chosen = self.selected()
+        if chosen:
+            self.change(lambda course: measuring.begin(course, *chosen[0]))
+            self.goTo()
 
     def onWithdraw(self, checked=False):
-        self._withdraw(self.selected())
-
-    def _withdraw(self, chosen):
-        decisions = courses.decisions()
-
-        def action(course):
-            for lesion, visit in chosen:
-                decisions.withdraw(course, lesion, visit)
-                reading = course.lesion(lesion).readings[visit]
-                if SUGGESTED_LINES in reading.extra:
-                    reading.longest_line, reading.short_line = reading.extra.pop(SUGGESTED_LINES)
-
-        self.change(action)
+        chosen = self.selected()
+        self.change(lambda course: measuring.withdraw(course, chosen))
         self.goTo()
 
     def onLymphNode(self, checked):
@@ -503,37 +360,3 @@ class CoursePanel:
             self.ui.trackStatusLabel.text = str(error)
             return
         self.ui.trackStatusLabel.text = _("Read: {file}").format(file=path)
-
-
-def _keepSuggestion(reading):
-    """The program's lines stay beside those of a person."""
-    reading.extra.setdefault(SUGGESTED_LINES, [reading.longest_line, reading.short_line])
-
-
-def _fitLines(reading):
-    """Lines as long as what was confirmed."""
-    longest, short = reading.confirmed.longest_mm, reading.confirmed.short_axis_mm
-    for name, size in (("longest_line", longest), ("short_line", short)):
-        line = getattr(reading, name)
-        if line is not None and size and abs(length(line) - size) > 0.005:
-            _keepSuggestion(reading)
-            setattr(reading, name, scaled(line, size))
-
-
-def reader():
-    """Name of the user as the application knows it, or ""."""
-    information = getattr(slicer.app, "applicationLogic", lambda: None)()
-    user = information.GetUserInformation() if hasattr(information, "GetUserInformation") else None
-    return (user.GetName() or "") if user is not None else ""
-
-
-def stateColor(reading):
-    """Green what is there, yellow what is in doubt or gone, blue what is new, gray what the image does not show."""
-    if reading.state == "outside":
-        return qt.QColor(215, 215, 215)
-    if reading.state == "new":
-        return qt.QColor(195, 220, 250)
-    doubtful = reading.state in ("not found", "gone") or (
-        reading.reason and reading.state not in ("merged", "split", "baseline")
-    )
-    return qt.QColor(255, 235, 170) if doubtful and reading.confirmed is None else qt.QColor(200, 240, 205)
