@@ -59,6 +59,8 @@ class CoursePanel:
             getattr(ui, name).connect("toggled(bool)", lambda checked, name=judgement: self.onJudgement(name, checked))
         ui.earlierButton.connect("clicked(bool)", lambda checked=False: self.move(-1))
         ui.laterButton.connect("clicked(bool)", lambda checked=False: self.move(1))
+        ui.plotKindComboBox.addItem(_("Diameters (mm)"), courseplot.DIAMETERS)
+        ui.plotKindComboBox.addItem(_("Change (%)"), courseplot.CHANGE)
         ui.plotButton.connect("clicked(bool)", self.onPlot)
         ui.csvButton.connect("clicked(bool)", lambda checked=False: self.export("csv"))
         ui.jsonButton.connect("clicked(bool)", lambda checked=False: self.export("json"))
@@ -323,7 +325,8 @@ class CoursePanel:
         self._uncheckSideBySide()
 
     def onPlot(self, checked=False):
-        chart = courseplot.plot(self.table())
+        kind = self.ui.plotKindComboBox.itemData(self.ui.plotKindComboBox.currentIndex)
+        chart = courseplot.plot(self.table(), kind)
         logic = slicer.modules.plots.logic()
         if hasattr(logic, "ShowChartInLayout"):
             logic.ShowChartInLayout(chart)

@@ -67,8 +67,13 @@ class MeasureLines:
             node.SetSaveWithScene(False)
             node.SetHideFromEditors(True)
             node.CreateDefaultDisplayNodes()
-            node.GetDisplayNode().SetSelectedColor(*COLORS[kind])
-            node.GetDisplayNode().SetColor(*COLORS[kind])
+            display = node.GetDisplayNode()
+            display.SetSelectedColor(*COLORS[kind])
+            display.SetColor(*COLORS[kind])
+            display.SetTextScale(2.5)
+            # Two labels at one place would cover each other; the short axis is known by its color.
+            display.SetPropertiesLabelVisibility(kind == LONGEST)
+            display.SetPointLabelsVisibility(False)
             self._table.SetNodeReferenceID(ROLES[kind], node.GetID())
         if node is not None and node not in [known for known, _tag in self._observations]:
             event = slicer.vtkMRMLMarkupsNode.PointModifiedEvent

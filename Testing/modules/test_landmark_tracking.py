@@ -313,6 +313,10 @@ def test_the_plot_shows_every_lesion_and_the_sum(lib, table):
     numbers = series[2].GetTableNode().GetTable()
     assert [numbers.GetValueByName(n, "Sum").ToDouble() for n in range(3)] == [40.0, 24.0, 8.0]
     assert lib.courseplot.plot(table) is chart and chart.GetNumberOfPlotSeriesNodes() == 3
+    # The spider: each lesion's change since the baseline, on the same chart.
+    assert lib.courseplot.plot(table, lib.courseplot.CHANGE) is chart and chart.GetNumberOfPlotSeriesNodes() == 2
+    numbers = chart.GetNthPlotSeriesNode(0).GetTableNode().GetTable()
+    assert [numbers.GetValueByName(n, "Liver lesion").ToDouble() for n in range(3)] == [0.0, -40.0, -80.0]
 
 
 def test_a_course_comes_back_with_the_scene(lib, table, scene, tmp_path):
