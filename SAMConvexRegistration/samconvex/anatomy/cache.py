@@ -28,6 +28,8 @@ from .known import KNOWN
 LOGGER = logging.getLogger(__name__)
 _FORMAT = 2
 DISK_BYTES = 4 << 30
+# Environment variables: another folder for the entries, which several computers may share, and its limit in GiB.
+CACHE_FOLDER, CACHE_GIB = "SAMCONVEX_CACHE", "SAMCONVEX_CACHE_GIB"
 
 
 def embed_cached(
@@ -75,8 +77,17 @@ def embed_known(
 
 
 def cache_folder() -> Path:
-    """Where embeddings lie on disk."""
-    return user_folder() / "embeddings"
+    """Where embeddings lie on disk: SAMCONVEX_CACHE, or a folder of the user's."""
+    chosen = os.environ.get(CACHE_FOLDER)
+    return Path(chosen).expanduser() if chosen else user_folder() / "embeddings"
+
+
+def _disk_bytes() -> int:
+    """What all entries may take: SAMCONVEX_CACHE_GIB, or 4 GiB."""
+    try:
+        return int(float(os.environ[CACHE_GIB]) * 2**30)
+    except (KeyError, ValueError):
+        return DISK_BYTES
 
 
 def clear(disk: bool = False) -> None:
@@ -161,9 +172,9 @@ def _trim(folder: Path) -> None:
         with suppress(OSError):
             status = path.stat()
             entries.append((status.st_mtime, status.st_size, path))
-    total = sum(size for _, size, _ in entries)
+    total, limit = sum(size for _, size, _ in entries), _disk_bytes()
     for _, size, path in sorted(entries)[:-1]:
-        if total <= DISK_BYTES:
+        if total <= limit:
             break
         with suppress(OSError):
             path.unlink()
