@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..io.points import is_point_file
+from ..registration.options import Options
+from ..settings.presets import get_settings
+from ..settings.strength import adjusted
 
 REGISTER = "register"
 # What each file of a command holds, by the names of its arguments: "image", "slice" (an image, 2D welcome), "labels",
@@ -94,6 +97,34 @@ class Row:
     def folder(self, folder: Path) -> Path:
         """Where the row's results lie."""
         return folder / "jobs" / self.name
+
+
+def preset_of(row: Row) -> str:
+    """The preset of a registration."""
+    return str(row.values.get("preset", "ct-inter-patient"))
+
+
+def options_of(row: Row) -> Options:
+    """What decides the settings of a registration; its images, labels and points are left out.
+
+    Raises:
+        InputError: an unknown preset.
+    """
+    chosen = {name: row.values[name] for name in _CHOICES if row.values.get(name)}
+    return Options(adjusted(get_settings(preset_of(row)), quality=str(row.values.get("quality", "standard"))), **chosen)
+
+
+_CHOICES = (
+    "strength",
+    "features",
+    "affine",
+    "refine",
+    "coarse",
+    "initial_network",
+    "symmetric",
+    "protect_mode",
+    "weights",
+)
 
 
 def words(command: str, values: Mapping[str, Any], parser: argparse.ArgumentParser) -> list[str]:

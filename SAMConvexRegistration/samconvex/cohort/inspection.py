@@ -18,12 +18,11 @@ from ..io.images import read_grid, read_labels, read_mask, read_volume
 from ..io.points import read_points
 from ..landmarks.templates import is_template, load_template
 from ..lesions.files import read_lesions
-from ..registration.options import Options
 from ..settings.presets import get_settings
 from ..space.grid import Grid
 from ..space.transforms import Transform
 from ..weights.models import family_of
-from .commands import REGISTER, Row
+from .commands import REGISTER, Row, options_of, preset_of
 from .manifest import Fault
 
 _LABELS_AS_IMAGE = "name the image itself here (an image of so few values: store it as floating point)"
@@ -137,17 +136,16 @@ def option_faults(row: Row) -> list[Fault]:
     """Choices of a row that only the engine knows: presets, features, weights by name."""
     faults = []
     if row.command == REGISTER:
-        preset = str(row.values.get("preset", "ct-inter-patient"))
         try:
-            get_settings(preset)
+            get_settings(preset_of(row))
         except InputError as error:
             faults.append(Fault(row.number, "preset", str(error)))
-            preset = "ct-inter-patient"
-        chosen = {name: row.values[name] for name in _CHOICES if row.values.get(name)}
-        try:
-            Options(preset, **chosen).settings()
-        except InputError as error:
-            faults.append(Fault(row.number, next((name for name in chosen if name in _CHOICES), ""), str(error)))
+        else:
+            try:
+                options_of(row).settings()
+            except InputError as error:
+                column = next((name for name in ("features", "refine", "affine") if row.values.get(name)), "")
+                faults.append(Fault(row.number, column, str(error)))
     for name in ("weights", "initial_network"):
         given = row.values.get(name)
         if given and not Path(given).is_file():
@@ -156,9 +154,6 @@ def option_faults(row: Row) -> list[Fault]:
             except InputError as error:
                 faults.append(Fault(row.number, name, str(error)))
     return faults
-
-
-_CHOICES = ("features", "affine", "refine", "coarse", "symmetric", "protect_mode", "strength")
 
 
 def file_faults(rows: Sequence[Row], facts: Mapping[tuple[str, str], Facts]) -> list[Fault]:
@@ -217,7 +212,7 @@ def _same_patient(row: Row) -> bool:
     if row.command != REGISTER:
         return True
     try:
-        return get_settings(str(row.values.get("preset", "ct-inter-patient"))).same_patient
+        return get_settings(preset_of(row)).same_patient
     except InputError:
         return False
 

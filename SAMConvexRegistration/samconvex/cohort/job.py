@@ -19,6 +19,7 @@ from ..errors import Cancelled
 from ..memory import current_memory_mib, forget_peak_memory, peak_memory_mib
 from ..report.environment import utc_now
 from ..version import __version__
+from .ahead import Ahead, find_ahead
 from .cap import ALLOWED, watched
 from .commands import REGISTER
 from .table import DONE, FAILED, Job, is_done, keep_record, log_path, read_record, record_path, written
@@ -51,6 +52,14 @@ class Place:
     def use_store(self) -> None:
         """From now on this process finds the embeddings of images in the store."""
         os.environ[CACHE_FOLDER], os.environ[CACHE_GIB] = str(self.store), str(self.store_gib)
+
+
+def fill_store(place: Place, ahead: Ahead) -> None:
+    """Leave what several rows will ask of an image in the store; does nothing where it is there already."""
+    with _alone:
+        place.use_store()
+        find_ahead(ahead)
+        KNOWN.clear()
 
 
 def run_job(place: Place, job: Job) -> Job:

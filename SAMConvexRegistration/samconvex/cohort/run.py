@@ -17,19 +17,20 @@ from ..io.images import read_grid
 from ..io.outputs import check_output_folder
 from ..progress import Progress
 from ..registration.forecast import forecast
-from ..registration.options import Options, weights_used
+from ..registration.options import weights_used
 from ..report.environment import environment, utc_now
-from ..settings.presets import PRESETS, get_settings
+from ..settings.presets import PRESETS
 from ..space.grid import Grid
 from ..version import __version__
 from ..weights.models import identity_of
+from .ahead import Ahead, wanted
 from .cluster import Plan, cores, local_client, planned, remote_client
-from .commands import REGISTER, Row, words
+from .commands import REGISTER, Row, options_of, words
 from .inspection import Facts, file_faults, inspected, option_faults
-from .job import Place, Runner, run_job
+from .job import Place, Runner, fill_store, run_job
 from .manifest import Fault, read_manifest
 from .results import write_results
-from .table import FAILED, PROVENANCE, WAITING, Job, is_cohort, is_done, job_id, save_table
+from .table import FAILED, PROVENANCE, WAITING, Job, forget_records, is_cohort, is_done, job_id, save_table
 
 if TYPE_CHECKING:
     import argparse
@@ -110,8 +111,12 @@ def run_cohort(
         folder = request.folder
         folder.mkdir(parents=True, exist_ok=True)
         with _held(folder):
+            if request.overwrite:
+                forget_records(folder)
             _note_run(request, rows, jobs)
             place = Place(folder, request.store or folder / ".store", request.store_gib, run)
+            left = [row for row, job in zip(rows, jobs, strict=True) if job.status == WAITING]
+            _fill(client, place, wanted(left, {path: known.sha256 for (path, _), known in facts.items()}), progress)
             jobs = _run(client, place, jobs, progress)
     return jobs
 
@@ -198,7 +203,7 @@ def _forecast_gib(row: Row, known: dict[str, Grid | None]) -> float:
     try:
         settings = PRESETS["affine"]
         if row.command == REGISTER:
-            settings = get_settings(str(row.values.get("preset", "ct-inter-patient")))
+            settings = options_of(row).settings()
         grids = [_grid(path, known) for _, kind, path in row.files() if kind in ("image", "slice", "volume", "grid")]
     except InputError:
         return 0.0
@@ -271,10 +276,7 @@ def _weights(row: Row) -> dict[str, dict[str, str]]:
     """Name and checksum of every network that has a part in the row."""
     weights = row.values.get("weights")
     if row.command == REGISTER:
-        chosen = {name: row.values[name] for name in ("affine", "features", "refine", "coarse") if name in row.values}
-        chosen["initial_network"] = row.values.get("initial_network")
-        settings = Options(str(row.values.get("preset", "ct-inter-patient")), **chosen).settings()
-        return weights_used(weights, settings)
+        return weights_used(weights, options_of(row).settings())
     return {} if row.command == "apply" else {"sam": identity_of("sam", weights)}
 
 
@@ -306,6 +308,13 @@ def _note_run(request: Request, rows: Sequence[Row], jobs: Sequence[Job]) -> Non
     with replaced(path) as temporary:
         document = {"version": __version__, "runs": [*earlier, run]}
         temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _fill(client: Client, place: Place, images: Sequence[Ahead], progress: Progress) -> None:
+    """What several rows ask of an image, found once; a task that fails leaves the work to the rows."""
+    futures = {client.submit(fill_store, place, image, pure=False): image.path for image in images}
+    for number, (path, _) in enumerate(_ended(client, futures), start=1):
+        progress("store", number / len(futures), f"{number} of {len(futures)} images: {Path(path).name}")
 
 
 def _run(client: Client, place: Place, jobs: list[Job], progress: Progress) -> list[Job]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -136,6 +137,11 @@ def _unchanged(path: Path, output: Output) -> bool:
         return state.st_mtime_ns == output.modified or file_sha256(path) == output.sha256
     except OSError:
         return False
+
+
+def forget_records(folder: Path) -> None:
+    """Nothing of an earlier run counts as done any more; its results stay until they are replaced."""
+    shutil.rmtree(folder / _RECORDS, ignore_errors=True)
 
 
 def save_table(folder: Path, jobs: Iterable[Job]) -> None:
