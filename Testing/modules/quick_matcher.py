@@ -101,6 +101,7 @@ def live():
                     "score": 0.9 if found else 0.3,
                     "cycle_mm": 1.0,
                     "found": found,
+                    "error90_mm": 6.6 if found else None,
                 }
             )
         elif request["do"] == "similarity":

@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..anatomy.cache import embed_cached
     from ..anatomy.level import anatomy_of, warnings_about
+    from ..anatomy.sides import with_sides
     from ..device import chosen_device
     from ..io.images import check_format, read_volume
     from ..lesions.files import lesion_notes, read_lesions
@@ -122,7 +123,8 @@ def run(args: argparse.Namespace) -> int:
     for follow_up in follow_ups:
         # Tracking asks for the same embeddings again.
         shown = [
-            anatomy_of(embed_cached(image, model, device=device, progress=progress)) for image in (baseline, follow_up)
+            with_sides(anatomy_of(embed_cached(image, model, device=device, progress=progress)), image)
+            for image in (baseline, follow_up)
         ]
         said = warnings_about(shown[0], shown[1], ("the baseline", follow_up.name))
         say_notes(said)
