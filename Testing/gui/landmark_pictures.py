@@ -110,10 +110,10 @@ def lesions(window, camera, widget, volume):
         ui.courseTable.clearSelection()
         ui.courseTable.selectRow(row)
         ui.confirmButton.click()
+    window.fit()
     ui.courseTable.clearSelection()
     ui.courseTable.selectRow(1)
-    window.fit()
-    closer(1)
+    closer(2)
     settle(0.5)
     camera.take("landmarks-lesions", ui.noticeLabel)
     ui.lesionSideBySideCheckBox.checked = True
@@ -124,6 +124,7 @@ def lesions(window, camera, widget, volume):
     settle(0.5)
     camera.take("landmarks-lesions-beside", ui.courseTable)
     ui.lesionSideBySideCheckBox.checked = False
+    ui.plotKindComboBox.setCurrentIndex(1)
     ui.plotButton.click()
     settle(0.5)
     camera.take("landmarks-lesions-plot", ui.noticeLabel)
