@@ -21,6 +21,8 @@ def having(fields: dict[str, Any], **further: Any) -> dict[str, Any]:
     return {"type": "object", "required": list(fields), "properties": {**fields, **further}}
 
 
+SURFACES = {"type": "object", "additionalProperties": having({"mean": NUMBER, "hd95": NUMBER})}
+EACH = {"type": "array", "items": NUMBER, "minItems": 1}
 DISTANCES = having({key: NUMBER for key in ("mean", "median", "p95", "max")})
 SCHEMA = having(
     {
@@ -53,7 +55,10 @@ SCHEMA = having(
         ),
     },
     dice=having({"initial": NUMBERS, "final": NUMBERS, "initial_mean": NUMBER, "final_mean": NUMBER}),
-    tre_mm=having({"initial": DISTANCES, "final": DISTANCES, "n": {"type": "integer"}}),
+    surface_mm=having({"initial": SURFACES, "final": SURFACES}),
+    tre_mm=having(
+        {"initial": DISTANCES, "final": DISTANCES, "n": {"type": "integer"}, "each": EACH, "each_initial": EACH}
+    ),
 )
 
 
