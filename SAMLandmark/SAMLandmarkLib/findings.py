@@ -10,7 +10,7 @@ from SAMConvexLib import nodes, segments
 from SAMConvexLib.scene import placeBeside
 from slicer.i18n import tr as _
 
-from .course import FOUND, stateLabel, writeCourse
+from .course import FOUND, NOT_IN_VIEW, UNCERTAIN, stateLabel, writeCourse
 from .patients import acquisitionDate, patientOf
 
 BASELINE_ROLE = "SAMLandmark.Baseline"
@@ -62,9 +62,14 @@ def _findings(lesion, run):
         place = None
         if entry.get("position") is not None:
             place = nodes.worldOfLps([entry["position"]], frame.worldFromFrame)[0]
-        finding = _finding(entry["state"], place, entry.get("score"), entry.get("cycle_mm"), entry.get("measurement"))
+        finding = _finding(_shown(entry), place, entry.get("score"), entry.get("cycle_mm"), entry.get("measurement"))
         findings.append({**finding, "reason": entry.get("reason", "")})
     return findings
+
+
+def _shown(entry):
+    """The table's state of the engine's finding."""
+    return FOUND if entry["found"] else NOT_IN_VIEW if entry["state"] == "outside" else UNCERTAIN
 
 
 def _finding(state, place, score, cycle, measurement):

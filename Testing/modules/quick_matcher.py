@@ -145,9 +145,9 @@ def track(arguments):
         if measured:
             record["measurement"] = {"longest_mm": 20.0, "short_axis_mm": 12.0, "volume_ml": 3.0}
         for turn, follow_up in enumerate(follow_ups):
-            state = "not in the field of view" if lesion["name"].startswith("gone") else "found"
-            entry = {"follow_up": turn, "state": state, "found": state == "found", "score": 0.8}
-            if state == "found":
+            state = "outside" if lesion["name"].startswith("gone") else "shrunk"
+            entry = {"follow_up": turn, "state": state, "found": state == "shrunk", "score": 0.8}
+            if state == "shrunk":
                 entry["position"], entry["cycle_mm"] = shifted(point), 1.2
             if measured:
                 entry["measurement"] = {"longest_mm": 20.0 - 8 * (turn + 1), "short_axis_mm": 8.0, "volume_ml": 1.0}

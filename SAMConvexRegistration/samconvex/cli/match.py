@@ -84,6 +84,11 @@ class Source:
     image: Volume | SamEmbedding
     points: PointSet
 
+    @property
+    def usable(self) -> np.ndarray:
+        """(N,) bool: the points that have a place inside the template."""
+        return self.points.defined & self.image.grid.contains(self.points.positions)
+
 
 def run_match(args: argparse.Namespace) -> int:
     """Match as ``args`` say; all files appear together at the end."""
@@ -123,8 +128,10 @@ def run_match(args: argparse.Namespace) -> int:
         template = template_embedding(image, model, device=device, progress=_numbered(progress, 0, steps))
         notes += template.notes if isinstance(template, Volume) else ()
         known = read_points(points, template.grid)
-        check_inside(known, template.grid, str(image))
         templates.append(Source(template, known))
+        if not templates[-1].usable.any():
+            check_inside(known, template.grid, str(image))
+        notes += _left_out(templates[-1], str(points), str(image))
     labels, rows = common_points([source.points for source in templates])
     results: list[tuple[PointSet, Vote]] = []
     options = {"weights": model, "mode": args.mode, "min_score": args.min_score, "device": device}
@@ -148,6 +155,13 @@ def run_match(args: argparse.Namespace) -> int:
         for query, (_points, votes) in zip(args.queries, results, strict=True):
             print(f"{query}: {int(votes.matches.found.sum())} of {len(votes.matches)} points found")
     return 0
+
+
+def _left_out(source: Source, points: str, image: str) -> list[str]:
+    """A sentence on the points that lie outside their template and are not looked for."""
+    rows = np.flatnonzero(source.points.defined & ~source.usable)
+    named = [f"{row + 1} ({source.points.labels[row]})" if source.points.labels[row] else f"{row + 1}" for row in rows]
+    return [f"{points}: outside {image} and not looked for: point {', '.join(named)}."] if named else []
 
 
 def common_points(sets: Sequence[PointSet]) -> tuple[tuple[str, ...], list[list[int | None]]]:
@@ -194,7 +208,8 @@ def _match(
 
     answers = []
     for turn, (source, mine) in enumerate(zip(templates, rows, strict=True)):
-        known = np.array([row is not None and bool(source.points.defined[row]) for row in mine])
+        usable = source.usable
+        known = np.array([row is not None and bool(usable[row]) for row in mine])
         chosen = source.points.positions[[row for row, use in zip(mine, known, strict=True) if use and row is not None]]
         report = _numbered(progress, number * len(templates) + turn, steps)
         pair = embedded(source.image, report), embedded(image, report)

@@ -17,13 +17,14 @@ from PIL import Image
 
 from ..errors import InputError, ResourceError
 from ..io.files import replaced
-from ..io.images import read_labels, read_volume
+from ..io.images import read_volume
 from ..report.lettering import draw_text, fit_text
 from ..space.volume import Volume
 from ..version import __version__
 from .assessment import Assessment, assess_course, changes_of, diameters_of
 from .course import BASELINE, Course, CourseLesion, Reading, Visit
 from .course_plots import INK, MUTED, RULE, spider, waterfall
+from .recording import reading_contour
 from .response import CATEGORIES, NOTICE
 from .thumbnails import CONTOUR_COLOR, LONGEST_COLOR, SHORT_COLOR, thumbnail
 
@@ -304,14 +305,10 @@ def _picture(
 
 def _contour_of(reading: Reading) -> Volume | None:
     """The reading's contour as a mask; None without one, or where its file is gone."""
-    if reading.contour is None:
-        return None
     try:
-        labels = read_labels(reading.contour)
+        return reading_contour(reading)
     except InputError:
         return None
-    wanted = reading.extra.get("contour_label")
-    return labels.with_tensor((labels.tensor == int(wanted) if wanted is not None else labels.tensor > 0).float())
 
 
 def _caption(page: np.ndarray, x: int, y: int, room: int, reading: Reading, change: float | None) -> None:
