@@ -13,7 +13,7 @@ import torch
 from engine.io.dicom_files import places, voxels, write_series
 from engine.sam_fixtures import random_model, textured_body
 from samconvex.cli.main import main
-from samconvex.io.dicom_facts import SeriesFacts, series_facts
+from samconvex.io.dicom import VisitFacts, visit_facts
 from samconvex.io.images import write_volume
 from samconvex.lesions.course import Confirmation, read_course, write_course
 from samconvex.lesions.files import read_lesions
@@ -149,7 +149,7 @@ def test_a_series_tells_whose_it_is_and_when_it_was_taken(tmp_path) -> None:
         data.PatientID, data.AcquisitionDate, data.StudyDate, data.SliceThickness = "P7", "20260301", "20260228", "2.5"
 
     write_series(tmp_path / "dicom", voxels(), places(), tweak=tweak)
-    facts = series_facts(tmp_path / "dicom")
+    facts = visit_facts(tmp_path / "dicom")
     assert (facts.patient_id, facts.date, facts.slice_thickness_mm) == ("P7", "2026-03-01", 2.5)
     (tmp_path / "x.csv").write_text("x")
-    assert series_facts(tmp_path / "x.csv") == SeriesFacts()
+    assert visit_facts(tmp_path / "x.csv") == VisitFacts()
