@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tell(args: argparse.Namespace) -> int:
-    from ..cohort.run import finish
+    from ..cohort.run import publish
     from ..cohort.table import load_table
 
     if len(args.manifest) != 2:
@@ -107,7 +107,7 @@ def _tell(args: argparse.Namespace) -> int:
     folder = Path(args.manifest[1]).absolute()
     jobs = load_table(folder)
     if args.manifest[0] == "report":
-        finish(folder, jobs)
+        publish(folder, jobs)
     print("\n".join(_summary(jobs, args.manifest[1])))
     return CHECK_FAILED if any(job.status == "failed" for job in jobs) else 0
 

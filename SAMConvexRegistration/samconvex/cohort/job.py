@@ -9,7 +9,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,16 +49,24 @@ class Place:
     run: Runner
     version: str = __version__
 
-    def use_store(self) -> None:
-        """From now on this process finds the embeddings of images in the store."""
-        os.environ[CACHE_FOLDER], os.environ[CACHE_GIB] = str(self.store), str(self.store_gib)
+    @contextlib.contextmanager
+    def using_store(self) -> Iterator[None]:
+        """While inside, this process looks for what is known of images in the store, and keeps it there."""
+        before = {name: os.environ.get(name) for name in (CACHE_FOLDER, CACHE_GIB)}
+        os.environ.update({CACHE_FOLDER: str(self.store), CACHE_GIB: str(self.store_gib)})
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                os.environ.update({} if value is None else {name: value})
 
 
 def fill_store(place: Place, ahead: Ahead) -> None:
     """Leave what several rows will ask of an image in the store; does nothing where it is there already."""
     with _alone:
-        place.use_store()
-        find_ahead(ahead)
+        with place.using_store():
+            find_ahead(ahead)
         KNOWN.clear()
 
 
@@ -73,8 +81,8 @@ def run_job(place: Place, job: Job) -> Job:
             return replace(job, status=FAILED, sentence=sentence)
         if (done := is_done(place.folder, job)) is not None:
             return done
-        place.use_store()
-        job = _attempted(place, job)
+        with place.using_store():
+            job = _attempted(place, job)
         keep_record(place.folder, job)
         _mark(place.folder, job).unlink(missing_ok=True)
         return job
