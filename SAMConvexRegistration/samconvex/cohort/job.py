@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..anatomy.cache import CACHE_FOLDER, CACHE_GIB
 from ..anatomy.known import KNOWN
@@ -23,6 +24,9 @@ from .ahead import Ahead, find_ahead
 from .cap import ALLOWED, watched
 from .commands import REGISTER
 from .table import DONE, FAILED, Job, is_done, keep_record, log_path, read_record, record_path, written
+
+if TYPE_CHECKING:
+    from distributed import Worker
 
 # Runs the words of a command line in this thread; returns the exit status. Words to the user go to stderr.
 Runner = Callable[[list[str], threading.Event], int]
@@ -192,16 +196,21 @@ def _measured(began: float) -> dict:
         "seconds": round(time.monotonic() - began, 3),
         "peak_memory_mib": round(peak_memory_mib(), 1),
         "host": platform.node(),
+        "worker": str(_worker().name),
         "finished": utc_now(),
     }
 
 
 def worker_limit_mib() -> float | None:
     """What dask allows this worker to hold; None where it does not limit it."""
+    limit = _worker().memory_manager.memory_limit
+    return None if not limit else limit / 2**20
+
+
+def _worker() -> Worker:
     from distributed import get_worker
 
-    limit = get_worker().memory_manager.memory_limit
-    return None if not limit else limit / 2**20
+    return get_worker()
 
 
 def _mark(folder: Path, job: Job) -> Path:

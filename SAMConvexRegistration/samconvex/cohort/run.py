@@ -350,7 +350,8 @@ def _run(client: Client, place: Place, jobs: list[Job], progress: Progress) -> l
                 _keep(place.folder, jobs)
                 saved = time.monotonic()
     finally:
-        publish(place.folder, jobs)
+        _keep(place.folder, jobs)
+    publish(place.folder, jobs)
     return jobs
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from engine.sam_fixtures import random_model, textured_body
 from samconvex.cli.main import main
 from samconvex.cohort.cluster import planned
 from samconvex.cohort.results import COLUMNS
-from samconvex.cohort.table import load_table
+from samconvex.cohort.table import load_table, record_path
 from samconvex.errors import InputError
 from samconvex.io.images import write_volume
 from samconvex.space.transforms import Transform
@@ -44,7 +46,7 @@ def scheduler() -> str:
     """Address of a scheduler with one worker, in this process: starting others takes seconds."""
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster:
         yield cluster.scheduler_address
 
 
@@ -62,25 +64,40 @@ def _results(folder: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_one_row_gives_the_bits_of_the_single_command(images: Path, tmp_path: Path) -> None:
-    """By processes of this machine, as users start it."""
-    manifest = _manifest(images, [f"only,p0.nii.gz,p1.nii.gz,{QUICK}"])
-    assert main(["cohort", str(manifest), "-o", str(tmp_path / "cohort"), "--progress", "none"]) == 0
-    words = ["register", str(images / "p0.nii.gz"), str(images / "p1.nii.gz"), "--preset", "fast-preview"]
-    assert main([*words, "--affine", "none", "-o", str(tmp_path / "single"), "--progress", "none"]) == 0
-    one, other = tmp_path / "single", tmp_path / "cohort" / "jobs" / "only"
-    assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
+def test_a_killed_cohort_goes_on_and_gives_the_bits_of_the_single_command(
+    images: Path, tmp_path: Path, scheduler: str
+) -> None:
+    """Started as users do, by processes of this machine; ended without warning once the first row is done."""
+    rows = [f"{name},p0.nii.gz,p{name}.nii.gz,{QUICK}" for name in "12"]
+    words = ["cohort", str(_manifest(images, rows)), "-o", str(tmp_path / "out"), "--progress", "none"]
+    environment = {**os.environ, "PYTHONPATH": str(ENGINE), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "samconvex", *words, "--workers", "1"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = record_path(tmp_path / "out", "1")
+    while not first.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    record = first.read_bytes()
+    assert main([*words, "--resume", "--scheduler", scheduler]) == 0
+    assert first.read_bytes() == record
+    jobs = {job.name: job for job in load_table(tmp_path / "out")}
+    assert {name: job.status for name, job in jobs.items()} == {"1": "done", "2": "done"}
+    single = ["register", str(images / "p0.nii.gz"), str(images / "p1.nii.gz"), "--preset", "fast-preview"]
+    assert main([*single, "--affine", "none", "-o", str(tmp_path / "single"), "--progress", "none"]) == 0
+    one, other = tmp_path / "single", tmp_path / "out" / "jobs" / "1"
+    assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()} == set(jobs["1"].outputs)
     for name in ("warped.nii.gz", "valid.nii.gz", "error.nii.gz"):
         assert np.array_equal(*(sitk.GetArrayFromImage(sitk.ReadImage(str(f / name))) for f in (one, other)))
     points = np.random.default_rng(0).uniform(-100, 100, (200, 3))
     for name in ("transform.h5", "inverse.h5"):
         # The container holds the time of writing; the maps must be the same to the last bit.
         assert np.array_equal(*(Transform.load(f / name).map_points(points) for f in (one, other)))
-    row = _results(tmp_path / "cohort")["only"]
-    report = json.loads((one / "report.json").read_text(encoding="utf-8"))
+    row, report = _results(tmp_path / "out")["1"], json.loads((one / "report.json").read_text(encoding="utf-8"))
     assert (row["status"], row["verdict"]) == ("done", report["verdict"]["level"])
     assert float(row["sdlogj"]) == pytest.approx(report["sdlogj"], rel=1e-5)
-    assert (tmp_path / "cohort" / "index.html").is_file()
+    assert (tmp_path / "out" / "index.html").is_file()
 
 
 def test_resume_runs_what_failed_or_changed_and_nothing_else(images: Path, tmp_path: Path, scheduler: str) -> None:
