@@ -132,6 +132,8 @@ class CoursePanel:
 
     @staticmethod
     def _select(table, rows):
+        # Cells that are filled anew keep a selection by place, and places change.
+        table.clearSelection()
         for row in rows:
             for column in range(table.columnCount):
                 table.item(row, column).setSelected(True)
@@ -156,7 +158,6 @@ class CoursePanel:
         course = courseOf(self.table())
         names = {visit for _lesion, visit in self.selected()}
         self._updating = True
-        self.ui.responseTable.clearSelection()
         every = [visit.name for visit in course.visits] if course is not None else []
         self._select(self.ui.responseTable, [row for row, name in enumerate(every) if name in names])
         self._updating = False

@@ -513,9 +513,12 @@ def test_visits_are_dated_ordered_and_read_again(widget, tracked):
     ui = widget.ui
     select(ui.courseTable, 0)
     ui.confirmButton.click()
+    select(ui.courseTable, 2)
     select(ui.responseTable, 2)
     ui.earlierButton.click()
     assert column(ui.responseTable, "Visit") == ["Template", "Query 2", "Query"]
+    # What is selected goes with it.
+    assert tracked.course.selected() == [("Lesion", "Query 2")] and tracked.course.selectedVisits() == ["Query 2"]
     for row, day in enumerate(("2026-01-05", "2026-06-01", "20260302")):
         cell(ui.responseTable, row, "Date").setText(day)
     assert column(ui.responseTable, "Visit") == ["Template", "Query", "Query 2"]
