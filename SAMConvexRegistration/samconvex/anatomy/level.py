@@ -114,6 +114,11 @@ class Anatomy:
         """Lowest and highest level shown."""
         return min(self.levels_mm), max(self.levels_mm)
 
+    @property
+    def size(self) -> float:
+        """How long the body is for what it shows, against the reference body's; short images tell less of it."""
+        return 1.0 / abs(self.line[1])
+
     def levels_of(self, points: np.ndarray) -> np.ndarray:
         """(N,) levels in mm of LPS points (N, 3)."""
         return self.line[0] + self.line[1] * np.asarray(points, float)[:, 2]
@@ -134,6 +139,7 @@ class Anatomy:
             "from_mm": round(self.span_mm[0], 1),
             "to_mm": round(self.span_mm[1], 1),
             "orientation": self.orientation,
+            "size": round(self.size, 3),
             "mirrored": "cannot be told" if self.mirrored is None else self.mirrored,
         }
 

@@ -29,7 +29,7 @@ AIR_HU = -1000.0
 STEP_MM, END_MM = 48.0, 60.0
 # Mean of the windows from which on it is said; training patients that the network had not seen lie on the right side
 # of the lower one, or between the two (Testing/benchmarks/studies/sides.py).
-MIRRORED_BELOW, RIGHT_ABOVE = -2.0, 1.0
+MIRRORED_BELOW, RIGHT_ABOVE = -1.5, 1.0
 _UPRIGHT = np.eye(3)
 _FEET_FIRST = np.diag([-1.0, 1.0, -1.0])
 

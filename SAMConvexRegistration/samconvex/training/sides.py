@@ -2,7 +2,8 @@
 
 A patient and the mirror image are one example: the network's answer changes sign under a mirror by construction, so
 every right window only has to come out above zero. Windows turn, stretch, bend, lie beside the middle, end in the
-body, and show other contrast agent, noise and scanners; sets cut to a soft tissue window are blended with the others.
+body, and show other contrast agent, noise, scanners and patches of other tissue; sets cut to a soft tissue window are
+blended with the others.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ from .loop import Drawn, Loop, Plan, writer
 LOGGER = logging.getLogger(__name__)
 # What contrast agent leaves alone lies below this.
 _ENHANCED_HU = 40.0
+# Half axes of what is drawn over the body, and what it is made of: gas, lung, fat, fluid, tissue, enhanced tissue.
+_BLOB_MM = (20.0, 75.0)
+_TISSUES_HU = (-950.0, -800.0, -100.0, 10.0, 50.0, 130.0)
 
 
 @dataclass
@@ -48,6 +52,9 @@ class SidesSettings:
         scale, rotation_deg, elastic_voxels, cut_probability: of the windows; see data/views.py.
         shift_mm: how far a window may lie beside the middle of the body.
         enhancement: octaves by which contrast agent may be more or less.
+        blobs: most ellipsoids of other tissue drawn over a window, as effusions, masses and missing organs are: no
+            single organ may decide.
+        average: decay of the averaged weights, which are what is written.
         size: weight of the answers' squares, which keeps the network from being surer than it can be.
     """
 
@@ -68,11 +75,13 @@ class SidesSettings:
     cut_probability: float = 0.3
     shift_mm: float = 24.0
     enhancement: float = 1.0
+    blobs: int = 4
     size: float = 2e-3
     batch: int = 8
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     warmup: float = 0.05
+    average: float = 0.98
     threads: int = 1
     seed: int = 0
 
@@ -97,7 +106,23 @@ def drawn_window(case: Case, settings: SidesSettings, generator: torch.Generator
     image = augment_window(image, settings.window, case.group in settings.windowed, generator)
     octaves = (2 * float(torch.rand(1, generator=generator)) - 1) * settings.enhancement
     above = (image - _ENHANCED_HU).clamp(min=0)
-    return augment_hu(image + above * (2**octaves - 1), generator)
+    image = image + above * (2**octaves - 1)
+    for _ in range(int(torch.randint(settings.blobs + 1, (1,), generator=generator))):
+        image = _with_blob(image, settings.spacing_mm, generator)
+    return augment_hu(image, generator)
+
+
+def _with_blob(image: Tensor, spacing_mm: float, generator: torch.Generator) -> Tensor:
+    """(1, 1, D, H, W) with an ellipsoid of one tissue somewhere in the body."""
+    shape = torch.tensor(image.shape[2:])
+    middle = torch.rand(3, generator=generator) * (shape - 1)
+    radius = (_BLOB_MM[0] + torch.rand(3, generator=generator) * (_BLOB_MM[1] - _BLOB_MM[0])) / spacing_mm
+    z, y, x = (
+        ((torch.arange(n) - float(m)) / float(r)) ** 2 for n, m, r in zip(shape.tolist(), middle, radius, strict=True)
+    )
+    inside = (z[:, None, None] + y[:, None] + x < 1) & (image > AIR_HU + 10)
+    tissue = _TISSUES_HU[int(torch.randint(len(_TISSUES_HU), (1,), generator=generator))]
+    return torch.where(inside, torch.tensor(tissue), image)
 
 
 class Source:
@@ -215,9 +240,10 @@ def train_on(
         torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay),
         rate,
         writer(CHECKPOINT_FORMAT, CHECKPOINT_VERSION),
-        lambda _network: held_out(network, [case for case in cases if case.name in settings.validation]),
+        lambda found: held_out(found, [case for case in cases if case.name in settings.validation]),  # type: ignore[arg-type]
         minutes,
         steps or 100_000,
+        average=settings.average,
     )
     return Loop(network, output, plan, resume=resume).run(draw, progress)
 
