@@ -82,12 +82,13 @@ def said_of_anatomy(plan: Plan, model: SamModel, device: str, progress: Progress
     """Say at once where a follow-up shows another part of the body; tracking asks for the same embeddings again."""
     from ..anatomy.cache import embed_cached
     from ..anatomy.level import anatomy_of, warnings_about
+    from ..anatomy.sides import with_sides
 
     every: list[str] = []
     for visit, baseline, _ in plan.marked:
         for follow_up in plan.follow_ups:
             pair = [
-                anatomy_of(embed_cached(image, model, device=device, progress=progress))
+                with_sides(anatomy_of(embed_cached(image, model, device=device, progress=progress)), image)
                 for image in (baseline, follow_up)
             ]
             said = warnings_about(pair[0], pair[1], (f"the {visit.name}", follow_up.name))
