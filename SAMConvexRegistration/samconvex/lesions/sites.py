@@ -6,6 +6,7 @@ bone are told by what surrounds the lesion, organs of neck and abdomen by the ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..errors import InputError
 from ..space.grid import Grid
 from ..space.volume import FeatureMap, Volume, resample
 from ..weights.models import load_semantic
+from .lesion import Lesion
 from .patches import patch
 
 # Around a lesion: beyond its border, within its organ.
@@ -69,6 +71,27 @@ def propose_organ(position: np.ndarray, volume: Volume, embedding: object = None
         if organ:
             return Site(organ, "The organ network says so.")
     return Site(*_in_words(position, region, body, anatomy))
+
+
+def propose_organs(lesions: Sequence[Lesion], volume: Volume, embedding: object = None) -> dict[str, Site]:
+    """:func:`propose_organ` of every lesion that an image shows, by name."""
+    return {
+        lesion.name: propose_organ(np.asarray(lesion.point), volume, embedding, _radius_mm(lesion))
+        for lesion in lesions
+        if np.isfinite(lesion.point).all()
+    }
+
+
+def _radius_mm(lesion: Lesion) -> float:
+    """Of the ball as large as the lesion was drawn; 0 for a point."""
+    if lesion.mask is not None:
+        volume = float((lesion.mask.tensor > 0.5).sum()) * float(np.prod(lesion.mask.grid.spacing))
+        return float((3 * volume / (4 * np.pi)) ** (1 / 3))
+    if lesion.box is not None:
+        return float((lesion.box[1] - lesion.box[0]).mean()) / 2
+    if lesion.diameters is not None:
+        return float(np.linalg.norm(lesion.diameters[:, 1] - lesion.diameters[:, 0], axis=1).max()) / 2
+    return 0.0
 
 
 def _surroundings(position: np.ndarray, volume: Volume, body: Volume, radius_mm: float) -> tuple[float, float]:
