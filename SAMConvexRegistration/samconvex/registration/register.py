@@ -23,7 +23,7 @@ from ..space.volume import Volume
 from ..version import __version__
 from .affine import align
 from .evidence import gathered, told
-from .expected_error import ExpectedError, error_at, expected_error, summarized
+from .expected_error import ExpectedError, error_at, expected_error, of_labels, summarized
 from .features import describable
 from .finish import Maps, finished
 from .magnify import Magnification
@@ -266,7 +266,10 @@ def _measured(images: Prepared, maps: Maps, expected: ExpectedError, options: Op
             run.warnings,
             stage(run.progress, "measure", 0.5, 1.0),
         )
-        return {**figures, "expected_error_mm": summarized(expected, images.fixed_body)}
+        summary = summarized(expected, images.fixed_body)
+        if truth.moving_labels is not None:
+            summary["labels"] = of_labels(expected.bound, truth.moving_labels, maps.backward, images.fixed.grid)
+        return {**figures, "expected_error_mm": summary}
 
 
 def _evidence(images: Prepared, maps: Maps, run: Run) -> dict[str, float]:
