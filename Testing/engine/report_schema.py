@@ -39,7 +39,10 @@ SCHEMA = having(
         "sdlogj_learn2reg": NUMBER,
         "overlap_percent": NUMBER,
         "expected_error_mm": having(
-            {"median": NUMBER, "p90": NUMBER, "max": NUMBER}, family=TEXT, own_calibration={"type": "boolean"}
+            {"median": NUMBER, "p90": NUMBER, "max": NUMBER},
+            family=TEXT,
+            own_calibration={"type": "boolean"},
+            labels=NUMBERS,
         ),
         "inverse_consistency_mm": having({key: NUMBER for key in ("mean", "p95", "max")}),
         "warnings": {"type": "array", "items": TEXT},

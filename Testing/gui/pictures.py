@@ -40,7 +40,9 @@ def main() -> int:
         "--spacing", type=float, default=2.0, help="average the images to this many mm first (default: 2)"
     )
     parser.add_argument(
-        "--only", choices=("registration", "landmarks", "verdict"), help="the pictures of one module, or of the verdict"
+        "--only",
+        choices=("registration", "landmarks", "lesions", "verdict"),
+        help="the pictures of one module, of its lesions, or of the verdict",
     )
     options = parser.parse_args()
 
@@ -55,12 +57,14 @@ def main() -> int:
     if options.only == "verdict":
         verdicts(options.output)
         return 0
-    if options.only != "landmarks":
+    if options.only not in ("landmarks", "lesions"):
         registration(app, window, camera, options)
     if options.only != "registration":
         import landmark_pictures
 
-        landmark_pictures.take_all(window, camera, options.offline, options.spacing)
+        landmark_pictures.take_all(
+            window, camera, options.offline, options.spacing, lesions_only=options.only == "lesions"
+        )
     return 0
 
 

@@ -40,7 +40,11 @@ ENGINE_MODULES = {
     "samconvex.settings.features",
     "samconvex.settings.presets",
     "samconvex.memory",
-    "samconvex.lesions.response",
+    "samconvex.errors",
+    "samconvex.lesions.assessment",
+    "samconvex.lesions.confirmation",
+    "samconvex.lesions.course",
+    "samconvex.lesions.course_changes",
     "samconvex.io.files",
     "samconvex.report.colors",
 }

@@ -54,6 +54,8 @@ GOOD, POOR = (120, 214, 150), (255, 130, 110)
 VERDICT_COLORS = {GOOD_VERDICT: GOOD, CHECK: (255, 205, 80), DO_NOT_USE: (255, 95, 80)}
 # Height of the verdict's banner, pixels.
 BANNER = 48
+# Above, beside and below the panels, pixels.
+_HEADER, _LABELS, _LEGEND = 178, 40, 76
 FIXED_COLOR, MOVING_COLOR = (255, 214, 70), (70, 200, 255)
 
 
@@ -157,13 +159,13 @@ def _page(
     outlined: tuple[bool, bool],
 ) -> np.ndarray:
     heights = [max(panel.shape[0] for panel in panels) for panels in rows]
-    label_width, header, legend = 40, 178, 76
-    width = 2 * MARGIN + label_width + len(titles) * COLUMN + (len(titles) - 1) * GUTTER
-    height = header + sum(heights) + (len(heights) - 1) * GUTTER + legend
+    header = _HEADER
+    width = 2 * MARGIN + _LABELS + len(titles) * COLUMN + (len(titles) - 1) * GUTTER
+    height = header + sum(heights) + (len(heights) - 1) * GUTTER + _LEGEND
     page = np.empty((height, width, 3), dtype=np.float32)
     page[:] = BACKGROUND
     _header(page, fixed, moving, report)
-    left = MARGIN + label_width
+    left = MARGIN + _LABELS
     for index, (title, note) in enumerate(titles):
         x = left + index * (COLUMN + GUTTER)
         draw_text(page, x, header - 32, title, 11.5, TEXT, bold=True)
@@ -182,6 +184,19 @@ def _page(
         top += row_height + GUTTER
     _legend(page, left, top - GUTTER + 30, outlined, len(titles) > 7)
     return np.clip(np.round(page), 0, 255).astype(np.uint8)
+
+
+def panels_of(page: np.ndarray, column: int) -> list[np.ndarray]:
+    """The panels of a column (from 0) of a page of :func:`render_report`, top to bottom; none of another picture."""
+    left = MARGIN + _LABELS + column * (COLUMN + GUTTER)
+    top = _HEADER + (0 if (page[0, 0] == BACKGROUND).all() else BANNER)
+    strip = page[top : page.shape[0] - _LEGEND, left : left + COLUMN]
+    if strip.size == 0 or strip.shape[1] < COLUMN:
+        return []
+    # Between two rows of panels nothing is drawn.
+    drawn = np.concatenate([[False], (strip != BACKGROUND).any(axis=(1, 2)), [False]])
+    ends = np.flatnonzero(drawn[1:] != drawn[:-1])
+    return [strip[first:last] for first, last in zip(ends[::2], ends[1::2], strict=True)]
 
 
 def verdict_banner(judged: Mapping[str, Any], width: int) -> np.ndarray:

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from ..errors import InputError, refusing
 from ..io.files import file_sha256
-from ..networks import featcnn, lapirn, masr, sam_2d, sam_compact, sam_official, sam_voxelmorph, semantic
+from ..networks import featcnn, lapirn, masr, sam_2d, sam_compact, sam_official, sam_voxelmorph, semantic, sides
 from .checkpoints import Network, built, read_checkpoint
 from .registry import (
     DEFAULT_SAM,
     DEFAULT_SEMANTIC,
+    DEFAULT_SIDES,
     DEFAULT_XRAY,
     check_unchanged,
     existing_file,
@@ -58,6 +59,7 @@ FAMILIES = (
     Family("masr", masr.MASRNet, masr.CHECKPOINT_FORMAT, masr.CHECKPOINT_VERSION, "masr"),
     Family("featcnn", featcnn.FeatCNN, featcnn.CHECKPOINT_FORMAT, featcnn.CHECKPOINT_VERSION, "featcnn"),
     Family("semantic", semantic.SemanticNet, semantic.CHECKPOINT_FORMAT, semantic.CHECKPOINT_VERSION, DEFAULT_SEMANTIC),
+    Family("sides", sides.SidesNet, sides.CHECKPOINT_FORMAT, sides.CHECKPOINT_VERSION, DEFAULT_SIDES),
     Family("lapirn", lapirn.LapIRN, lapirn.CHECKPOINT_FORMAT, lapirn.CHECKPOINT_VERSION, None),
     Family(
         "sam-voxelmorph",

@@ -16,6 +16,7 @@ DEFAULT_SAM = "sam-ct"
 DEFAULT_XRAY = "sam-xray"
 DEFAULT_SEMANTIC = "semantic-ct"
 DEFAULT_LEVELS = "levels-ct"
+DEFAULT_SIDES = "sides-ct"
 INDEX = "index.json"
 
 

@@ -325,3 +325,13 @@ def test_command_says_before_matching_that_nothing_is_common(files, monkeypatch,
         run(files, "template.nii.gz", "points.csv", "query.nii.gz", "-o", str(files / "none.csv"))
     said = capsys.readouterr().err
     assert "the template shows the head" in said and "the abdomen: nothing in common" in said
+
+
+def test_a_point_outside_its_template_does_not_cost_the_others(files, body, capsys):
+    (files / "some.csv").write_text((files / "points.csv").read_text() + "9999,0,0,far\n")
+    assert run(files, "template.nii.gz", "some.csv", "query.nii.gz", "-o", str(files / "some_out.csv")) == 0
+    assert run(files, "template.nii.gz", "points.csv", "query.nii.gz", "-o", str(files / "out.csv")) == 0
+    some, every = (list(csv.DictReader((files / name).open())) for name in ("some_out.csv", "out.csv"))
+    assert some[:-1] == every
+    assert some[-1]["label"] == "far" and some[-1]["found"] == "false" and some[-1]["x"] == ""
+    assert "outside" in capsys.readouterr().err.split("point 5 (far)")[0]

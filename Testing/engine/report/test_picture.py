@@ -162,6 +162,21 @@ def test_the_expected_error_is_drawn_in_its_color_inside_the_body(breath):
     assert picture_width(render_report(phantom.ct, moving, result)) == picture_width(page) - COLUMN - GUTTER
 
 
+def test_the_panels_of_a_page_are_found_again(breath, picture):
+    shown = report_picture.panels_of(picture, 4)
+    left = LEFT + 4 * (COLUMN + GUTTER)
+    assert len(shown) == 3 and all(panel.shape[1] == COLUMN for panel in shown)
+    assert np.array_equal(shown[0], picture[TOP : TOP + len(shown[0]), left : left + COLUMN])
+    assert sum(map(len, shown)) == picture.shape[0] - TOP - 76 - 2 * GUTTER
+    phantom, moving, result = breath
+    judged = SimpleNamespace(
+        fixed_to_moving=result.fixed_to_moving, report=REPORT | {"verdict": {"level": "check", "reasons": []}}
+    )
+    below = report_picture.panels_of(render_report(phantom.ct, moving, judged), 4)
+    assert all(np.array_equal(a, b) for a, b in zip(shown, below, strict=True))
+    assert report_picture.panels_of(picture[:100, :100], 4) == []
+
+
 def picture_width(page):
     return page.shape[1]
 
