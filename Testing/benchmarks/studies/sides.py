@@ -73,7 +73,7 @@ def final(data: Path) -> None:
     """Print what the shipped network says of the evaluation patients, as they are and mirrored."""
     heads = (data / "headneck_pairs.csv").read_text(encoding="utf-8").split()[1:]
     scores = {}
-    for place in (*TRUNK, *ABDOMEN, *(f"headneck/{name}" for row in heads for name in row.split(","))):
+    for place in (*TRUNK, *ABDOMEN, *(f"headneck/{name}" for name in (row.split(",")[0] for row in heads))):
         volume = read_volume(data / f"{place}_ct.nii.gz")
         mirrored = volume.with_tensor(volume.tensor.flip(-1))
         score, other = sides_score(volume), sides_score(mirrored)
