@@ -39,13 +39,24 @@ Named = dict[tuple[int, int, str], tuple[str, int | None]]
 
 
 def write_json(
-    result: TrackingResult, path: Path, named: Named, warnings: list[str], proposed: list[list[Candidate]] | None
+    result: TrackingResult,
+    path: Path,
+    named: Named,
+    organs: dict[str, str],
+    warnings: list[str],
+    proposed: list[list[Candidate]] | None,
 ) -> None:
-    """``tracking.json``; ``proposed`` holds the candidates of new lesions of each follow-up, where they were sought."""
+    """``tracking.json``.
+
+    Args:
+        organs: proposed by lesion. proposed: candidates of new lesions of each follow-up, where they were sought.
+    """
     from ..lesions.response import NOTICE
     from ..version import __version__
 
     document = {"version": __version__, "notice": NOTICE, **result.to_dict(), "warnings": warnings}
+    for record in document["lesions"]:
+        record.update({"organ": organs[record["name"]]} if record["name"] in organs else {})
     for (lesion, visit, kind), (name, _) in named.items():
         document["lesions"][lesion]["timepoints"][visit - 1][kind] = name
     if proposed is not None:
@@ -125,7 +136,9 @@ def _write_labels(masks: dict[int, Volume], image: Volume, path: Path) -> list[i
     return seen
 
 
-def course_of(plan: Plan, result: TrackingResult, named: Named, folder: Path) -> tuple[Course, list[str]]:
+def course_of(
+    plan: Plan, result: TrackingResult, named: Named, organs: dict[str, str], folder: Path
+) -> tuple[Course, list[str]]:
     """The course with the visits of this run added, those of the same image read again; and what to say.
 
     Args:
@@ -150,7 +163,9 @@ def course_of(plan: Plan, result: TrackingResult, named: Named, folder: Path) ->
     notes: list[str] = []
     if plan.fresh:
         for name, reading in marked_readings(result, contours(0)).items():
-            add_lesion(course, CourseLesion(name, readings={course.visits[0].name: reading}))
+            add_lesion(
+                course, CourseLesion(name, organ=organs.get(name, ""), readings={course.visits[0].name: reading})
+            )
     for number, (visit, patient) in enumerate(zip(plan.visits, plan.patients, strict=True)):
         readings = readings_of(result, number, contours(number + 1))
         notes += take_visit(course, visit, readings, patient_id=patient, source=visit.image or visit.name)
