@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NoReturn
 
-from ..errors import CHECK_FAILED, InputError
+from ..errors import CHECK_FAILED, Cancelled, InputError
 from .console import ConsoleProgress
 from .options import add_progress, positive_float, positive_int
 
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from ..cohort.commands import COMMANDS
     from ..cohort.manifest import fault_table
     from ..cohort.run import ManifestFaults, Request, run_cohort
+    from ..cohort.table import is_cohort
 
     request = Request(
         Path(args.manifest[0]).absolute(),
@@ -92,6 +93,10 @@ def run(args: argparse.Namespace) -> int:
         progress.clear()
         sys.stderr.write(fault_table(error.faults) + "\n")
         raise
+    except Cancelled as error:
+        if not is_cohort(request.folder):
+            raise
+        raise Cancelled("Cancelled; the rows that are done stay done: go on with --resume.") from error
     progress.finish(args.output)
     if args.progress != "json":
         print("\n".join(_summary(jobs, args.output)))
@@ -99,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tell(args: argparse.Namespace) -> int:
-    from ..cohort.run import finish
+    from ..cohort.run import publish
     from ..cohort.table import load_table
 
     if len(args.manifest) != 2:
@@ -107,7 +112,7 @@ def _tell(args: argparse.Namespace) -> int:
     folder = Path(args.manifest[1]).absolute()
     jobs = load_table(folder)
     if args.manifest[0] == "report":
-        finish(folder, jobs)
+        publish(folder, jobs)
     print("\n".join(_summary(jobs, args.manifest[1])))
     return CHECK_FAILED if any(job.status == "failed" for job in jobs) else 0
 

@@ -122,7 +122,10 @@ def local_client(plan: Plan, recycle_s: float) -> Iterator[Client]:
     with dask.config.set(settings):
         cluster = SpecCluster(
             workers={number: {"cls": Nanny, "options": options(number)} for number in range(plan.workers)},
-            scheduler={"cls": Scheduler, "options": {"dashboard": False, "host": "127.0.0.1", "port": 0}},
+            scheduler={
+                "cls": Scheduler,
+                "options": {"dashboard": False, "dashboard_address": ":0", "host": "127.0.0.1", "port": 0},
+            },
             silence_logs=logging.CRITICAL,
         )
         with cluster, Client(cluster) as client:

@@ -9,9 +9,10 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..anatomy.cache import CACHE_FOLDER, CACHE_GIB
 from ..anatomy.known import KNOWN
@@ -23,6 +24,9 @@ from .ahead import Ahead, find_ahead
 from .cap import ALLOWED, watched
 from .commands import REGISTER
 from .table import DONE, FAILED, Job, is_done, keep_record, log_path, read_record, record_path, written
+
+if TYPE_CHECKING:
+    from distributed import Worker
 
 # Runs the words of a command line in this thread; returns the exit status. Words to the user go to stderr.
 Runner = Callable[[list[str], threading.Event], int]
@@ -49,16 +53,24 @@ class Place:
     run: Runner
     version: str = __version__
 
-    def use_store(self) -> None:
-        """From now on this process finds the embeddings of images in the store."""
-        os.environ[CACHE_FOLDER], os.environ[CACHE_GIB] = str(self.store), str(self.store_gib)
+    @contextlib.contextmanager
+    def using_store(self) -> Iterator[None]:
+        """While inside, this process looks for what is known of images in the store, and keeps it there."""
+        before = {name: os.environ.get(name) for name in (CACHE_FOLDER, CACHE_GIB)}
+        os.environ.update({CACHE_FOLDER: str(self.store), CACHE_GIB: str(self.store_gib)})
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                os.environ.update({} if value is None else {name: value})
 
 
 def fill_store(place: Place, ahead: Ahead) -> None:
     """Leave what several rows will ask of an image in the store; does nothing where it is there already."""
     with _alone:
-        place.use_store()
-        find_ahead(ahead)
+        with place.using_store():
+            find_ahead(ahead)
         KNOWN.clear()
 
 
@@ -73,8 +85,8 @@ def run_job(place: Place, job: Job) -> Job:
             return replace(job, status=FAILED, sentence=sentence)
         if (done := is_done(place.folder, job)) is not None:
             return done
-        place.use_store()
-        job = _attempted(place, job)
+        with place.using_store():
+            job = _attempted(place, job)
         keep_record(place.folder, job)
         _mark(place.folder, job).unlink(missing_ok=True)
         return job
@@ -184,16 +196,21 @@ def _measured(began: float) -> dict:
         "seconds": round(time.monotonic() - began, 3),
         "peak_memory_mib": round(peak_memory_mib(), 1),
         "host": platform.node(),
+        "worker": str(_worker().name),
         "finished": utc_now(),
     }
 
 
 def worker_limit_mib() -> float | None:
     """What dask allows this worker to hold; None where it does not limit it."""
+    limit = _worker().memory_manager.memory_limit
+    return None if not limit else limit / 2**20
+
+
+def _worker() -> Worker:
     from distributed import get_worker
 
-    limit = get_worker().memory_manager.memory_limit
-    return None if not limit else limit / 2**20
+    return get_worker()
 
 
 def _mark(folder: Path, job: Job) -> Path:

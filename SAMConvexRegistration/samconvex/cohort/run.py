@@ -29,6 +29,7 @@ from .commands import REGISTER, Row, options_of, words
 from .inspection import Facts, file_faults, inspected, option_faults
 from .job import Place, Runner, fill_store, run_job
 from .manifest import Fault, read_manifest
+from .page import write_page
 from .results import write_results
 from .table import FAILED, PROVENANCE, WAITING, Job, forget_records, is_cohort, is_done, job_id, save_table
 
@@ -105,6 +106,7 @@ def run_cohort(
     with _client(request, rows, progress) as client:
         facts = _facts(client, rows, progress)
         faults = [*faults, *_all(option_faults, rows), *file_faults(rows, facts)]
+        faults.sort(key=lambda fault: fault.row)
         if faults and not request.skip_faulty:
             raise ManifestFaults(request.manifest, faults, len(rows))
         jobs = _table(request, rows, faults, facts, parsers)
@@ -121,8 +123,13 @@ def run_cohort(
     return jobs
 
 
-def finish(folder: Path, jobs: Sequence[Job]) -> None:
+def publish(folder: Path, jobs: Sequence[Job]) -> None:
     """Write the table and everything that is made of it."""
+    _keep(folder, jobs)
+    write_page(folder)
+
+
+def _keep(folder: Path, jobs: Sequence[Job]) -> None:
     save_table(folder, jobs)
     write_results(folder, jobs)
 
@@ -306,7 +313,7 @@ def _note_run(request: Request, rows: Sequence[Row], jobs: Sequence[Job]) -> Non
         "done_before": sum(job.status == "done" for job in jobs),
     }
     with replaced(path) as temporary:
-        document = {"version": __version__, "runs": [*earlier, run]}
+        document = {"version": __version__, "date": run["date"], "runs": [*earlier, run]}
         temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -321,7 +328,7 @@ def _run(client: Client, place: Place, jobs: list[Job], progress: Progress) -> l
     """Everything that waits, on dask; the table is kept up to date meanwhile."""
     position = {job.name: number for number, job in enumerate(jobs)}
     waiting = [job for job in jobs if job.status == WAITING]
-    finish(place.folder, jobs)
+    _keep(place.folder, jobs)
     ended, failed, saved = 0, 0, time.monotonic()
     progress("jobs", 0.0, f"{len(waiting)} of {len(jobs)} to run")
     # Failures that a job does not explain itself, such as a network folder that is away for a moment, are tried again.
@@ -340,10 +347,11 @@ def _run(client: Client, place: Place, jobs: list[Job], progress: Progress) -> l
             said = f", {failed} failed" if failed else ""
             progress("jobs", ended / len(waiting), f"{ended} of {len(waiting)} done{said}")
             if time.monotonic() - saved > _SAVE_S:
-                finish(place.folder, jobs)
+                _keep(place.folder, jobs)
                 saved = time.monotonic()
     finally:
-        finish(place.folder, jobs)
+        _keep(place.folder, jobs)
+    publish(place.folder, jobs)
     return jobs
 
 

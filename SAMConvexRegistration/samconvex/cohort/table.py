@@ -40,7 +40,7 @@ class Job:
         sentence: why it failed.
         warnings: of the cohort, beside those of the report.
         outputs: by file name.
-        seconds, peak_memory_mib, host, finished: of the run that ended it.
+        seconds, peak_memory_mib, host, worker, finished: of the run that ended it.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Job:
     seconds: float | None = None
     peak_memory_mib: float | None = None
     host: str = ""
+    worker: str = ""
     finished: str = ""
 
     @classmethod

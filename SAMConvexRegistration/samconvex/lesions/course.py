@@ -86,7 +86,8 @@ class Reading:
             (RECIST 1.1 adds them), of lesions that have merged the whole's, held by the first of them alone.
         longest_error_mm, short_axis_error_mm, volume_error_ml: expected error (one standard deviation).
         longest_line, short_line: (2, 3) end points of the diameters, LPS mm.
-        contour: file of the suggested contour; None without one.
+        contour: file of the contour (suggested; as drawn where the lesion was marked); None without one.
+        contour_label: its value in that file; None: every value above 0.
         confirmed: what a person confirmed; None before.
         merged_with: names of the lesions that it has merged with. split_into: its fragments, the largest first.
         reason: one sentence on every doubt; "" without.
@@ -109,6 +110,7 @@ class Reading:
     longest_line: list[list[float]] | None = None
     short_line: list[list[float]] | None = None
     contour: str | None = None
+    contour_label: int | None = None
     confirmed: Confirmation | None = None
     merged_with: list[str] = field(default_factory=list)
     split_into: list[Fragment] = field(default_factory=list)
@@ -323,9 +325,9 @@ def _value(hint: Any, value: Any, name: str, place: str) -> Any:
         return {str(k): v if inner[1] is Any else _value(inner[1], v, name, f"{place}[{k}]") for k, v in value.items()}
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    if hint in (str, bool) and isinstance(value, hint):
+    if hint in (str, bool, int) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    wanted = {float: "a number", str: "a text", bool: "true or false"}.get(
+    wanted = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}.get(
         hint, "a list" if origin is list else "a map"
     )
     raise InputError(f"{name}: {place} is {json.dumps(value)[:40]}, not {wanted}; correct it.")

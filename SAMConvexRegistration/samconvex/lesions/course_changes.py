@@ -114,6 +114,15 @@ def replace_visit(
     return notes
 
 
+def take_visit(
+    course: Course, visit: Visit, readings: Mapping[str, Reading], *, patient_id: str = "", source: str = ""
+) -> list[str]:
+    """:func:`replace_visit` where the course has a visit of that name, else :func:`add_visit`."""
+    if any(visit.name == other.name for other in course.visits):
+        return replace_visit(course, visit.name, visit, readings, patient_id=patient_id, source=source)
+    return add_visit(course, visit, readings, patient_id=patient_id, source=source)
+
+
 def set_date(course: Course, name: str, date: str | None) -> None:
     """Set or forget a visit's date; visits take their order from the dates where all are known.
 

@@ -22,11 +22,12 @@ from ..errors import InputError, ResourceError
 from ..io.dicom import is_dicom, series_slices
 from ..io.dicom_stack import Slice
 from ..io.files import replaced
-from ..io.images import read_labels
+from ..io.images import read_grid
 from ..space.volume import resample
 from ..version import __version__
 from .assessment import VisitAssessment, assess_course, diameters_of
 from .course import Course, CourseLesion, Reading, Visit
+from .recording import reading_contour
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -388,13 +389,10 @@ def _decimal(value: float) -> float:
 
 def _on_slices(reading: Reading, source: _Source) -> np.ndarray:
     """(frames, rows, columns) uint8 of a contour on the source's slices, in the order of its datasets."""
-    from ..io.images import read_grid
-
-    labels = read_labels(reading.contour or "")
-    wanted = reading.extra.get("contour_label")
-    values = labels.tensor == int(wanted) if wanted is not None else labels.tensor > 0
+    labels = reading_contour(reading)
+    assert labels is not None
     grid = read_grid(source.path)
-    mask = resample(labels.with_tensor(values.float()), grid, fill=0.0).tensor[0, 0].numpy() > 0.5
+    mask = resample(labels.with_tensor(labels.as_float()), grid, fill=0.0).tensor[0, 0].numpy() > 0.5
     frames = np.zeros((len(source.slices), *mask.shape[1:]), np.uint8)
     multi = source.slices[0].header.frames > 1
     for row, item in enumerate(source.slices):

@@ -185,7 +185,7 @@ def test_contours_become_segments_on_the_visit_s_own_slices(course: Course, tmp_
     write_volume(Volume(labels, grid, sitk.sitkUInt8), tmp_path / "contours.nii.gz")
     for row in (0, 2):
         reading = course.lesions[row].readings["visit 1"]
-        reading.contour, reading.extra = str(tmp_path / "contours.nii.gz"), {"contour_label": row + 1}
+        reading.contour, reading.contour_label = str(tmp_path / "contours.nii.gz"), row + 1
     write_seg(course, "visit 1", tmp_path / "seg.dcm")
     made = hd.seg.segread(tmp_path / "seg.dcm")
     assert {made.get_segment_description(n).tracking_uid for n in (1, 2)} == {

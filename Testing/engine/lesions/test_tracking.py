@@ -307,7 +307,13 @@ def test_the_command_writes_json_table_and_contours(files, tmp_path, place, caps
     out = tmp_path / "out"
     words = ("baseline.nii.gz", "lesions.nii.gz", "later.nii.gz", "-o", out)
     assert run(files, *words, home=tmp_path) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["contours_1.nii.gz", "tracking.csv", "tracking.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "contours_0.nii.gz",
+        "contours_1.nii.gz",
+        "course.json",
+        "tracking.csv",
+        "tracking.json",
+    ]
     assert "1 unchanged" in capsys.readouterr().out
     document = json.loads((out / "tracking.json").read_text(encoding="utf-8"))
     point = document["lesions"][0]["timepoints"][0]
