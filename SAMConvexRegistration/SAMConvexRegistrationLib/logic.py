@@ -44,15 +44,17 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
         Args:
             fixedNode, movingNode: scalar volumes; they are not modified.
             preset: name of a built-in preset.
-            outputTransform: filled, or created when None: displacement grid from parent, fixed to moving world.
+            outputTransform: filled, or created when None: from parent, fixed to moving world; a displacement grid, or
+                linear for presets without a deformation.
             outputVolume: filled with the moving image on the fixed grid when given.
             movingSegmentation: carried along into outputSegmentation (created when None).
             movingMarkups: carried along into a new (or ``outputMarkups=``) node.
             progressCallback: called as ``progressCallback(stage, fraction, message)``; returning False cancels.
             more: fields of RegistrationRequest (fixedMask, protectMask, fixedSegmentation, initialTransform, ...), of
                 OutputNodes as output... (outputInverse, outputJacobian, outputValidity, outputError, outputTable,
-                outputMarkups), of RegistrationSettings (``features="sam+mind"``, ``refinement="diffusion"``, threads,
-                ...), or all of these at once as ``settings``, which then replaces ``preset``.
+                outputMarkups, outputReport), of RegistrationSettings (``features="sam+mind"``, threads,
+                ``refinement="diffusion"``, ...), or all of these at once as ``settings``, which then replaces
+                ``preset``.
         Returns:
             outputs.RegistrationResult: ``transformNode``, ``outputs`` and the engine's ``report``.
         Raises:
@@ -133,7 +135,7 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
         run = request.prepare(wanted)
 
         def finish(files):
-            outputs.create(wanted, targets, create)
+            outputs.create(wanted, targets, create, files.isLinear)
             return outputs.fill(wanted, run, files, targets)
 
         return startRun(

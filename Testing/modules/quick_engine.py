@@ -53,6 +53,14 @@ def transforms(fixed):
     return forward, backward
 
 
+def linear_transforms():
+    """Fixed to moving and back: a turn and a shift."""
+    import SimpleITK as sitk
+
+    turned = sitk.Euler3DTransform((0.0, 0.0, 0.0), 0.0, 0.0, 0.1, SHIFT_LPS)
+    return sitk.CompositeTransform([turned]), sitk.CompositeTransform([turned.GetInverse()])
+
+
 def register(arguments, behavior):
     import SimpleITK as sitk
 
@@ -60,6 +68,7 @@ def register(arguments, behavior):
     parser.add_argument("fixed")
     parser.add_argument("moving")
     parser.add_argument("-o", "--output")
+    parser.add_argument("--preset")
     options, _others = parser.parse_known_args(arguments)
     report("read", 5)
     if behavior == "input":
@@ -74,7 +83,7 @@ def register(arguments, behavior):
         time.sleep(60)
     time.sleep(0.2)
     fixed, moving = sitk.ReadImage(options.fixed), sitk.ReadImage(options.moving)
-    forward, backward = transforms(fixed)
+    forward, backward = linear_transforms() if options.preset in ("rigid", "affine") else transforms(fixed)
     folder = Path(options.output)
     folder.mkdir()
     sitk.WriteTransform(forward, str(folder / "transform.h5"))
@@ -90,6 +99,9 @@ def register(arguments, behavior):
     error.SetDirection(fixed.GetDirection())
     error[4, 4, 4] = 9.0
     sitk.WriteImage(error, str(folder / "error.nii.gz"))
+    page = sitk.Image([60, 20], sitk.sitkVectorUInt8, 3)
+    page[10, 5] = (250, 20, 40)
+    sitk.WriteImage(page, str(folder / "report.png"))
     values = {
         "version": "0.1.0",
         "preset": "ct-inter-patient",
@@ -103,6 +115,10 @@ def register(arguments, behavior):
         values["verdict"] = {"level": VERDICTS[behavior], "reasons": ["Bones do <not> lie on each other."]}
     if "--moving-labels" in arguments:
         values["dice"] = {"initial": {"1": 0.4}, "final": {"1": 0.8}, "initial_mean": 0.4, "final_mean": 0.8}
+        values["surface_mm"] = {
+            "initial": {"1": {"mean": 4.0, "hd95": 11.0}},
+            "final": {"1": {"mean": 1.2, "hd95": 3.4}},
+        }
     if "--protect" in arguments:
         body = {"label": 1, "deformation_removed_mm": 1.5, "residual_mm": 0.4, "volume_change_percent": 0.1}
         values["protected"] = {"mode": "rigid", "bodies": [body]}

@@ -70,6 +70,7 @@ _ALL_COMMANDS = (
     Command(
         "cohort", "run many rows of a table on many workers, resumable, checked whole first", "cohort", patience_s=15.0
     ),
+    Command("atlas", "mean image and mean shape of many images, without drift", "atlas", patience_s=15.0),
     Command("evaluate", "measure how good a transform is: overlap, landmark error, folding", "evaluate"),
     Command("apply", "carry an image, a label map or points through a transform", "apply"),
     Command(

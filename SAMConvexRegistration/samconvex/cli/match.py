@@ -84,6 +84,11 @@ class Source:
     image: Volume | SamEmbedding
     points: PointSet
 
+    @property
+    def usable(self) -> np.ndarray:
+        """(N,) bool: the points that have a place inside the template."""
+        return self.points.defined & self.image.grid.contains(self.points.positions)
+
 
 def run_match(args: argparse.Namespace) -> int:
     """Match as ``args`` say; all files appear together at the end."""
@@ -123,8 +128,10 @@ def run_match(args: argparse.Namespace) -> int:
         template = template_embedding(image, model, device=device, progress=_numbered(progress, 0, steps))
         notes += template.notes if isinstance(template, Volume) else ()
         known = read_points(points, template.grid)
-        check_inside(known, template.grid, str(image))
         templates.append(Source(template, known))
+        if not templates[-1].usable.any():
+            check_inside(known, template.grid, str(image))
+        notes += _left_out(templates[-1], str(points), str(image))
     labels, rows = common_points([source.points for source in templates])
     results: list[tuple[PointSet, Vote]] = []
     options = {"weights": model, "mode": args.mode, "min_score": args.min_score, "device": device}
@@ -148,6 +155,13 @@ def run_match(args: argparse.Namespace) -> int:
         for query, (_points, votes) in zip(args.queries, results, strict=True):
             print(f"{query}: {int(votes.matches.found.sum())} of {len(votes.matches)} points found")
     return 0
+
+
+def _left_out(source: Source, points: str, image: str) -> list[str]:
+    """A sentence on the points that lie outside their template and are not looked for."""
+    rows = np.flatnonzero(source.points.defined & ~source.usable)
+    named = [f"{row + 1} ({source.points.labels[row]})" if source.points.labels[row] else f"{row + 1}" for row in rows]
+    return [f"{points}: outside {image} and not looked for: point {', '.join(named)}."] if named else []
 
 
 def common_points(sets: Sequence[PointSet]) -> tuple[tuple[str, ...], list[list[int | None]]]:
@@ -183,7 +197,8 @@ def _match(
     """One query against all templates; a point that a template lacks has score 0 there and is not found."""
     from ..anatomy.cache import embed_cached
     from ..anatomy.embedding import SamEmbedding
-    from ..anatomy.level import anatomy_of, warnings_about
+    from ..anatomy.level import Anatomy, anatomy_of, warnings_about
+    from ..anatomy.sides import with_sides
     from ..landmarks.matching import Matches, match_points
     from ..landmarks.voting import vote
 
@@ -192,13 +207,20 @@ def _match(
             return source
         return embed_cached(source, options["weights"], device=options["device"], progress=report)
 
+    def seen(source: Volume | SamEmbedding, embedding: SamEmbedding) -> Anatomy:
+        # A saved template holds no image, and so no sides.
+        found = anatomy_of(embedding)
+        return found if isinstance(source, SamEmbedding) else with_sides(found, source)
+
     answers = []
     for turn, (source, mine) in enumerate(zip(templates, rows, strict=True)):
-        known = np.array([row is not None and bool(source.points.defined[row]) for row in mine])
+        usable = source.usable
+        known = np.array([row is not None and bool(usable[row]) for row in mine])
         chosen = source.points.positions[[row for row, use in zip(mine, known, strict=True) if use and row is not None]]
         report = _numbered(progress, number * len(templates) + turn, steps)
         pair = embedded(source.image, report), embedded(image, report)
-        say_notes(warnings_about(anatomy_of(pair[0]), anatomy_of(pair[1]), ("the template", image.name)))
+        both = seen(source.image, pair[0]), seen(image, pair[1])
+        say_notes(warnings_about(*both, ("the template", image.name)))
         matches = match_points(pair[0], chosen, pair[1], progress=report, **options)
         count = len(mine)
         no = np.zeros(count, bool)

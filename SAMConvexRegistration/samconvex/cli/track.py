@@ -1,10 +1,8 @@
-"""``samconvex track``: baseline lesions found and measured in follow-up images."""
+"""``samconvex track``: baseline lesions found and measured in follow-up images, a course of visits continued."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,28 +13,22 @@ from .console import ConsoleProgress, say_notes
 
 if TYPE_CHECKING:
     from ..lesions.findings import TrackingResult
-    from ..space.volume import Volume
+    from ..progress import Progress
+    from ..weights.models import SamModel
+    from .track_plan import Plan
 
-COLUMNS = (
-    "lesion",
-    "follow_up",
-    "state",
-    "x",
-    "y",
-    "z",
-    "score",
-    "cycle_mm",
-    "longest_mm",
-    "short_axis_mm",
-    "volume_ml",
-)
+COURSE_FILE = "course.json"
+BASELINE_CONTOURS = "contours_0.nii.gz"
 
 EXPLANATION = """
 Find the lesions of BASELINE in each FOLLOWUP, in the order given. LESIONS is a label map (one lesion per label, or per
-connected part where there is one label), points (.csv, .fcsv), Slicer markups (.mrk.json: points, lines, ROIs) or a
-.json list of {"name": ..., and "point", "box", "line" or "mask": ...}, LPS mm. OUT ends in .json, or is a folder for
-tracking.json, tracking.csv and, where LESIONS has contours, the suggested contours of each follow-up
-(contours_1.nii.gz, ...; label n is the n-th lesion). Support for a reading, not a diagnosis.
+connected part where there is one label or with --split-parts), points (.csv, .fcsv), Slicer markups (.mrk.json:
+points, lines, ROIs) or a .json list of {"name": ..., and "point", "box", "line" or "mask": ...}, LPS mm. With --course
+FILE, an earlier course.json, its images and lesions are taken and only FOLLOWUPs are given. OUT ends in .json, or is a
+folder for tracking.json, tracking.csv, course.json (see docs/course-format.md) and, where LESIONS has contours, the
+contours of the baseline and of each follow-up (contours_0.nii.gz, ...; label n is the n-th lesion). Every lesion and
+visit has a state: unchanged, grown, shrunk, merged, split, gone, not found or outside. Support for a reading, not a
+diagnosis.
 """
 
 
@@ -45,11 +37,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from .options import add_machine, add_progress, add_weights
 
     parser.description = EXPLANATION.strip()
-    parser.add_argument("baseline", metavar="BASELINE", help="image that the lesions were marked in")
-    parser.add_argument("lesions", metavar="LESIONS", help="its lesions: label map, .csv, .fcsv, .mrk.json or .json")
-    parser.add_argument("follow_ups", metavar="FOLLOWUP", nargs="+", help="later images of the patient, oldest first")
+    parser.usage = (
+        "samconvex track BASELINE LESIONS FOLLOWUP [FOLLOWUP ...] -o OUT [options]\n"
+        "       samconvex track --course FILE FOLLOWUP [FOLLOWUP ...] -o OUT [options]"
+    )
+    parser.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        help="BASELINE (image that the lesions were marked in), LESIONS (label map, .csv, .fcsv, .mrk.json or .json) "
+        "and one or more FOLLOWUPs (later images, oldest first); with --course FOLLOWUPs alone",
+    )
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="folder, or a file ending in .json")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
+    parser.add_argument(
+        "--dates",
+        nargs="+",
+        metavar="DAY",
+        default=[],
+        help="days (2026-11-27) of the baseline and the follow-ups, or of the follow-ups alone; default those of DICOM",
+    )
+    parser.add_argument(
+        "--course", metavar="FILE", help="continue this course.json (it stays as it is; OUT gets the longer one)"
+    )
+    parser.add_argument("--patient", metavar="NAME", help="name of the patient in the course")
+    parser.add_argument(
+        "--split-parts",
+        action="store_true",
+        help="every connected part of a label is a lesion of its own (default: one lesion, which is said)",
+    )
     parser.add_argument(
         "--each-contour",
         action="store_true",
@@ -79,27 +95,15 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     single = output.name.lower().endswith(".json")
     folder = output.parent if single else output
-    sources = [args.baseline, args.lesions, *args.follow_ups]
-    contours = [f"contours_{number}.nii.gz" for number in range(1, len(args.follow_ups) + 1)]
-    if single and args.each_contour:
-        raise InputError(f"{output} is one file; give a folder for --each-contour.")
-    if single:
-        check_output_file(output, inputs=sources)
-        if output.exists() and not args.overwrite:
-            raise InputError(f"{output} exists; give another output or --overwrite.")
-    else:
-        names = ["tracking.json", "tracking.csv", *contours]
-        check_output_folder(folder, names=names, overwrite=args.overwrite, inputs=sources)
+    paths = _follow_up_paths(args)
+    contours = [f"contours_{number}.nii.gz" for number in range(1, len(paths) + 1)]
+    _check_output(args, output, contours)
 
     import torch
 
-    from ..anatomy.cache import embed_cached
-    from ..anatomy.level import anatomy_of, warnings_about
     from ..device import chosen_device
-    from ..io.images import check_format, read_volume
-    from ..lesions.files import lesion_notes, read_lesions
-    from ..lesions.tracking import track_lesions
     from ..weights.models import load_sam
+    from .track_plan import organs_of, planned, said_of_anatomy
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -107,110 +111,79 @@ def run(args: argparse.Namespace) -> int:
     progress = ConsoleProgress(args.progress, (("read", 2.0), ("embedding", 5.0), ("tracking", 5.0)), args.cancelled)
     model = load_sam(args.weights)
     progress("read", 0.0)
-    baseline = read_volume(args.baseline)
-    lesions = read_lesions(args.lesions)
-    warnings = [*baseline.notes, *lesion_notes(lesions, baseline)]
-    follow_ups = []
-    for number, path in enumerate(args.follow_ups):
-        progress("read", (number + 1) / (len(args.follow_ups) + 1))
-        follow_ups.append(read_volume(path))
-        warnings += follow_ups[-1].notes
-        if not (single or args.each_contour):
-            straighten = f"resample {path} onto a straight grid first, or give --each-contour"
-            check_format(contours[number], follow_ups[-1].grid, way_out=straighten)
-    already: list[str] = []
-    for follow_up in follow_ups:
-        # Tracking asks for the same embeddings again.
-        shown = [
-            anatomy_of(embed_cached(image, model, device=device, progress=progress)) for image in (baseline, follow_up)
-        ]
-        said = warnings_about(shown[0], shown[1], ("the baseline", follow_up.name))
-        say_notes(said)
-        already += said
-        warnings = [*said, *warnings]
-    result = track_lesions(
-        baseline, lesions, follow_ups, minimum_score=args.min_score, weights=model, device=device, progress=progress
-    )
+    way_out = "resample {path} onto a straight grid first, or give --each-contour"
+    plan = planned(args, paths, contours, progress, None if single or args.each_contour else way_out)
+    already = said_of_anatomy(plan, model, device, progress)
+    warnings = [*already, *plan.notes]
+    result = _tracked(plan, args, model, device, progress)
+    organs = organs_of(plan, model, device)
     with output_folder(folder, overwrite=args.overwrite or single, stale=() if single else contours) as staging:
-        named = _write_each_contour(result, staging) if args.each_contour else {}
-        _write_json(result, staging / (output.name if single else "tracking.json"), named, warnings)
+        from . import track_output as out
+
+        named = out.write_each_contour(result, staging) if args.each_contour else {}
+        out.write_json(result, staging / (output.name if single else "tracking.json"), named, organs, warnings)
         if not single:
-            _write_table(result, staging / "tracking.csv")
-        if not (single or args.each_contour):
-            _write_contours(result, follow_ups, [staging / name for name in contours])
+            out.write_table(result, staging / "tracking.csv")
+            if not args.each_contour:
+                named = out.write_contours(result, plan, staging, [BASELINE_CONTOURS, *contours])
+            warnings += out.write_course(plan, result, named, organs, folder, staging / COURSE_FILE)
     progress.finish(str(args.output))
-    say_notes(
-        [
-            *(note for note in warnings if note not in already),
-            *(finding.reason for finding in result.findings if finding.merged_with),
-        ]
-    )
+    merged = [finding.reason for finding in result.findings if finding.merged_with]
+    say_notes([*(note for note in dict.fromkeys(warnings) if note not in already), *merged])
     if args.progress != "json":
-        for number, path in enumerate(args.follow_ups):
+        for number, path in enumerate(paths):
             states = Counter(finding.state for finding in result.findings if finding.follow_up == number)
             print(f"{path}: " + ", ".join(f"{count} {state}" for state, count in states.items()))
     return 0
 
 
-def _write_json(
-    result: TrackingResult, path: Path, contours: dict[tuple[int, int, str], str], warnings: list[str]
-) -> None:
-    """``contours``: file by lesion, follow-up (both from 0) and kind."""
-    from ..lesions.response import NOTICE
-    from ..version import __version__
+def _tracked(plan: Plan, args: argparse.Namespace, model: SamModel, device: str, progress: Progress) -> TrackingResult:
+    """The lesions of every visit that some were marked in, found in the follow-ups."""
+    from ..lesions.recording import combined
+    from ..lesions.tracking import track_lesions
 
-    document = {"version": __version__, "notice": NOTICE, **result.to_dict(), "warnings": warnings}
-    for (lesion, follow_up, kind), name in contours.items():
-        document["lesions"][lesion]["timepoints"][follow_up][kind] = name
-    path.write_text(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _write_table(result: TrackingResult, path: Path) -> None:
-    """One line per lesion and time point; follow_up 0 is the baseline."""
-    with open(path, "w", encoding="utf-8", newline="") as stream:
-        writer: csv.DictWriter = csv.DictWriter(stream, COLUMNS, lineterminator="\n", restval="", extrasaction="ignore")
-        writer.writeheader()
-        for lesion in result.to_dict()["lesions"]:
-            start = {"follow_up": -1, "state": "baseline", "position": lesion["point"], **_sizes(lesion)}
-            for point in (start, *({**point, **_sizes(point)} for point in lesion["timepoints"])):
-                place = dict(zip("xyz", point.get("position", ("", "", "")), strict=True))
-                writer.writerow({**point, **place, "lesion": lesion["name"], "follow_up": point["follow_up"] + 1})
+    return combined(
+        [
+            track_lesions(
+                image,
+                lesions,
+                plan.follow_ups,
+                minimum_score=args.min_score,
+                weights=model,
+                device=device,
+                progress=progress,
+            )
+            for _, image, lesions in plan.marked
+        ]
+    )
 
 
-def _write_each_contour(result: TrackingResult, folder: Path) -> dict[tuple[int, int, str], str]:
-    """Every contour on its own grid; returns the file names."""
-    from ..io.images import write_volume
+def _follow_up_paths(args: argparse.Namespace) -> list[str]:
+    """The follow-ups among the files; BASELINE and LESIONS come first where no course is continued.
 
-    names = {}
-    for row, lesion in enumerate(result.lesions):
-        for finding in result.of(lesion.name):
-            for kind, contour in (("carried", finding.carried), ("suggested", finding.suggested)):
-                if contour is not None:
-                    name = f"{kind}-{row + 1}-{finding.follow_up + 1}.mha"
-                    write_volume(contour, folder / name)
-                    names[row, finding.follow_up, kind] = name
-    return names
-
-
-def _sizes(record: dict) -> dict:
-    return record.get("measurement", {})
+    Raises:
+        InputError: too few files.
+    """
+    if args.course is not None:
+        return list(args.files)
+    if len(args.files) < 3:
+        raise InputError(
+            f"{len(args.files)} files were given; give BASELINE LESIONS FOLLOWUP, or FOLLOWUP with --course FILE."
+        )
+    return list(args.files[2:])
 
 
-def _write_contours(result: TrackingResult, follow_ups: list[Volume], paths: list[Path]) -> None:
-    """The suggested contours of each follow-up as one label map on its grid; none where there are none."""
-    import SimpleITK as sitk
-    import torch
-
-    from ..io.images import write_volume
-    from ..space.volume import Volume, resample
-
-    for number, (follow_up, path) in enumerate(zip(follow_ups, paths, strict=True)):
-        labels = torch.zeros(follow_up.grid.shape, dtype=torch.int16)
-        for row, lesion in enumerate(result.lesions, start=1):
-            finding = next(f for f in result.of(lesion.name) if f.follow_up == number)
-            if finding.suggested is not None:
-                mask = finding.suggested
-                inside = resample(mask.with_tensor(mask.as_float()), follow_up.grid, fill=0.0).tensor[0, 0] > 0.5
-                labels[inside] = row
-        if bool(labels.any()):
-            write_volume(Volume(labels[None, None], follow_up.grid, sitk.sitkInt16), path)
+def _check_output(args: argparse.Namespace, output: Path, contours: list[str]) -> None:
+    single = output.name.lower().endswith(".json")
+    sources = [*args.files, *([args.course] if args.course is not None else [])]
+    if single and args.each_contour:
+        raise InputError(f"{output} is one file; give a folder for --each-contour.")
+    if single and args.course is not None:
+        raise InputError(f"{output} is one file; give a folder, which the continued course.json is written into.")
+    if single:
+        check_output_file(output, inputs=sources)
+        if output.exists() and not args.overwrite:
+            raise InputError(f"{output} exists; give another output or --overwrite.")
+    else:
+        names = ["tracking.json", "tracking.csv", COURSE_FILE, BASELINE_CONTOURS, *contours]
+        check_output_folder(output, names=names, overwrite=args.overwrite, inputs=sources)

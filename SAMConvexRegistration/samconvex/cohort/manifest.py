@@ -65,7 +65,7 @@ def read_manifest(
     """
     location = Path(path)
     check_at_hand(location, "of the manifest")
-    entries, faults = _entries(location)
+    entries, faults = read_entries(location)
     if not entries:
         raise InputError(f"{path} has no row; give one line per pair below the names of the columns.")
     rows = []
@@ -77,7 +77,12 @@ def read_manifest(
     return rows, sorted(faults + doubles, key=lambda fault: fault.row)
 
 
-def _entries(path: Path) -> tuple[list[Entry], list[Fault]]:
+def read_entries(path: Path) -> tuple[list[Entry], list[Fault]]:
+    """The rows as they are written, column names in small letters with underscores, and what is wrong with the table.
+
+    Raises:
+        InputError: not readable as CSV or JSON.
+    """
     with refusing(f"{path} could not be read; give a CSV file or JSON."):
         text = _decoded(path.read_bytes())
     if path.suffix.lower() == ".json":

@@ -25,8 +25,10 @@ from ..io.files import replaced
 from ..report.picture import panels_of
 from ..report.verdict import CHECK, DO_NOT_USE, GOOD
 from .page_style import SCRIPT, STYLE
+from .results import BETWEEN, RESULTS
+from .table import PROVENANCE
 
-RESULTS, PROVENANCE, PAGE, PICTURES = "results.csv", "cohort.json", "index.html", "page"
+PAGE, PICTURES = "index.html", "page"
 # Column of the report's picture that is shown small: both images after the registration.
 _AFTER = 4
 _PICTURE_HEIGHT, _MOST_WIDTH = 96, 320
@@ -291,8 +293,8 @@ def _row(row: Mapping[str, str], picture: Any, words: Sequence[tuple[str, str]],
 
 def _why(row: Mapping[str, str]) -> str:
     """The sentence of a failure or the reasons of the verdict, then the warnings, each once; then the log."""
-    told = [text for text in (row.get(column, "").strip() for column in ("sentence", "reasons", "warnings")) if text]
-    lines = [f"<p>{escape(text)}</p>" for text in dict.fromkeys(told)]
+    told = [text.strip() for name in ("sentence", "reasons", "warnings") for text in row.get(name, "").split(BETWEEN)]
+    lines = [f"<p>{escape(text)}</p>" for text in dict.fromkeys(told) if text]
     if row.get("status") == "failed":
         log = f"logs/{row.get('name', '')}.log"
         lines.append(f'<p><a href="{_link(log)}">log</a></p>')
@@ -305,10 +307,10 @@ def _link(path: str) -> str:
 
 
 def _provenance(folder: Path) -> str:
-    """Version and date of the run, where cohort.json tells them."""
+    """Version and date of the last run, where cohort.json tells them."""
     try:
         known = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-        told = [f"samconvex {known['version']}" if "version" in known else "", str(known.get("date", ""))]
-    except (OSError, ValueError, AttributeError, TypeError):
+        told = [f"samconvex {known['version']}", str(known["runs"][-1]["date"])]
+    except (OSError, ValueError, LookupError, TypeError):
         return ""
     return "".join(f"{escape(text)} · " for text in told if text) + f'<a href="{PROVENANCE}">{PROVENANCE}</a> · '

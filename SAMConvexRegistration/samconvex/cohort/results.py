@@ -51,7 +51,7 @@ _FIGURES = {
     "inverse_consistency_mm": ("inverse_consistency_mm", "mean"),
 }
 # Between several sentences of one cell.
-_BETWEEN = " | "
+BETWEEN = " | "
 
 
 def write_results(folder: Path, jobs: Iterable[Job]) -> Path:
@@ -103,7 +103,7 @@ def _found(report: Mapping[str, Any], places: tuple[str, ...]) -> Any:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, list):
-        return _BETWEEN.join(dict.fromkeys(map(str, value)))
+        return BETWEEN.join(dict.fromkeys(map(str, value)))
     if isinstance(value, float):
         return f"{value:.6g}"
     return "" if value is None else value

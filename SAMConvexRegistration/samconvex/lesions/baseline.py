@@ -11,8 +11,9 @@ from ..space.grid import Grid
 from ..space.volume import Volume
 from .contour import Fit, fit_contour, neighborhood, on_neighborhood, scaled, suggest_contour
 from .lesion import Lesion
-from .measurement import Measurement, measure_lesion, trimmed
+from .measurement import Measurement, size_in, trimmed
 from .patches import patch
+from .precision import ExpectedError, expected_error
 
 _POINT_RADIUS_MM = 5.0
 _POINT_SIZES = tuple(float(s) for s in np.geomspace(0.5, 3.0, 9))
@@ -21,12 +22,24 @@ _DRAWN_SIZES = tuple(float(s) for s in np.geomspace(0.6, 1.2, 7))
 
 @dataclass(frozen=True)
 class Baseline:
-    """A lesion with what the baseline image says about it: its contour (soft, in [0, 1]) and how it stands out."""
+    """A lesion with what the baseline image says about it.
+
+    Attributes:
+        contour: soft, in [0, 1]. fit: how it stands out.
+        size, error: of the contour, and its expected error. is_point: no size came with the lesion.
+    """
 
     lesion: Lesion
     contour: Volume
     fit: Fit
-    measurement: Measurement | None
+    size: Measurement
+    error: ExpectedError
+    is_point: bool = False
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """The size; None of a lesion that came as a point, whose contour is a guess."""
+        return None if self.is_point else self.size
 
 
 def describe(baseline: Volume, lesion: Lesion) -> Baseline:
@@ -38,7 +51,7 @@ def describe(baseline: Volume, lesion: Lesion) -> Baseline:
         grid = neighborhood(contour, 8.0)
         soft = on_neighborhood(contour, grid, 0.0)
         fit = fit_contour(patch(baseline, grid), soft, scales=(1.0,), shift_mm=0.0)
-        return Baseline(lesion, soft, fit, measure_lesion(contour, baseline.grid))
+        return _measured(lesion, soft, fit, contour, baseline.grid, False)
     start = _ellipsoid(lesion)
     grid = neighborhood(start, 16.0)
     image = patch(baseline, grid)
@@ -56,7 +69,13 @@ def describe(baseline: Volume, lesion: Lesion) -> Baseline:
         found = fit_contour(image, soft, scales=_DRAWN_SIZES, shift_mm=reach)
     contour = Volume(suggest_contour(image, found).float()[None, None], grid)
     fit = fit_contour(image, contour, scales=(1.0,), shift_mm=0.0)
-    return Baseline(lesion, contour, fit, None if is_point else measure_lesion(contour, baseline.grid))
+    return _measured(lesion, contour, fit, contour, baseline.grid, is_point)
+
+
+def _measured(lesion: Lesion, contour: Volume, fit: Fit, drawn: Volume, image: Grid, is_point: bool) -> Baseline:
+    """``drawn``: the contour to measure."""
+    size = size_in(drawn, image)
+    return Baseline(lesion, contour, fit, size, expected_error(size, image), is_point)
 
 
 def _ellipsoid(lesion: Lesion) -> Volume:

@@ -29,13 +29,16 @@ LIST_FILE = ".json"
 _STRAY_VOXELS = 3
 
 
-def read_lesions(path: str | os.PathLike) -> list[Lesion]:
+def read_lesions(path: str | os.PathLike, *, split_parts: bool = False) -> list[Lesion]:
     """Read lesions from a label map, a point list, Slicer markups or a list of lesions of any kind.
 
     A label map with several labels holds one lesion per label, one with a single label one per connected part (the
     names of a Slicer segmentation are kept). In .csv and .fcsv every point is a lesion; in .mrk.json every point of a
     point list, every ROI and every line. A .json holds a list of objects with a ``name`` and one of ``point``, ``box``
     (opposite corners), ``line`` (end points), all LPS mm, or ``mask`` (image file, relative to the list's folder).
+
+    Args:
+        split_parts: separate parts of a segment become lesions of their own, named by numbers, the largest first.
 
     Raises:
         InputError: missing, unreadable, empty, or markups of another kind.
@@ -52,6 +55,8 @@ def read_lesions(path: str | os.PathLike) -> list[Lesion]:
             lesions = _from_points(read_points(path), "lesion")
         else:
             lesions = _from_labels(location)
+        if split_parts:
+            lesions = [part for lesion in lesions for part in _parts(lesion)]
         return [replace(lesion, note=_parts_note(lesion)) for lesion in _uniquely_named(lesions)]
 
 
@@ -121,18 +126,33 @@ def _from_labels(path: Path) -> list[Lesion]:
     ]
 
 
+def _labeled_parts(lesion: Lesion) -> np.ndarray:
+    """(D, H, W) the separate parts of a lesion's segment, numbered from the largest; slips of the brush left out."""
+    assert lesion.mask is not None
+    image = sitk.GetImageFromArray((lesion.mask.tensor[0, 0] > 0).to(torch.uint8).numpy())
+    return sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(image, True), _STRAY_VOXELS))
+
+
+def _parts(lesion: Lesion) -> list[Lesion]:
+    """The separate parts of a lesion's segment as lesions; the lesion itself where it has but one."""
+    labels = _labeled_parts(lesion) if lesion.mask is not None else np.zeros(1)
+    if lesion.mask is None or labels.max() < 2:
+        return [lesion]
+    masks = [torch.from_numpy((labels == number).astype(np.uint8)) for number in range(1, int(labels.max()) + 1)]
+    return [
+        Lesion.from_mask(f"{lesion.name}.{number}", lesion.mask.with_tensor(mask[None, None]))
+        for number, mask in enumerate(masks, start=1)
+    ]
+
+
 def _parts_note(lesion: Lesion) -> str:
     """A sentence where a lesion's segment has several separate parts; a class map is no map of lesions."""
-    if lesion.mask is None:
-        return ""
-    image = sitk.GetImageFromArray((lesion.mask.tensor[0, 0] > 0).to(torch.uint8).numpy())
-    sizes = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(image, True), _STRAY_VOXELS))
-    count = int(sizes.max())
+    count = 0 if lesion.mask is None else int(_labeled_parts(lesion).max())
     if count < 2:
         return ""
     return (
-        f"{lesion.name} has {count} separate parts and is followed as one lesion; give each part a label of its own "
-        "to follow them apart."
+        f"{lesion.name} has {count} separate parts and is followed as one lesion; give each part a label of its own, "
+        "or --split-parts, to follow them apart."
     )
 
 

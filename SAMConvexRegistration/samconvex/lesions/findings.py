@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..space.volume import Volume
+from .course import GROWN, MERGED, SHRUNK, SPLIT, UNCHANGED
 from .lesion import Lesion
 from .measurement import Measurement
+from .precision import ExpectedError
 
-FOUND = "found"
-UNCERTAIN = "uncertain"
-NOT_IN_VIEW = "not in the field of view"
+# States in which the lesion is there.
+PRESENT = (UNCHANGED, GROWN, SHRUNK, MERGED, SPLIT)
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,22 @@ class Finding:
 
     Attributes:
         lesion: its name. follow_up: number of the follow-up, from 0.
-        state: "found", "uncertain" or "not in the field of view".
-        position: (3,); NaN where it is not in the field of view.
-        score: in [0, 1], how surely the lesion is there; 0 where it is not in the field of view.
+        state: proposed: "unchanged", "grown", "shrunk", "merged", "split" (it is there), "gone" (its place is seen, and
+            nothing stands out there), "not found" (the place or what is there is not sure) or "outside".
+        position: (3,); NaN where it is outside.
+        score: in [0, 1], how surely the lesion is there; 0 where it is outside.
         cycle_mm: distance between the lesion and where its place leads back to; infinite without a match.
+        error90_mm: nine of ten lesions with such a score lie nearer to ``position``; NaN where it is outside.
+        loop_mm: from the place that the follow-up before leads to, to the place straight from the baseline; NaN where
+            there is none.
         carried: the baseline contour carried to the follow-up's grid, cropped to the neighborhood and subdivided where
             voxels are coarse; None for a point.
         suggested: suggested follow-up contour on the same grid; None for a point, or where nothing was found.
-        measurement: of the suggested contour.
-        reason: one sentence on why the state is not "found", or on what it has merged with, else empty.
+        measurement: of the suggested contour; of a lesion that has split the sum over its fragments, with the lines
+            of the largest.
+        error: expected error of the measurement.
+        fragments: of a lesion that has split, the largest first: the measurement and the centroid (3,) of each.
+        reason: one sentence on every doubt, on what it has merged with or how it has split, else empty.
         merged_with: names of the baseline's lesions that it has grown together with; the first of them, in the order
             of the baseline, holds the contour and the measurement of all, the others have none.
     """
@@ -45,17 +53,27 @@ class Finding:
     measurement: Measurement | None = None
     reason: str = ""
     merged_with: tuple[str, ...] = ()
+    error: ExpectedError | None = None
+    fragments: tuple[tuple[Measurement, np.ndarray], ...] = ()
+    error90_mm: float = float("nan")
+    loop_mm: float = float("nan")
+
+    @property
+    def found(self) -> bool:
+        """Whether the lesion is there."""
+        return self.state in PRESENT
 
     def to_dict(self) -> dict:
         """Plain values for JSON; no position where the lesion is not in the field of view."""
         record: dict = {
             "follow_up": self.follow_up,
             "state": self.state,
-            "found": self.state == FOUND,
+            "found": self.found,
             "score": round(self.score, 4),
         }
-        if np.isfinite(self.cycle_mm):
-            record["cycle_mm"] = round(self.cycle_mm, 2)
+        for key, digits in (("cycle_mm", 2), ("error90_mm", 1), ("loop_mm", 2)):
+            if np.isfinite(getattr(self, key)):
+                record[key] = round(getattr(self, key), digits)
         if np.isfinite(self.position).all():
             record["position"] = np.round(self.position, 3).tolist()
         if self.reason:
@@ -63,8 +81,17 @@ class Finding:
         if self.merged_with:
             record["merged_with"] = list(self.merged_with)
         if self.measurement is not None:
-            record["measurement"] = self.measurement.to_dict()
+            record["measurement"] = measured(self.measurement, self.error)
+        if self.fragments:
+            record["fragments"] = [
+                {"position": np.round(place, 3).tolist(), **size.to_dict()} for size, place in self.fragments
+            ]
         return record
+
+
+def measured(measurement: Measurement, error: ExpectedError | None) -> dict:
+    """A measurement and its expected error as plain values."""
+    return {**measurement.to_dict(), **({} if error is None else error.to_dict())}
 
 
 @dataclass(frozen=True)
@@ -75,14 +102,16 @@ class TrackingResult:
         lesions: the baseline lesions.
         findings: one per lesion and follow-up, follow-up by follow-up.
         baseline: the measurement of each lesion's segment, or of the contour found in its box or at its diameters;
-            None for points.
+            None for points, and for lesions that lie outside the baseline.
         sources: names of the baseline and the follow-ups.
+        errors: the expected errors of ``baseline``.
     """
 
     lesions: tuple[Lesion, ...]
     findings: tuple[Finding, ...]
     baseline: dict[str, Measurement | None]
     sources: tuple[str, ...]
+    errors: dict[str, ExpectedError] = field(default_factory=dict)
 
     def of(self, lesion: str) -> list[Finding]:
         """The findings of one lesion in the order of the follow-ups."""
@@ -97,7 +126,7 @@ class TrackingResult:
                 record["note"] = lesion.note
             measurement = self.baseline.get(lesion.name)
             if measurement is not None:
-                record["measurement"] = measurement.to_dict()
+                record["measurement"] = measured(measurement, self.errors.get(lesion.name))
             record["timepoints"] = [finding.to_dict() for finding in self.of(lesion.name)]
             lesions.append(record)
         return {"baseline": self.sources[0], "follow_ups": list(self.sources[1:]), "lesions": lesions}

@@ -72,6 +72,13 @@ def measure_lesion(mask: Volume, image: Grid | None = None) -> Measurement | Non
     )
 
 
+def size_in(mask: Volume, image: Grid) -> Measurement:
+    """:func:`measure_lesion` of a mask that is not empty; in its own slices where the image's miss it."""
+    size = measure_lesion(mask, image) or measure_lesion(mask)
+    assert size is not None
+    return size
+
+
 def centroid(mask: Volume) -> np.ndarray:
     """(3,) LPS mm of the middle of a nonempty mask's voxels."""
     voxels = (mask.tensor[0, 0] > 0.5).nonzero().flip(1).double().mean(0).cpu().numpy()

@@ -20,7 +20,9 @@ import SimpleITK as sitk
 import torch
 from samconvex import read_volume
 from samconvex.anatomy.cache import embed_cached
-from samconvex.lesions.findings import FOUND, NOT_IN_VIEW, TrackingResult
+from samconvex.lesions.course import OUTSIDE
+from samconvex.lesions.findings import PRESENT as FOUND
+from samconvex.lesions.findings import TrackingResult
 from samconvex.lesions.lesion import Lesion
 from samconvex.lesions.measurement import measure_lesion
 from samconvex.lesions.tracking import track_lesions
@@ -154,7 +156,7 @@ def compare(result: TrackingResult, lesions: list[SyntheticLesion], later: Follo
             "cycle_mm": finding.cycle_mm,
             "diameter_mm": 2 * float(lesion.radii.mean()),
             "hounsfield": lesion.hounsfield,
-            "hit": inside and finding.state == FOUND,
+            "hit": inside and finding.found,
             "inside": inside,
         }
         if np.isfinite(distance):
@@ -183,25 +185,25 @@ def figures(records: list[dict]) -> dict:
     removed = [r for r in records if r["fate"] == "removed" and r["view"] == "inside"]
     outside = [r for r in records if r["view"] == "outside"]
     measured = [r for r in present if "longest_mm" in r]
-    distances = [r["distance_mm"] for r in present if "distance_mm" in r and r["state"] == FOUND]
+    distances = [r["distance_mm"] for r in present if "distance_mm" in r and r["state"] in FOUND]
     anywhere = [r["distance_mm"] for r in present if "distance_mm" in r]
     result: dict = {"present": len(present), "removed": len(removed), "outside": len(outside)}
     if present:
         result["hit_percent"] = _percent(r["hit"] for r in present)
         result["place_inside_percent"] = _percent(r["inside"] for r in present)
         result["called_uncertain_percent"] = _percent(r["state"] == "uncertain" for r in present)
-        result["called_outside_percent"] = _percent(r["state"] == NOT_IN_VIEW for r in present)
+        result["called_outside_percent"] = _percent(r["state"] == OUTSIDE for r in present)
     if distances:
         result["distance_mm_mean"] = float(np.mean(distances))
         result["distance_mm_p95"] = float(np.percentile(distances, 95))
         result["distance_of_all_mm_mean"] = float(np.mean(anywhere))
     if removed:
-        result["false_found_removed_percent"] = _percent(r["state"] == FOUND for r in removed)
+        result["false_found_removed_percent"] = _percent(r["state"] in FOUND for r in removed)
     if outside:
-        result["false_found_outside_percent"] = _percent(r["state"] == FOUND for r in outside)
-        result["recognized_outside_percent"] = _percent(r["state"] == NOT_IN_VIEW for r in outside)
+        result["false_found_outside_percent"] = _percent(r["state"] in FOUND for r in outside)
+        result["recognized_outside_percent"] = _percent(r["state"] == OUTSIDE for r in outside)
     if removed or outside:
-        result["false_found_percent"] = _percent(r["state"] == FOUND for r in removed + outside)
+        result["false_found_percent"] = _percent(r["state"] in FOUND for r in removed + outside)
     if measured:
         longest, volume = (np.array([r[key] for r in measured]) for key in ("longest_mm", "volume_ml"))
         result["measured"] = len(measured)

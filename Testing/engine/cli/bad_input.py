@@ -106,10 +106,10 @@ CASES = (
         r"none\.csv does not exist",
     ),
     Case(
-        "point outside its template",
-        ("match", "ct.nii.gz", "outside.csv", "ct.nii.gz", "-o", "o.csv"),
+        "all points outside their template",
+        ("match", "ct.nii.gz", "all_outside.csv", "ct.nii.gz", "-o", "o.csv"),
         2,
-        r"outside\.csv: point 2 lies outside ct\.nii\.gz; correct or remove it",
+        r"all_outside\.csv: point 1 lies outside ct\.nii\.gz; correct or remove it",
     ),
     Case(
         "points without header",
@@ -262,6 +262,7 @@ def make_files(folder: Path) -> None:
     (folder / "headless.csv").write_text("70,70,70\n")
     (folder / "points.csv").write_text("x,y,z\n70,70,70\n60,60,60\n")
     (folder / "one.csv").write_text("x,y,z\n70,70,70\n")
+    (folder / "all_outside.csv").write_text("x,y,z\n-900,60,60\n-900,70,70\n")
     (folder / "outside.csv").write_text("x,y,z\n70,70,70\n-900,60,60\n")
     sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), str(folder / "shift.tfm"))
     sitk.WriteTransform(sitk.TranslationTransform(2, (1.0, 2.0)), str(folder / "flat.tfm"))

@@ -13,17 +13,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from samconvex.cohort.page import RESULTS, write_page
+from samconvex.cohort.page import write_page
+from samconvex.cohort.results import COLUMNS, RESULTS
 from samconvex.errors import InputError
 from samconvex.report.picture import write_report_picture
 from samconvex.space.transforms import AffineTransform, Transform
 from samconvex.synthetic.phantom import make_phantom
 
-COLUMNS = (
-    "name,row,patient,visit,command,status,sentence,verdict,reasons,dice_initial,dice_final,tre_initial_mm,"
-    "tre_final_mm,expected_error_median_mm,expected_error_p90_mm,folding_percent,sdlogj,inverse_consistency_mm,"
-    "seconds,peak_memory_mib,warnings,folder"
-).split(",")
 EVIL = """<script>document.title="x"</script>"&'<img src=x onerror=alert(1)>"""
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -116,10 +112,12 @@ def test_only_columns_with_figures_are_shown(tmp_path: Path) -> None:
 
 
 def test_what_users_wrote_stays_text_and_nothing_comes_from_elsewhere(tmp_path: Path) -> None:
-    entries = [entry(EVIL, "failed", sentence=EVIL, patient=EVIL), entry("b", reasons=EVIL, warnings=EVIL)]
+    entries = [entry(EVIL, "failed", sentence=EVIL, patient=EVIL), entry("b", reasons=f"{EVIL} | second")]
     entries.append(entry("c", folder="javascript:alert(1)"))
-    page = Page(write_page(cohort(tmp_path, entries)).read_text("utf-8"))
+    text = write_page(cohort(tmp_path, entries)).read_text("utf-8")
+    page = Page(text)
     assert EVIL in page.names and len(page.all("script")) == 1 and page.all("img") == []
+    assert "<p>second</p>" in text
     addresses = [tag[key] for _, tag in page.tags for key in ("src", "href") if key in tag]
     assert len(addresses) >= 2
     assert [address for address in addresses if re.match(r"\w+:|//|/", address)] == []

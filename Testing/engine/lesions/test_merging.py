@@ -10,8 +10,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 from samconvex.io.images import write_volume
+from samconvex.lesions.course import GONE, GROWN, MERGED
 from samconvex.lesions.files import lesion_notes, read_lesions
-from samconvex.lesions.findings import FOUND, UNCERTAIN, Finding, TrackingResult
+from samconvex.lesions.findings import Finding, TrackingResult
 from samconvex.lesions.lesion import Lesion
 from samconvex.lesions.measurement import measure_lesion
 from samconvex.lesions.merging import joined, touch
@@ -32,7 +33,7 @@ class _Known:
         self.contour = contour
 
 
-def _found(name: str, contour: Volume, state: str = FOUND) -> Finding:
+def _found(name: str, contour: Volume, state: str = GROWN) -> Finding:
     return Finding(name, 0, state, np.zeros(3), 0.9, 1.0, contour, contour, measure_lesion(contour))
 
 
@@ -44,7 +45,7 @@ def test_two_lesions_that_grow_together_are_measured_once() -> None:
     whole = _ball(20, 10).tensor | _ball(36, 10).tensor
     assert a.measurement.volume_ml == pytest.approx(float(whole.sum()) / 1000)
     assert a.measurement.longest_mm == pytest.approx(36, abs=1.5)
-    assert b.measurement is None and b.suggested is None and b.state == FOUND
+    assert b.measurement is None and b.suggested is None and b.state == MERGED
     assert "a has grown together with b" in a.reason and "measurement is that of a" in b.reason
     assert a.to_dict()["merged_with"] == ["b"] and "measurement" not in b.to_dict()
 
@@ -61,7 +62,7 @@ def test_lesions_apart_touching_before_or_uncertain_stay_two() -> None:
     grown = [_found("a", _ball(20, 10)), _found("b", _ball(36, 10))]
     assert not any(f.merged_with for f in joined(apart, [_found("a", _ball(20, 6)), _found("b", _ball(36, 6))], GRID))
     assert not any(f.merged_with for f in joined(close, grown, GRID))
-    assert not any(f.merged_with for f in joined(apart, [grown[0], replace(grown[1], state=UNCERTAIN)], GRID))
+    assert not any(f.merged_with for f in joined(apart, [grown[0], replace(grown[1], state=GONE)], GRID))
     assert touch(_ball(20, 8), _ball(36, 8)) and not touch(_ball(20, 6), _ball(36, 6))
 
 

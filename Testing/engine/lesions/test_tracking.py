@@ -13,11 +13,12 @@ from engine.sam_fixtures import random_model, textured_body
 from samconvex.cli.main import main
 from samconvex.errors import Cancelled, InputError
 from samconvex.io.images import read_labels, write_volume
-from samconvex.lesions import tracking
+from samconvex.lesions import judging
 from samconvex.lesions.contour import Levels, fit_contour, suggest_contour
+from samconvex.lesions.course import GONE, GROWN, OUTSIDE
 from samconvex.lesions.files import read_lesions
-from samconvex.lesions.findings import FOUND, NOT_IN_VIEW, UNCERTAIN
 from samconvex.lesions.lesion import Lesion
+from samconvex.lesions.locating import Place
 from samconvex.lesions.tracking import track_lesions
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
@@ -25,6 +26,7 @@ from samconvex.space.volume import Volume
 SHIFT = np.array([37.5, -12.25, 81.0])
 CENTER = np.array([10.0, -14.0, 20.0])
 RADIUS_MM = 14.0
+THERE = Place(np.zeros(3), None, None, True, 0.9, 1.0, 1.0)
 
 
 def ball(grid: Grid, center: np.ndarray, radius: float, blur: float = 1.5) -> torch.Tensor:
@@ -90,7 +92,8 @@ def tracked(body, baseline, place, segment, model):
 def test_a_grown_lesion_is_found_where_it_went_however_it_was_given(tracked, place):
     for name in ("segment", "point", "line"):
         finding = tracked.of(name)[0]
-        assert finding.state == FOUND and finding.score > 0.5 and finding.reason == ""
+        assert finding.state == GROWN and finding.found and finding.score > 0.5 and finding.error90_mm > 0
+        assert finding.reason == "" if name != "point" else "came without a size" in finding.reason
         assert np.linalg.norm(finding.position - place - SHIFT) < 4.0
 
 
@@ -113,17 +116,17 @@ def test_contours_lie_on_a_crop_of_the_follow_ups_lattice(tracked, body):
     assert tracked.of("point")[0].carried is None
 
 
-def test_a_removed_lesion_is_uncertain_and_has_no_size(tracked):
+def test_a_removed_lesion_is_gone_and_has_no_size(tracked):
     for name in ("segment", "point", "line"):
         finding = tracked.of(name)[1]
-        assert finding.state == UNCERTAIN and finding.score < 0.5 and "stands out" in finding.reason
+        assert finding.state == GONE and not finding.found and finding.score < 0.5 and "stands out" in finding.reason
         assert finding.measurement is None and finding.suggested is None and np.isfinite(finding.position).all()
 
 
 def test_a_lesion_beyond_the_image_is_not_in_the_field_of_view(tracked):
     for name in ("segment", "point", "line"):
         finding = tracked.of(name)[2]
-        assert finding.state == NOT_IN_VIEW and np.isnan(finding.position).all() and finding.score == 0
+        assert finding.state == OUTSIDE and np.isnan(finding.position).all() and finding.score == 0
 
 
 def test_the_json_holds_lesions_by_time_points_without_anything_undefined(tracked):
@@ -139,7 +142,7 @@ def test_a_minimum_score_decides_what_is_found_and_inputs_stay_as_they_were(base
     before = [volume.tensor.clone() for volume in (baseline, segment)]
     lesion = Lesion.from_mask("segment", segment)
     finding = track_lesions(baseline, [lesion], [moved(baseline)], minimum_score=1.0, weights=model).findings[0]
-    assert finding.state == UNCERTAIN and finding.score > 0.5 and finding.measurement is None
+    assert not finding.found and finding.score > 0.5 and finding.measurement is None
     assert all(torch.equal(a, b.tensor) for a, b in zip(before, (baseline, segment), strict=True))
 
 
@@ -148,7 +151,7 @@ def test_unusable_lesions_are_refused(baseline, segment, place, model):
         track_lesions(baseline, [], [baseline], weights=model)
     with pytest.raises(InputError, match="Two lesions are called a"):
         track_lesions(baseline, [Lesion("a", place), Lesion("a", place)], [baseline], weights=model)
-    with pytest.raises(InputError, match="a lies outside"):
+    with pytest.raises(InputError, match="a lies outside.*check that they belong together"):
         track_lesions(baseline, [Lesion("a", place + 900)], [baseline], weights=model)
     with pytest.raises(InputError, match="segment of a is empty"):
         Lesion.from_mask("a", segment.with_tensor(segment.tensor * 0))
@@ -198,7 +201,7 @@ def test_noise_alone_has_no_contour():
     contour = Volume(ball(grid, grid.center, 8.0, 0.7)[None, None], grid)
     lesion = fit_contour(Volume((noise + 60 * contour.tensor[0, 0])[None, None], grid), contour)
     nothing = fit_contour(Volume(noise[None, None], grid), contour, lesion.levels)
-    assert tracking.presence(lesion, lesion) > 0.9 and tracking.presence(lesion, nothing) < 0.1
+    assert judging.presence(lesion, lesion, THERE) > 0.9 and judging.presence(lesion, nothing, THERE) < 0.1
 
 
 def test_lesions_are_read_from_every_kind_of_file(tmp_path, segment):
@@ -304,14 +307,20 @@ def test_the_command_writes_json_table_and_contours(files, tmp_path, place, caps
     out = tmp_path / "out"
     words = ("baseline.nii.gz", "lesions.nii.gz", "later.nii.gz", "-o", out)
     assert run(files, *words, home=tmp_path) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["contours_1.nii.gz", "tracking.csv", "tracking.json"]
-    assert "1 found" in capsys.readouterr().out
+    assert sorted(path.name for path in out.iterdir()) == [
+        "contours_0.nii.gz",
+        "contours_1.nii.gz",
+        "course.json",
+        "tracking.csv",
+        "tracking.json",
+    ]
+    assert "1 unchanged" in capsys.readouterr().out
     document = json.loads((out / "tracking.json").read_text(encoding="utf-8"))
     point = document["lesions"][0]["timepoints"][0]
     assert point["found"] and np.linalg.norm(np.array(point["position"]) - place - SHIFT) < 4.0
     assert "not a diagnosis" in document["notice"]
     rows = list(csv.DictReader((out / "tracking.csv").open()))
-    assert [(row["follow_up"], row["state"]) for row in rows] == [("0", "baseline"), ("1", "found")]
+    assert [(row["follow_up"], row["state"]) for row in rows] == [("0", "baseline"), ("1", "unchanged")]
     assert float(rows[1]["longest_mm"]) == pytest.approx(float(rows[0]["longest_mm"]), rel=0.2)
     contours = sitk.ReadImage(str(out / "contours_1.nii.gz"))
     assert contours.GetSize() == sitk.ReadImage(str(files / "later.nii.gz")).GetSize()
