@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..device import chosen_device
     from ..weights.models import load_sam
-    from .track_plan import planned, said_of_anatomy
+    from .track_plan import organs_of, planned, said_of_anatomy
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -116,16 +116,17 @@ def run(args: argparse.Namespace) -> int:
     already = said_of_anatomy(plan, model, device, progress)
     warnings = [*already, *plan.notes]
     result = _tracked(plan, args, model, device, progress)
+    organs = organs_of(plan, model, device)
     with output_folder(folder, overwrite=args.overwrite or single, stale=() if single else contours) as staging:
         from . import track_output as out
 
         named = out.write_each_contour(result, staging) if args.each_contour else {}
-        out.write_json(result, staging / (output.name if single else "tracking.json"), named, warnings)
+        out.write_json(result, staging / (output.name if single else "tracking.json"), named, organs, warnings)
         if not single:
             out.write_table(result, staging / "tracking.csv")
             if not args.each_contour:
                 named = out.write_contours(result, plan, staging, [BASELINE_CONTOURS, *contours])
-            warnings += out.write_course(plan, result, named, folder, staging / COURSE_FILE)
+            warnings += out.write_course(plan, result, named, organs, folder, staging / COURSE_FILE)
     progress.finish(str(args.output))
     merged = [finding.reason for finding in result.findings if finding.merged_with]
     say_notes([*(note for note in dict.fromkeys(warnings) if note not in already), *merged])

@@ -35,12 +35,14 @@ COLUMNS = (
 Named = dict[tuple[int, int, str], tuple[str, int | None]]
 
 
-def write_json(result: TrackingResult, path: Path, named: Named, warnings: list[str]) -> None:
-    """``tracking.json``."""
+def write_json(result: TrackingResult, path: Path, named: Named, organs: dict[str, str], warnings: list[str]) -> None:
+    """``tracking.json``; ``organs`` are proposed by lesion."""
     from ..lesions.response import NOTICE
     from ..version import __version__
 
     document = {"version": __version__, "notice": NOTICE, **result.to_dict(), "warnings": warnings}
+    for record in document["lesions"]:
+        record.update({"organ": organs[record["name"]]} if record["name"] in organs else {})
     for (lesion, visit, kind), (name, _) in named.items():
         document["lesions"][lesion]["timepoints"][visit - 1][kind] = name
     path.write_text(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -116,7 +118,9 @@ def _write_labels(masks: dict[int, Volume], image: Volume, path: Path) -> list[i
     return seen
 
 
-def write_course(plan: Plan, result: TrackingResult, named: Named, folder: Path, path: Path) -> list[str]:
+def write_course(
+    plan: Plan, result: TrackingResult, named: Named, organs: dict[str, str], folder: Path, path: Path
+) -> list[str]:
     """``course.json``: the visits of this run added, those of the same image read again; returns what to say.
 
     Args:
@@ -141,7 +145,9 @@ def write_course(plan: Plan, result: TrackingResult, named: Named, folder: Path,
     notes: list[str] = []
     if plan.fresh:
         for name, reading in marked_readings(result, contours(0)).items():
-            add_lesion(course, CourseLesion(name, readings={course.visits[0].name: reading}))
+            add_lesion(
+                course, CourseLesion(name, organ=organs.get(name, ""), readings={course.visits[0].name: reading})
+            )
     for number, (visit, patient) in enumerate(zip(plan.visits, plan.patients, strict=True)):
         readings = readings_of(result, number, contours(number + 1))
         notes += take_visit(course, visit, readings, patient_id=patient, source=visit.image or visit.name)

@@ -1,11 +1,12 @@
 """The organ that a lesion lies in, proposed from the image around it, the level in the body and the organ network.
 
 For the limit of two target lesions an organ (RECIST 1.1, section 4.2). A proposal for a person to correct: lung and
-bone are told by what surrounds the lesion, organs of head and neck by the network, elsewhere region and side must do.
+bone are told by what surrounds the lesion, organs of neck and abdomen by the network, elsewhere by region and side.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..errors import InputError
 from ..space.grid import Grid
 from ..space.volume import FeatureMap, Volume, resample
 from ..weights.models import load_semantic
+from .lesion import Lesion
 from .patches import patch
 
 # Around a lesion: beyond its border, within its organ.
@@ -28,7 +30,7 @@ _BONE_HU, _BONE_SHARE = 250.0, 0.25
 _SURE = 0.5
 # Nearer to the middle of the body than this, a side says nothing.
 _MIDDLE_MM = 20.0
-_NETWORK_REGIONS = ("head", "neck")
+_NETWORK_REGIONS = ("head", "neck", "abdomen")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,27 @@ def propose_organ(position: np.ndarray, volume: Volume, embedding: object = None
     return Site(*_in_words(position, region, body, anatomy))
 
 
+def propose_organs(lesions: Sequence[Lesion], volume: Volume, embedding: object = None) -> dict[str, Site]:
+    """:func:`propose_organ` of every lesion that an image shows, by name."""
+    return {
+        lesion.name: propose_organ(np.asarray(lesion.point), volume, embedding, _radius_mm(lesion))
+        for lesion in lesions
+        if np.isfinite(lesion.point).all()
+    }
+
+
+def _radius_mm(lesion: Lesion) -> float:
+    """Of the ball as large as the lesion was drawn; 0 for a point."""
+    if lesion.mask is not None:
+        volume = float((lesion.mask.tensor > 0.5).sum()) * float(np.prod(lesion.mask.grid.spacing))
+        return float((3 * volume / (4 * np.pi)) ** (1 / 3))
+    if lesion.box is not None:
+        return float((lesion.box[1] - lesion.box[0]).mean()) / 2
+    if lesion.diameters is not None:
+        return float(np.linalg.norm(lesion.diameters[:, 1] - lesion.diameters[:, 0], axis=1).max()) / 2
+    return 0.0
+
+
 def _surroundings(position: np.ndarray, volume: Volume, body: Volume, radius_mm: float) -> tuple[float, float]:
     """Shares of air and of bone in the shell around a lesion, of what belongs to the body."""
     near, far = _NEAR_MM + radius_mm, _FAR_MM + radius_mm
@@ -111,7 +134,7 @@ def _in_words(position: np.ndarray, region: str, body: Volume, anatomy: Anatomy)
     voxel = np.round(body.grid.points_to_voxels(position[None])[0]).astype(int)
     plane = body.tensor[0, 0, int(np.clip(voxel[2], 0, body.grid.size[2] - 1))] > 0
     columns = plane.any(0).nonzero()[:, 0]
-    reason = f"Level in the body ({100 * anatomy.confidence:.0f} % sure); no organ network knows this region."
+    reason = f"Level in the body ({100 * anatomy.confidence:.0f} % sure); the organ network names no organ there."
     if not len(columns):
         return region, reason
     middle = np.array([[float(columns.min() + columns.max()) / 2, voxel[1], voxel[2]]])
