@@ -94,18 +94,29 @@ class EngineJob:
         folder: temporary folder, removed at the end.
         names: text replacements (file path -> node name) for messages.
         command: replaces the engine's command line (tests).
+        done: exit statuses after which there are results.
     Attributes:
         onChange: called as ``onChange(job)`` after every change of state or progress.
     """
 
     def __init__(
-        self, arguments, prepare=None, collect=None, finish=None, guards=(), folder=None, names=None, command=None
+        self,
+        arguments,
+        prepare=None,
+        collect=None,
+        finish=None,
+        guards=(),
+        folder=None,
+        names=None,
+        command=None,
+        done=(0,),
     ):
         self._command = command or engineCommand(arguments)
         self._prepare, self._collect, self._finish = prepare, collect, finish
         self._guards = [node for node in guards if node is not None]
         self._folder = folder
         self._names = dict(names or {})
+        self._done = done
         self._process = None
         self._worker = None
         self._workerOutcome = None
@@ -234,7 +245,7 @@ class EngineJob:
             self._process.end(force=True)
 
     def _processEnded(self, status):
-        if status == 0:
+        if status in self._done:
             self._setState(JobState.IMPORTING)
             self._startWorker(self._collect)
         elif status == 3:

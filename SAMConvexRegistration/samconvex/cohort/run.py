@@ -7,7 +7,7 @@ import platform
 import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -56,6 +56,7 @@ class Request:
         skip_faulty: run the rows without faults and report the others as failed.
         store, store_gib: where what is known of images is kept for all jobs, and how much of it.
         recycle_s: age at which a worker is replaced.
+        defaults: cells of what a row leaves empty.
     """
 
     manifest: Path
@@ -68,6 +69,7 @@ class Request:
     store: Path | None = None
     store_gib: float = 20.0
     recycle_s: float = 3600.0
+    defaults: Mapping[str, str] = field(default_factory=dict)
 
 
 class ManifestFaults(InputError):
@@ -102,7 +104,7 @@ def run_cohort(
         InputError: an unusable manifest or output folder. ManifestFaults: rows that cannot run. ResourceError: the
             scheduler cannot be reached, or went away. Cancelled: by ``progress``.
     """
-    rows, faults = read_manifest(request.manifest, parsers)
+    rows, faults = read_manifest(request.manifest, parsers, request.defaults)
     _check_folder(request)
     progress("check", 0.0)
     with _client(request, rows, progress) as client:
