@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Libraries that rendering without a display needs (module and window tests, preview application). The engine needs none.
+# A browser opens the page of a cohort in the tests; where none can be installed they skip that.
 set -euo pipefail
 
 packages="libegl1 libgl1-mesa-dri libgl1 libglib2.0-0 libxkbcommon0 libdbus-1-3 libfontconfig1 fonts-dejavu-core"
@@ -11,6 +12,10 @@ for package in $packages; do
         missing="$missing $package"
     fi
 done
+if [ "$(id -u)" = 0 ] && ! command -v chromium chromium-browser google-chrome >/dev/null; then
+    # Not on Ubuntu, whose packages of browsers are placeholders.
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 || true
+fi
 [ -z "$missing" ] && exit 0
 
 if ! command -v apt-get >/dev/null; then

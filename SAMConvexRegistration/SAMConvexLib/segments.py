@@ -145,13 +145,33 @@ def resample(layer, reference, transform=None, movingFrame=None):
     return sitk.GetArrayFromImage(labels)
 
 
-def maskOf(segmentationNode, reference):
-    """(k, j, i) uint8 union of all segments on a reference ImageInFrame's grid."""
+def maskOf(node, reference):
+    """(k, j, i) uint8 on a reference ImageInFrame's grid: the union of all segments, or the inside of an ROI box.
+
+    Raises:
+        nodes.NodeError: the node is under a non-linear transform.
+    """
+    if node.IsA("vtkMRMLMarkupsROINode"):
+        return boxMask(node, reference)
     mask = np.zeros(tuple(reversed(reference.image.GetSize())), np.uint8)
-    for layer in labelLayers(segmentationNode):
+    for layer in labelLayers(node):
         labels = resample(layer, reference)
         mask |= np.isin(labels, list(layer.values.values())).astype(np.uint8)
     return mask
+
+
+def boxMask(roiNode, reference):
+    """(k, j, i) uint8: which voxel centers of a reference ImageInFrame lie in an ROI's box, turned as it may be."""
+    objectToWorld = nodes.parentToWorld(roiNode) @ nodes.matrixFromVtk(roiNode.GetObjectToNodeMatrix())
+    voxelToObject = np.linalg.inv(objectToWorld) @ reference.worldFromFrame @ nodes.imageToRas(reference.image)
+    size = roiNode.GetSize()
+    shape = tuple(reversed(reference.image.GetSize()))
+    inside = np.ones(shape, bool)
+    k, j, i = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    for axis in range(3):
+        row = voxelToObject[axis]
+        inside &= np.abs(i * row[0] + j * row[1] + k * row[2] + row[3]) <= size[axis] / 2
+    return inside.astype(np.uint8)
 
 
 def namedLabels(segmentationNode, names, reference):

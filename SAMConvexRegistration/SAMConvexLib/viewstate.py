@@ -24,6 +24,44 @@ class ViewState:
             node.GetID(): (nodes.matrixFromVtk(node.GetSliceToRAS()), node.GetFieldOfView(), node.GetXYZOrigin())
             for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")
         }
+        self._layout = None
+
+    def showSideBySide(self, first, second):
+        """Two views of the same place, a volume in each, that scroll and zoom together; ``restoreLayout`` ends it."""
+        layout = layoutNode()
+        if self._layout is None:
+            self._layout = layout.GetViewArrangement()
+        layout.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
+        # The views learn their new sizes.
+        slicer.app.processEvents()
+        left = sliceLogic("Red")
+        for name, volume in (("Red", first), ("Yellow", second)):
+            logic = sliceLogic(name)
+            if logic is None or left is None:
+                continue
+            composite, node = logic.GetSliceCompositeNode(), logic.GetSliceNode()
+            composite.SetForegroundVolumeID(None)
+            composite.SetBackgroundVolumeID(volume.GetID())
+            if logic is left:
+                # As large as the view is now, in the plane that was looked at.
+                offset = node.GetSliceOffset()
+                logic.FitSliceToBackground()
+                node.SetSliceOffset(offset)
+            else:
+                leader, field = left.GetSliceNode(), node.GetFieldOfView()
+                scale = leader.GetFieldOfView()[0] / field[0]
+                with slicer.util.NodeModify(node):
+                    node.GetSliceToRAS().DeepCopy(leader.GetSliceToRAS())
+                    node.SetFieldOfView(scale * field[0], scale * field[1], field[2])
+                    node.UpdateMatrices()
+            composite.SetLinkedControl(True)
+
+    def restoreLayout(self):
+        """End ``showSideBySide``: the arrangement of the views and where they looked."""
+        if self._layout is not None:
+            layoutNode().SetViewArrangement(self._layout)
+            self._layout = None
+            self._restoreSlices()
 
     def keepInScene(self):
         """Note the layers in the views' nodes: call it before temporary nodes are shown.
@@ -49,14 +87,18 @@ class ViewState:
 
     def restore(self):
         scene = slicer.mrmlScene
+        self.restoreLayout()
         _showHidden()
         for nodeId, layers in self._composites.items():
             node = scene.GetNodeByID(nodeId)
             if node is not None:
                 _forgetKept(node)
                 _setLayers(node, layers)
+        self._restoreSlices()
+
+    def _restoreSlices(self):
         for nodeId, (matrix, fieldOfView, origin) in self._slices.items():
-            node = scene.GetNodeByID(nodeId)
+            node = slicer.mrmlScene.GetNodeByID(nodeId)
             if node is None:
                 continue
             with slicer.util.NodeModify(node):
@@ -129,6 +171,23 @@ def _forgetKept(node):
 
 def _composites():
     return slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+
+
+def sliceLogics():
+    """Logics of all slice views, without Qt."""
+    logics = slicer.app.applicationLogic().GetSliceLogics()
+    found = [logics.GetItemAsObject(number) for number in range(logics.GetNumberOfItems())] if logics else []
+    return [logic for logic in found if logic.GetSliceNode() is not None]
+
+
+def sliceLogic(name):
+    """Logic of a slice view by its name, or None."""
+    return next((logic for logic in sliceLogics() if logic.GetSliceNode().GetLayoutName() == name), None)
+
+
+def layoutNode():
+    """The scene's layout node."""
+    return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
 
 
 def ifPresent(nodeId):

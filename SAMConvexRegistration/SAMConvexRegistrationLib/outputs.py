@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import SimpleITK as sitk
 import slicer
-from SAMConvexLib import nodes, segments, verdicts
+from SAMConvexLib import linear, nodes, segments, verdicts
 from SAMConvexLib.scene import copyDisplay, placeBeside
 from slicer.i18n import tr as _
 
@@ -39,6 +39,7 @@ class OutputNodes:
     validity: object = None
     error: object = None
     table: object = None
+    report: object = None
 
     def nodes(self):
         """The nodes that are already there."""
@@ -57,6 +58,7 @@ MORE_OUTPUTS = {
     "outputValidity": "validity",
     "outputError": "error",
     "outputTable": "table",
+    "outputReport": "report",
 }
 
 
@@ -77,28 +79,39 @@ class EngineFiles:
     """The engine's results, read and turned into what nodes take.
 
     Attributes:
-        alignment: the linear part of grid, 4x4 RAS; None where it is not told apart.
-        grid, inverseGrid: (vectors (k, j, i, 3) RAS mm, lattice-to-RAS matrix) between world points.
-        volumeChange: (k, j, i) as comparison.volumeChange gives it, on the grid.
+        alignment: the linear part of the map between world points, 4x4 RAS.
+        grid, inverseGrid: (vectors (k, j, i, 3) RAS mm, lattice-to-RAS matrix) of the map and its inverse; None where
+            the alignment is all there is.
+        volumeChange: ((k, j, i) as comparison.volumeChange gives it, lattice-to-RAS matrix).
         warped, validity: (k, j, i) voxels on the fixed grid.
         error: ((k, j, i) expected error in mm, voxel-to-RAS matrix in world space).
         labels: warped label images, one for each of the run's layers.
+        picture: (rows, columns, 3) uint8 page of the report.
     """
 
     report: dict
-    grid: tuple
-    alignment: object = None
+    alignment: np.ndarray
+    grid: tuple | None = None
     inverseGrid: tuple | None = None
-    volumeChange: object = None
+    volumeChange: tuple | None = None
     warped: object = None
     validity: object = None
     error: tuple | None = None
     labels: list = field(default_factory=list)
+    picture: object = None
+
+    @property
+    def isLinear(self):
+        return self.grid is None
+
+    def fixedToMoving(self):
+        """The map between world points as a VTK transform."""
+        return linear.linearTransform(self.alignment) if self.isLinear else nodes.orientedGrid(*self.grid)
 
 
 def isMap(node):
     """True for a volume of figures, such as the expected error, that is no image to register."""
-    return node.GetAttribute(OUTPUT_ATTRIBUTE) in ("jacobian", "error")
+    return node.GetAttribute(OUTPUT_ATTRIBUTE) in ("jacobian", "error", "report")
 
 
 def checkTargets(request, targets):
@@ -108,12 +121,23 @@ def checkTargets(request, targets):
             raise nodes.NodeError(_("'{name}' is an input; choose another node as output.").format(name=node.GetName()))
 
 
-def create(request, targets, names):
-    """Create the output nodes called ``names`` (fields of OutputNodes) that are not there yet."""
+def create(request, targets, names, isLinear=False):
+    """Create the output nodes called ``names`` (fields of OutputNodes) that are not there yet.
+
+    Args:
+        isLinear: the transforms have no deformation. A node for linear transforms cannot take another result: that gets
+            a new one.
+    """
+    names = list(names)
+    for name in () if isLinear else ("transform", "inverse"):
+        if getattr(targets, name) is not None and getattr(targets, name).IsA("vtkMRMLLinearTransformNode"):
+            setattr(targets, name, None)
+            names.append(name)
+    mapping = "vtkMRMLLinearTransformNode" if isLinear else "vtkMRMLTransformNode"
     fixed, moving = request.fixedVolume.GetName(), request.movingVolume.GetName()
     kinds = {
-        "transform": ("vtkMRMLTransformNode", _("{moving} to {fixed}"), None),
-        "inverse": ("vtkMRMLTransformNode", _("{fixed} to {moving}"), None),
+        "transform": (mapping, _("{moving} to {fixed}"), None),
+        "inverse": (mapping, _("{fixed} to {moving}"), None),
         "volume": ("vtkMRMLScalarVolumeNode", _("{moving} registered to {fixed}"), None),
         "segmentation": ("vtkMRMLSegmentationNode", _("{source} registered"), request.movingSegmentation),
         "markups": ("vtkMRMLMarkupsFiducialNode", _("{source} registered"), request.movingMarkups),
@@ -121,6 +145,7 @@ def create(request, targets, names):
         "validity": ("vtkMRMLLabelMapVolumeNode", _("{moving} to {fixed} overlap"), None),
         "error": ("vtkMRMLScalarVolumeNode", _("{moving} to {fixed} expected error"), None),
         "table": ("vtkMRMLTableNode", _("{moving} to {fixed} quality"), None),
+        "report": ("vtkMRMLVectorVolumeNode", _("{moving} to {fixed} report"), None),
     }
     for name in names:
         if getattr(targets, name) is None:
@@ -142,12 +167,10 @@ def readFiles(run, wanted):
     with open(folder / "report.json", encoding="utf-8") as file:
         report = json.load(file)
     transform = sitk.ReadTransform(str(folder / "transform.h5"))
-    files = EngineFiles(
-        report,
-        nodes.gridFromSitk(transform, run.fixed, run.moving),
-        nodes.alignmentFromSitk(transform, run.fixed, run.moving),
-    )
-    if "inverse" in wanted:
+    files = EngineFiles(report, nodes.alignmentFromSitk(transform, run.fixed, run.moving))
+    if not linear.isLinear(transform):
+        files.grid = nodes.gridFromSitk(transform, run.fixed, run.moving)
+    if "inverse" in wanted and not files.isLinear:
         inverse = sitk.ReadTransform(str(folder / "inverse.h5"))
         files.inverseGrid = nodes.gridFromSitk(inverse, run.moving, run.fixed)
     if "volume" in wanted:
@@ -162,8 +185,19 @@ def readFiles(run, wanted):
             labels = segments.resample(layer, run.fixed, transform, run.moving)
             files.labels.append(segments.orientedLabels(labels, run.fixedVoxelToRas))
     if "jacobian" in wanted:
-        files.volumeChange = volumeChange(nodes.jacobianDeterminant(*files.grid))
+        grid = files.grid or linear.sampledLinear(files.alignment, worldBounds(run.fixed))
+        files.volumeChange = volumeChange(nodes.jacobianDeterminant(*grid)), grid[1]
+    if "report" in wanted:
+        files.picture = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "report.png")))
     return files
+
+
+def worldBounds(frame):
+    """RAS mm bounds (x from, x to, y from, ...) of an ImageInFrame's voxel centers in the world."""
+    last = np.asarray(frame.image.GetSize()) - 1
+    index = np.array([[last[a] * ((c >> a) & 1) for a in range(3)] + [1.0] for c in range(8)])
+    corners = (frame.worldFromFrame @ nodes.imageToRas(frame.image) @ index.T)[:3]
+    return np.stack([corners.min(1), corners.max(1)], axis=1).ravel()
 
 
 def fill(request, run, files, outputs):
@@ -172,14 +206,15 @@ def fill(request, run, files, outputs):
     fixed = request.fixedVolume
     fillers = {
         "transform": lambda node: fillTransform(node, files),
-        "inverse": lambda node: nodes.fillGridTransform(node, *files.inverseGrid),
+        "inverse": lambda node: fillInverse(node, files),
         "volume": lambda node: fillWarpedVolume(node, files.warped, request),
         "segmentation": lambda node: segments.fill(node, run.segments, run.layers, files.labels, fixed),
-        "markups": lambda node: warpMarkups(request.movingMarkups, nodes.orientedGrid(*files.grid), node),
-        "jacobian": lambda node: fillVolumeChange(node, files.volumeChange, files.grid[1]),
+        "markups": lambda node: warpMarkups(request.movingMarkups, files.fixedToMoving(), node),
+        "jacobian": lambda node: fillVolumeChange(node, *files.volumeChange),
         "validity": lambda node: nodes.fillVolumeLike(node, files.validity, fixed),
         "error": lambda node: fillError(node, *files.error),
         "table": lambda node: fillTable(node, report),
+        "report": lambda node: fillPicture(node, files.picture),
     }
     scene = slicer.mrmlScene
     scene.StartState(slicer.vtkMRMLScene.BatchProcessState)
@@ -191,7 +226,7 @@ def fill(request, run, files, outputs):
             node.SetAttribute(OUTPUT_ATTRIBUTE, name)
             # Whoever meets the node elsewhere in the scene must not take it for a sound one.
             node.SetName(verdicts.markedName(node.GetName(), verdicts.levelOf(report)))
-            if name != "table":
+            if name not in ("table", "report"):
                 placeBeside(node, fixed)
         return RegistrationResult(outputs, report)
     finally:
@@ -240,10 +275,29 @@ def warpMarkups(source, fixedToMoving, target):
 
 
 def fillTransform(transformNode, files):
-    """The displacement grid, and which part of it is alignment alone."""
-    nodes.fillGridTransform(transformNode, *files.grid)
+    """The map, and which part of it is alignment alone."""
+    if files.isLinear:
+        linear.fillLinearTransform(transformNode, files.alignment)
+    else:
+        nodes.fillGridTransform(transformNode, *files.grid)
     # A node that is filled anew must not keep what was noted of the result before.
-    nodes.setAlignment(transformNode, np.eye(4) if files.alignment is None else files.alignment)
+    nodes.setAlignment(transformNode, files.alignment)
+
+
+def fillInverse(transformNode, files):
+    """The map back, from the moving to the fixed image."""
+    if files.isLinear:
+        linear.fillLinearTransform(transformNode, np.linalg.inv(files.alignment))
+    else:
+        nodes.fillGridTransform(transformNode, *files.inverseGrid)
+
+
+def fillPicture(volumeNode, picture):
+    """The report's page as a color image, upright in a slice view from the front of the scanner (axial)."""
+    slicer.util.updateVolumeFromArray(volumeNode, picture[None])
+    volumeNode.SetIJKToRASMatrix(nodes.vtkFromMatrix(np.diag([-1.0, -1.0, 1.0, 1.0])))
+    if volumeNode.GetDisplayNode() is None:
+        volumeNode.CreateDefaultDisplayNodes()
 
 
 def fillVolumeChange(volumeNode, change, lattice):

@@ -1,18 +1,20 @@
 """The parameter node: inputs, settings and outputs of the panel, saved with the scene."""
 
-# Slicer reads these annotations at run time; its parameter node wrapper knows Optional, not "| None".
-# ruff: noqa: UP045
+# Slicer reads these annotations at run time; its parameter node wrapper knows Optional and Union, not "|".
+# ruff: noqa: UP007, UP045
 
-from typing import Annotated, Optional
+from typing import Annotated, Optional, Union
 
 from SAMConvexLib.choices import Device
 from slicer import (
     vtkMRMLLabelMapVolumeNode,
     vtkMRMLMarkupsFiducialNode,
+    vtkMRMLMarkupsROINode,
     vtkMRMLScalarVolumeNode,
     vtkMRMLSegmentationNode,
     vtkMRMLTableNode,
     vtkMRMLTransformNode,
+    vtkMRMLVectorVolumeNode,
 )
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
@@ -40,8 +42,8 @@ class SAMConvexRegistrationParameterNode:
     movingMarkups: Optional[vtkMRMLMarkupsFiducialNode]
     fixedSegmentation: Optional[vtkMRMLSegmentationNode]
     fixedMarkups: Optional[vtkMRMLMarkupsFiducialNode]
-    fixedMask: Optional[vtkMRMLSegmentationNode]
-    movingMask: Optional[vtkMRMLSegmentationNode]
+    fixedMask: Optional[Union[vtkMRMLSegmentationNode, vtkMRMLMarkupsROINode]]
+    movingMask: Optional[Union[vtkMRMLSegmentationNode, vtkMRMLMarkupsROINode]]
     protectMask: Optional[vtkMRMLSegmentationNode]
     initialTransform: Optional[vtkMRMLTransformNode]
 
@@ -68,6 +70,7 @@ class SAMConvexRegistrationParameterNode:
     wantValidity: bool = False
     wantError: bool = False
     wantTable: bool = True
+    wantReport: bool = True
     outputTransform: Optional[vtkMRMLTransformNode]
     outputInverse: Optional[vtkMRMLTransformNode]
     outputVolume: Optional[vtkMRMLScalarVolumeNode]
@@ -77,6 +80,7 @@ class SAMConvexRegistrationParameterNode:
     outputValidity: Optional[vtkMRMLLabelMapVolumeNode]
     outputError: Optional[vtkMRMLScalarVolumeNode]
     outputTable: Optional[vtkMRMLTableNode]
+    outputReport: Optional[vtkMRMLVectorVolumeNode]
 
     def settings(self):
         """The settings part, as presets hold it."""

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 import vtk
-from SAMConvexLib import nodes, segments
+from SAMConvexLib import linear, nodes, segments
 from SAMConvexLib.scene import addHidden, copyDisplay
 from SAMConvexLib.viewstate import ViewState
 from slicer.i18n import tr as _
@@ -25,9 +25,14 @@ from .comparison import (
     worstPlaces,
 )
 
+# Slicer's own color nodes.
+_GREEN, _MAGENTA = "vtkMRMLColorTableNodeGreen", "vtkMRMLColorTableNodeMagenta"
+
 
 class PreviewMode(Enum):
     BLEND = "blend"
+    FUSION = "fusion"
+    SIDE_BY_SIDE = "side-by-side"
     FLICKER = "flicker"
     CHECKERBOARD = "checkerboard"
     DIFFERENCE = "difference"
@@ -37,6 +42,8 @@ class PreviewMode(Enum):
     def label(self):
         return {
             PreviewMode.BLEND: _("Blend"),
+            PreviewMode.FUSION: _("Green and magenta"),
+            PreviewMode.SIDE_BY_SIDE: _("Side by side"),
             PreviewMode.FLICKER: _("Flicker"),
             PreviewMode.CHECKERBOARD: _("Checkerboard"),
             PreviewMode.DIFFERENCE: _("Difference"),
@@ -49,28 +56,28 @@ class RegistrationPreview:
     """Shows fixed and registered moving data in the slice views.
 
     Args:
-        transformNode: result of a registration (grid from parent, fixed world to moving world).
+        transformNode: result of a registration (from parent, fixed world to moving world).
         movingSegmentation: its outlines are drawn on the fixed image.
         errorVolume: expected error of the registration in mm.
         hidden: nodes that are not seen meanwhile, such as segmentations of the state before the registration.
     Raises:
-        nodes.NodeError: the transform is no displacement grid, or a volume sits under a non-linear transform.
+        nodes.NodeError: the transform is no registration's result, or a volume sits under a non-linear transform.
     """
 
     def __init__(self, fixedVolume, movingVolume, transformNode, movingSegmentation=None, errorVolume=None, hidden=()):
-        content = nodes.gridOfTransform(transformNode)
+        content = linear.mapOfResult(transformNode, fixedVolume)
         if content is None:
             raise nodes.NodeError(
-                _("'{name}' is no displacement grid; choose the result of a registration.").format(
+                _("'{name}' is not the result of a registration; choose one that is, or press Apply.").format(
                     name=transformNode.GetName()
                 )
             )
         nodes.checkVolume(fixedVolume)
         nodes.checkVolume(movingVolume)
-        self._vectors, self._lattice = content
+        self.deforms = not linear.isLinearResult(transformNode)
+        self._vectors, self._lattice, self._alignment = content
         # What the scanners' positions make of the map is no deformation: the slider and the grid are without it.
-        self._alignment = nodes.alignmentOf(transformNode)
-        self._deformation = nodes.withoutAlignment(*content, self._alignment)
+        self._deformation = nodes.withoutAlignment(*content)
         self._fixed, self._moving, self._error = fixedVolume, movingVolume, errorVolume
         self._fixedToWorld, self._movingToWorld = nodes.parentToWorld(fixedVolume), nodes.parentToWorld(movingVolume)
         self._views = ViewState()
@@ -82,13 +89,14 @@ class RegistrationPreview:
         self._worst = None
         self._outlines = None
         self._marker = None
+        self._fixedStandIn = None
         self._mode = None
         self._percent = 100.0
         self._blend = 0.5
         self._flickerShowsMoving = False
         self.transformNode = self._add("vtkMRMLTransformNode", _("Preview transform"))
         nodes.fillGridTransform(self.transformNode, self._deformation, self._lattice)
-        self.movingStandIn = self._standIn(movingVolume)
+        self.movingStandIn = self._standIn(movingVolume, self._placement(self._movingToWorld).GetID())
         if movingSegmentation is not None:
             self._outlines = self._outlineStandIn(movingSegmentation)
 
@@ -101,7 +109,15 @@ class RegistrationPreview:
     def show(self, mode):
         """Bring one way of comparing into all slice views."""
         self._mode = mode
-        if mode in (PreviewMode.BLEND, PreviewMode.FLICKER):
+        self._views.restoreLayout()
+        self._paint(self.movingStandIn, _MAGENTA if mode is PreviewMode.FUSION else self._moving)
+        if mode is PreviewMode.FUSION:
+            # Added, equal gray values of both give gray.
+            self._setLayers(self._greenFixed(), self.movingStandIn, 1.0, slicer.vtkMRMLSliceCompositeNode.Add)
+        elif mode is PreviewMode.SIDE_BY_SIDE:
+            self._setLayers(self._fixed, self.movingStandIn, 0.5)
+            self._views.showSideBySide(self._fixed, self.movingStandIn)
+        elif mode in (PreviewMode.BLEND, PreviewMode.FLICKER):
             self._setLayers(self._fixed, self.movingStandIn, self._blend)
             if mode is PreviewMode.FLICKER:
                 self._flickerShowsMoving = False
@@ -162,6 +178,8 @@ class RegistrationPreview:
 
     def worstPlaces(self, count=5):
         """[(RAS mm, Jacobian determinant)] where volume changes most inside the body, folds first, 25 mm apart."""
+        if not self.deforms:
+            return []
         if self._worst is None:
             self._worst = worstPlaces(self._vectors, self._lattice, self._fixed)
         return self._worst[:count]
@@ -213,6 +231,7 @@ class RegistrationPreview:
                 segments.removeWithDisplay(node)
         self._temporary = []
         self._composed = self._jacobian = self._outlines = self._marker = self._mode = None
+        self._fixedStandIn = None
 
     # --- stand-ins --------------------------------------------------------------------------------------------------
 
@@ -234,14 +253,29 @@ class RegistrationPreview:
         placement.SetAndObserveTransformNodeID(self.transformNode.GetID())
         return placement
 
-    def _standIn(self, volume):
+    def _standIn(self, volume, parentId=None):
         standIn = self._add("vtkMRMLScalarVolumeNode", _("{name} (preview)").format(name=volume.GetName()))
         # The voxels are shared, not copied.
         standIn.SetAndObserveImageData(volume.GetImageData())
         standIn.SetIJKToRASMatrix(nodes.vtkFromMatrix(nodes.ijkToRas(volume)))
         self._addDisplay(standIn, volume)
-        standIn.SetAndObserveTransformNodeID(self._placement(self._movingToWorld).GetID())
+        standIn.SetAndObserveTransformNodeID(parentId)
         return standIn
+
+    def _greenFixed(self):
+        """A stand-in of the fixed volume in shades of green; the user's own display stays as it is."""
+        if self._fixedStandIn is None:
+            self._fixedStandIn = self._standIn(self._fixed, self._fixed.GetTransformNodeID())
+            self._paint(self._fixedStandIn, _GREEN)
+        return self._fixedStandIn
+
+    def _paint(self, standIn, colors):
+        """Show a stand-in in a color node given by its ID, or in that of the volume it stands for."""
+        if not isinstance(colors, str):
+            display = colors.GetDisplayNode()
+            colors = display.GetColorNodeID() if display is not None else None
+        if colors and standIn.GetDisplayNode().GetColorNodeID() != colors:
+            standIn.GetDisplayNode().SetAndObserveColorNodeID(colors)
 
     def _addDisplay(self, standIn, source=None):
         standIn.CreateDefaultDisplayNodes()
@@ -267,11 +301,11 @@ class RegistrationPreview:
 
     # --- layers -----------------------------------------------------------------------------------------------------
 
-    def _setLayers(self, background, foreground, opacity):
+    def _setLayers(self, background, foreground, opacity, compositing=slicer.vtkMRMLSliceCompositeNode.Alpha):
         self._views.keepInScene()
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             with slicer.util.NodeModify(composite):
-                composite.SetCompositing(slicer.vtkMRMLSliceCompositeNode.Alpha)
+                composite.SetCompositing(compositing)
                 composite.SetBackgroundVolumeID(background.GetID())
                 composite.SetForegroundVolumeID(foreground.GetID() if foreground else None)
                 composite.SetForegroundOpacity(opacity)

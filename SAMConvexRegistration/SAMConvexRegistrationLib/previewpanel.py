@@ -2,11 +2,11 @@
 
 import qt
 import slicer
-from SAMConvexLib import nodes, verdicts
+from SAMConvexLib import linear, nodes, verdicts
 from SAMConvexLib.tablewidgets import fillTableWidget
 from slicer.i18n import tr as _
 
-from . import attachment, quality
+from . import attachment, quality, reportwindow
 from .preview import PreviewMode, RegistrationPreview
 
 FLICKER_MILLISECONDS = 500
@@ -28,6 +28,7 @@ class PreviewPanel:
         self.ui = ui
         self._parameters, self._isRunning = parameters, isRunning
         self.preview = None
+        self.reportWindow = None
         self._placeIndex = -1
         self._placeMode = None
         self._updating = False
@@ -58,6 +59,7 @@ class PreviewPanel:
         ui.leastCertainButton.connect("clicked(bool)", self.onLeastCertainButton)
         ui.attachCheckBox.connect("toggled(bool)", self.onAttachToggled)
         ui.revertButton.connect("clicked(bool)", self.onRevertButton)
+        ui.reportButton.connect("clicked(bool)", self.onReportButton)
         self.update()
 
     # --- what is looked at ------------------------------------------------------------------------------------------
@@ -66,7 +68,7 @@ class PreviewPanel:
         """(fixed volume, moving volume, transform, moving segmentation, expected error) of the result, or None."""
         parameters = self._parameters()
         transform = parameters.outputTransform if parameters is not None else None
-        if transform is None or nodes.gridOfTransform(transform) is None:
+        if transform is None or not (linear.isLinearResult(transform) or nodes.gridOfTransform(transform)):
             return None
         role = slicer.vtkMRMLTransformNode
         fixed = transform.GetNodeReference(role.GetFixedNodeReferenceRole()) or parameters.fixedVolume
@@ -94,9 +96,11 @@ class PreviewPanel:
         mode = self.preview.mode if self.preview else None
         self.ui.previewModeComboBox.setCurrentIndex(self.ui.previewModeComboBox.findData(mode.value if mode else ""))
         blending = mode is PreviewMode.BLEND
+        parameters = self._parameters()
+        self.ui.reportButton.enabled = parameters is not None and reportwindow.hasPage(parameters.outputReport)
         active = self.preview is not None
         self.ui.blendSlider.enabled = blending
-        self.ui.deformationSlider.enabled = active and mode is not PreviewMode.JACOBIAN
+        self.ui.deformationSlider.enabled = active and self.preview.deforms and mode is not PreviewMode.JACOBIAN
         self.ui.outlinesCheckBox.enabled = active
         self.ui.gridCheckBox.enabled = active
         attachable = self.attachable()
@@ -281,6 +285,9 @@ class PreviewPanel:
         except nodes.NodeError as error:
             self.ui.worstLabel.text = str(error)
         self.update()
+
+    def onReportButton(self, checked=False):
+        self.reportWindow = reportwindow.ReportWindow(self._parameters().outputReport)
 
     def onRevertButton(self, checked=False):
         for node in self.attachable():

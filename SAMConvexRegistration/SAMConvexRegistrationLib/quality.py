@@ -16,12 +16,15 @@ def namedReport(report, run, request):
         entry = report.get("inputs", {}).get(side)
         if isinstance(entry, dict):
             entry["path"] = node.GetName()
-    for moment in ("initial", "final"):
-        values = report.get("dice", {}).get(moment)
-        if isinstance(values, dict):
-            report["dice"][moment] = {
-                run.labelNames.get(int(label), str(label)): value for label, value in values.items()
-            }
+    for quantity in ("dice", "surface_mm"):
+        for moment in ("initial", "final"):
+            values = report.get(quantity, {}).get(moment)
+            if isinstance(values, dict):
+                report[quantity][moment] = {
+                    run.labelNames.get(int(label), str(label)): value for label, value in values.items()
+                }
+    if "tre_mm" in report and run.pointNames:
+        report["tre_mm"]["names"] = run.pointNames
     for body in report.get("protected", {}).get("bodies", []):
         body["label"] = run.protectedNames.get(body["label"], str(body["label"]))
     warnings = []
@@ -72,6 +75,7 @@ def tableRows(report):
         rows.append((_("Dice, mean"), dice.get("initial_mean"), dice["final_mean"], ""))
     for name, value in dice.get("final", {}).items():
         rows.append((_("Dice, {structure}").format(structure=name), dice.get("initial", {}).get(name), value, ""))
+    rows += _surfaceRows(report.get("surface_mm", {}))
     error = report.get("tre_mm", {})
     for key, label in (("mean", _("Landmark error, mean")), ("p95", _("Landmark error, 95th percentile"))):
         if key in error.get("final", {}):
@@ -93,7 +97,7 @@ def tableRows(report):
         title = _("Protected {structure}, deformation taken out").format(structure=body["label"])
         rows.append((title, None, body["deformation_removed_mm"], "mm"))
     if bodies and report["protected"]["mode"] == "rigid":
-        rows.append((_("Protected, largest remaining"), None, max(body["residual_mm"] for body in bodies), "mm"))
+        rows.append((_("Protected, largest deformation left"), None, max(body["residual_mm"] for body in bodies), "mm"))
     elif bodies:
         change = max((body["volume_change_percent"] for body in bodies), key=abs)
         rows.append((_("Protected, largest volume change"), None, change, "%"))
@@ -114,7 +118,35 @@ def tableRows(report):
         rows.append((_("Computing time"), None, report["seconds"]["total"], "s"))
     if "peak_memory_mib" in report:
         rows.append((_("Peak memory"), None, report["peak_memory_mib"], "MiB"))
+    rows += _pointRows(error)
     return [tuple("" if value is None else value for value in row) for row in rows]
+
+
+def _surfaceRows(surfaces):
+    """How far the borders of every structure lie apart; a structure that was lost has no distance."""
+    labels = {
+        "mean": _("Distance of surfaces, mean, {structure}"),
+        "hd95": _("Distance of surfaces, 95th percentile (HD95), {structure}"),
+    }
+    return [
+        (label.format(structure=name), surfaces.get("initial", {}).get(name, {}).get(key), distances[key], "mm")
+        for name, distances in surfaces.get("final", {}).items()
+        for key, label in labels.items()
+    ]
+
+
+def _pointRows(error):
+    """The error of every landmark."""
+    after = error.get("each", [])
+    before = error.get("each_initial", [None] * len(after))
+    names = error.get("names", [str(number) for number in range(1, len(after) + 1)])
+    if not len(before) == len(names) == len(after):
+        return []
+    label = _("Landmark error, {point}")
+    return [
+        (label.format(point=name), initial, final, "mm")
+        for name, initial, final in zip(names, before, after, strict=True)
+    ]
 
 
 def titles():

@@ -52,6 +52,7 @@ class PreparedRegistration(PreparedRun):
 
     Attributes:
         labelNames, protectedNames: {label value: segment name}.
+        pointNames: labels of the points whose error is measured.
         segments, layers: what segments.metadata and segments.labelLayers give of the moving segmentation.
     """
 
@@ -59,6 +60,7 @@ class PreparedRegistration(PreparedRun):
     moving: nodes.ImageInFrame
     fixedVoxelToRas: np.ndarray
     labelNames: dict = field(default_factory=dict)
+    pointNames: list = field(default_factory=list)
     protectedNames: dict = field(default_factory=dict)
     segments: list = field(default_factory=list)
     layers: list = field(default_factory=list)
@@ -95,8 +97,8 @@ def prepare(request):
         raise nodes.NodeError(sentence)
     fixed, moving = nodes.imageFromVolume(request.fixedVolume), nodes.imageFromVolume(request.movingVolume)
     run = PreparedRegistration(fixed=fixed, moving=moving, fixedVoxelToRas=nodes.ijkToRas(request.fixedVolume))
-    fixedPath = run.add("fixed.mha", writeImage, fixed.image, request.fixedVolume.GetName())
-    movingPath = run.add("moving.mha", writeImage, moving.image, request.movingVolume.GetName())
+    fixedPath = run.addNamed("fixed", writeImage, fixed.image, request.fixedVolume.GetName())
+    movingPath = run.addNamed("moving", writeImage, moving.image, request.movingVolume.GetName())
     run.arguments = ["register", fixedPath, movingPath, "-o", run.target, "--progress", "json"]
     if request.settings is not None:
         run.arguments += request.settings.engineArguments()
@@ -177,6 +179,7 @@ def _addPoints(request, run):
     fixed, moving = pairedPoints(request.fixedMarkups, request.movingMarkups)
     if not len(fixed):
         return
+    run.pointNames = pairedNames(request.fixedMarkups, request.movingMarkups)
     for side, points, frame, node in (
         ("fixed", fixed, run.fixed, request.fixedMarkups),
         ("moving", moving, run.moving, request.movingMarkups),
@@ -185,14 +188,25 @@ def _addPoints(request, run):
         run.arguments += [f"--{side}-points", run.add(f"{side}-points.csv", writePoints, points, node.GetName())]
 
 
+def pairedNames(fixedMarkups, movingMarkups):
+    """Labels of what pairedPoints gives; those of the fixed points, or their numbers, where they pair by order."""
+    fixedLabels = nodes.worldPoints(fixedMarkups)[0]
+    common = _commonLabels(fixedLabels, nodes.worldPoints(movingMarkups)[0])
+    return common or [label or str(number) for number, label in enumerate(fixedLabels, start=1)]
+
+
+def _commonLabels(fixedLabels, movingLabels):
+    # Only unique labels identify a point.
+    return [
+        label for label in fixedLabels if label and fixedLabels.count(label) == 1 and movingLabels.count(label) == 1
+    ]
+
+
 def pairedPoints(fixedMarkups, movingMarkups):
     """Two (N, 3) arrays of corresponding world points."""
     fixedLabels, fixed = nodes.worldPoints(fixedMarkups)
     movingLabels, moving = nodes.worldPoints(movingMarkups)
-    # Only unique labels identify a point.
-    usable = [
-        label for label in fixedLabels if label and fixedLabels.count(label) == 1 and movingLabels.count(label) == 1
-    ]
+    usable = _commonLabels(fixedLabels, movingLabels)
     if usable:
         return (
             np.array([fixed[fixedLabels.index(label)] for label in usable]),

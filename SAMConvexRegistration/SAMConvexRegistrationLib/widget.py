@@ -173,6 +173,7 @@ class SAMConvexRegistrationWidget(ModuleWidget):
             "validity": parameters.wantValidity,
             "error": parameters.wantError,
             "table": parameters.wantTable,
+            "report": parameters.wantReport,
         }
         return [name for name, chosen in names.items() if chosen]
 

@@ -10,6 +10,16 @@ def peak_memory_mib() -> float:
     return _linux_status("VmHWM") or _system_memory(peak=True)
 
 
+def forget_peak_memory() -> None:
+    """From now on the peak is that of what follows, where the system can (Linux)."""
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as stream:
+            stream.write("5")
+    except OSError:
+        # The peak then is that of the whole process.
+        pass
+
+
 def current_memory_mib() -> float:
     """Resident memory of this process now, MiB (its peak where the system does not tell)."""
     return _linux_status("VmRSS") or _system_memory(peak=False)

@@ -1,199 +1,235 @@
-"""The course of one patient: what was found, what the user confirmed, what follows from it.
+"""The course of one patient in the scene: the engine's course, kept as its JSON with a table node.
 
-The table node keeps all of it as JSON in an attribute. Response categories are computed from confirmed diameters only;
-they support a reading and are no diagnosis.
+The table node keeps all of it in an attribute, and node references to the images, points and contours of each time
+point: images are found by node, never by name. Rules and format are the engine's; here is what the scene adds.
 """
 
-import csv
 import json
-from pathlib import Path
 
+import numpy as np
+import slicer
 from SAMConvexLib import nodes
 from SAMConvexLib.process import engineModule
 from SAMConvexLib.tables import fillTextTable, formatted
 from slicer.i18n import tr as _
 
 COURSE_ATTRIBUTE = "SAMLandmark.Course"
-FOUND, UNCERTAIN, NOT_IN_VIEW = "found", "uncertain", "not in the field of view"
+# Node reference roles, one of each kind for every time point, ended by the time point's number for life.
+VOLUME, POINTS, CONTOURS, MARKED = "Volume", "Points", "Contours", "Marked"
+KEY = "slicer"
+
+
+def model():
+    """The engine's module of the course's data and format."""
+    return engineModule("samconvex.lesions.course")
+
+
+def changes():
+    """The engine's module that adds, orders and replaces time points."""
+    return engineModule("samconvex.lesions.course_changes")
+
+
+def rules():
+    """The engine's module that gives sums and categories."""
+    return engineModule("samconvex.lesions.assessment")
+
+
+def decisions():
+    """The engine's module that confirms measurements and sets roles."""
+    return engineModule("samconvex.lesions.confirmation")
+
+
+# --- kept with the scene --------------------------------------------------------------------------------------------
+
+
+def courseOf(table):
+    """The course that a table node keeps, or None."""
+    text = table.GetAttribute(COURSE_ATTRIBUTE) if table is not None else None
+    if not text:
+        return None
+    try:
+        return model().course_from_dict(json.loads(text), table.GetName())
+    except ValueError:
+        # No JSON, or the engine's refusal: of an earlier version, or edited by hand.
+        return None
+
+
+def writeCourse(table, course):
+    """Keep a course with its table and write the table's cells anew."""
+    table.SetAttribute(COURSE_ATTRIBUTE, json.dumps(model().course_to_dict(course)))
+    module = engineModule("samconvex.lesions.course_table")
+    lines = [[_cell(row[name]) for name in module.COLUMNS] for row in module.course_rows(course)]
+    fillTextTable(table, module.COLUMNS, lines)
+
+
+def _cell(value):
+    return "" if value is None else formatted(value) if isinstance(value, float) else str(value)
+
+
+def change(table, action):
+    """Change a table's course; nothing is kept where the engine refuses.
+
+    Args:
+        action: called with the course; what it returns is returned.
+    Raises:
+        nodes.NodeError: the engine's sentence.
+    """
+    course = courseOf(table)
+    answer = refusing(lambda: action(course))
+    writeCourse(table, course)
+    return answer
+
+
+def roleOf(visit, kind):
+    """Node reference role of a time point: ``kind`` and its number for life, which renaming and sorting keep."""
+    return f"SAMLandmark.{kind}.{visit.extra.get(KEY, '')}"
+
+
+def numbered(course, visit):
+    """Give a new time point its number for life."""
+    visit.extra[KEY] = str(1 + max([int(known.extra.get(KEY) or 0) for known in course.visits], default=0))
+    return visit
+
+
+def nodeOf(table, visit, kind):
+    """A time point's node of a kind, or None where the scene has none."""
+    return table.GetNodeReference(roleOf(visit, kind)) if visit.extra.get(KEY) else None
+
+
+def setNode(table, visit, kind, node):
+    """Remember a time point's node of a kind."""
+    table.SetNodeReferenceID(roleOf(visit, kind), node.GetID() if node is not None else None)
+
+
+def lpsOf(table, visit, position):
+    """LPS mm of a time point's image of a point (3,) in world RAS mm."""
+    volume = nodeOf(table, visit, VOLUME)
+    return nodes.lpsInFrame([position], np.eye(4) if volume is None else nodes.exportFrame(volume)[1])[0]
+
+
+def visitOf(table, course, volume):
+    """The time point whose image is this volume node, or None."""
+    return next((visit for visit in course.visits if nodeOf(table, visit, VOLUME) is volume), None)
+
+
+def placeOf(table, visit, position):
+    """World RAS mm of a point (3,) LPS mm of a time point's image, as the image lies in the scene now."""
+    volume = nodeOf(table, visit, VOLUME)
+    worldFromFrame = np.eye(4) if volume is None else nodes.exportFrame(volume)[1]
+    return nodes.worldOfLps([position], worldFromFrame)[0]
+
+
+def newTable(name):
+    """A new table node for the course of a patient."""
+    title = slicer.mrmlScene.GenerateUniqueName(_("Lesions of {name}").format(name=name))
+    return slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", title)
+
+
+def courseTables():
+    """All table nodes of the scene that keep a course."""
+    return [node for node in slicer.util.getNodesByClass("vtkMRMLTableNode") if node.GetAttribute(COURSE_ATTRIBUTE)]
+
+
+# --- table and files ------------------------------------------------------------------------------------------------
 
 
 def stateLabel(state):
     """A state in the user's language."""
     return {
-        FOUND: _("found"),
-        UNCERTAIN: _("uncertain"),
-        NOT_IN_VIEW: _("not in the field of view"),
+        "baseline": _("baseline"),
+        "unchanged": _("unchanged"),
+        "grown": _("grown"),
+        "shrunk": _("shrunk"),
+        "gone": _("gone"),
+        "new": _("new"),
+        "merged": _("merged"),
+        "split": _("split"),
+        "not found": _("not found"),
+        "outside": _("outside this scan"),
     }.get(state, state)
 
 
-def courseOf(table):
-    """The course that a table node keeps, or None."""
-    try:
-        course = json.loads(table.GetAttribute(COURSE_ATTRIBUTE) or "null") if table is not None else None
-    except ValueError:
-        return None
-    return course if isinstance(course, dict) and "lesions" in course else None
+def roleLabel(role):
+    """A lesion's role in the user's language."""
+    return {
+        "target": _("target"),
+        "non-target": _("non-target"),
+        "new": _("new lesion"),
+        "unclassified": _("not decided"),
+    }.get(role, role)
 
 
-def writeCourse(table, course):
-    """Keep a course with its table and write the table's cells anew."""
-    table.SetAttribute(COURSE_ATTRIBUTE, json.dumps(course))
-    fillTextTable(table, titles(), rows(course))
+def confirmedText(confirmed):
+    """What was confirmed, in a few characters; "" before."""
+    if confirmed is None:
+        return ""
+    if confirmed.kind == "measured":
+        return sizeText(confirmed.longest_mm, confirmed.short_axis_mm)
+    return {
+        "disappeared": _("0 (gone)"),
+        "too small": _("5 (too small)"),
+        "not evaluable": _("not evaluable"),
+    }.get(confirmed.kind, _("seen"))
 
 
-def titles():
-    """Column titles of the table."""
-    return (
-        _("Patient"),
-        _("Lesion"),
-        _("Time point"),
-        _("Date"),
-        _("State"),
-        _("Score"),
-        _("Return error (mm)"),
-        "R",
-        "A",
-        "S",
-        _("Longest diameter (mm)"),
-        _("Short axis (mm)"),
-        _("Volume (ml)"),
-        _("Confirmed (mm)"),
-        _("Since baseline (%)"),
-        _("Since smallest (%)"),
-        _("Note"),
-    )
+def sizeText(longest, short):
+    """Longest diameter x short axis in mm."""
+    if longest is None and short is None:
+        return ""
+    texts = ["-" if value is None else f"{value:.1f}" for value in (longest, short)]
+    return texts[0] if short is None else f"{texts[0]} x {texts[1]}"
 
 
-def rows(course):
-    """The table's cells as texts, lesion by lesion."""
-    lines = []
-    for lesion in course["lesions"]:
-        changes = changesOf(lesion)
-        for point, finding, change in zip(course["timepoints"], lesion["findings"], changes, strict=True):
-            place = finding["place"] or (None,) * 3
-            figures = (
-                finding["score"],
-                finding["cycle_mm"],
-                *place,
-                finding["longest_mm"],
-                finding["short_axis_mm"],
-                finding["volume_ml"],
-                finding["confirmed_mm"],
-                *change,
-            )
-            texts = ["" if value is None else formatted(float(value)) for value in figures]
-            state = stateLabel(finding["state"])
-            start = [course["patient"], lesion["name"], point["name"], point["date"], state]
-            # Courses of earlier versions hold no reason for the baseline.
-            lines.append([*start, *texts, finding.get("reason", "")])
-    return lines
-
-
-def diameterOf(lesion, finding):
-    """The diameter that counts in mm: confirmed, else suggested (short axis of a lymph node), or None."""
-    if finding["confirmed_mm"] is not None:
-        return finding["confirmed_mm"]
-    return finding["short_axis_mm" if lesion["node"] else "longest_mm"]
-
-
-def changesOf(lesion):
-    """Per time point the diameter's change in percent (since the baseline, since the smallest earlier one), or None."""
-    changes, earlier = [], []
-    for finding in lesion["findings"]:
-        value = diameterOf(lesion, finding)
-        changes.append(
-            (_percent(value, earlier[0] if earlier else None), _percent(value, min(earlier) if earlier else None))
-        )
-        if value is not None:
-            earlier.append(value)
-    return changes
-
-
-def _percent(value, reference):
-    return None if value is None or not reference else 100.0 * (value - reference) / reference
-
-
-def confirm(table, lesionName, timepoint, millimeters=None):
-    """Confirm a lesion's diameter at a time point (0: baseline): the suggested one, or ``millimeters``.
+def exportCsv(table, path, delimiter):
+    """Everything about the course as a table for spreadsheets; ``delimiter`` is "," or ";" (with decimal commas).
 
     Raises:
-        nodes.NodeError: there is no suggested diameter to confirm, or a negative one was given.
+        nodes.NodeError: the engine's sentence.
     """
     course = courseOf(table)
-    lesion = next(lesion for lesion in course["lesions"] if lesion["name"] == lesionName)
-    finding = lesion["findings"][timepoint]
-    if millimeters is None:
-        finding["confirmed_mm"] = None
-        millimeters = diameterOf(lesion, finding)
-    if millimeters is None or millimeters < 0:
-        raise nodes.NodeError(
-            _("{lesion} has no suggested diameter here; measure it and type the millimeters.").format(lesion=lesionName)
-        )
-    finding["confirmed_mm"] = float(millimeters)
-    writeCourse(table, course)
-
-
-def withdraw(table, lesionName, timepoint):
-    """Take a confirmation back."""
-    course = courseOf(table)
-    lesion = next(lesion for lesion in course["lesions"] if lesion["name"] == lesionName)
-    lesion["findings"][timepoint]["confirmed_mm"] = None
-    writeCourse(table, course)
-
-
-def setLymphNode(table, lesionName, isNode):
-    """Count a lesion's short axis (lymph node) or longest diameter; earlier confirmations of it are taken back."""
-    course = courseOf(table)
-    lesion = next(lesion for lesion in course["lesions"] if lesion["name"] == lesionName)
-    if lesion["node"] != bool(isNode):
-        lesion["node"] = bool(isNode)
-        for finding in lesion["findings"]:
-            finding["confirmed_mm"] = None
-    writeCourse(table, course)
-
-
-def setNewLesion(table, timepoint, isNew):
-    """Tell that an unequivocal new lesion was confirmed at a time point."""
-    course = courseOf(table)
-    course["new"][timepoint] = bool(isNew)
-    writeCourse(table, course)
-
-
-def response(course):
-    """A ``samconvex.lesions.response.Response`` per time point from the confirmed diameters, or [] without a
-    confirmed baseline.
-
-    Lesions that have no confirmed baseline diameter are no targets.
-    """
-    targets = [lesion for lesion in course["lesions"] if lesion["findings"][0]["confirmed_mm"]]
-    if not targets:
-        return []
-    diameters = [
-        {lesion["name"]: lesion["findings"][number]["confirmed_mm"] for lesion in targets}
-        for number in range(len(course["timepoints"]))
-    ]
-    lymphNodes = [lesion["name"] for lesion in targets if lesion["node"]]
-    return engineModule("samconvex.lesions.response").assess_response(
-        diameters, nodes=lymphNodes, new_lesions=course["new"]
-    )
-
-
-def exportCsv(table, path):
-    """The table as comma separated values."""
-    course = courseOf(table)
-    with open(path, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(titles())
-        writer.writerows(rows(course))
+    refusing(lambda: engineModule("samconvex.lesions.course_table").write_course_csv(course, path, delimiter))
 
 
 def exportJson(table, path):
-    """Everything about the course, with the response computed from what was confirmed."""
+    """The course in the engine's format, for another station or ``samconvex track --course``.
+
+    Raises:
+        nodes.NodeError: the engine's sentence. OSError: the file could not be written.
+    """
     course = courseOf(table)
-    responses = [
-        {**vars(entry), "timepoint": point["name"]}
-        for entry, point in zip(response(course), course["timepoints"], strict=False)
-    ]
-    notice = engineModule("samconvex.lesions.response").NOTICE
-    values = {**course, "response": responses, "notice": notice}
-    Path(path).write_text(json.dumps(values, indent=2, default=str) + "\n", encoding="utf-8")
+    for visit in course.visits:
+        volume = nodeOf(table, visit, VOLUME)
+        storage = volume.GetStorageNode() if volume is not None else None
+        if visit.image is None and storage is not None and storage.GetFileName():
+            visit.image = storage.GetFileName()
+        visit.extra.pop(KEY, None)
+    refusing(lambda: model().write_course(course, path))
+
+
+def importJson(path):
+    """A new table node with the course of a file; images of the scene that come from its files are found again.
+
+    Raises:
+        nodes.NodeError: the engine's sentence on what is wrong with the file.
+    """
+    course = refusing(lambda: model().read_course(path))
+    for visit in course.visits:
+        visit.extra.pop(KEY, None)
+    table = newTable(course.patient or (course.visits[0].name if course.visits else ""))
+    volumes = {}
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        if node.GetStorageNode() is not None and node.GetStorageNode().GetFileName():
+            volumes[node.GetStorageNode().GetFileName()] = node
+    for number, visit in enumerate(course.visits, start=1):
+        visit.extra[KEY] = str(number)
+        setNode(table, visit, VOLUME, volumes.get(visit.image))
+    writeCourse(table, course)
+    return table
+
+
+def refusing(action):
+    """What an action of the engine returns; its refusals become NodeErrors with the same sentence."""
+    try:
+        return action()
+    except engineModule("samconvex.errors").SamConvexError as error:
+        raise nodes.NodeError(str(error)) from error

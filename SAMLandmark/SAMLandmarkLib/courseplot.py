@@ -1,14 +1,21 @@
-"""A chart of the lesions' diameters over time."""
+"""Charts of a course over time: the lesions' diameters, or their change since the baseline (a spider plot)."""
+
+from datetime import date
 
 import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from .course import courseOf, diameterOf
+from .course import courseOf, rules
+
+DIAMETERS, CHANGE = "diameters", "change"
 
 
-def plot(table):
-    """A chart node of the lesions' diameters over time, and their sum; made anew from the table's course.
+def plot(table, kind=DIAMETERS):
+    """A chart node of the lesions over time; made anew from the table's course.
+
+    Args:
+        kind: DIAMETERS in mm, and their sum; or CHANGE of each in percent since the baseline.
 
     Returns:
         The plot chart node. Its numbers are in a table node of their own.
@@ -26,11 +33,17 @@ def plot(table):
     chart.RemoveAllPlotSeriesNodeIDs()
     numbers.RemoveAllColumns()
     times, title = timeAxis(course)
-    values = [[diameterOf(lesion, finding) for finding in lesion["findings"]] for lesion in course["lesions"]]
-    sums = [sum(column) if None not in column else None for column in zip(*values, strict=True)]
-    names = [lesion["name"] for lesion in course["lesions"]]
+    if kind == CHANGE:
+        values = [_changes(course, lesion) for lesion in course.lesions]
+    else:
+        values = [
+            [rules().shown_mm(lesion, lesion.readings.get(visit.name)) for visit in course.visits]
+            for lesion in course.lesions
+        ]
+    names = [lesion.name for lesion in course.lesions]
     columns = [(title, times), *zip(names, values, strict=True)]
-    if len(names) > 1:  # of one lesion it would hide the lesion's own line
+    if kind == DIAMETERS and len(names) > 1:  # of one lesion it would hide the lesion's own line
+        sums = [sum(column) if None not in column else None for column in zip(*values, strict=True)]
         columns.append((_("Sum"), sums))
     for name, column in columns:
         array = vtk.vtkDoubleArray()
@@ -48,18 +61,24 @@ def plot(table):
         series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
         series.SetColor(*((0.1, 0.1, 0.1) if index == len(names) else palette[index % len(palette)]))
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
-    chart.SetTitle(course["patient"] or _("Lesion diameters"))
+    chart.SetTitle(course.patient or (_("Lesion changes") if kind == CHANGE else _("Lesion diameters")))
     chart.SetXAxisTitle(title)
-    chart.SetYAxisTitle(_("Diameter (mm)"))
+    chart.SetYAxisTitle(_("Change since baseline (%)") if kind == CHANGE else _("Diameter (mm)"))
     return chart
+
+
+def _changes(course, lesion):
+    """Percent since the first visit at which the lesion was measured, 0 there; None where it was not."""
+    changes = [since for since, _least in rules().changes_of(course, lesion)]
+    measured = [rules().shown_mm(lesion, lesion.readings.get(visit.name)) is not None for visit in course.visits]
+    if True in measured:
+        changes[measured.index(True)] = 0.0
+    return changes
 
 
 def timeAxis(course):
     """(values, title): days since the baseline where all dates are known, else the number of the time point."""
-    from datetime import datetime
-
-    try:
-        dates = [datetime.strptime(point["date"], "%Y%m%d") for point in course["timepoints"]]
-    except ValueError:
-        return [float(number) for number in range(len(course["timepoints"]))], _("Time point")
-    return [float((date - dates[0]).days) for date in dates], _("Days since the baseline")
+    days = [date.fromisoformat(visit.date) if visit.date else None for visit in course.visits]
+    if None in days:
+        return [float(number) for number in range(len(days))], _("Time point")
+    return [float((day - days[0]).days) for day in days], _("Days since the baseline")

@@ -10,95 +10,203 @@ from SAMConvexLib import nodes, segments
 from SAMConvexLib.scene import placeBeside
 from slicer.i18n import tr as _
 
-from .course import FOUND, NOT_IN_VIEW, UNCERTAIN, stateLabel, writeCourse
-from .patients import acquisitionDate, patientOf
+from . import course as courses
+from .course import CONTOURS, MARKED, POINTS, VOLUME, stateLabel
+from .patients import acquisitionDate, patientIdOf, patientOf
 
-BASELINE_ROLE = "SAMLandmark.Baseline"
+# What the engine calls a lesion that is there.
+PRESENT = ("unchanged", "grown", "shrunk", "merged", "split", "new")
 
 
 @dataclass
 class TrackingOutput:
-    """What a run gives: the table node, and per follow-up the lesions' points and (or None) contours."""
+    """What a run gives: the table node, and per follow-up of the run the lesions' points and (or None) contours.
+
+    ``notes`` are sentences on what was taken back or could not be checked.
+    """
 
     table: object
     markups: list
     contours: list
+    notes: list
 
 
 def fill(request, run, content, table):
-    """Put the engine's findings into nodes; returns TrackingOutput. Input nodes are not touched."""
+    """Put the engine's findings into nodes; returns TrackingOutput. Input nodes are not touched.
+
+    A course that the table keeps goes on: follow-ups are added to it or replace the same time point, and what was
+    confirmed of the others stays.
+
+    Raises:
+        nodes.NodeError: the engine refuses a follow-up, another patient's for one; nothing is changed then.
+    """
     found, images = content
+    course = courses.courseOf(table)
+    if course is None:
+        course = _begun(request)
+    first = course.visits[0]
+    _addLesions(course, first, found)
+    notes, visits = [], []
+    for number, entry in enumerate(request.followUps):
+        readings = {lesion["name"]: _reading(lesion["timepoints"][number]) for lesion in found["lesions"]}
+        said, visit = _addVisit(table, course, entry, readings)
+        notes += said
+        visits.append(visit)
+    courses.decisions().open_new_lesions(course)
     scene = slicer.mrmlScene
     scene.StartState(slicer.vtkMRMLScene.BatchProcessState)
     try:
-        course = {
-            "patient": patientOf(request.baselineVolume)[1],
-            "timepoints": [
-                {"name": request.baselineVolume.GetName(), "date": acquisitionDate(request.baselineVolume)},
-                *({"name": entry.name, "date": entry.date} for entry in request.followUps),
-            ],
-            "lesions": [
-                {"name": lesion["name"], "node": False, "findings": _findings(lesion, run)}
-                for lesion in found["lesions"]
-            ],
-            "new": [False] * (1 + len(request.followUps)),
-        }
-        writeCourse(table, course)
-        table.SetNodeReferenceID(BASELINE_ROLE, request.baselineVolume.GetID())
+        if table is None:
+            table = courses.newTable(course.patient or request.baselineVolume.GetName())
+        courses.writeCourse(table, course)
+        courses.setNode(table, first, VOLUME, request.baselineVolume)
+        if request.lesionNodes and courses.nodeOf(table, first, MARKED) is None:
+            courses.setNode(table, first, MARKED, request.lesionNodes[0])
         placeBeside(table, request.baselineVolume)
-        markups = [_points(request, course, number) for number in range(len(request.followUps))]
-        contours = [_contours(request, run, found, images, number) for number in range(len(request.followUps))]
-        return TrackingOutput(table, markups, contours)
+        output = TrackingOutput(table, [], [], notes)
+        for number, (entry, visit) in enumerate(zip(request.followUps, visits, strict=True)):
+            for kind in (POINTS, CONTOURS):
+                if courses.nodeOf(table, visit, kind) is not None:
+                    scene.RemoveNode(courses.nodeOf(table, visit, kind))
+            if entry.volume.GetScene() is not None:
+                courses.setNode(table, visit, VOLUME, entry.volume)
+            output.markups.append(_points(request, course, visit, number, run))
+            output.contours.append(_contours(request, run, found, images, number))
+            courses.setNode(table, visit, POINTS, output.markups[-1])
+            courses.setNode(table, visit, CONTOURS, output.contours[-1])
+        return output
     finally:
         scene.EndState(slicer.vtkMRMLScene.BatchProcessState)
 
 
-def _findings(lesion, run):
-    """Per time point, the baseline first: state, world place, figures, reason, and room for what the user confirms."""
-    place = nodes.worldOfLps([lesion["point"]], run.frames[0].worldFromFrame)[0]
-    baseline = _finding(FOUND, place, None, None, lesion.get("measurement"))
-    findings = [{**baseline, "reason": lesion.get("note", "")}]
-    for frame, entry in zip(run.frames[1:], lesion["timepoints"], strict=True):
-        place = None
-        if entry.get("position") is not None:
-            place = nodes.worldOfLps([entry["position"]], frame.worldFromFrame)[0]
-        finding = _finding(_shown(entry), place, entry.get("score"), entry.get("cycle_mm"), entry.get("measurement"))
-        findings.append({**finding, "reason": entry.get("reason", "")})
-    return findings
+def _begun(request):
+    """A course of the baseline alone."""
+    volume = request.baselineVolume
+    course = courses.model().Course(patientOf(volume)[1], patientIdOf(volume))
+    visit = courses.numbered(course, _visit(volume, volume.GetName(), acquisitionDate(volume)))
+    courses.refusing(lambda: courses.changes().add_visit(course, visit, patient_id=patientIdOf(volume)))
+    return course
 
 
-def _shown(entry):
-    """The table's state of the engine's finding."""
-    return FOUND if entry["found"] else NOT_IN_VIEW if entry["state"] == "outside" else UNCERTAIN
+def _visit(volume, name, date):
+    """A time point with what its image says of itself."""
+    matrix = nodes.ijkToRas(volume)[:3, :3]
+    spacing = np.linalg.norm(matrix, axis=0)
+    along = int(np.argmax(np.abs(matrix[2] / spacing)))
+    iso = courses.refusing(lambda: courses.changes().iso_date(date, name)) if date else None
+    return courses.model().Visit(
+        name,
+        iso,
+        modality=volume.GetAttribute("DICOM.Modality") or "",
+        slice_thickness_mm=round(float(spacing[along]), 4),
+        spacing_mm=[round(float(value), 4) for value in spacing],
+    )
 
 
-def _finding(state, place, score, cycle, measurement):
-    measurement = measurement or {}
-    return {
-        "state": state,
-        "place": None if place is None else [round(float(value), 3) for value in place],
-        "score": score,
-        "cycle_mm": cycle,
-        "longest_mm": measurement.get("longest_mm"),
-        "short_axis_mm": measurement.get("short_axis_mm"),
-        "volume_ml": measurement.get("volume_ml"),
-        "confirmed_mm": None,
-    }
+def _addLesions(course, first, found):
+    """The run's lesions that the course does not know yet, with their baseline."""
+    model = courses.model()
+    known = {lesion.name for lesion in course.lesions}
+    for lesion in found["lesions"]:
+        if lesion["name"] in known:
+            continue
+        reading = model.Reading(model.BASELINE, position=lesion["point"], reason=lesion.get("note", ""))
+        _setSizes(reading, lesion.get("measurement"))
+        organ = lesion.get("organ", "")
+        course.lesions.append(model.CourseLesion(lesion["name"], organ=organ, readings={first.name: reading}))
 
 
-def _points(request, course, number):
+def _addVisit(table, course, entry, readings):
+    """Add a follow-up to the course, or read the same one again; ([sentences], the visit)."""
+    changes = courses.changes()
+    known = courses.visitOf(table, course, entry.volume) if table is not None else None
+    patient = patientIdOf(entry.volume)
+    if known is None:
+        names = {visit.name for visit in course.visits}
+        name, number = entry.name, 1
+        while name in names:
+            number += 1
+            name = _("{name} ({number})").format(name=entry.name, number=number)
+        visit = courses.numbered(course, _visit(entry.volume, name, entry.date))
+        said = courses.refusing(
+            lambda: changes.add_visit(course, visit, readings, patient_id=patient, source=entry.name)
+        )
+        return said, visit
+    visit = _visit(entry.volume, known.name, known.date or entry.date)
+    visit.extra, visit.notes, visit.image = known.extra, known.notes, known.image
+    _keepConfirmedLines(course, known, readings)
+    said = courses.refusing(
+        lambda: changes.replace_visit(course, known.name, visit, readings, patient_id=patient, source=entry.name)
+    )
+    return said, visit
+
+
+def _keepConfirmedLines(course, visit, readings):
+    """What was measured by hand stays drawn where it was measured."""
+    for name, reading in readings.items():
+        before = course.lesion(name).readings.get(visit.name)
+        if before is not None and before.confirmed is not None and before.confirmed.kind == "measured":
+            reading.longest_line, reading.short_line = before.longest_line, before.short_line
+            reading.extra = before.extra
+
+
+def _reading(entry):
+    """The engine's finding of one lesion in one follow-up, as a reading of the course."""
+    model = courses.model()
+    state = entry["state"]
+    reading = model.Reading(
+        state,
+        state,
+        entry.get("position"),
+        entry.get("score"),
+        entry.get("cycle_mm"),
+        entry.get("loop_mm"),
+        entry.get("error90_mm"),
+        merged_with=entry.get("merged_with", []),
+        reason=entry.get("reason", ""),
+    )
+    _setSizes(reading, entry.get("measurement"))
+    reading.split_into = [
+        model.Fragment(
+            part["position"],
+            part["longest_mm"],
+            part["short_axis_mm"],
+            part["volume_ml"],
+            part.get("longest_points"),
+            part.get("short_axis_points"),
+        )
+        for part in entry.get("fragments", [])
+    ]
+    return reading
+
+
+def _setSizes(reading, measurement):
+    for key in ("longest_mm", "short_axis_mm", "volume_ml"):
+        setattr(reading, key, (measurement or {}).get(key))
+    for key in ("longest_error_mm", "short_axis_error_mm", "volume_error_ml"):
+        setattr(reading, key, (measurement or {}).get(key))
+    reading.longest_line = (measurement or {}).get("longest_points")
+    reading.short_line = (measurement or {}).get("short_axis_points")
+
+
+def _points(request, course, visit, number, run):
     entry = request.followUps[number]
     name = _("Lesions in {volume}").format(volume=entry.name)
     markups = slicer.mrmlScene.AddNewNodeByClass(
         "vtkMRMLMarkupsFiducialNode", slicer.mrmlScene.GenerateUniqueName(name)
     )
-    for lesion in course["lesions"]:
-        finding = lesion["findings"][number + 1]
-        place = finding["place"]
-        index = markups.AddControlPointWorld(vtk.vtkVector3d(*(place or (0.0, 0.0, 0.0))))
-        markups.SetNthControlPointLabel(index, lesion["name"])
-        markups.SetNthControlPointDescription(index, stateLabel(finding["state"]))
-        markups.SetNthControlPointSelected(index, finding["state"] == FOUND)
+    for lesion in course.lesions:
+        reading = lesion.readings.get(visit.name)
+        if reading is None:
+            continue
+        place = reading.position
+        world = (0.0, 0.0, 0.0)
+        if place is not None:
+            world = nodes.worldOfLps([place], run.frames[number + 1].worldFromFrame)[0]
+        index = markups.AddControlPointWorld(vtk.vtkVector3d(*world))
+        markups.SetNthControlPointLabel(index, lesion.name)
+        markups.SetNthControlPointDescription(index, stateLabel(reading.state))
+        markups.SetNthControlPointSelected(index, reading.state in PRESENT)
         if place is None:
             markups.UnsetNthControlPointPosition(index)
     if entry.volume.GetScene() is not None:

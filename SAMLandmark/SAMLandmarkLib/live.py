@@ -334,8 +334,13 @@ class LiveMatching:
                 self.latencies.append(time.perf_counter() - start)
                 self._setState(
                     LiveState.FOUND,
-                    _("In '{name}': score {score:.2f}, return error {cycle:.1f} mm").format(
-                        name=other.GetName(), score=answer["score"], cycle=answer["cycle_mm"]
+                    _(
+                        "In '{name}': nine of ten within {bound:.0f} mm; score {score:.2f}, return error {cycle:.1f} mm"
+                    ).format(
+                        name=other.GetName(),
+                        bound=answer["error90_mm"],
+                        score=answer["score"],
+                        cycle=answer["cycle_mm"],
                     ),
                 )
             elif answer.get("state") == results.OUTSIDE:

@@ -1,6 +1,5 @@
 """Matching and tracking for the console and the panel: nodes in, nodes out. No Qt."""
 
-import slicer
 from SAMConvexLib import nodes
 from SAMConvexLib.choices import Device, Mode
 from SAMConvexLib.job import startRun
@@ -11,7 +10,6 @@ from slicer.i18n import tr as _
 from . import findings, library, matching, results, tracking
 from .live import LiveMatching
 from .parameters import SAMLandmarkParameterNode
-from .patients import patientOf
 
 
 class SAMLandmarkLogic(ParameterSetLogic):
@@ -74,19 +72,25 @@ class SAMLandmarkLogic(ParameterSetLogic):
         Args:
             lesions: a node, or a list of nodes: points, ROIs, lines (diameters) or segmentations on the baseline.
             followUpVolumes: a volume or sequence, or a list of them; ordered by acquisition date where all are known.
-            outputTable: filled, or created when None.
+            outputTable: a table node whose course goes on (follow-ups are added, or read again where they are in it),
+                or that gets one; created when None.
             minimumScore, device, progressCallback: as for matchLandmarks.
         Returns:
-            The table node. ``course.courseOf(table)`` holds all findings as plain values.
+            The table node. ``course.courseOf(table)`` is the engine's course (docs/course-format.md).
         Raises:
             NodeError: unusable input. JobFailed, JobCancelled. Each holds one sentence for the user.
         """
         lesions = list(lesions) if isinstance(lesions, list | tuple) else [lesions]
         followUps = list(followUpVolumes) if isinstance(followUpVolumes, list | tuple) else [followUpVolumes]
         request = tracking.TrackingRequest(
-            baselineVolume, lesions, tracking.followUpsOf(followUps, baselineVolume), minimumScore, Device(device).value
+            baselineVolume,
+            lesions,
+            tracking.followUpsOf(followUps, baselineVolume),
+            minimumScore,
+            Device(device).value,
+            outputTable,
         )
-        return self.startTracking(request, outputTable).wait(_callback(progressCallback)).table
+        return self.startTracking(request).wait(_callback(progressCallback)).table
 
     def pointRows(self, markups, truthMarkups=None):
         """results.PointRows of a result: label, state, 90 % radius, score, return error, confidence, true error."""
@@ -144,24 +148,16 @@ class SAMLandmarkLogic(ParameterSetLogic):
         run = library.prepareSaving(directory, name, volume, markups, description, reference)
         return self._start(run, [volume, markups], lambda _content: run.target)
 
-    def startTracking(self, request, outputTable=None):
+    def startTracking(self, request):
         """Start a TrackingRequest and return its EngineJob at once; its result is a findings.TrackingOutput.
 
         Raises:
             nodes.NodeError: an input that cannot be used.
         """
         run = tracking.prepare(request)
-
-        def finish(content):
-            table = outputTable
-            if table is None:
-                name = patientOf(request.baselineVolume)[1] or request.baselineVolume.GetName()
-                title = slicer.mrmlScene.GenerateUniqueName(_("Lesions of {name}").format(name=name))
-                table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", title)
-            return findings.fill(request, run, content, table)
-
-        guards = [*request.inputNodes(), outputTable]
-        return self._start(run, guards, finish)
+        return self._start(
+            run, request.inputNodes(), lambda content: findings.fill(request, run, content, request.table)
+        )
 
     def _start(self, run, guards, finish):
         return startRun(run, self.engineCommand(run.arguments), finish, guards)

@@ -32,6 +32,15 @@ def patientOf(node):
     return 0, ""
 
 
+def patientIdOf(node):
+    """DICOM PatientID of a node, as its patient's item in the subject hierarchy says, or ""."""
+    item = patientOf(node)[0]
+    if not item:
+        return ""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    return hierarchy.GetItemAttribute(item, slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMPatientIDAttributeName())
+
+
 def _itemOf(node):
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     return hierarchy, hierarchy.GetItemByDataNode(node) if hierarchy is not None and node.GetScene() else 0

@@ -10,6 +10,7 @@ from SAMConvexLib import nodes, segments
 from SAMConvexLib.files import PreparedRun, writeImage
 from slicer.i18n import tr as _
 
+from . import course as courses
 from .patients import acquisitionDate, patientOf
 
 RESULT_FILE = "tracking.json"
@@ -31,6 +32,8 @@ class TrackingRequest:
     Attributes:
         lesionNodes: point lists, ROIs, lines and segmentations of the baseline.
         followUps: FollowUps, in order.
+        table: table node whose course goes on; None, or one without a course, begins one. Lesions of the course that
+            no node marks are tracked by what the course knows of them.
     """
 
     baselineVolume: object
@@ -38,10 +41,11 @@ class TrackingRequest:
     followUps: list
     minimumScore: float | None = None
     device: str = "auto"
+    table: object = None
 
     def inputNodes(self):
         """Nodes whose removal ends the run."""
-        every = [self.baselineVolume, *self.lesionNodes, *(entry.volume for entry in self.followUps)]
+        every = [self.baselineVolume, *self.lesionNodes, *(entry.volume for entry in self.followUps), self.table]
         return [node for node in every if node is not None]
 
 
@@ -83,11 +87,11 @@ def followUpsOf(volumesOrSequences, baselineVolume=None):
     return found
 
 
-def lesionsOf(lesionNodes, frame, baselineVolume, run):
+def lesionsOf(lesionNodes, frame, run):
     """Entries of the engine's list of lesions of all lesion nodes; masks become files of the run.
 
     Raises:
-        nodes.NodeError: a node of another kind, or none with a lesion.
+        nodes.NodeError: a node of another kind.
     """
     lesions = []
 
@@ -128,15 +132,30 @@ def lesionsOf(lesionNodes, frame, baselineVolume, run):
                     name=node.GetName()
                 )
             )
+    return _uniquelyNamed(lesions)
+
+
+def knownLesions(course, names):
+    """Entries of the engine's list of a course's baseline lesions other than ``names``: by diameters, else by point."""
+    found = []
+    first = course.visits[0].name
+    for lesion in course.lesions:
+        reading = lesion.readings.get(first)
+        if lesion.name in names or reading is None or reading.position is None:
+            continue
+        if reading.longest_line is not None:
+            found.append({"name": lesion.name, "line": reading.longest_line})
+        else:
+            found.append({"name": lesion.name, "point": reading.position})
+    return found
+
+
+def _uniquelyNamed(lesions):
     seen = {}
     for lesion in lesions:
         count = seen[lesion["name"]] = seen.get(lesion["name"], 0) + 1
         if count > 1:
             lesion["name"] = _("{name} ({number})").format(name=lesion["name"], number=count)
-    if not lesions:
-        raise nodes.NodeError(
-            _("No lesion was found on '{name}'; mark at least one.").format(name=baselineVolume.GetName())
-        )
     return lesions
 
 
@@ -144,7 +163,8 @@ def checkRequest(request):
     """One sentence that says what is missing or wrong, or an empty string."""
     if request.baselineVolume is None:
         return _("Choose the baseline volume.")
-    if not request.lesionNodes:
+    course = courses.courseOf(request.table)
+    if not request.lesionNodes and course is None:
         return _("Check at least one node with lesions.")
     if not request.followUps:
         return _("Check at least one follow-up.")
@@ -154,6 +174,10 @@ def checkRequest(request):
             nodes.exportFrame(volume)
     except nodes.NodeError as error:
         return str(error)
+    if course is not None and not belongs(request.table, course, request.baselineVolume):
+        return _(
+            "'{table}' keeps a course with another baseline; choose that volume, or no course to begin one."
+        ).format(table=request.table.GetName())
     patient = patientOf(request.baselineVolume)
     for entry in request.followUps:
         other = patientOf(entry.volume)
@@ -162,6 +186,12 @@ def checkRequest(request):
                 follow=entry.name, other=other[1], patient=patient[1]
             )
     return ""
+
+
+def belongs(table, course, volume):
+    """Whether a volume is the baseline of a course; an image that the scene does not know yet may be."""
+    known = courses.nodeOf(table, course.visits[0], courses.VOLUME)
+    return known is None or known is volume
 
 
 def prepare(request):
@@ -176,7 +206,14 @@ def prepare(request):
     volumes = [request.baselineVolume, *(entry.volume for entry in request.followUps)]
     names = [request.baselineVolume.GetName(), *(entry.name for entry in request.followUps)]
     run = PreparedTracking(frames=[nodes.imageFromVolume(volume) for volume in volumes])
-    lesions = lesionsOf(request.lesionNodes, run.frames[0], request.baselineVolume, run)
+    lesions = lesionsOf(request.lesionNodes, run.frames[0], run)
+    course = courses.courseOf(request.table)
+    if course is not None:
+        lesions += knownLesions(course, {lesion["name"] for lesion in lesions})
+    if not lesions:
+        raise nodes.NodeError(
+            _("No lesion was found on '{name}'; mark at least one.").format(name=request.baselineVolume.GetName())
+        )
     files = ["baseline.mha", *(f"followup{number}.mha" for number in range(len(request.followUps)))]
     paths = [
         run.add(file, writeImage, frame.image, name) for file, frame, name in zip(files, run.frames, names, strict=True)

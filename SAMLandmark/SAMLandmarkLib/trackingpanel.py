@@ -1,32 +1,15 @@
-"""The Lesions tab: baseline, lesions and follow-ups, run, and the course that the user confirms."""
+"""The Lesions tab: baseline, lesions and follow-ups, and the run; the course has a panel of its own."""
 
-import qt
 import slicer
 from SAMConvexLib import nodes
 from SAMConvexLib.runpanel import RunPanel
-from SAMConvexLib.tables import formatted
-from SAMConvexLib.tablewidgets import fillTableWidget
 from slicer.i18n import tr as _
 
-from . import courseplot, results, tracking
+from . import results, tracking
 from .checklist import CheckList, scalarVolumes
-from .course import (
-    FOUND,
-    UNCERTAIN,
-    changesOf,
-    confirm,
-    courseOf,
-    exportCsv,
-    exportJson,
-    response,
-    setLymphNode,
-    setNewLesion,
-    stateLabel,
-    withdraw,
-)
-from .hints import tell
+from .course import VOLUME, courseOf, nodeOf, visitOf
+from .coursepanel import CoursePanel
 from .placing import Placing
-from .views import showPlace, showVolume
 
 LESION_CLASSES = (
     "vtkMRMLMarkupsFiducialNode",
@@ -35,7 +18,6 @@ LESION_CLASSES = (
     "vtkMRMLSegmentationNode",
 )
 LESION_ROLE, FOLLOW_UP_ROLE = "lesions", "followUps"
-CONFIRMED_COLUMN = 6
 
 
 class TrackingPanel:
@@ -52,8 +34,8 @@ class TrackingPanel:
             cancelTip=_("Stop the computation; nothing will be changed."),
             onChange=self.onRunChanged,
         )
-        self._rows = []
-        self._updating = False
+        self._notes = []
+        self.course = CoursePanel(ui, self.table, self._chooseTable, self.firstSteps)
         self.lesions = CheckList(
             ui.lesionList,
             lambda chosen: self._keep(LESION_ROLE, chosen),
@@ -71,15 +53,7 @@ class TrackingPanel:
             missing=_("Choose the baseline volume first."),
         )
         ui.trackButton.connect("clicked(bool)", self.onTrack)
-        ui.courseTable.connect("itemSelectionChanged()", self.onRowSelected)
-        ui.courseTable.connect("itemChanged(QTableWidgetItem*)", self.onItemChanged)
-        ui.confirmButton.connect("clicked(bool)", self.onConfirm)
-        ui.withdrawButton.connect("clicked(bool)", self.onWithdraw)
-        ui.lymphNodeCheckBox.connect("toggled(bool)", self.onLymphNode)
-        ui.newLesionCheckBox.connect("toggled(bool)", self.onNewLesion)
-        ui.plotButton.connect("clicked(bool)", self.onPlot)
-        ui.csvButton.connect("clicked(bool)", lambda checked=False: self.export("csv"))
-        ui.jsonButton.connect("clicked(bool)", lambda checked=False: self.export("json"))
+        ui.rerunButton.connect("clicked(bool)", self.onRerun)
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 
@@ -94,6 +68,7 @@ class TrackingPanel:
     def forget(self):
         """The scene goes; a running job notices by itself."""
         self.placing.stop()
+        self.course.views.forget()
 
     def lesionPoints(self):
         """A checked point list of lesions, made where there is none."""
@@ -133,35 +108,52 @@ class TrackingPanel:
         later = [node for node in scalarVolumes() if node is not baseline]
         later += slicer.util.getNodesByClass("vtkMRMLSequenceNode")
         self.followUps.show(later, self._kept(FOLLOW_UP_ROLE))
+        self.course.views.update()
 
-    def request(self):
-        """The TrackingRequest of the current choices."""
-        parameters = self._parameters()
+    def request(self, only=None):
+        """The TrackingRequest of the current choices.
+
+        Follow-ups that the chosen course has already are left out, unless all are in it: then they are read again.
+
+        Args:
+            only: a volume to read again instead of the checked ones.
+        """
+        parameters, table = self._parameters(), self.table()
         chosen = [node for node in self._kept(FOLLOW_UP_ROLE) if node is not parameters.baselineVolume]
+        entries = tracking.followUpsOf(chosen if only is None else [only], parameters.baselineVolume)
+        if table is not None and only is None:
+            course = courseOf(table)
+            entries = [entry for entry in entries if visitOf(table, course, entry.volume) is None] or entries
         return tracking.TrackingRequest(
             parameters.baselineVolume,
             self._kept(LESION_ROLE),
-            tracking.followUpsOf(chosen, parameters.baselineVolume),
+            entries,
             parameters.trackMinimumScore or None,
             parameters.device.value,
+            table,
         )
 
     def parametersChanged(self):
         if self._parameters() is None:
             return
         self.nodesChanged()
-        entries = self.request().followUps
-        dated = all(entry.date for entry in entries) and bool(entries)
-        names = ", ".join(entry.name for entry in entries)
-        self.ui.followUpOrderLabel.text = (
-            ""
-            if len(entries) < 2
-            else (
-                _("In the order of acquisition: {names}") if dated else _("In the order of the list: {names}")
-            ).format(names=names)
-        )
+        self.ui.followUpOrderLabel.text = self.whatRuns()
         self.updateButtons()
-        self.showCourse()
+        self.course.show()
+
+    def whatRuns(self):
+        """One sentence on the follow-ups of the next run; "" where there is nothing to say."""
+        entries, table = self.request().followUps, self.table()
+        names = ", ".join(entry.name for entry in entries)
+        if table is not None and entries:
+            known = visitOf(table, courseOf(table), entries[0].volume) is not None
+            sentence = _("Read again, confirmations stay: {names}") if known else _("Added to the course: {names}")
+            return sentence.format(names=names)
+        if len(entries) < 2:
+            return ""
+        dated = all(entry.date for entry in entries)
+        sentence = _("In the order of acquisition: {names}") if dated else _("In the order of the list: {names}")
+        return sentence.format(names=names)
 
     def updateButtons(self):
         running = self.isRunning
@@ -179,79 +171,48 @@ class TrackingPanel:
             lambda: self.logic.startTracking(self.request()), self.onTracked, refusals=(nodes.NodeError, RuntimeError)
         )
 
+    def onRerun(self, checked=False):
+        """Find the lesions of the selected visit again; the other visits stay as they are."""
+        course = courseOf(self.table())
+        volume = nodeOf(self.table(), course.visit(self.course.selectedVisits()[0]), VOLUME)
+        if volume is None:
+            self.ui.trackStatusLabel.text = _(
+                "The image of this visit is not in the scene; load it and check it above."
+            )
+            return
+        self.runPanel.start(
+            lambda: self.logic.startTracking(self.request(only=volume)),
+            self.onTracked,
+            refusals=(nodes.NodeError, RuntimeError),
+        )
+
     def onTracked(self, output):
         # A panel that was left meanwhile shows nothing.
         if self._parameters() is not None:
             self._parameters().courseTable = output.table
             self.ui.courseButton.collapsed = False
+            self._notes = output.notes
 
     def onRunChanged(self):
         if self._parameters() is None:
             return
         self.updateButtons()
         if not self.isRunning:
-            self.showCourse()
-
-    # --- course -----------------------------------------------------------------------------------------------------
+            self.course.show()
+            self.ui.trackStatusLabel.text = " ".join([self.ui.trackStatusLabel.text, *self._notes])
+            self._notes = []
 
     def table(self):
         """The table node with a course that is shown, or None."""
         node = self._parameters().courseTable if self._parameters() is not None else None
         return node if courseOf(node) is not None else None
 
-    def showCourse(self):
-        """Fill both tables from the course."""
-        node, ui = self.table(), self.ui
-        course = courseOf(node)
-        self._updating = True
-        self._rows = []
-        titles = [
-            _("Lesion"),
-            _("Time point"),
-            _("State"),
-            _("Score"),
-            _("Longest (mm)"),
-            _("Short axis (mm)"),
-            _("Confirmed (mm)"),
-            _("Volume (ml)"),
-            _("Since baseline (%)"),
-            _("Since smallest (%)"),
-            _("Note"),
-        ]
-        lines = []
-        for lesion in course["lesions"] if course else []:
-            changes = changesOf(lesion)
-            for number, finding in enumerate(lesion["findings"]):
-                self._rows.append((lesion["name"], number))
-                figures = [
-                    finding["score"],
-                    finding["longest_mm"],
-                    finding["short_axis_mm"],
-                    finding["confirmed_mm"],
-                    finding["volume_ml"],
-                    *changes[number],
-                ]
-                texts = ["" if value is None else formatted(float(value)) for value in figures]
-                state = stateLabel(finding["state"])
-                start = [lesion["name"], course["timepoints"][number]["name"], state]
-                lines.append((finding, [*start, *texts, finding.get("reason", "")]))
-        ui.courseTable.setVisible(bool(lines))
-        tell(ui.courseHintLabel, "" if lines else self.firstSteps())
-        fillTableWidget(ui.courseTable, titles, [texts for _finding, texts in lines])
-        for row, (finding, _texts) in enumerate(lines):
-            color = stateColor(finding["state"])
-            for column in range(len(titles)):
-                item = ui.courseTable.item(row, column)
-                item.setToolTip(finding.get("reason", ""))
-                item.setForeground(qt.QBrush(qt.QColor(20, 20, 20)))
-                item.setBackground(qt.QBrush(color))
-                if column != CONFIRMED_COLUMN:
-                    item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
-        self.showResponse(course)
-        self._updating = False
-        for name in ("confirmButton", "withdrawButton", "plotButton", "csvButton", "jsonButton"):
-            getattr(ui, name).enabled = course is not None
-        self.updateChecks()
+    def _chooseTable(self, table):
+        self._parameters().courseTable = table
+        volume = nodeOf(table, courseOf(table).visits[0], VOLUME)
+        if volume is not None:
+            self._parameters().baselineVolume = volume
+        self.parametersChanged()
 
     def firstSteps(self):
         """What to do while there is no course."""
@@ -259,147 +220,3 @@ class TrackingPanel:
             "First steps: 1. choose the baseline volume; 2. mark the lesions in it and check them; "
             "3. check the follow-ups; 4. press 'Track lesions'. The course is listed here."
         )
-
-    def showResponse(self, course):
-        entries = response(course) if course else []
-        titles = [
-            _("Time point"),
-            _("Sum (mm)"),
-            _("Since baseline (%)"),
-            _("Since smallest (%)"),
-            _("Category"),
-            _("Reason"),
-        ]
-        lines = []
-        for point, entry in zip(course["timepoints"] if entries else [], entries, strict=True):
-            figures = (entry.sum_mm, entry.change_since_baseline_percent, entry.change_since_nadir_percent)
-            texts = ["" if value is None else formatted(float(value)) for value in figures]
-            lines.append([point["name"], *texts, entry.category, entry.reason])
-        fillTableWidget(self.ui.responseTable, titles, lines)
-
-    def selected(self):
-        """[(lesion name, time point)] of the selected rows."""
-        rows = sorted({item.row() for item in self.ui.courseTable.selectedItems()})
-        return [self._rows[row] for row in rows if row < len(self._rows)]
-
-    def updateChecks(self):
-        """The check boxes show the selected row."""
-        chosen, course = self.selected(), courseOf(self.table())
-        boxes = self.ui.lymphNodeCheckBox, self.ui.newLesionCheckBox
-        for box in boxes:
-            box.enabled = bool(chosen) and course is not None
-        if not chosen or course is None:
-            return
-        name, number = chosen[0]
-        lesion = next(lesion for lesion in course["lesions"] if lesion["name"] == name)
-        for box, checked in zip(boxes, (lesion["node"], course["new"][number]), strict=True):
-            wasBlocked = box.blockSignals(True)
-            box.checked = checked
-            box.blockSignals(wasBlocked)
-
-    def onRowSelected(self):
-        if self._updating:
-            return
-        self.updateChecks()
-        chosen, course = self.selected(), courseOf(self.table())
-        if len(chosen) != 1 or course is None:
-            return
-        name, number = chosen[0]
-        lesion = next(lesion for lesion in course["lesions"] if lesion["name"] == name)
-        place, visit = lesion["findings"][number]["place"], course["timepoints"][number]["name"]
-        # By the whole name: an image of another patient or visit would show a place that is not its own.
-        volumes = [node for node in scalarVolumes() if node.GetName() == visit]
-        said = ""
-        if len(volumes) != 1:
-            said = _("The views stay: {count} volumes of the scene are called '{visit}'; exactly one must be.").format(
-                count=len(volumes), visit=visit
-            )
-        elif place is None:
-            showVolume(volumes[0])
-        else:
-            showPlace(volumes[0], place)
-        tell(self.ui.shownLesionLabel, said)
-
-    def onItemChanged(self, item):
-        """A typed diameter is a confirmed one; an empty cell takes it back."""
-        if self._updating or item.column() != CONFIRMED_COLUMN:
-            return
-        name, number = self._rows[item.row()]
-        text = item.text().strip().replace(",", ".")
-        try:
-            if text:
-                confirm(self.table(), name, number, float(text))
-            else:
-                withdraw(self.table(), name, number)
-        except (nodes.NodeError, ValueError):
-            self.ui.trackStatusLabel.text = _("'{text}' is no diameter; type millimeters, 0 or more.").format(text=text)
-        self.showCourse()
-
-    def onConfirm(self, checked=False):
-        self.ui.trackStatusLabel.text = ""
-        for name, number in self.selected():
-            try:
-                confirm(self.table(), name, number)
-            except nodes.NodeError as error:
-                self.ui.trackStatusLabel.text = str(error)
-        self._refresh()
-
-    def onWithdraw(self, checked=False):
-        for name, number in self.selected():
-            withdraw(self.table(), name, number)
-        self._refresh()
-
-    def onLymphNode(self, checked):
-        for name in dict.fromkeys(name for name, _number in self.selected()):
-            setLymphNode(self.table(), name, checked)
-        self._refresh()
-
-    def onNewLesion(self, checked):
-        for number in {number for _name, number in self.selected()}:
-            setNewLesion(self.table(), number, checked)
-        self._refresh()
-
-    def _refresh(self):
-        """Show the course anew, the selection kept."""
-        rows = sorted({item.row() for item in self.ui.courseTable.selectedItems()})
-        self.showCourse()
-        self._updating = True
-        for row in rows:
-            for column in range(self.ui.courseTable.columnCount):
-                self.ui.courseTable.item(row, column).setSelected(True)
-        self._updating = False
-        self.updateChecks()
-
-    # --- plot and export --------------------------------------------------------------------------------------------
-
-    def onPlot(self, checked=False):
-        chart = courseplot.plot(self.table())
-        logic = slicer.modules.plots.logic()
-        if hasattr(logic, "ShowChartInLayout"):
-            logic.ShowChartInLayout(chart)
-        self.ui.trackStatusLabel.text = _("The diameters are in the chart '{name}'.").format(name=chart.GetName())
-
-    def export(self, kind):
-        """Ask for a file and write it."""
-        titles = {"csv": _("Export the course as CSV"), "json": _("Export the course as JSON")}
-        path = qt.QFileDialog.getSaveFileName(
-            self.ui.courseTable, titles[kind], self.table().GetName() + "." + kind, "*." + kind
-        )
-        if not path:
-            return
-        try:
-            {"csv": exportCsv, "json": exportJson}[kind](self.table(), path)
-        except OSError as error:
-            self.ui.trackStatusLabel.text = _("{file} could not be written: {reason}").format(
-                file=path, reason=error.strerror
-            )
-            return
-        self.ui.trackStatusLabel.text = _("Written: {file}").format(file=path)
-
-
-def stateColor(state):
-    """Green found, yellow uncertain, gray not in the field of view."""
-    return {
-        FOUND: qt.QColor(200, 240, 205),
-        UNCERTAIN: qt.QColor(255, 235, 170),
-    }.get(state, qt.QColor(215, 215, 215))

@@ -3,7 +3,7 @@
 import numpy as np
 import slicer
 import vtk
-from SAMConvexLib.viewstate import ViewState
+from SAMConvexLib.viewstate import ViewState, layoutNode, sliceLogic, sliceLogics
 
 TEMPLATE_VIEW, QUERY_VIEW = "Red", "Yellow"
 ORIENTATION = "Axial"
@@ -148,13 +148,6 @@ def isInField(node, position):
     return all(abs(place[axis] - node.GetXYZOrigin()[axis]) <= node.GetFieldOfView()[axis] / 2 for axis in range(2))
 
 
-def sliceLogics():
-    """Logics of all slice views, without Qt."""
-    logics = slicer.app.applicationLogic().GetSliceLogics()
-    found = [logics.GetItemAsObject(number) for number in range(logics.GetNumberOfItems())] if logics else []
-    return [logic for logic in found if logic.GetSliceNode() is not None]
-
-
 def volumesOf(logic):
     """The volumes that a slice view visibly shows, its background first."""
     composite = logic.GetSliceCompositeNode()
@@ -165,18 +158,9 @@ def volumesOf(logic):
     return [node for node in found if node is not None]
 
 
-def sliceLogic(name):
-    """Logic of a slice view by its name."""
-    return next((logic for logic in sliceLogics() if logic.GetSliceNode().GetLayoutName() == name), None)
-
-
 def sliceNode(name):
     logic = sliceLogic(name)
     return logic.GetSliceNode() if logic is not None else None
-
-
-def layoutNode():
-    return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
 
 
 def centerOf(node):

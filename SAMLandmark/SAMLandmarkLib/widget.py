@@ -39,6 +39,7 @@ class SAMLandmarkWidget(ModuleWidget):
         self.landmarkPanel.leaveViews()
         self.landmarkPanel.releasePoints()
         self.trackingPanel.placing.stop()
+        self.trackingPanel.course.leaveViews()
 
     def installDependencies(self):
         self.landmarkPanel.runPanel.installDependencies()

@@ -21,6 +21,8 @@ def having(fields: dict[str, Any], **further: Any) -> dict[str, Any]:
     return {"type": "object", "required": list(fields), "properties": {**fields, **further}}
 
 
+SURFACES = {"type": "object", "additionalProperties": having({"mean": NUMBER, "hd95": NUMBER})}
+EACH = {"type": "array", "items": NUMBER, "minItems": 1}
 DISTANCES = having({key: NUMBER for key in ("mean", "median", "p95", "max")})
 SCHEMA = having(
     {
@@ -37,7 +39,10 @@ SCHEMA = having(
         "sdlogj_learn2reg": NUMBER,
         "overlap_percent": NUMBER,
         "expected_error_mm": having(
-            {"median": NUMBER, "p90": NUMBER, "max": NUMBER}, family=TEXT, own_calibration={"type": "boolean"}
+            {"median": NUMBER, "p90": NUMBER, "max": NUMBER},
+            family=TEXT,
+            own_calibration={"type": "boolean"},
+            labels=NUMBERS,
         ),
         "inverse_consistency_mm": having({key: NUMBER for key in ("mean", "p95", "max")}),
         "warnings": {"type": "array", "items": TEXT},
@@ -50,7 +55,10 @@ SCHEMA = having(
         ),
     },
     dice=having({"initial": NUMBERS, "final": NUMBERS, "initial_mean": NUMBER, "final_mean": NUMBER}),
-    tre_mm=having({"initial": DISTANCES, "final": DISTANCES, "n": {"type": "integer"}}),
+    surface_mm=having({"initial": SURFACES, "final": SURFACES}),
+    tre_mm=having(
+        {"initial": DISTANCES, "final": DISTANCES, "n": {"type": "integer"}, "each": EACH, "each_initial": EACH}
+    ),
 )
 
 

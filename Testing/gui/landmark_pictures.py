@@ -13,18 +13,35 @@ from camera import REPOSITORY, coarser
 LANDMARKS = {"Trachea": 16, "Heart": 51, "Aorta": 52, "Liver": 5, "Spleen": 1, "Vertebra T6": 38, "Vertebra T10": 34}
 
 
-def take_all(window, camera, offline, spacing):
+# Invented lesions: name, place from the middle of the image (LPS mm), radius in mm at each of the three visits.
+LESIONS = (("Lung lesion", (-75.0, 5.0, 20.0), (11.0, 7.0, 5.0)), ("Left nodule", (80.0, 10.0, 0.0), (7.0, 6.0, 9.5)))
+VISITS = (("Baseline", "20260112"), ("March", "20260316"), ("June", "20260608"))
+
+
+def take_all(window, camera, offline, spacing, lesions_only=False):
     """Make the scene, go through the three tabs, take a picture of each."""
     import slicer
-    from harness import load_module, wait_until
-    from harness.pictures import settle
+    from harness import load_module
     from samconvex.cli.demo import obtain_pair
 
     load_module(REPOSITORY / "SAMLandmark" / "SAMLandmark.py")
     slicer.mrmlScene.Clear(0)
     slicer.util.selectModule("SAMLandmark")
-    widget, ui = slicer.modules.SAMLandmarkWidget, slicer.modules.SAMLandmarkWidget.ui
+    widget = slicer.modules.SAMLandmarkWidget
     pair = coarser(obtain_pair(offline, print), spacing)
+    if not lesions_only:
+        template, query, points = landmarks(window, camera, widget, pair)
+        live(camera, widget, template, query, points)
+    lesions(window, camera, widget, pair.moving)
+    widget.cleanup()
+
+
+def landmarks(window, camera, widget, pair):
+    """The Landmarks tab with found points; returns the template, the target scan and the points."""
+    from harness import wait_until
+    from harness.pictures import settle
+
+    ui = widget.ui
     template, query = volume_node(pair.moving, "Patient B"), volume_node(pair.fixed, "Patient A")
     points = landmark_node(pair, template)
 
@@ -42,7 +59,15 @@ def take_all(window, camera, offline, spacing):
     settle(0.5)
     camera.take("landmarks-found", ui.tableButton)
     ui.sideBySideCheckBox.checked = False
+    return template, query, points
 
+
+def live(camera, widget, template, query, points):
+    """Live matching with its overlay."""
+    from harness import wait_until
+    from harness.pictures import settle
+
+    ui = widget.ui
     ui.tabWidget.setCurrentIndex(1)
     ui.liveFirstSelector.setCurrentNode(template)
     ui.liveSecondSelector.setCurrentNode(query)
@@ -61,26 +86,57 @@ def take_all(window, camera, offline, spacing):
     print(f"{live.message}; {ui.liveLatencyLabel.text}", flush=True)
     ui.liveStartButton.click()
 
+
+def lesions(window, camera, widget, volume):
+    """The Lesions tab: a course of three visits, side by side, and its plot."""
+    import slicer
+    from harness import wait_until
+    from harness.pictures import settle
+
+    ui = widget.ui
     ui.tabWidget.setCurrentIndex(2)
     for node in slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode"):
         node.GetDisplayNode().SetVisibility(False)
-    later = follow_up_node(pair.moving)
-    ui.baselineSelector.setCurrentNode(template)
-    widget.trackingPanel.lesions.setChecked(lesion_node(pair.moving, template))
-    widget.trackingPanel.followUps.setChecked(later)
+    visits = [visit_node(volume, number) for number in range(len(VISITS))]
+    ui.baselineSelector.setCurrentNode(visits[0])
+    widget.trackingPanel.lesions.setChecked(lesion_node(volume, visits[0]))
+    for later in visits[1:]:
+        widget.trackingPanel.followUps.setChecked(later)
     ui.trackButton.click()
     wait_until(lambda: not widget.trackingPanel.isRunning, 1800)
     print(ui.trackStatusLabel.text, flush=True)
     ui.trackInputsButton.collapsed = True
-    slicer.util.setSliceViewerLayers(background=later)
-    window.fit()
     for row in range(ui.courseTable.rowCount):
         ui.courseTable.clearSelection()
         ui.courseTable.selectRow(row)
         ui.confirmButton.click()
+    window.fit()
+    ui.courseTable.clearSelection()
+    ui.courseTable.selectRow(1)
+    closer(2)
     settle(0.5)
-    camera.take("landmarks-lesions", ui.jsonButton)
-    widget.cleanup()
+    camera.take("landmarks-lesions", ui.noticeLabel)
+    ui.lesionSideBySideCheckBox.checked = True
+    window.fit()
+    ui.courseTable.clearSelection()
+    ui.courseTable.selectRow(2)
+    closer(2)
+    settle(0.5)
+    camera.take("landmarks-lesions-beside", ui.courseTable)
+    ui.lesionSideBySideCheckBox.checked = False
+    ui.plotKindComboBox.setCurrentIndex(1)
+    ui.plotButton.click()
+    settle(0.5)
+    camera.take("landmarks-lesions-plot", ui.noticeLabel)
+
+
+def closer(factor):
+    """Zoom into all slice views around their middle."""
+    import slicer
+
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        width, height, depth = node.GetFieldOfView()
+        node.SetFieldOfView(width / factor, height / factor, depth)
 
 
 def volume_node(volume, name):
@@ -118,49 +174,45 @@ def landmark_node(pair, template):
     return markups
 
 
-def lesion_place(volume):
-    """LPS mm of the invented lesion."""
-    return volume.grid.center + np.array([-75.0, 5.0, 20.0])
-
-
-def follow_up_node(volume):
-    """The baseline a little moved, with the lesion drawn smaller."""
+def visit_node(volume, number):
+    """A visit's image: the volume with the lesions as they are then, the later ones a little moved."""
     from SAMConvexLib import nodes
 
-    moved = with_lesion(volume, 7.0)
-    node = volume_node(moved, "Follow-up")
+    name, day = VISITS[number]
+    drawn = volume
+    for _name, place, radii in LESIONS:
+        drawn = with_ball(drawn, place, radii[number])
+    node = volume_node(drawn, name)
     matrix = np.eye(4)
-    matrix[:3, 3] = (4.0, -3.0, 6.0)
-    current = nodes.ijkToRas(node)
-    node.SetIJKToRASMatrix(nodes.vtkFromMatrix(matrix @ current))
-    node.SetAttribute("SAMLandmark.AcquisitionDate", "20240601")
+    matrix[:3, 3] = number * np.array((4.0, -3.0, 6.0))
+    node.SetIJKToRASMatrix(nodes.vtkFromMatrix(matrix @ nodes.ijkToRas(node)))
+    node.SetAttribute("SAMLandmark.AcquisitionDate", day)
     return node
 
 
-def with_lesion(volume, radius):
+def with_ball(volume, place, radius):
     """The volume with a ball of soft tissue in it."""
     points = volume.grid.voxel_centers(reference=volume.grid.center).numpy()
-    distance = np.linalg.norm(points - (lesion_place(volume) - volume.grid.center), axis=-1)
     tensor = volume.tensor.clone()
-    tensor[0, 0][np.asarray(distance) < radius] = 45
+    tensor[0, 0][np.asarray(np.linalg.norm(points - np.asarray(place), axis=-1) < radius)] = 45
     return volume.with_tensor(tensor)
 
 
-def lesion_node(volume, template):
-    """The lesion drawn into the baseline, and its segment."""
+def lesion_node(volume, baseline):
+    """The lesions of the baseline as segments."""
     import slicer
     from SAMConvexLib import nodes, segments
 
-    drawn = with_lesion(volume, 11.0)
-    slicer.util.updateVolumeFromArray(template, drawn.tensor[0, 0].numpy())
-    mask = (drawn.tensor != volume.tensor)[0, 0].numpy()
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Lesions")
-    node.SetReferenceImageGeometryParameterFromVolumeNode(template)
-    segment = slicer.vtkSegment()
-    segment.SetName("Lung lesion")
-    segment.SetColor(1.0, 0.3, 0.2)
-    labels = segments.orientedLabels(mask.astype(np.int16), nodes.ijkToRas(template))
-    segment.AddRepresentation(segments.BINARY, labels)
-    node.GetSegmentation().AddSegment(segment)
+    node.SetReferenceImageGeometryParameterFromVolumeNode(baseline)
+    for name, place, radii in LESIONS:
+        mask = (with_ball(volume, place, radii[0]).tensor != volume.tensor)[0, 0].numpy()
+        segment = slicer.vtkSegment()
+        segment.SetName(name)
+        segment.SetColor(1.0, 0.3, 0.2)
+        labels = segments.orientedLabels(mask.astype(np.int16), nodes.ijkToRas(baseline))
+        segment.AddRepresentation(segments.BINARY, labels)
+        node.GetSegmentation().AddSegment(segment)
     node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetVisibility2DFill(False)
     return node

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import circumstances
 from camera import REPOSITORY, Camera, coarser
 
 for folder in ("Testing", "SAMConvexRegistration", "SAMLandmark"):
@@ -39,7 +40,9 @@ def main() -> int:
         "--spacing", type=float, default=2.0, help="average the images to this many mm first (default: 2)"
     )
     parser.add_argument(
-        "--only", choices=("registration", "landmarks", "verdict"), help="the pictures of one module, or of the verdict"
+        "--only",
+        choices=("registration", "landmarks", "lesions", "verdict"),
+        help="the pictures of one module, of its lesions, or of the verdict",
     )
     options = parser.parse_args()
 
@@ -54,12 +57,14 @@ def main() -> int:
     if options.only == "verdict":
         verdicts(options.output)
         return 0
-    if options.only != "landmarks":
+    if options.only not in ("landmarks", "lesions"):
         registration(app, window, camera, options)
     if options.only != "registration":
         import landmark_pictures
 
-        landmark_pictures.take_all(window, camera, options.offline, options.spacing)
+        landmark_pictures.take_all(
+            window, camera, options.offline, options.spacing, lesions_only=options.only == "lesions"
+        )
     return 0
 
 
@@ -78,6 +83,7 @@ def registration(app, window, camera, options):
     print_cancel_time(widget)
     run(widget, camera)
     after(widget, camera, nodes)
+    circumstances.take_all(window, camera, widget)
     print_agreement(widget, nodes)
     widget.cleanup()
 
@@ -206,7 +212,7 @@ def run(widget, camera):
 def after(widget, camera, nodes):
     """The result and every preview mode."""
     import slicer
-    from harness.pictures import settle
+    from harness.pictures import photograph, settle
     from SAMConvexRegistrationLib.preview import PreviewMode
 
     ui = widget.ui
@@ -229,6 +235,10 @@ def after(widget, camera, nodes):
     ui.blendSlider.value = 0
     camera.take("preview-grid", ui.attachCheckBox)
     ui.gridCheckBox.checked = False
+    ui.reportButton.click()
+    widget.previewPanel.reportWindow.dialog.resize(1500, 900)
+    photograph(widget.previewPanel.reportWindow.dialog, camera.folder / "registration-report-window.png", scale=0.6)
+    widget.previewPanel.reportWindow.dialog.close()
     ui.worstButton.click()
     camera.take("preview-worst-place", ui.attachCheckBox)
     print(f"Worst place: {ui.worstLabel.text}")

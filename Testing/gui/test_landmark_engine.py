@@ -88,7 +88,8 @@ def test_single_slices_are_matched_by_the_network_of_x_ray_images(widget, build)
 @pytest.mark.slow
 def test_a_segment_is_tracked_into_a_shifted_body(widget, build):
     import slicer
-    from SAMLandmarkLib.course import FOUND, courseOf
+    from SAMLandmarkLib.course import courseOf
+    from SAMLandmarkLib.findings import PRESENT
 
     import SAMLandmark
 
@@ -99,10 +100,10 @@ def test_a_segment_is_tracked_into_a_shifted_body(widget, build):
     mask = ((axes[2] - 10) / 14) ** 2 + ((axes[1] - 25) / 10) ** 2 + ((axes[0] - 30) / 12) ** 2 < 1
     segments = build.segmentation("Lesions", baseline, [("s", "Liver lesion", (1, 0, 0), mask)])
     table = widget.logic.trackLesions(baseline, segments, later)
-    (lesion,) = courseOf(table)["lesions"]
-    before, after = lesion["findings"]
-    assert after["state"] == FOUND, after
-    assert np.linalg.norm(np.subtract(after["place"], before["place"]) - [0.0, 0.0, 12.0]) < 4.0
-    assert after["longest_mm"] == pytest.approx(before["longest_mm"], abs=5.0)
+    (lesion,) = courseOf(table).lesions
+    before, after = lesion.readings["Baseline"], lesion.readings["Later"]
+    assert after.state in PRESENT, after
+    assert np.linalg.norm(np.subtract(after.position, before.position) - [0.0, 0.0, 12.0]) < 4.0
+    assert after.longest_mm == pytest.approx(before.longest_mm, abs=5.0)
     contours = slicer.util.getNode("Lesion contours in Later").GetSegmentation()
     assert contours.GetNumberOfSegments() == 2

@@ -72,6 +72,11 @@ def cell(table, row, title):
     return table.item(row, titles.index(title))
 
 
+def column(table, title):
+    """The texts of the column of that title."""
+    return [cell(table, row, title).text() for row in range(table.rowCount)]
+
+
 def test_apply_says_what_is_missing(widget, build, volumes):
     assert widget.ui.applyButton.toolTip == "Choose the template points." and not widget.ui.applyButton.enabled
     widget.ui.templateMarkupsSelector.setCurrentNode(build.markups("Points", POINTS))
@@ -256,17 +261,21 @@ def test_lesions_are_tracked_confirmed_and_exported(widget, build, volumes, answ
     ui.trackButton.click()
     wait_until(lambda: not widget.trackingPanel.isRunning, 120)
     assert ui.trackStatusLabel.text.startswith("Finished"), ui.trackStatusLabel.text
-    assert ui.courseTable.rowCount == 3 and ui.responseTable.rowCount == 0
+    assert ui.courseTable.rowCount == 3 and column(ui.responseTable, "RECIST") == ["", "", ""]
     for row in range(2):
         select(ui.courseTable, row)
         ui.confirmButton.click()
-    ui.courseTable.item(2, 6).setText("25")
-    assert [ui.responseTable.item(row, 4).text() for row in range(3)] == ["baseline", "PR", "PD"]
-    ui.courseTable.item(2, 6).setText("much")
-    assert "no diameter" in ui.trackStatusLabel.text and ui.responseTable.item(2, 4).text() == "PD"
+    cell(ui.courseTable, 2, "Confirmed").setText("25")
+    assert column(ui.responseTable, "RECIST") == ["baseline", "PR", "PD"]
+    assert column(ui.responseTable, "iRECIST") == ["", "iPR", "iUPD"]
+    assert "at least 20 % and 5 mm" in cell(ui.responseTable, 2, "Rule").text()
+    for text, said in (("much", "no diameter"), ("1250", "12.5 or 125 mm meant")):
+        cell(ui.courseTable, 2, "Confirmed").setText(text)
+        assert said in ui.trackStatusLabel.text and cell(ui.responseTable, 2, "RECIST").text() == "PD"
+        assert cell(ui.courseTable, 2, "Confirmed").text().startswith("25.0")
     answers.expect("QFileDialog.getSaveFileName", str(tmp_path / "course.csv"))
     ui.csvButton.click()
-    assert "25.00" in (tmp_path / "course.csv").read_text(encoding="utf-8")
+    assert ",measured,25," in (tmp_path / "course.csv").read_text(encoding="utf-8-sig")
     ui.plotButton.click()
     assert "chart" in ui.trackStatusLabel.text
 
@@ -352,23 +361,292 @@ def test_side_by_side_keeps_the_template_that_the_points_were_found_from(main_wi
     widget.ui.sideBySideCheckBox.checked = False
 
 
-def test_a_visit_without_an_image_leaves_the_views_alone(main_window, widget, build, volumes):
+@pytest.fixture
+def tracked(widget, build, volumes):
+    """One lesion of 20 mm, tracked in two follow-ups, which are called alike."""
+    volumes[2].SetName("Query 2")
+    mask = np.zeros((40, 44, 48), bool)
+    mask[18:22, 20:24, 22:26] = True
+    seg = build.segmentation("Seg", volumes[0], [("s", "Lesion", (1, 0, 0), mask)])
+    widget.ui.baselineSelector.setCurrentNode(volumes[0])
+    widget.trackingPanel.lesions.setChecked(seg)
+    for volume in volumes[1:]:
+        widget.trackingPanel.followUps.setChecked(volume)
+    track(widget)
+    return widget.trackingPanel
+
+
+def track(widget):
+    widget.ui.trackButton.click()
+    wait_until(lambda: not widget.trackingPanel.isRunning, 120)
+    assert widget.ui.trackStatusLabel.text.startswith("Finished"), widget.ui.trackStatusLabel.text
+
+
+def reading(panel, row):
+    """The reading that a row shows, as the course keeps it."""
+    from SAMLandmarkLib.course import courseOf
+
+    lesion, visit = panel.course._rows[row]
+    return courseOf(panel.table()).lesion(lesion).readings[visit]
+
+
+def test_a_visit_without_an_image_leaves_the_views_alone(main_window, widget, tracked, volumes):
     import slicer
+
+    ui = widget.ui
+    select(ui.courseTable, 1)
+    assert shown_in(["Red", "Green"]) == {volumes[1].GetID()} and not ui.shownLesionLabel.text
+    # By the node and not by its name: names may begin alike, be the same, or change.
+    select(ui.courseTable, 2)
+    assert shown_in(["Red", "Green"]) == {volumes[2].GetID()}
+    volumes[0].SetName("Query")
+    select(ui.courseTable, 1)
+    assert shown_in(["Red", "Green"]) == {volumes[1].GetID()}
+    slicer.mrmlScene.RemoveNode(volumes[2])
+    select(ui.courseTable, 2)
+    assert shown_in(["Red", "Green"]) == {volumes[1].GetID()} and "'Query 2'" in ui.shownLesionLabel.text
+
+
+def test_one_click_confirms_what_the_rules_know(widget, tracked):
+    ui = widget.ui
+    select(ui.courseTable, 0)
+    ui.confirmButton.click()
+    select(ui.courseTable, 1)
+    shown = []
+    for name in ("goneButton", "tooSmallButton", "notEvaluableButton", "confirmButton", "withdrawButton"):
+        getattr(ui, name).click()
+        shown.append((cell(ui.courseTable, 1, "Confirmed").text(), cell(ui.responseTable, 1, "RECIST").text()))
+    assert shown == [
+        ("0 (gone)", "CR"),
+        ("5 (too small)", "PR"),
+        ("not evaluable", "NE"),
+        ("12.0 x 8.0", "PR"),
+        ("", "NE"),
+    ]
+    # The row stays selected, and so do the controls of its lesion.
+    assert tracked.course.selected() == [("Lesion", "Query")] and ui.roleComboBox.currentText == "target"
+
+
+def test_a_dragged_line_is_the_number_and_a_typed_number_the_line(main_window, widget, tracked):
+    from SAMLandmarkLib.measurelines import LONGEST, SHORT, length
+
+    ui, lines = widget.ui, tracked.course.views.lines
+    select(ui.courseTable, 0)
+    longest, short = lines.node(LONGEST), lines.node(SHORT)
+    assert longest.GetNumberOfControlPoints() == 2 and longest.GetMeasurement("length").GetValue() == pytest.approx(
+        20.0
+    )
+    suggested = reading(tracked, 0).longest_line
+    # As the mouse does it, 4 mm further out.
+    place = np.array(longest.GetNthControlPointPositionWorld(1))
+    start = np.array(longest.GetNthControlPointPositionWorld(0))
+    longest.SetNthControlPointPositionWorld(1, *(place + (place - start) / 5))
+    assert cell(ui.courseTable, 0, "Confirmed").text() == "24.0 x 8.0"
+    assert length(reading(tracked, 0).longest_line) == pytest.approx(24.0, abs=0.01)
+    assert cell(ui.courseTable, 0, "Size (mm)").text().startswith("20.0 x 12.0")
+    cell(ui.courseTable, 0, "Confirmed").setText("30 x 15")
+    assert longest.GetMeasurement("length").GetValue() == pytest.approx(30.0, abs=0.01)
+    assert short.GetMeasurement("length").GetValue() == pytest.approx(15.0, abs=0.01)
+    # A short axis that is longer than the longest diameter is none, and nothing changes.
+    short.SetNthControlPointPositionWorld(1, *(np.array(short.GetNthControlPointPositionWorld(1)) + (0, 300, 0)))
+    assert cell(ui.courseTable, 0, "Confirmed").text() == "30.0 x 15.0" and ui.trackStatusLabel.text
+    ui.withdrawButton.click()
+    assert reading(tracked, 0).longest_line == suggested and reading(tracked, 0).confirmed is None
+    assert longest.GetMeasurement("length").GetValue() == pytest.approx(20.0)
+    # Only in the views of the image that it was measured in.
+    select(ui.courseTable, 1)
+    assert longest.GetMeasurement("length").GetValue() == pytest.approx(12.0)
+    widget.parent.exit()
+    assert longest.GetNumberOfControlPoints() == 0
+
+
+def test_what_nobody_measured_is_measured_in_the_view(main_window, widget, build, volumes):
+    from SAMLandmarkLib.measurelines import LONGEST
 
     ui = widget.ui
     ui.baselineSelector.setCurrentNode(volumes[0])
     widget.trackingPanel.lesions.setChecked(build.markups("Lesions", POINTS[:1], ["L1"]))
     widget.trackingPanel.followUps.setChecked(volumes[1])
-    ui.trackButton.click()
-    wait_until(lambda: not widget.trackingPanel.isRunning, 120)
-    select(ui.courseTable, 1)
-    assert shown_in(["Red", "Green"]) == {volumes[1].GetID()} and not ui.shownLesionLabel.text
-    slicer.util.setSliceViewerLayers(background=volumes[0])
-    # Another image whose name begins the same is none.
-    volumes[1].SetName("Query of another patient")
+    track(widget)
     select(ui.courseTable, 0)
+    ui.confirmButton.click()
+    assert "no longest diameter" in ui.trackStatusLabel.text
+    ui.measureButton.click()
+    assert cell(ui.courseTable, 0, "Confirmed").text() == ""
+    node = widget.trackingPanel.course.views.lines.node(LONGEST)
+    node.SetNthControlPointPositionWorld(0, *(np.array(node.GetNthControlPointPositionWorld(1)) + (14.0, 0, 0)))
+    assert cell(ui.courseTable, 0, "Confirmed").text() == "14.0 x 10.0"
+
+
+def test_side_by_side_shows_the_baseline_and_only_its_own_contours(main_window, views, widget, tracked, volumes):
+    import slicer
+    from SAMLandmarkLib import course as courses
+    from SAMLandmarkLib.views import centerOf, sliceNode
+
+    ui, table = widget.ui, tracked.table()
+    contours = [courses.nodeOf(table, visit, courses.CONTOURS) for visit in courses.courseOf(table).visits]
+    layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    before = layout.GetViewArrangement()
     select(ui.courseTable, 1)
-    assert shown_in(["Red", "Green"]) == {volumes[0].GetID()} and "'Query'" in ui.shownLesionLabel.text
+    assert drawn(contours[1]) == {"Red", "Yellow", "Green"} and drawn(contours[2]) == set()
+    ui.lesionSideBySideCheckBox.checked = True
+    assert [shown_in([name]) for name in ("Red", "Yellow")] == [{volumes[0].GetID()}, {volumes[1].GetID()}]
+    assert drawn(contours[1], ("Red", "Yellow")) == {"Yellow"}
+    # The baseline's own marks are in its view only.
+    marked = courses.nodeOf(table, courses.courseOf(table).visits[0], courses.MARKED)
+    assert drawn(marked, ("Red", "Yellow")) == {"Red"}
+    apart = centerOf(sliceNode("Yellow")) - centerOf(sliceNode("Red"))
+    np.testing.assert_allclose(apart, (-4.0, 6.0, 10.0), atol=0.1)
+    # Linked: scrolling in one moves the other.
+    sliceNode("Red").JumpSliceByCentering(*(centerOf(sliceNode("Red")) + (0, 0, 5.0)))
+    np.testing.assert_allclose(centerOf(sliceNode("Yellow")) - centerOf(sliceNode("Red")), apart, atol=0.1)
+    select(ui.courseTable, 2)
+    assert shown_in(["Yellow"]) == {volumes[2].GetID()} and drawn(contours[2], ("Red", "Yellow")) == {"Yellow"}
+    ui.lesionSideBySideCheckBox.checked = False
+    assert layout.GetViewArrangement() == before
+    widget.parent.exit()
+    for node in contours[1:]:
+        assert drawn(node) == {"Red", "Yellow", "Green"} and not node.GetDisplayNode().GetViewNodeIDs()
+
+
+def test_visits_are_dated_ordered_and_read_again(widget, tracked):
+    ui = widget.ui
+    select(ui.courseTable, 0)
+    ui.confirmButton.click()
+    select(ui.courseTable, 2)
+    select(ui.responseTable, 2)
+    ui.earlierButton.click()
+    assert column(ui.responseTable, "Visit") == ["Template", "Query 2", "Query"]
+    # What is selected goes with it.
+    assert tracked.course.selected() == [("Lesion", "Query 2")] and tracked.course.selectedVisits() == ["Query 2"]
+    for row, day in enumerate(("2026-01-05", "2026-06-01", "20260302")):
+        cell(ui.responseTable, row, "Date").setText(day)
+    assert column(ui.responseTable, "Visit") == ["Template", "Query", "Query 2"]
+    assert column(ui.responseTable, "Date") == ["2026-01-05", "2026-03-02", "2026-06-01"]
+    cell(ui.responseTable, 1, "Date").setText("soon")
+    assert "no day" in ui.trackStatusLabel.text and cell(ui.responseTable, 1, "Date").text() == "2026-03-02"
+    cell(ui.responseTable, 1, "Visit").setText("Spring")
+    assert column(ui.courseTable, "Visit") == ["Template", "Spring", "Query 2"]
+    select(ui.courseTable, 1)
+    ui.confirmButton.click()
+    select(ui.responseTable, 1)
+    ui.rerunButton.click()
+    wait_until(lambda: not tracked.isRunning, 120)
+    assert column(ui.courseTable, "Confirmed") == ["20.0 x 12.0", "12.0 x 8.0", ""]
+    assert column(ui.responseTable, "Visit") == ["Template", "Spring", "Query 2"]
+
+
+def test_a_follow_up_is_added_to_the_course(widget, tracked, build):
+    ui = widget.ui
+    select(ui.courseTable, 0)
+    ui.confirmButton.click()
+    assert "Read again" in ui.followUpOrderLabel.text
+    array = build.smooth_array()
+    later = build.volume("Later", array, build.centered(np.diag([-2.0, -2.0, 2.0, 1.0]), array.shape, (5, -10, 20)))
+    tracked.followUps.setChecked(later)
+    assert ui.followUpOrderLabel.text == "Added to the course: Later"
+    track(widget)
+    assert column(ui.responseTable, "Visit") == ["Template", "Query", "Query 2", "Later"]
+    assert column(ui.courseTable, "Confirmed") == ["20.0 x 12.0", "", "", ""]
+    # Without a course another one is begun.
+    ui.courseTableSelector.setCurrentNode(None)
+    track(widget)
+    from SAMLandmarkLib.course import courseTables
+
+    assert len(courseTables()) == 2 and len(column(ui.responseTable, "Visit")) == 4
+
+
+def test_roles_organs_and_judgements_are_set_in_the_panel(widget, tracked):
+    ui = widget.ui
+    for row in range(3):
+        select(ui.courseTable, row)
+        ui.confirmButton.click()
+    assert column(ui.responseTable, "RECIST") == ["baseline", "PR", "PR"] and "Five" not in ui.notesLabel.text
+    ui.organLineEdit.text = "liver"
+    ui.organLineEdit.editingFinished.emit()
+    assert cell(ui.courseTable, 0, "Organ").text() == "liver"
+    select(ui.responseTable, 2)
+    ui.newLesionCheckBox.checked = True
+    assert column(ui.responseTable, "RECIST") == ["baseline", "PR", "PD"]
+    ui.newLesionCheckBox.checked = False
+    select(ui.courseTable, 0)
+    ui.lymphNodeCheckBox.checked = True
+    # 12 mm are no target node, and the panel says so; both diameters are kept.
+    assert "cannot be a target" in ui.notesLabel.text and cell(ui.courseTable, 0, "Confirmed").text() == "20.0 x 12.0"
+    ui.proposeRolesButton.click()
+    assert cell(ui.courseTable, 0, "Role").text() == "non-target, node"
+    assert column(ui.responseTable, "RECIST") == ["baseline", "CR", "CR"]
+    select(ui.responseTable, 1)
+    ui.nonTargetProgressCheckBox.checked = True
+    assert column(ui.responseTable, "RECIST")[1] == "PD"
+
+
+def test_a_new_lesion_is_added_at_the_crosshair_and_states_are_corrected(main_window, widget, tracked):
+    import slicer
+
+    ui = widget.ui
+    for row in range(3):
+        select(ui.courseTable, row)
+        ui.confirmButton.click()
+    slicer.util.getNodesByClass("vtkMRMLCrosshairNode")[0].SetCrosshairRAS(7.0, 8.0, 9.0)
+    select(ui.responseTable, 0)
+    assert not ui.addLesionButton.enabled
+    select(ui.responseTable, 1)
+    ui.addLesionButton.click()
+    assert tracked.course.selected() == [("New lesion 1", "Query")]
+    assert reading(tracked, 3).position == [-7.0, -8.0, 9.0] and cell(ui.courseTable, 3, "State").text() == "new"
+    assert column(ui.responseTable, "RECIST") == ["baseline", "PR", "PR"]
+    ui.tooSmallButton.click()
+    # Seen once, it is there until somebody says that it has gone.
+    assert column(ui.responseTable, "RECIST") == ["baseline", "PD", "PD"]
+    assert column(ui.responseTable, "iRECIST") == ["", "iUPD", "iUPD"]
+    select(ui.courseTable, 4)
+    assert tracked.course.selected() == [("New lesion 1", "Query 2")]
+    ui.stateComboBox.setCurrentIndex(ui.stateComboBox.findData("gone"))
+    ui.stateComboBox.activated.emit(ui.stateComboBox.currentIndex)
+    assert cell(ui.courseTable, 4, "Confirmed").text() == "0 (gone)"
+    assert column(ui.responseTable, "iRECIST") == ["", "iUPD", "iPR"]
+    ui.stateComboBox.setCurrentIndex(ui.stateComboBox.findData("merged"))
+    ui.stateComboBox.activated.emit(ui.stateComboBox.currentIndex)
+    assert "does not merge alone" in ui.trackStatusLabel.text and cell(ui.courseTable, 4, "State").text() == "gone"
+
+
+def test_the_columns_that_matter_are_seen_whole(main_window, widget, tracked):
+    """At 1366 x 768: no header is cut, and size, confirmed, change and category need no scrolling."""
+    ui = widget.ui
+    for row in range(3):
+        select(ui.courseTable, row)
+        ui.confirmButton.click()
+    ui.tabWidget.setCurrentIndex(2)
+    main_window.showModule("SAMLandmark")
+    main_window.resize(1366, 768)
+    main_window.fit()
+    for table, last in ((ui.courseTable, "Change"), (ui.responseTable, "iRECIST")):
+        header = table.horizontalHeader()
+        titles = [table.horizontalHeaderItem(n).text() for n in range(table.columnCount)]
+        for number, title in enumerate(titles):
+            assert header.sectionSize(number) >= header.fontMetrics().horizontalAdvance(title), title
+        end = titles.index(last)
+        right = header.sectionPosition(end) + header.sectionSize(end)
+        assert right <= table.viewport().property("width"), f"{last} ends at {right}"
+
+
+def test_a_course_goes_to_another_station_and_back(widget, tracked, answers, tmp_path):
+    ui = widget.ui
+    select(ui.courseTable, 0)
+    ui.confirmButton.click()
+    answers.expect("QFileDialog.getSaveFileName", str(tmp_path / "course.json"))
+    ui.jsonButton.click()
+    answers.expect("QFileDialog.getOpenFileName", str(tmp_path / "course.json"))
+    ui.importButton.click()
+    assert "Read" in ui.trackStatusLabel.text and column(ui.courseTable, "Confirmed")[0] == "20.0 x 12.0"
+    # Its images are not files: the views stay, and it is said.
+    select(ui.courseTable, 1)
+    assert "not in the scene" in ui.shownLesionLabel.text
+    (tmp_path / "course.json").write_text("[]")
+    answers.expect("QFileDialog.getOpenFileName", str(tmp_path / "course.json"))
+    ui.importButton.click()
+    assert "no course of lesions" in ui.trackStatusLabel.text
 
 
 def test_what_was_found_how_well_and_why_not_stands_in_the_table(widget, build, volumes):

@@ -36,7 +36,7 @@ def test_apply_says_what_is_missing(widget, build):
 
 
 def test_apply_needs_at_least_one_output(widget, pair):
-    for name in ("transform", "volume", "table"):
+    for name in ("transform", "volume", "table", "report"):
         getattr(widget.ui, name + "CheckBox").checked = False
     assert not widget.ui.applyButton.enabled and "output" in widget.ui.applyButton.toolTip
     widget.ui.jacobianCheckBox.checked = True

@@ -101,6 +101,7 @@ def live():
                     "score": 0.9 if found else 0.3,
                     "cycle_mm": 1.0,
                     "found": found,
+                    "error90_mm": 6.6 if found else None,
                 }
             )
         elif request["do"] == "similarity":
@@ -119,6 +120,15 @@ def live():
         else:
             say({"id": number, "done": True})
     return 0
+
+
+def lines(point, longest):
+    """End points of the diameters around a point."""
+    ends = {"longest_points": (longest / 2, 0, 0), "short_axis_points": (0, min(longest, 8.0) / 2, 0)}
+    return {
+        key: [[p + sign * h for p, h in zip(point, half, strict=True)] for sign in (-1, 1)]
+        for key, half in ends.items()
+    }
 
 
 def track(arguments):
@@ -143,14 +153,16 @@ def track(arguments):
         if "mask" in lesion and sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask))).max() > 1:
             record["note"] = f"{lesion['name']} has separate parts."
         if measured:
-            record["measurement"] = {"longest_mm": 20.0, "short_axis_mm": 12.0, "volume_ml": 3.0}
+            record["measurement"] = {"longest_mm": 20.0, "short_axis_mm": 12.0, "volume_ml": 3.0, **lines(point, 20.0)}
         for turn, follow_up in enumerate(follow_ups):
-            state = "outside" if lesion["name"].startswith("gone") else "shrunk"
-            entry = {"follow_up": turn, "state": state, "found": state == "shrunk", "score": 0.8}
-            if state == "shrunk":
+            state = "outside" if lesion["name"].startswith("gone") else "shrunk" if measured else "unchanged"
+            entry = {"follow_up": turn, "state": state, "found": state != "outside", "score": 0.8}
+            if state != "outside":
                 entry["position"], entry["cycle_mm"] = shifted(point), 1.2
             if measured:
-                entry["measurement"] = {"longest_mm": 20.0 - 8 * (turn + 1), "short_axis_mm": 8.0, "volume_ml": 1.0}
+                size = 20.0 - 8 * (turn + 1)
+                entry["measurement"] = {"longest_mm": size, "short_axis_mm": min(size, 8.0), "volume_ml": 1.0}
+                entry["measurement"].update(lines(shifted(point), size))
                 image = sitk.ReadImage(follow_up)
                 contour = sitk.Image(image.GetSize(), sitk.sitkUInt8)
                 contour.CopyInformation(image)

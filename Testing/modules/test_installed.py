@@ -37,7 +37,7 @@ if not full:
 for name in ("SAMConvexRegistration", "SAMLandmark"):
     slicer.selfTests[name](msec=0)
 assert engineModule("samconvex.memory").available_memory_gib() > 0
-engineModule("samconvex.lesions.response")
+engineModule("samconvex.lesions.assessment")
 
 
 def engine(*arguments):

@@ -60,6 +60,7 @@ def test_the_point_follows_in_both_directions(ready):
     ready.moveTo(first, CENTER)
     poll_until(ready, lambda: ready.state is LiveState.FOUND)
     np.testing.assert_allclose(results.positionOf(ready.marker, 0), np.add(CENTER, SHIFT_RAS), atol=1e-3)
+    assert ready.message == "In 'B': nine of ten within 7 mm; score 0.90, return error 1.0 mm"
     ready.moveTo(second, np.add(CENTER, SHIFT_RAS))
     poll_until(ready, lambda: len(ready.latencies) == 2)
     np.testing.assert_allclose(results.positionOf(ready.marker, 0), CENTER, atol=1e-3)

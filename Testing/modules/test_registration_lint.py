@@ -40,7 +40,12 @@ ENGINE_MODULES = {
     "samconvex.settings.features",
     "samconvex.settings.presets",
     "samconvex.memory",
-    "samconvex.lesions.response",
+    "samconvex.errors",
+    "samconvex.lesions.assessment",
+    "samconvex.lesions.confirmation",
+    "samconvex.lesions.course",
+    "samconvex.lesions.course_changes",
+    "samconvex.lesions.course_table",
     "samconvex.io.files",
     "samconvex.report.colors",
 }
@@ -182,7 +187,7 @@ def test_qt_is_only_used_by_the_panels(python_files):
             if isinstance(n, ast.Import)
             for a in n.names
         }
-        with_qt = ("polling", "tablewidgets", "presetmenu", "previewpanel", "batchpanel")
+        with_qt = ("polling", "tablewidgets", "presetmenu", "previewpanel", "batchpanel", "reportwindow")
         assert ("qt" in imported) <= (path.stem in with_qt), path.name
 
 

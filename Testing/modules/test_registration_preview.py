@@ -177,6 +177,26 @@ def test_layers_show_the_chosen_comparison(lib, result, views):
     preview.revert()
 
 
+def test_green_and_magenta_leave_the_users_volumes_alone(lib, result, views):
+    fixed, moving, transform, seg = result
+    colors = [node.GetDisplayNode().GetColorNodeID() for node in (fixed, moving)]
+    preview = lib.preview.RegistrationPreview(fixed, moving, transform, seg)
+    preview.show(lib.Mode.FUSION)
+    for _node, composite in views:
+        layers = [composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID()]
+        shown = [slicer.mrmlScene.GetNodeByID(layer) for layer in layers]
+        assert [node.GetDisplayNode().GetColorNode().GetName() for node in shown] == ["Green", "Magenta"]
+        assert composite.GetCompositing() == slicer.vtkMRMLSliceCompositeNode.Add
+        assert shown[0].GetTransformNodeID() == fixed.GetTransformNodeID()
+        assert shown[1] is preview.movingStandIn
+    assert [node.GetDisplayNode().GetColorNodeID() for node in (fixed, moving)] == colors
+    # The next mode is gray again.
+    preview.show(lib.Mode.BLEND)
+    assert preview.movingStandIn.GetDisplayNode().GetColorNodeID() == colors[1]
+    assert views[0][1].GetCompositing() == slicer.vtkMRMLSliceCompositeNode.Alpha
+    preview.revert()
+
+
 def test_the_worst_place_is_where_the_field_compresses_most(lib, views):
     array = build.smooth_array() + 500
     fixed = build.volume("Fixed", array, build.centered(np.diag([2.0, 2.0, 2.0, 1.0]), array.shape))

@@ -29,6 +29,7 @@ REPORT = {
         "own_calibration": True,
     },
     "dice": {"initial": {"1": 0.3}, "final": {"1": 0.9}, "initial_mean": 0.3, "final_mean": 0.9},
+    "surface_mm": {"initial": {"1": {"mean": 3.0, "hd95": 9.0}}, "final": {"1": {"mean": 1.25, "hd95": 2.5}}},
     "tre_mm": {"initial": {"mean": 12.0, "p95": 20.0}, "final": {"mean": 1.5, "p95": 2.5}, "n": 8},
 }
 
@@ -271,6 +272,27 @@ def test_the_quality_table_names_structures_and_has_before_and_after(lib):
     assert ["Landmark error, mean", "12.00", "1.50", "mm"] in rows
     assert ["Computing time", "", "12.30", "s"] in rows
     assert ["Expected error, nine tenths of the body", "", "4.50", "mm"] in rows
+    assert ["Distance of surfaces, mean, Liver", "3.00", "1.25", "mm"] in rows
+    assert ["Distance of surfaces, 95th percentile (HD95), Liver", "9.00", "2.50", "mm"] in rows
+
+
+def test_every_landmark_has_its_error_under_its_own_name(lib):
+    fixed, moving = pair()
+    points = [(0, 0, 0), (1, 0, 0), (2, 0, 0)]
+    named = [build.markups(name, points, labels) for name, labels in (("F", "xyz"), ("M", "zyx"))]
+    request = lib.request.RegistrationRequest(fixed, moving, fixedMarkups=named[0], movingMarkups=named[1])
+    run = lib.request.prepare(request)
+    report = {"tre_mm": {"each_initial": [3.0, 4.0, 5.0], "each": [1.0, 2.0, 1.5]}}
+    rows = lib.quality.tableTexts(lib.quality.namedReport(report, run, request))
+    assert rows == [
+        ("Landmark error, x", "3.00", "1.00", "mm"),
+        ("Landmark error, y", "4.00", "2.00", "mm"),
+        ("Landmark error, z", "5.00", "1.50", "mm"),
+    ]
+    # A report that was made elsewhere has numbers.
+    assert [row[0] for row in lib.quality.tableTexts(report)][-1] == "Landmark error, 3"
+    unnamed = build.markups("U", points, ["", "", ""])
+    assert lib.request.pairedNames(unnamed, named[1]) == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("ending", [".mrb", ".mrml"])
@@ -320,6 +342,32 @@ def test_masks_and_labels_reach_the_engine_on_the_volumes_grid(lib):
     assert np.array_equal(sitk.GetArrayFromImage(mask) > 0, pieces[0][3] | pieces[1][3])
     assert np.allclose(mask.GetOrigin(), run.fixed.image.GetOrigin())
     assert "--fixed-mask" in run.arguments
+
+
+@pytest.mark.parametrize("under_a_parent", [False, True])
+def test_a_turned_box_reaches_the_engine_as_a_mask(lib, under_a_parent):
+    fixed, moving = pair(parents=True)
+    box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Box")
+    box.SetSize([40.0, 24.0, 30.0])
+    center = np.array([3.0, -8.0, 18.0])
+    turned = build.translation(*center) @ build.rotation(30) @ build.rotation(20, 0)
+    box.SetAndObserveObjectToNodeMatrix(build.vtk_matrix(turned))
+    stretched = np.diag([1.3, 0.8, 1.0, 1.0])
+    if under_a_parent:
+        build.linear_parent(box, stretched)
+        turned = stretched @ turned
+    run = lib.request.prepare(lib.request.RegistrationRequest(fixed, moving, fixedMask=box))
+    run.write()
+    mask = sitk.GetArrayFromImage(sitk.ReadImage(str(run.folder / "fixed-mask.mha")))
+    index = np.indices(mask.shape).reshape(3, -1)[::-1]
+    toWorld = lib.nodes.parentToWorld(fixed) @ lib.nodes.ijkToRas(fixed)
+    inBox = np.linalg.inv(turned) @ toWorld @ np.vstack([index, np.ones(index.shape[1])])
+    expected = (np.abs(inBox[:3]) <= np.array([[20.0], [12.0], [15.0]])).all(0).reshape(mask.shape)
+    # Voxel centers on the very faces of the box may fall to either side.
+    assert (expected != (mask > 0)).sum() <= 2 and 500 < expected.sum() < expected.size / 2
+    box.SetCenterWorld(1000.0, 0.0, 0.0)
+    with pytest.raises(lib.nodes.NodeError, match="'Box' does not cover any voxel of 'Fixed'"):
+        lib.request.prepare(lib.request.RegistrationRequest(fixed, moving, fixedMask=box))
 
 
 def test_protected_segments_reach_the_engine_as_separate_labels(lib):

@@ -1,4 +1,5 @@
-"""Embeddings kept in memory and on disk by content, so that asking the same volume again takes milliseconds.
+"""What is known of images kept by content, so that asking the same volume again takes milliseconds: embeddings in
+memory and on disk; on disk also what other modules of this package leave there.
 
 An entry's key is the checksum of voxels, grid, mask and weights. Disk entries hold the very bits that were computed, so
 that a result does not depend on what was asked before; they are written atomically, and the oldest go when the folder
@@ -10,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -25,9 +27,12 @@ from .embed import embed
 from .embedding import SamEmbedding
 from .known import KNOWN
 
+T = TypeVar("T")
 LOGGER = logging.getLogger(__name__)
 _FORMAT = 2
 DISK_BYTES = 4 << 30
+# Environment variables: another folder for the entries, which several computers may share, and its limit in GiB.
+CACHE_FOLDER, CACHE_GIB = "SAMCONVEX_CACHE", "SAMCONVEX_CACHE_GIB"
 
 
 def embed_cached(
@@ -51,7 +56,7 @@ def embed_cached(
     found = KNOWN.embeddings.get(f"{key}-{kind}")
     if found is not None:
         return found
-    disk = disk and not os.environ.get("SAMCONVEX_NO_DISK_CACHE")
+    disk = disk and disk_is_used()
     path = cache_folder() / f"{key}.pt"
     embedding = _read(path, model, volume.grid, device) if disk else None
     if embedding is None:
@@ -69,18 +74,27 @@ def embed_known(
         return None
     key = content_key(volume, model)
     found = KNOWN.embeddings.get(f"{key}-{torch.device(device).type}")
-    if found is None and disk and not os.environ.get("SAMCONVEX_NO_DISK_CACHE"):
+    if found is None and disk and disk_is_used():
         found = _read(cache_folder() / f"{key}.pt", model, volume.grid, device)
     return found
 
 
 def cache_folder() -> Path:
-    """Where embeddings lie on disk."""
-    return user_folder() / "embeddings"
+    """Where the entries lie on disk: SAMCONVEX_CACHE, or a folder of the user's."""
+    chosen = os.environ.get(CACHE_FOLDER)
+    return Path(chosen).expanduser() if chosen else user_folder() / "embeddings"
+
+
+def _disk_bytes() -> int:
+    """What all entries may take: SAMCONVEX_CACHE_GIB, or 4 GiB."""
+    try:
+        return int(float(os.environ[CACHE_GIB]) * 2**30)
+    except (KeyError, ValueError):
+        return DISK_BYTES
 
 
 def clear(disk: bool = False) -> None:
-    """Forget what is known of images in memory, and on request the embeddings on disk."""
+    """Forget what is known of images in memory, and on request the entries on disk."""
     KNOWN.clear()
     if disk and cache_folder().is_dir():
         for path in cache_folder().glob("*.pt"):
@@ -117,6 +131,16 @@ def _write(path: Path, embedding: SamEmbedding) -> None:
         part: FeatureMap = getattr(embedding, name)
         content[name] = part.tensor.cpu()
         content[f"{name}_grid"] = plain_grid(part.grid)
+    keep_on_disk(path, content)
+
+
+def disk_is_used() -> bool:
+    """False where SAMCONVEX_NO_DISK_CACHE=1 switches the disk off."""
+    return not os.environ.get("SAMCONVEX_NO_DISK_CACHE")
+
+
+def keep_on_disk(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values as an entry, in one step; concurrent writers of one entry do not disturb."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as temporary:
@@ -124,14 +148,27 @@ def _write(path: Path, embedding: SamEmbedding) -> None:
         _trim(path.parent)
     except (OSError, RuntimeError) as error:
         # A full or read-only disk costs time at the next query, nothing else.
-        LOGGER.info("embedding not kept on disk: %s", error)
+        LOGGER.info("%s not kept on disk: %s", path.name, error)
 
 
-def _read(path: Path, model: SamModel, grid: Grid, device: torch.device | str) -> SamEmbedding | None:
+def from_disk(path: Path, understood: Callable[[dict[str, Any]], T]) -> T | None:
+    """What ``understood`` makes of an entry, which counts as used now; None where there is none, or a damaged one."""
     if not path.is_file():
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        found = understood(torch.load(path, map_location="cpu", weights_only=True))
+        with suppress(OSError):
+            os.utime(path)
+        return found
+    except Exception as error:  # any kind of damage means: find it again
+        LOGGER.info("cached entry %s is unreadable: %s", path.name, error)
+        with suppress(OSError):
+            path.unlink()
+        return None
+
+
+def _read(path: Path, model: SamModel, grid: Grid, device: torch.device | str) -> SamEmbedding | None:
+    def understood(content: dict[str, Any]) -> SamEmbedding | None:
         if content["format"] != _FORMAT or content["network"] != model.sha256:
             return None
         maps = {}
@@ -143,14 +180,9 @@ def _read(path: Path, model: SamModel, grid: Grid, device: torch.device | str) -
         body = content["body"].to(device)
         if tuple(body.shape) != maps["fine"].grid.shape:
             return None
-        with suppress(OSError):
-            os.utime(path)
         return SamEmbedding(maps["fine"], maps["coarse"], body, model.sha256, grid, model.calibration)
-    except Exception as error:  # any kind of damage means: embed again
-        LOGGER.info("cached embedding %s is unreadable: %s", path.name, error)
-        with suppress(OSError):
-            path.unlink()
-        return None
+
+    return from_disk(path, understood)
 
 
 def _trim(folder: Path) -> None:
@@ -161,9 +193,9 @@ def _trim(folder: Path) -> None:
         with suppress(OSError):
             status = path.stat()
             entries.append((status.st_mtime, status.st_size, path))
-    total = sum(size for _, size, _ in entries)
+    total, limit = sum(size for _, size, _ in entries), _disk_bytes()
     for _, size, path in sorted(entries)[:-1]:
-        if total <= DISK_BYTES:
+        if total <= limit:
             break
         with suppress(OSError):
             path.unlink()

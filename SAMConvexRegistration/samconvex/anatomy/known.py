@@ -58,6 +58,7 @@ class Known:
         embeddings, organs: by the checksum of everything that they depend on. Two or three large CTs; the vectors for
             searching, made on demand, come on top.
         bodies, checksums: of a tensor.
+        sides: of a tensor; see :func:`samconvex.anatomy.sides.sides_score`.
         anatomies: of an embedding.
         affines: of two embeddings.
     """
@@ -67,12 +68,14 @@ class Known:
         self.organs: Recent[Any] = Recent(6)
         self.bodies: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.checksums: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self.sides: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.anatomies: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         self.affines: WeakKeyDictionary[Any, WeakKeyDictionary] = WeakKeyDictionary()
 
     def clear(self) -> None:
         """Forget everything."""
-        for held in (self.embeddings, self.organs, self.bodies, self.checksums, self.anatomies, self.affines):
+        by_content = (self.embeddings, self.organs)
+        for held in (*by_content, self.bodies, self.checksums, self.sides, self.anatomies, self.affines):
             held.clear()
 
 

@@ -84,6 +84,7 @@ class Anatomy:
         confidence: 0 to 1; trust the rest from :data:`CONFIDENT` on.
         orientation: "upright" or "feet first". Embeddings say left of what lies at the left of the image, whoever it
             is: they tell neither a mirrored patient nor one who lies face down.
+        mirrored: left and right are exchanged; None where that cannot be told, see :mod:`samconvex.anatomy.sides`.
         line: level = line[0] + line[1] * z (LPS mm).
         z_mm, levels_mm: (S,) height of planes across the image and the level of each.
         regions: names of what is shown, from head to feet.
@@ -97,6 +98,7 @@ class Anatomy:
     z_mm: tuple[float, ...] = ()
     levels_mm: tuple[float, ...] = ()
     regions: tuple[str, ...] = ()
+    mirrored: bool | None = None
 
     @property
     def can_be_judged(self) -> bool:
@@ -111,6 +113,11 @@ class Anatomy:
     def span_mm(self) -> tuple[float, float]:
         """Lowest and highest level shown."""
         return min(self.levels_mm), max(self.levels_mm)
+
+    @property
+    def size(self) -> float:
+        """How long the body is for what it shows, against the reference body's; short images tell less of it."""
+        return 1.0 / abs(self.line[1])
 
     def levels_of(self, points: np.ndarray) -> np.ndarray:
         """(N,) levels in mm of LPS points (N, 3)."""
@@ -132,7 +139,8 @@ class Anatomy:
             "from_mm": round(self.span_mm[0], 1),
             "to_mm": round(self.span_mm[1], 1),
             "orientation": self.orientation,
-            "mirrored": "cannot be told",
+            "size": round(self.size, 3),
+            "mirrored": "cannot be told" if self.mirrored is None else self.mirrored,
         }
 
 
@@ -213,6 +221,11 @@ def warnings_about(first: Anatomy, second: Anatomy, names: tuple[str, str] = ("f
     for anatomy, other, name, name2 in ((first, second, *names), (second, first, *names[::-1])):
         if anatomy.is_clear and anatomy.orientation == FEET_FIRST:
             sentences.append(f"{name} lies feet first against its header; check the sides, and correct the header.")
+        if anatomy.mirrored:
+            sentences.append(
+                f"{name} is mirrored: left and right are swapped; correct the image or its header (only in a patient "
+                "with situs inversus is this right)."
+            )
         if anatomy.confidence < DOUBTFUL and anatomy.can_be_judged and other.is_clear:
             sentences.append(
                 f"{name2} shows {other.in_words()}, but {name} {anatomy.reason or _NO_BODY}: it may be turned, or show "
@@ -272,7 +285,10 @@ def read_reference(path: Path) -> BodyReference:
     if not isinstance(content, dict) or content.get("format") != REFERENCE_FORMAT:
         raise InputError(f"{path} holds no reference of body levels; give a file of `samconvex train levels`.")
     if content.get("version") != REFERENCE_VERSION:
-        raise InputError(f"{path} has format version {content.get('version')}, this version reads {REFERENCE_VERSION}.")
+        raise InputError(
+            f"{path} has format version {content.get('version')}, this version reads {REFERENCE_VERSION}; "
+            "update samconvex."
+        )
     with refusing(f"{path} holds a damaged reference of body levels; build it again with `samconvex train levels`."):
         return reference_of(content)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,11 +12,12 @@ from ..device import cpu_has_bfloat16, ran_out_of_memory
 from ..errors import ResourceError
 from ..networks.semantic import HU_RANGE, prepare
 from ..progress import Progress, stage
+from ..space.grid import grid_of, plain_grid
 from ..space.intensity import check_ct
 from ..space.volume import FeatureMap, Volume, resample
 from ..weights.models import SemanticModel, load_semantic
 from .body import body_mask
-from .cache import content_key
+from .cache import cache_folder, content_key, disk_is_used, from_disk, keep_on_disk
 from .embed import body_grid, tiles
 from .known import KNOWN
 
@@ -27,7 +30,7 @@ def organ_probabilities(
     mask: Volume | None = None,
     progress: Progress | None = None,
 ) -> FeatureMap:
-    """Probability of each organ on a 3 mm grid around the body; the last answers stay in memory.
+    """Probability of each organ on a 3 mm grid around the body; answers are kept as embeddings are.
 
     Args:
         volume: CT in Hounsfield units, any geometry.
@@ -45,6 +48,11 @@ def organ_probabilities(
     check_ct(volume)
     key = f"{content_key(volume, model, mask)}-{torch.device(device).type}"
     found = KNOWN.organs.get(key)
+    path = cache_folder() / f"{key}-organs.pt"
+    if found is None and disk_is_used():
+        found = _read(path, torch.device(device))
+        if found is not None:
+            KNOWN.organs.keep(key, found)
     if found is None:
         try:
             found = _computed(volume, model, torch.device(device), mask, progress)
@@ -56,7 +64,17 @@ def organ_probabilities(
                 ) from error
             raise
         KNOWN.organs.keep(key, found)
+        if disk_is_used():
+            keep_on_disk(path, {"organs": found.tensor.cpu(), "grid": plain_grid(found.grid)})
     return found
+
+
+def _read(path: Path, device: torch.device) -> FeatureMap | None:
+    def understood(content: dict[str, Any]) -> FeatureMap | None:
+        tensor, grid = content["organs"], grid_of(content["grid"])
+        return FeatureMap(tensor.to(device), grid) if tuple(tensor.shape[2:]) == grid.shape else None
+
+    return from_disk(path, understood)
 
 
 @torch.inference_mode()

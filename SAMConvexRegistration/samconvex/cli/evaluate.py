@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ..space.volume import Volume
 
 EXPLANATION = """
-Measure how good a transform is: label overlap (Dice), landmark error, folding, regularity and inverse consistency.
+Measure how good a transform is: label overlap (Dice) and surface distances, landmark error, folding, regularity and
+inverse consistency. The report also holds the error of every single point, in the order of the points.
 TRANSFORM maps points of FIXED to MOVING (LPS mm), as ITK transforms from this and other registration tools do.
 """
 
@@ -204,6 +205,14 @@ def table(report: dict[str, Any]) -> list[str]:
         for label in dice["final"]:
             lines.append(f"  label {label:<16}{dice['initial'].get(label, 0.0):>10.3f}{dice['final'][label]:>10.3f}")
         lines.append(f"  {'mean':<22}{dice['initial_mean']:>10.3f}{dice['final_mean']:>10.3f}")
+    surfaces = report.get("surface_mm", {})
+    for key, name in (("mean", "Surface distance, mm"), ("hd95", "HD95, mm")):
+        if surfaces.get("final"):
+            lines.append(f"{name:<24}{'before':>10}{'after':>10}")
+        for label, distances in surfaces.get("final", {}).items():
+            before = surfaces["initial"].get(label)
+            shown = "-" if before is None else f"{before[key]:.2f}"
+            lines.append(f"  label {label:<16}{shown:>10}{distances[key]:>10.2f}")
     tre = report.get("tre_mm")
     if tre:
         lines.append(f"{'Point error, mm':<24}{'before':>10}{'after':>10}   ({tre['n']} points)")

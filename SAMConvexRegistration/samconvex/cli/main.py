@@ -67,6 +67,10 @@ _ALL_COMMANDS = (
         "run_template",
     ),
     Command("track", "find and measure the lesions of a baseline image in follow-up images", "track"),
+    Command(
+        "cohort", "run many rows of a table on many workers, resumable, checked whole first", "cohort", patience_s=15.0
+    ),
+    Command("atlas", "mean image and mean shape of many images, without drift", "atlas", patience_s=15.0),
     Command("evaluate", "measure how good a transform is: overlap, landmark error, folding", "evaluate"),
     Command("apply", "carry an image, a label map or points through a transform", "apply"),
     Command(
@@ -125,6 +129,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Between the words and the work; during the work signals are handled there.
         return _complain(str(Cancelled()), Cancelled.exit_status)
     return status
+
+
+def run_words(words: list[str], cancelled: threading.Event) -> int:
+    """Run a command line in this thread, without handling signals, and return its exit status."""
+    try:
+        command, args = _parse(words)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return guarded(lambda: _run(command, args, cancelled))
+
+
+def add_arguments_of(name: str, parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments of the command called ``name`` to a parser."""
+    command = next(command for command in COMMANDS if command.name == name)
+    _function(command, command.add)(parser)
 
 
 def _parse(words: list[str]) -> tuple[Command, argparse.Namespace]:

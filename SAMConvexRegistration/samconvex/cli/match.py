@@ -197,7 +197,8 @@ def _match(
     """One query against all templates; a point that a template lacks has score 0 there and is not found."""
     from ..anatomy.cache import embed_cached
     from ..anatomy.embedding import SamEmbedding
-    from ..anatomy.level import anatomy_of, warnings_about
+    from ..anatomy.level import Anatomy, anatomy_of, warnings_about
+    from ..anatomy.sides import with_sides
     from ..landmarks.matching import Matches, match_points
     from ..landmarks.voting import vote
 
@@ -206,6 +207,11 @@ def _match(
             return source
         return embed_cached(source, options["weights"], device=options["device"], progress=report)
 
+    def seen(source: Volume | SamEmbedding, embedding: SamEmbedding) -> Anatomy:
+        # A saved template holds no image, and so no sides.
+        found = anatomy_of(embedding)
+        return found if isinstance(source, SamEmbedding) else with_sides(found, source)
+
     answers = []
     for turn, (source, mine) in enumerate(zip(templates, rows, strict=True)):
         usable = source.usable
@@ -213,7 +219,8 @@ def _match(
         chosen = source.points.positions[[row for row, use in zip(mine, known, strict=True) if use and row is not None]]
         report = _numbered(progress, number * len(templates) + turn, steps)
         pair = embedded(source.image, report), embedded(image, report)
-        say_notes(warnings_about(anatomy_of(pair[0]), anatomy_of(pair[1]), ("the template", image.name)))
+        both = seen(source.image, pair[0]), seen(image, pair[1])
+        say_notes(warnings_about(*both, ("the template", image.name)))
         matches = match_points(pair[0], chosen, pair[1], progress=report, **options)
         count = len(mine)
         no = np.zeros(count, bool)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ALWAYS = ("transform.h5", "inverse.h5", "warped.nii.gz", "valid.nii.gz", "error.nii.gz", "report.json", "report.png")
 LABELS, POINTS = "labels.nii.gz", "points.csv"
+_LABELS_SHOWN = 10
 
 # Files that may come with the two images, and all else that decides the result; by the names of the arguments.
 FURTHER = (
@@ -459,6 +460,11 @@ def summary(report: dict[str, Any], folder: str) -> list[str]:
             f"Expected error (nine of ten are below): {expected['median']:.1f} mm in half of the body, "
             f"{expected['p90']:.1f} mm in nine tenths."
         )
+        by_label = sorted(expected.get("labels", {}).items(), key=lambda item: -item[1])
+        if by_label:
+            told = ", ".join(f"{label}: {value:.1f} mm" for label, value in by_label[:_LABELS_SHOWN])
+            more = f", and {len(by_label) - _LABELS_SHOWN} more below" if len(by_label) > _LABELS_SHOWN else ""
+            lines.append(f"Expected error at the outline of carried labels, the largest first: {told}{more}.")
     if "folding_percent" in report:
         lines.append(f"Folding: {report['folding_percent']:.3f} % of the voxels.")
     lines += [f"Note: {warning}" for warning in report.get("warnings", [])]

@@ -82,18 +82,31 @@ def said_of_anatomy(plan: Plan, model: SamModel, device: str, progress: Progress
     """Say at once where a follow-up shows another part of the body; tracking asks for the same embeddings again."""
     from ..anatomy.cache import embed_cached
     from ..anatomy.level import anatomy_of, warnings_about
+    from ..anatomy.sides import with_sides
 
     every: list[str] = []
     for visit, baseline, _ in plan.marked:
         for follow_up in plan.follow_ups:
             pair = [
-                anatomy_of(embed_cached(image, model, device=device, progress=progress))
+                with_sides(anatomy_of(embed_cached(image, model, device=device, progress=progress)), image)
                 for image in (baseline, follow_up)
             ]
             said = warnings_about(pair[0], pair[1], (f"the {visit.name}", follow_up.name))
             say_notes(said)
             every += said
     return every
+
+
+def organs_of(plan: Plan, model: SamModel, device: str) -> dict[str, str]:
+    """The organ that each lesion of a course that begins seems to lie in; a person corrects it."""
+    from ..anatomy.cache import embed_cached
+    from ..lesions.sites import propose_organs
+
+    found: dict[str, str] = {}
+    for _, image, lesions in plan.marked if plan.fresh else ():
+        sites = propose_organs(lesions, image, embed_cached(image, model, device=device))
+        found |= {name: site.organ for name, site in sites.items() if site.organ}
+    return found
 
 
 def _begun(args: argparse.Namespace, date: str | None) -> Plan:

@@ -18,11 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument(
         "network",
-        choices=["sam", "masr", "featcnn", "suits", "semantic", "lapirn", "same", "levels"],
+        choices=["sam", "masr", "featcnn", "suits", "semantic", "lapirn", "same", "sides", "levels"],
         help="what to train: sam, the anatomical embedding of CT; masr, descriptors alike across modalities; featcnn, "
         "a replicator of MIND; suits, featcnn end to end; semantic, organ probabilities from label maps; lapirn, "
-        "a field in one pass; same, SAM-VoxelMorph, the same of CT with embeddings; levels, the reference that tells "
-        "which part of a body an image shows, from embeddings",
+        "a field in one pass; same, SAM-VoxelMorph, the same of CT with embeddings; sides, whether left and "
+        "right are exchanged in a CT; levels, the reference that tells which part of a body an image shows, from "
+        "embeddings",
     )
     parser.add_argument(
         "--data",
@@ -128,7 +129,7 @@ def _run_levels(args: argparse.Namespace, output: Path) -> int:
 
 def _run_small(args: argparse.Namespace, output: Path) -> int:
     """The recipes that share :mod:`samconvex.training.loop`."""
-    from ..training import lapirn, masr, same, semantic, suits
+    from ..training import lapirn, masr, same, semantic, sides, suits
     from ..training.loop import read_settings
 
     kinds = {
@@ -136,6 +137,7 @@ def _run_small(args: argparse.Namespace, output: Path) -> int:
         "semantic": semantic.SemanticSettings,
         "lapirn": lapirn.LapirnSettings,
         "same": same.SameSettings,
+        "sides": sides.SidesSettings,
     }
     kind = kinds.get(args.network, suits.SuitsSettings)
     settings: Any = read_settings(kind, Path(args.config) if args.config else None)
@@ -159,6 +161,8 @@ def _run_small(args: argparse.Namespace, output: Path) -> int:
         result = lapirn.train(data, output, settings=settings, **options)
     elif isinstance(settings, same.SameSettings):
         result = same.train(data, output, settings=settings, **options)
+    elif isinstance(settings, sides.SidesSettings):
+        result = sides.train(data, output, settings=settings, **options)
     else:
         result = suits.train(data, output, end_to_end=args.network == "suits", settings=settings, **options)
     print(f"{output}: {result['step']} steps in {result['seconds'] / 60:.1f} minutes")

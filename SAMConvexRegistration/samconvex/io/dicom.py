@@ -6,17 +6,19 @@ or a screenshot as if it were an image.
 
 from __future__ import annotations
 
+import datetime
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from ..errors import InputError
+from ..errors import InputError, check_at_hand
 from ..space.image_files import read_dicom_image
 from .dicom_segmentation import is_segmentation, read_segmentation
-from .dicom_stack import Slice, choose_stack, slices_of
-from .dicom_tags import Header, read_header
+from .dicom_stack import Slice, Stack, choose_stack, slices_of
+from .dicom_tags import Dataset, Header, read_header
 
 _ORIGINAL = "export the CT or MR series itself"
 _LABEL_MAP = "as labels convert it to a label map first, for example in 3D Slicer (SlicerRT); as an image " + _ORIGINAL
@@ -71,17 +73,100 @@ def read_dicom(path: Path, *, labels: bool = False, slices: bool = False) -> tup
             return read_segmentation(segmentations[0])
     if slices and len(objects) == 1 and objects[0].frames == 1 and objects[0].pixels is not None:
         return read_dicom_image(objects[0].path), ()
+    stack, reader = _stack_of(objects, path)
+    return _assembled(stack.slices, reader), stack.notes
+
+
+def series_slices(path: str | os.PathLike) -> list[Slice]:
+    """The slices of the image that :func:`read_dicom` reads there, in the order of its voxels.
+
+    Raises:
+        InputError: no DICOM, and as :func:`read_dicom`.
+    """
+    location = Path(path)
+    objects = _objects(location)
+    if not objects and not location.is_dir():
+        raise InputError(f"{path} is no DICOM; give the folder of the DICOM series.")
+    return _stack_of(objects, location)[0].slices
+
+
+@dataclass(frozen=True)
+class VisitFacts:
+    """What a DICOM series says of the visit it was made at; "" or None where it does not.
+
+    Attributes:
+        date: ISO day of the acquisition, else of the series or study. patient_id: PatientID.
+        modality: CT, MR, ... series: its description. slice_thickness_mm: as acquired.
+    """
+
+    date: str | None = None
+    patient_id: str = ""
+    modality: str = ""
+    series: str = ""
+    slice_thickness_mm: float | None = None
+
+
+def visit_facts(path: str | os.PathLike) -> VisitFacts:
+    """Facts of the series that :func:`read_dicom` reads; all unknown for a file of another kind.
+
+    Raises:
+        InputError: missing, no image in a folder, a damaged DICOM file.
+    """
+    check_at_hand(path, folder=True)
+    location = Path(path)
+    if not is_dicom(location):
+        return VisitFacts()
+    chosen, _ = _chosen_series(_objects(location), location)
+    data = chosen[0].data
+    thickness = {slice_thickness(header) for header in chosen} - {None}
+    return VisitFacts(
+        _date(data),
+        data.text("Patient"),
+        data.text("Modality"),
+        data.text("SeriesDescription"),
+        max((value for value in thickness if value), default=None),
+    )
+
+
+def slice_thickness(header: Header) -> float | None:
+    """mm, of the file itself or of its first frame's measures; None where it says nothing above 0."""
+    groups = (header.data, header.data.first("SharedGroups"), header.data.first("FrameGroups"))
+    for group in groups:
+        measures = group.first("PixelMeasures") if group is not None and group is not header.data else group
+        value = measures.number("SliceThickness") if measures is not None else None
+        if value is not None and value > 0:
+            return value
+    return None
+
+
+def _date(data: Dataset) -> str | None:
+    """ISO day; None where there is none, or what stands there is none."""
+    for tag in ("AcquisitionDate", "SeriesDate", "StudyDate"):
+        try:
+            return datetime.datetime.strptime(data.text(tag), "%Y%m%d").date().isoformat()
+        except ValueError:
+            continue
+    return None
+
+
+def _chosen_series(objects: list[Header], path: Path) -> tuple[list[Header], tuple[str, ...]]:
+    """The largest series of images among ``objects``, and notes on the choice."""
     images = [item for item in objects if _refusal(item) is None]
     if not images:
         raise InputError(_refusal(objects[0]) if objects else _nothing_here(path))
     if path.is_file() and images[0].frames == 1:
         raise InputError(f"{path} is one slice of a DICOM series; give its folder, or a multi-frame file.")
     chosen, notes = _largest_series(images, path)
-    notes += _of_one_patient(chosen, path)
+    return chosen, notes + _of_one_patient(chosen, path)
+
+
+def _stack_of(objects: list[Header], path: Path) -> tuple[Stack, _Pixels]:
+    """The stack of the chosen series with notes on all choices, and what reads its pixels."""
+    chosen, notes = _chosen_series(objects, path)
     found = [item for header in chosen for item in slices_of(header)]
     reader = _Pixels()
     stack = choose_stack(found, str(path), chosen[0].data.text("Modality"), reader.same)
-    return _assembled(stack.slices, reader), notes + stack.notes
+    return Stack(stack.slices, notes + stack.notes), reader
 
 
 def _objects(path: Path) -> list[Header]:
@@ -157,9 +242,7 @@ def _largest_series(images: list[Header], path: Path) -> tuple[list[Header], tup
     if len(series) == 1:
         return chosen, ()
     data = chosen[0].data
-    date = next((data.text(tag) for tag in ("AcquisitionDate", "SeriesDate", "StudyDate") if data.text(tag)), "")
-    if len(date) == 8 and date.isdigit():
-        date = f"{date[:4]}-{date[4:6]}-{date[6:]}"
+    date = _date(data)
     description = f"'{data.text('SeriesDescription')}'" if data.text("SeriesDescription") else "without description"
     count = sum(header.frames for header in chosen)
     return chosen, (

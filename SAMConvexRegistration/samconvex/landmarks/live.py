@@ -94,12 +94,14 @@ class LiveMatcher:
             )
         finally:
             torch.set_num_threads(self._threads)
+        found = bool(matches.found[0])
         return {
             "point": [round(float(value), 3) for value in matches.points[0]],
             "score": round(float(matches.score[0]), 4),
             "cycle_mm": round(float(matches.cycle_mm[0]), 2),
-            "found": bool(matches.found[0]),
+            "found": found,
             "state": matches.state[0],
+            "error90_mm": round(float(matches.error90_mm[0]), 1) if found else None,
         }
 
     def _similarity(self, request: dict[str, Any], report: Any) -> dict[str, Any]:

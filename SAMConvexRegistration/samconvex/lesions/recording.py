@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..io.dicom_facts import SeriesFacts, series_facts
+from ..io.dicom import VisitFacts, visit_facts
 from ..io.files import file_sha256
 from ..io.images import read_labels
 from ..space.volume import Volume
@@ -20,9 +20,9 @@ from .measurement import Measurement
 from .precision import ExpectedError
 
 
-def visit_of(name: str, path: str | os.PathLike, image: Volume, date: str | None) -> tuple[Visit, SeriesFacts]:
+def visit_of(name: str, path: str | os.PathLike, image: Volume, date: str | None) -> tuple[Visit, VisitFacts]:
     """A visit with the facts of its image; ``date`` (ISO), where it was typed, before that of the DICOM series."""
-    facts = series_facts(path)
+    facts = visit_facts(path)
     notes = list(image.notes)
     if date is not None and facts.date is not None and date != facts.date:
         notes.append(f"{path} is dated {facts.date} by its DICOM series, {date} was typed.")

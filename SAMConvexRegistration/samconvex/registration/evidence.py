@@ -17,6 +17,7 @@ from ..align.pairs import body_points
 from ..anatomy.body import body_mask
 from ..anatomy.cache import embed_known
 from ..anatomy.embedding import SamEmbedding
+from ..anatomy.level import CONFIDENT
 from ..anatomy.search import nearest
 from ..errors import InputError
 from ..features.mind import mind_ssc
@@ -173,6 +174,9 @@ def _of_anatomy(record: Mapping) -> dict[str, float]:
     lies = [side["orientation"] for side in sides if side.get("orientation")]
     if lies:
         found["lies_otherwise"] = float(any(way != "upright" for way in lies))
+    sizes = [side["size"] for side in sides if side.get("confidence", 0.0) >= CONFIDENT and "size" in side]
+    if sizes:
+        found["largest_body"] = max(sizes)
     if any(side.get("mirrored") is True for side in sides):
         found["mirrored_image"] = 1.0
     return found

@@ -77,14 +77,16 @@ def _overlaps(
     warnings: list[str],
     report: Callable[[float], None],
 ) -> dict:
-    """Dice of every common label before and after."""
+    """Dice and surface distances of every common label before and after."""
     reference = resample(fixed_labels, fixed.grid, mode="nearest")
     common = metrics.common_labels(reference, moving_labels)
     if not common:
         warnings.append(f"{fixed_labels.name} and {moving_labels.name} share no label; no overlap was measured.")
-    found = {}
-    for name, transform, done in (("dice_initial", maps.start, 0.7), ("dice_final", maps.forward, 0.95)):
-        scores = metrics.dice(reference, transform.warp_labels(moving_labels, fixed.grid))
-        found[name] = {label: scores.get(label, 0.0) for label in common}
+    found: dict = {}
+    for moment, transform, done in (("initial", maps.start, 0.65), ("final", maps.forward, 0.95)):
+        warped = transform.warp_labels(moving_labels, fixed.grid)
+        scores = metrics.dice(reference, warped)
+        found[f"dice_{moment}"] = {label: scores.get(label, 0.0) for label in common}
+        found[f"surface_{moment}_mm"] = metrics.surface_distances(reference, warped, common)
         report(done)
     return found

@@ -12,6 +12,7 @@ from ..io.checks import grid_note, labels_note, outside_note
 from ..memory import machine_memory_gib
 from ..progress import Progress
 from ..report.environment import environment, utc_now
+from ..settings.registration import Settings
 from ..space.filling import as_air
 from ..space.grid import as_points
 from ..space.volume import Volume, average_to, check_shape
@@ -78,11 +79,16 @@ def prepared(fixed: Volume, moving: Volume, run: Run) -> Prepared:
     """Both images at the working spacing, and the fixed body."""
     options = run.options
     with run.clock("prepare"):
-        fixed_work, moving_work = (average_to(as_air(image), run.settings.working_spacing) for image in (fixed, moving))
+        fixed_work, moving_work = (as_worked_on(image, run.settings) for image in (fixed, moving))
         run.warnings += [note for note in map(filling_note, (fixed, moving)) if note]
         run.progress("prepare", 0.4)
         body = mask_or_body(fixed_work, options.fixed_mask)
     return Prepared(fixed, moving, Pair(fixed_work, moving_work, options.fixed_mask, options.moving_mask), body)
+
+
+def as_worked_on(image: Volume, settings: Settings) -> Volume:
+    """The image as every stage but the last sees it: padding as air, averaged to about the working spacing."""
+    return average_to(as_air(image), settings.working_spacing)
 
 
 def _checked(options: Options) -> Options:

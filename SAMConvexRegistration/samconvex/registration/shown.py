@@ -8,6 +8,7 @@ import torch
 
 from ..anatomy.cache import embed_cached
 from ..anatomy.level import Anatomy, anatomy_of, common_anatomy, warnings_about
+from ..anatomy.sides import with_sides
 from ..errors import InputError
 from ..settings.features import networks_of
 from ..weights.models import load_sam, weights_for
@@ -33,7 +34,7 @@ def shown(pair: Pair, run: Run) -> dict[str, Any]:
 
     def both(device: torch.device) -> tuple[Anatomy, Anatomy]:
         first, second = (
-            anatomy_of(embed_cached(image, model, device=device, progress=run.progress))
+            with_sides(anatomy_of(embed_cached(image, model, device=device, progress=run.progress)), image)
             for image in (pair.fixed, pair.moving)
         )
         return first, second

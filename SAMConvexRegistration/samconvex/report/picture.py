@@ -54,6 +54,8 @@ GOOD, POOR = (120, 214, 150), (255, 130, 110)
 VERDICT_COLORS = {GOOD_VERDICT: GOOD, CHECK: (255, 205, 80), DO_NOT_USE: (255, 95, 80)}
 # Height of the verdict's banner, pixels.
 BANNER = 48
+# Above, beside and below the panels, pixels.
+_HEADER, _LABELS, _LEGEND = 178, 40, 76
 FIXED_COLOR, MOVING_COLOR = (255, 214, 70), (70, 200, 255)
 
 
@@ -157,13 +159,13 @@ def _page(
     outlined: tuple[bool, bool],
 ) -> np.ndarray:
     heights = [max(panel.shape[0] for panel in panels) for panels in rows]
-    label_width, header, legend = 40, 178, 76
-    width = 2 * MARGIN + label_width + len(titles) * COLUMN + (len(titles) - 1) * GUTTER
-    height = header + sum(heights) + (len(heights) - 1) * GUTTER + legend
+    header = _HEADER
+    width = 2 * MARGIN + _LABELS + len(titles) * COLUMN + (len(titles) - 1) * GUTTER
+    height = header + sum(heights) + (len(heights) - 1) * GUTTER + _LEGEND
     page = np.empty((height, width, 3), dtype=np.float32)
     page[:] = BACKGROUND
     _header(page, fixed, moving, report)
-    left = MARGIN + label_width
+    left = MARGIN + _LABELS
     for index, (title, note) in enumerate(titles):
         x = left + index * (COLUMN + GUTTER)
         draw_text(page, x, header - 32, title, 11.5, TEXT, bold=True)
@@ -184,6 +186,19 @@ def _page(
     return np.clip(np.round(page), 0, 255).astype(np.uint8)
 
 
+def panels_of(page: np.ndarray, column: int) -> list[np.ndarray]:
+    """The panels of a column (from 0) of a page of :func:`render_report`, top to bottom; none of another picture."""
+    left = MARGIN + _LABELS + column * (COLUMN + GUTTER)
+    top = _HEADER + (0 if (page[0, 0] == BACKGROUND).all() else BANNER)
+    strip = page[top : page.shape[0] - _LEGEND, left : left + COLUMN]
+    if strip.size == 0 or strip.shape[1] < COLUMN:
+        return []
+    # Between two rows of panels nothing is drawn.
+    drawn = np.concatenate([[False], (strip != BACKGROUND).any(axis=(1, 2)), [False]])
+    ends = np.flatnonzero(drawn[1:] != drawn[:-1])
+    return [strip[first:last] for first, last in zip(ends[::2], ends[1::2], strict=True)]
+
+
 def verdict_banner(judged: Mapping[str, Any], width: int) -> np.ndarray:
     """(H, W, 3) uint8: the verdict by color and word, and as many of its reasons as fit."""
     banner = np.empty((BANNER, width, 3), dtype=np.float32)
@@ -200,7 +215,10 @@ def _header(page: np.ndarray, fixed: Volume, moving: Volume, report: Mapping[str
     preset = report.get("preset")
     if preset:
         draw_text(page, x + 18, 46, str(preset), 12, ACCENT)
-    room = 0.36 * page.shape[1]
+    figures = key_figures(report)
+    tile, gap = 178, 12
+    tiles = right - len(figures) * tile - max(0, len(figures) - 1) * gap
+    room = min(0.36 * page.shape[1], tiles - MARGIN - 110)
     for line, (role, volume) in enumerate((("Fixed", fixed), ("Moving", moving))):
         size = " × ".join(str(n) for n in volume.grid.size)
         spacing = " × ".join(f"{s:.3g}" for s in volume.grid.spacing)
@@ -210,15 +228,27 @@ def _header(page: np.ndarray, fixed: Volume, moving: Volume, report: Mapping[str
         name = fit_text(Path(str(volume.source or "unnamed")).name, 10.5, room - text_width(details, 10.5))
         end = draw_text(page, MARGIN + 66, baseline, name, 10.5, TEXT)
         draw_text(page, end + 18, baseline, details, 10.5, MUTED)
-    figures = key_figures(report)
-    tile, gap = 178, 12
-    x = right - len(figures) * tile - (len(figures) - 1) * gap
+    if made := made_by(report):
+        draw_text(page, MARGIN, 120, "Made", 10.5, MUTED)
+        draw_text(page, MARGIN + 66, 120, fit_text(made, 10.5, room), 10.5, TEXT)
+    x = tiles
     for title, value, note, color in figures:
         page[24:108, x : x + tile] = (31, 34, 41)
         draw_text(page, x + 14, 45, title, 9.5, MUTED)
         draw_text(page, x + 14, 76, fit_text(value, 17, tile - 24), 17, color, bold=True)
         draw_text(page, x + 14, 97, fit_text(note, 9, tile - 24), 9, MUTED)
         x += tile + gap
+
+
+def made_by(report: Mapping[str, Any]) -> str:
+    """When and by what the report was made, as far as it says so."""
+    date, version = str(report.get("date", "")), report.get("version")
+    day, _, clock = date.partition("T")
+    parts = [
+        f"{day} {clock[:5]} UTC" if clock.endswith("+00:00") else date,
+        f"by samconvex {version}" if version else "",
+    ]
+    return " ".join(filter(None, parts))
 
 
 def key_figures(report: Mapping[str, Any]) -> list[tuple[str, str, str, tuple[int, int, int]]]:
@@ -241,6 +271,9 @@ def key_figures(report: Mapping[str, Any]) -> list[tuple[str, str, str, tuple[in
     if expected is not None:
         note = f"median; worst {report['expected_error_mm']['max']:.0f} mm"
         figures.append(("Expected error", f"{expected:.1f} mm", note, TEXT))
+    overlap = report.get("overlap_percent")
+    if overlap is not None:
+        figures.append(("Seen in both images", f"{overlap:.0f} %", "of the fixed image's body", TEXT))
     dice = report.get("dice", {})
     if "final_mean" in dice:
         before = f"before {dice['initial_mean']:.2f}" if "initial_mean" in dice else ""

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import InputError, ResourceError
 from ..io.files import file_sha256, replaced
-from ..networks import semantic
+from ..networks import semantic, sides
 from .checkpoints import read_checkpoint
 from .models import FAMILIES, load_network, load_sam_file, readable_checkpoint
 from .registry import WeightsEntry, all_entries, copy_weights, imported_folder, known_weights, read_index, write_index
@@ -74,7 +74,7 @@ def _examined(path: Path) -> tuple[str, str, str]:
         model = load_sam_file(path)
         return model.sha256, model.kind, model.modality
     load_network(family.kind, path)
-    return file_sha256(path), family.name, "ct" if family.kind is semantic.SemanticNet else "any"
+    return file_sha256(path), family.name, "ct" if family.kind in (semantic.SemanticNet, sides.SidesNet) else "any"
 
 
 def _own_form(path: Path) -> bytes | None:

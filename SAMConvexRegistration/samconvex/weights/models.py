@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from ..errors import InputError, refusing
 from ..io.files import file_sha256
-from ..networks import featcnn, lapirn, masr, sam_2d, sam_compact, sam_official, sam_voxelmorph, semantic
+from ..networks import featcnn, lapirn, masr, sam_2d, sam_compact, sam_official, sam_voxelmorph, semantic, sides
 from .checkpoints import Network, built, read_checkpoint
 from .registry import (
     DEFAULT_SAM,
     DEFAULT_SEMANTIC,
+    DEFAULT_SIDES,
     DEFAULT_XRAY,
     check_unchanged,
     existing_file,
@@ -58,6 +59,7 @@ FAMILIES = (
     Family("masr", masr.MASRNet, masr.CHECKPOINT_FORMAT, masr.CHECKPOINT_VERSION, "masr"),
     Family("featcnn", featcnn.FeatCNN, featcnn.CHECKPOINT_FORMAT, featcnn.CHECKPOINT_VERSION, "featcnn"),
     Family("semantic", semantic.SemanticNet, semantic.CHECKPOINT_FORMAT, semantic.CHECKPOINT_VERSION, DEFAULT_SEMANTIC),
+    Family("sides", sides.SidesNet, sides.CHECKPOINT_FORMAT, sides.CHECKPOINT_VERSION, DEFAULT_SIDES),
     Family("lapirn", lapirn.LapIRN, lapirn.CHECKPOINT_FORMAT, lapirn.CHECKPOINT_VERSION, None),
     Family(
         "sam-voxelmorph",
@@ -142,7 +144,10 @@ def load_network(kind: type[Network], name_or_path: str | os.PathLike | None = N
     if not isinstance(content, dict) or content.get("format") != family.form:
         raise InputError(f"{path} holds other weights than {family.form}; give those of the network that is to run.")
     if content.get("version") != family.version:
-        raise InputError(f"{path} has format version {content.get('version')}, this version reads {family.version}.")
+        raise InputError(
+            f"{path} has format version {content.get('version')}, this version reads {family.version}; "
+            "update samconvex."
+        )
     with refusing(f"{path} holds damaged {family.form} weights; train or import them again."):
         network = built(kind, content)
     return network.eval().requires_grad_(False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from samconvex import Grid
 from samconvex.report import metrics
@@ -23,11 +21,11 @@ def assess(case: Case, transform: Transform, grid: Grid) -> dict:
         warped = transform.warp_labels(moving, fixed)
         common = metrics.common_labels(fixed, moving)
         overlap = metrics.dice(fixed, warped)
-        distance = {label: metrics.hausdorff95(fixed, warped, label) for label in common}
+        distances = metrics.surface_distances(fixed, warped, common)
         figures["dice"] = {str(label): overlap.get(label, 0.0) for label in common}
         figures["dice_mean"] = float(np.mean(list(figures["dice"].values())))
         # A lost organ has no distance; its Dice of 0 says so.
-        figures["hd95_mm"] = {str(label): value for label, value in distance.items() if math.isfinite(value)}
+        figures["hd95_mm"] = {str(label): value["hd95"] for label, value in distances.items()}
         if figures["hd95_mm"]:
             figures["hd95_mean_mm"] = float(np.mean(list(figures["hd95_mm"].values())))
     if case.points is not None:

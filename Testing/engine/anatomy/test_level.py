@@ -104,6 +104,11 @@ def test_what_two_images_have_in_common():
     assert common_anatomy(shown(0, 200), Anatomy(False)) is None
 
 
+def test_a_body_whose_levels_lie_far_apart_is_large():
+    assert shown(0, 200).size == 1.0
+    assert replace(shown(0, 200), line=(0.0, -0.8)).record()["size"] == 1.25
+
+
 def test_nothing_in_common_is_the_first_sentence_and_names_both_regions():
     sentences = warnings_about(shown(0, 250), replace(shown(460, 640), orientation="feet first"))
     assert sentences[0].startswith("fixed shows the head and neck, moving the abdomen: nothing in common")

@@ -255,8 +255,13 @@ def test_evaluate_gives_the_figures_of_the_report(
                 assert found[name] == pytest.approx(value, abs=1e-3), key
             else:
                 assert found[name] == pytest.approx(value, abs=1e-3), key
+    for moment, distances in report["surface_mm"].items():
+        assert figures["surface_mm"][moment].keys() == distances.keys()
+        for label, found in distances.items():
+            assert figures["surface_mm"][moment][label] == pytest.approx(found, abs=1e-3)
     printed = capsys.readouterr().out
     assert "Dice" in printed
+    assert f"{report['surface_mm']['final']['1']['hd95']:.2f}" in printed[printed.index("HD95, mm") :]
     assert printed.splitlines()[-1].startswith(f"VERDICT: {figures['verdict']['level'].upper()}.")
     # The same map of the same images, seen at another working spacing and without the preset's expectations.
     for name in ("scale", "covered_percent", "dice", "point_error_mm"):

@@ -19,7 +19,7 @@ from samconvex.io.images import write_volume
 from samconvex.io.points import PointSet, write_points
 from samconvex.landmarks import live as live_matching
 from samconvex.landmarks import templates as template_library
-from samconvex.landmarks.matching import Matches, match_points
+from samconvex.landmarks.matching import Matches, bounded, match_points
 from samconvex.landmarks.voting import vote
 
 
@@ -177,6 +177,9 @@ def test_a_point_is_answered_and_its_similarity_peaks_there(matcher, template, t
     point = template[2].positions[0].tolist()
     found = matcher.answer({"do": "match", "from": "A", "to": "B", "point": point})
     assert found["found"] and np.linalg.norm(np.subtract(found["point"], point)) < 1.0
+    assert found["error90_mm"] == pytest.approx(bounded(found["score"], found["cycle_mm"]), abs=0.1)
+    lost = matcher.answer({"do": "match", "from": "A", "to": "B", "point": point, "minimum_score": 1.01})
+    assert not lost["found"] and lost["error90_mm"] is None
     answer = matcher.answer(
         {
             "do": "similarity",

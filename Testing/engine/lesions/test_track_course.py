@@ -13,7 +13,7 @@ import torch
 from engine.io.dicom_files import places, voxels, write_series
 from engine.sam_fixtures import random_model, textured_body
 from samconvex.cli.main import main
-from samconvex.io.dicom_facts import SeriesFacts, series_facts
+from samconvex.io.dicom import VisitFacts, visit_facts
 from samconvex.io.images import write_volume
 from samconvex.lesions.course import Confirmation, read_course, write_course
 from samconvex.lesions.files import read_lesions
@@ -99,6 +99,25 @@ def drawn(files: Path) -> sitk.Image:
     return sitk.ReadImage(str(files / "lesions.nii.gz"))
 
 
+def test_the_organ_of_a_lesion_is_proposed_where_it_is_marked(files, tmp_path, monkeypatch) -> None:
+    from samconvex.lesions import sites
+
+    asked = []
+
+    def propose(position, volume, embedding=None, radius_mm=0.0):
+        asked.append((volume.name, embedding is not None, round(radius_mm)))
+        return sites.Site("liver", "")
+
+    monkeypatch.setattr(sites, "propose_organ", propose)
+    words = ("v0.nii.gz", "lesions.nii.gz", "v1.nii.gz", "-o", tmp_path / "out")
+    assert run(files, tmp_path, *words) == 0
+    # Once, in the image that the lesion was drawn in, beyond its radius.
+    assert [(embedded, radius) for _, embedded, radius in asked] == [(True, 14)]
+    assert read_course(tmp_path / "out" / "course.json").lesions[0].organ == "liver"
+    document = json.loads((tmp_path / "out" / "tracking.json").read_text(encoding="utf-8"))
+    assert document["lesions"][0]["organ"] == "liver"
+
+
 def test_a_lesion_outside_its_image_does_not_cost_the_others(files, tmp_path, capsys) -> None:
     assert run(files, tmp_path, "v0.nii.gz", "points.csv", "v1.nii.gz", "v2.nii.gz", "-o", tmp_path / "out.json") == 0
     here, far = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["lesions"]
@@ -149,7 +168,7 @@ def test_a_series_tells_whose_it_is_and_when_it_was_taken(tmp_path) -> None:
         data.PatientID, data.AcquisitionDate, data.StudyDate, data.SliceThickness = "P7", "20260301", "20260228", "2.5"
 
     write_series(tmp_path / "dicom", voxels(), places(), tweak=tweak)
-    facts = series_facts(tmp_path / "dicom")
+    facts = visit_facts(tmp_path / "dicom")
     assert (facts.patient_id, facts.date, facts.slice_thickness_mm) == ("P7", "2026-03-01", 2.5)
     (tmp_path / "x.csv").write_text("x")
-    assert series_facts(tmp_path / "x.csv") == SeriesFacts()
+    assert visit_facts(tmp_path / "x.csv") == VisitFacts()

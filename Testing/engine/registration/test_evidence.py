@@ -133,6 +133,16 @@ def test_the_record_of_the_body_parts_is_evidence_where_there_is_one(phantom) ->
     assert of(moving=upright | {"mirrored": "cannot be told here"}) == {"lies_otherwise": 0.0}
 
 
+def test_the_larger_of_two_bodies_is_evidence_where_it_is_clear(phantom) -> None:
+    def of(**record) -> float | None:
+        return told(Pair(phantom.ct, phantom.ct), PRESETS["ct-follow-up"], {"anatomy": record}, {}).get("largest_body")
+
+    usual, large = {"confidence": 0.8, "size": 1.02}, {"confidence": 0.9, "size": 1.24}
+    assert of(fixed=usual, moving=large) == of(fixed=large, moving=usual) == 1.24
+    assert of(fixed=usual, moving=large | {"confidence": 0.4}) == 1.02
+    assert of(fixed={"recognised": False}, moving={"recognised": False}) is None
+
+
 def test_labels_and_points_that_were_given_are_evidence(phantom) -> None:
     measured = {
         "dice_initial": {1: 0.5, 2: 0.5},

@@ -22,8 +22,10 @@ from samconvex.registration.error_model import (
     quantile_with_weights,
 )
 from samconvex.registration.error_models import FAMILIES
+from samconvex.registration.expected_error import of_labels
 from samconvex.settings.presets import PRESETS, get_settings
 from samconvex.settings.registration import Settings
+from samconvex.space.grid import Grid
 from samconvex.space.transforms import AffineTransform, Transform
 from samconvex.space.volume import Volume
 
@@ -123,6 +125,29 @@ def test_the_report_sums_the_bound_up_inside_the_body(result: sc.RegistrationRes
     assert figures["median"] <= figures["p90"] <= figures["max"] <= float(result.expected_error.tensor.max()) + 1e-6
     assert (figures["family"], figures["own_calibration"]) == (PREVIEW, False)
     assert result.report["seconds"]["stages"]["error"] > 0
+
+
+def test_every_carried_label_has_the_bound_of_its_outline() -> None:
+    grid = Grid((20, 20, 20), (4.0, 4.0, 4.0))
+    labels = torch.zeros(1, 1, *grid.shape, dtype=torch.uint8)
+    labels[..., 2:6, 4:12, 4:12] = 3
+    labels[..., 10:16, 4:12, 4:12] = 7
+    labels[..., 18:, 4:12, 4:12] = 9  # carried out of the fixed image
+    # Three voxels up; uncertain within the first body, above it, and nowhere at its outline.
+    carried = Transform((AffineTransform(np.eye(3), np.array([0.0, 0.0, 12.0])),))
+    bound = torch.full((1, 1, *grid.shape), 2.0)
+    bound[..., 6:8, 5:11, 5:11] = 10.0
+    bound[..., 12:, :, :] = 6.0
+    found = of_labels(Volume(bound, grid), Volume(labels, grid), carried, grid)
+    assert found == {3: pytest.approx(2.0), 7: pytest.approx(6.0)}
+
+
+def test_carried_labels_are_in_the_report(phantom, breath) -> None:
+    preset = replace(QUICK, levels=QUICK.levels[:1])
+    found = sc.register(phantom.ct, breath[0], preset=preset, moving_labels=phantom.labels)
+    by_label = found.report["expected_error_mm"]["labels"]
+    assert set(by_label) == {str(value) for value in np.unique(phantom.labels.tensor.numpy()) if value}
+    assert all(0 < value <= float(found.expected_error.tensor.max()) for value in by_label.values())
 
 
 def test_a_wrong_linear_result_is_expected_to_be_worse_than_a_right_one(phantom) -> None:

@@ -56,6 +56,8 @@ def _full(volume: Volume) -> dict:
         overlap_percent=98.5,
         dice_initial={1: 0.25, 2: 0.75},
         dice_final={1: 0.5, 2: 1.0},
+        surface_initial_mm={1: {"mean": 3.0, "hd95": 9.0}},
+        surface_final_mm={1: {"mean": 1.0, "hd95": np.float64(2.0)}},
         tre_initial_mm=np.array([3.0, 4.0, 8.0]),
         tre_final_mm=np.array([1.0, 2.0, 3.0]),
         further={"verdict": verdict({"near_percent": 80.0})},
@@ -77,6 +79,8 @@ def test_a_full_report_follows_the_schema(volume: Volume) -> None:
     assert (report["dice"]["initial_mean"], report["dice"]["final_mean"]) == (0.5, 0.75)
     assert report["tre_mm"]["n"] == 3
     assert report["tre_mm"]["final"]["mean"] == pytest.approx(2.0)
+    assert (report["tre_mm"]["each_initial"], report["tre_mm"]["each"]) == ([3.0, 4.0, 8.0], [1.0, 2.0, 3.0])
+    assert report["surface_mm"]["final"] == {"1": {"mean": 1.0, "hd95": 2.0}}
     assert report["inputs"]["fixed"]["size"] == [8, 9, 10]
     assert report["settings"]["levels"][1] == {"spacing_mm": 2.0, "radius": [2, 3]}
     assert report["warnings"] == ["one", "two"]

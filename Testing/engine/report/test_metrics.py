@@ -50,6 +50,26 @@ def test_hausdorff_distance_is_in_millimeters() -> None:
     assert math.isinf(metrics.hausdorff95(cube(4, 14), cube(4, 14, 2), 1))
 
 
+def test_surface_distances_of_every_label_are_those_worked_out_by_hand() -> None:
+    # A box of 10 voxels moved by 3 along x (1 mm voxels): its two end faces move 3 mm, the sides slide along
+    # themselves except for the 3 rings that stick out, 1, 2 and 3 mm from the other's end face.
+    first, second = cube(4, 14), cube(7, 17)
+    for volume, label in ((first, 2), (second, 2)):
+        volume.tensor[..., 1:3, 1:3, 1:3] = label
+    found = metrics.surface_distances(first, second, [1, 2, 9])
+    assert set(found) == {1, 2}
+    assert found[2] == {"mean": 0.0, "hd95": 0.0}
+    faces, ring, sides = 100, 36, 100 + 100 + 8 * 36
+    # The face inside the other box is nearest to a side where that is nearer than 3 mm: y steps are 2, z steps 3 mm.
+    inner = np.minimum(3.0, 2.0 * np.minimum(np.arange(10), 9 - np.arange(10)))[None].repeat(10, 0)
+    inner[[0, 9]] = 0.0
+    expected = [3.0] * faces + [2.0] * ring + [1.0] * ring + inner.ravel().tolist()
+    expected += [0.0] * (sides - faces - faces - 2 * ring)
+    assert found[1]["mean"] == pytest.approx(np.mean(expected), rel=1e-5)
+    assert found[1]["hd95"] == pytest.approx(np.percentile(expected, 95))
+    assert metrics.surface_distances(first, cube(4, 14, 5), [1]) == {}
+
+
 def test_surfaces_are_as_far_apart_as_the_boxes_were_moved() -> None:
     box = cube(4, 14)
     points, errors, labels = metrics.surface_errors(Transform(), box, box)

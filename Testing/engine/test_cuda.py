@@ -1,0 +1,53 @@
+"""What a GPU computes is what the processor computes; skipped where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from samconvex import match_points, register
+from samconvex.anatomy.embed import embed
+from samconvex.synthetic.phantom import Phantom, make_phantom
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+PRESETS = ("ct-inter-patient", "ct-lung-breathing", "ct-follow-up", "mr-body", "rigid", "fast-preview")
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Phantom, Phantom]:
+    return make_phantom(1, 4.0), make_phantom(2, 4.0)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_both_devices_find_the_same_map(pair, preset):
+    maps = [register(pair[0].ct, pair[1].ct, preset=preset, device=device) for device in ("cpu", "cuda")]
+    assert maps[1].report["device"].startswith("cuda")
+    points = np.stack(list(pair[0].landmarks.values()))
+    places = [found.fixed_to_moving.map_points(points) for found in maps]
+    apart = np.linalg.norm(places[0] - places[1], axis=1)
+    # Rounding differs; a wrong device path is centimeters off.
+    assert np.median(apart) < 1.0 and np.percentile(apart, 90) < 3.0
+
+
+def test_both_devices_embed_alike(pair):
+    found = [embed(pair[0].ct, device=device) for device in ("cpu", "cuda")]
+    for part in ("coarse", "fine"):
+        first, second = (getattr(each, part).tensor.float().cpu() for each in found)
+        assert first.shape == second.shape
+        cosine = torch.nn.functional.cosine_similarity(first, second, dim=1)
+        assert float(cosine[first.norm(dim=1) > 0.5].median()) > 0.99
+
+
+def test_both_devices_match_alike(pair):
+    points = np.stack(list(pair[0].landmarks.values()))[:6]
+    found = [match_points(pair[0].ct, points, pair[1].ct, device=device) for device in ("cpu", "cuda")]
+    apart = np.linalg.norm(found[0].points - found[1].points, axis=1)
+    assert np.median(apart) < 2.0
+
+
+def test_a_gpu_gives_its_memory_back(pair):
+    register(pair[0].ct, pair[1].ct, preset="fast-preview", device="cuda")
+    before = torch.cuda.memory_allocated()
+    for _ in range(3):
+        register(pair[0].ct, pair[1].ct, preset="fast-preview", device="cuda")
+    assert torch.cuda.memory_allocated() <= before + 64 * 2**20
