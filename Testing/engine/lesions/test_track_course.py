@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
@@ -134,6 +135,7 @@ def test_a_lesion_outside_its_image_does_not_cost_the_others(files, tmp_path, ca
         (("--dates", "soon"), "'soon', which is no day"),
         (("--dates", "2026-03-01", "2026-01-01"), "before the baseline"),
         (("--course", "points.csv"), "could not be read as JSON"),
+        (("--dicom-sr", "sr.dcm"), "DICOM"),
         (("--course", "bare.json"), "the image of a .* is not there"),
         (("--course", "bare.json", "--split-parts"), "--split-parts is for LESIONS"),
     ],
@@ -172,3 +174,28 @@ def test_a_series_tells_whose_it_is_and_when_it_was_taken(tmp_path) -> None:
     assert (facts.patient_id, facts.date, facts.slice_thickness_mm) == ("P7", "2026-03-01", 2.5)
     (tmp_path / "x.csv").write_text("x")
     assert visit_facts(tmp_path / "x.csv") == VisitFacts()
+
+
+def as_series(volume: Volume, folder: Path, uid: str, date: str) -> None:
+    def tweak(data, index) -> None:
+        data.PixelSpacing, data.SliceThickness, data.AcquisitionDate = [4.0, 4.0], 4.0, date
+        data.PatientID, data.StudyDate, data.StudyTime = "P7", date, "100000"
+
+    depth = volume.grid.size[2]
+    positions = [tuple(volume.grid.voxels_to_points(np.array([[0.0, 0.0, z]]))[0]) for z in range(depth)]
+    write_series(folder, volume.tensor[0, 0].numpy(), positions, series=uid, tweak=tweak)
+
+
+def test_dates_patient_and_report_come_from_dicom(files, tmp_path) -> None:
+    from samconvex.io.images import read_volume
+
+    for number, date in ((0, "20260101"), (2, "20260501")):
+        as_series(read_volume(files / f"v{number}.nii.gz"), tmp_path / f"d{number}", f"1.2.3.{number + 1}", date)
+    words = (tmp_path / "d0", "lesions.nii.gz", tmp_path / "d2", "-o", tmp_path / "out")
+    assert run(files, tmp_path, *words, "--dicom-sr", tmp_path / "sr.dcm") == 0
+    course = read_course(tmp_path / "out" / "course.json")
+    assert course.patient_id == "P7" and [v.date for v in course.visits] == ["2026-01-01", "2026-05-01"]
+    report = pydicom.dcmread(tmp_path / "sr.dcm")
+    assert report.PatientID == "P7" and course.lesions[0].name in str(report)
+    assert run(files, tmp_path, *words[:-1], tmp_path / "again", "--dicom-sr", tmp_path / "sr.dcm") == 2
+    assert not (tmp_path / "again").exists()
