@@ -12,13 +12,13 @@ import datetime
 import os
 import types
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, ResourceError
+from ..errors import InputError, ResourceError, refusing
 from ..io.dicom import is_dicom, series_slices
 from ..io.dicom_stack import Slice
 from ..io.files import replaced
@@ -69,7 +69,8 @@ def write_sr(course: Course, path: str | os.PathLike, images: Mapping[str, str |
     if not any(lesion.readings for lesion in course.lesions):
         raise InputError("The course holds no reading yet; track or measure lesions before writing a report.")
     sources = check_sources(course.visits, course.patient_id, images)
-    report = _report(course, sources)
+    with refusing(_unusable(f"The report of {course.patient or 'the course'}", list(sources.values()))):
+        report = _report(course, sources)
     _write(report, path)
 
 
@@ -84,7 +85,7 @@ def write_seg(
     Raises:
         InputError: no such visit or contour, a contour that cannot be read, or as :func:`write_sr`.
     """
-    hd = libraries()
+    libraries()
     entry = course.visit(visit)
     drawn = [
         (lesion, lesion.readings[visit])
@@ -98,6 +99,14 @@ def write_seg(
     kept = [(lesion, mask) for (lesion, _), mask in zip(drawn, masks, strict=True) if mask.any()]
     if not kept:
         raise InputError(f"The contours at {visit} lie beside its image; check that they belong together.")
+    with refusing(_unusable(f"The segmentation of {visit}", [source])):
+        made = _segmentation(course, visit, source, kept)
+    _write(made, path)
+
+
+def _segmentation(course: Course, visit: str, source: _Source, kept: list[tuple[CourseLesion, np.ndarray]]) -> Any:
+    """A segment per lesion of (frames, rows, columns) masks on the source's slices."""
+    hd = libraries()
     described = [
         hd.seg.SegmentDescription(
             number,
@@ -111,7 +120,7 @@ def write_seg(
         )
         for number, (lesion, _) in enumerate(kept, start=1)
     ]
-    made = hd.seg.Segmentation(
+    return hd.seg.Segmentation(
         source.datasets,
         np.stack([mask for _, mask in kept], -1),
         hd.seg.SegmentationTypeValues.BINARY,
@@ -127,7 +136,17 @@ def write_seg(
         content_label="LESIONS",
         series_description=f"Lesions at {visit}"[:64],
     )
-    _write(made, path)
+
+
+def _unusable(what: str, sources: Sequence[_Source]) -> Callable[[Exception], str]:
+    """The sentence where a source's headers hold what DICOM does not allow."""
+    places = ", ".join(source.path for source in sources)
+
+    def sentence(error: Exception) -> str:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return f"{what} could not be made from the headers of {places} ({said}); export the series again."
+
+    return sentence
 
 
 def tracking_uid(course: Course, lesion: CourseLesion) -> str:

@@ -11,11 +11,11 @@ import SimpleITK as sitk
 import torch
 from samconvex.errors import InputError
 from samconvex.io.dicom import visit_facts
-from samconvex.io.images import read_grid, write_volume
+from samconvex.io.images import read_grid, read_labels, write_volume
 from samconvex.lesions.course import Confirmation, Course, CourseLesion, Reading, Visit
 from samconvex.lesions.dicom_report import SCHEME, tracking_uid, write_seg, write_sr
 from samconvex.lesions.files import read_lesions
-from samconvex.space.volume import Volume
+from samconvex.space.volume import Volume, resample
 
 pydicom = pytest.importorskip("pydicom")
 hd = pytest.importorskip("highdicom")
@@ -199,6 +199,33 @@ def test_contours_become_segments_on_the_visit_s_own_slices(course: Course, tmp_
         inside = (labels[0, 0] == value).nonzero().flip(1).numpy()
         np.testing.assert_allclose(lesion.point, grid.voxels_to_points(inside).mean(0), atol=1e-3)
         assert lesion.mask is not None and int((lesion.mask.tensor > 0).sum()) == len(inside)
+
+
+def test_a_multi_frame_file_is_a_source_too(course: Course, tmp_path: Path) -> None:
+    path = files.write_enhanced(tmp_path / "many.dcm", files.voxels(), files.places())
+    grid = read_grid(path)
+    labels = torch.zeros(1, 1, *grid.shape, dtype=torch.uint8)
+    labels[0, 0, 2:5, 3:7, 1:4] = 1
+    write_volume(Volume(labels, grid, sitk.sitkUInt8), tmp_path / "contours.nii.gz")
+    lesion = CourseLesion("L1", readings={"first": Reading("baseline", contour=str(tmp_path / "contours.nii.gz"))})
+    single = Course("X", "X", [Visit("first", image=str(path))], [lesion])
+    write_sr(single, tmp_path / "report.dcm")
+    assert hd.sr.srread(tmp_path / "report.dcm").content.get_image_measurement_groups()
+    write_seg(single, "first", tmp_path / "seg.dcm")
+    np.testing.assert_array_equal(resample(read_labels(tmp_path / "seg.dcm"), grid, mode="nearest").tensor, labels)
+
+
+def test_headers_that_nothing_can_refer_to_are_named(course: Course, tmp_path: Path) -> None:
+    for path in Path(course.visits[2].image or "").iterdir():
+        data = files.read(path)
+        # The file's own header still says what it is, so it can be read as an image.
+        del data.SOPClassUID
+        data.save_as(path)
+    with pytest.raises(
+        InputError, match=r"report of Doe could not be made from the headers of .*ct2.*export the series"
+    ):
+        write_sr(course, tmp_path / "report.dcm")
+    assert not (tmp_path / "report.dcm").exists()
 
 
 def test_facts_of_a_visit_come_from_its_headers(course: Course, tmp_path: Path) -> None:
