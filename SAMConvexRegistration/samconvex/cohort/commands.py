@@ -15,8 +15,8 @@ from ..settings.strength import adjusted
 
 REGISTER = "register"
 # What each file of a command holds, by the names of its arguments: "image", "slice" (an image, 2D welcome), "labels",
-# "mask", "points", "lesions", "transform", "template", "grid" (an image of which the header counts), "weights" (a name
-# or a file).
+# "mask", "points", "lesions", "transform", "template", "course", "grid" (an image whose header counts), "weights" (a
+# name or a file).
 FILES: dict[str, dict[str, str]] = {
     REGISTER: {
         "fixed": "image",
@@ -33,10 +33,18 @@ FILES: dict[str, dict[str, str]] = {
         "initial_network": "weights",
     },
     "match": {"template": "template", "points": "points", "queries": "slice", "also": "template", "weights": "weights"},
-    "track": {"baseline": "image", "lesions": "lesions", "follow_ups": "image", "weights": "weights"},
+    "track": {
+        "baseline": "image",
+        "lesions": "lesions",
+        "follow_ups": "image",
+        "course": "course",
+        "weights": "weights",
+    },
     "apply": {"transform": "transform", "input": "input", "like": "grid"},
 }
 COMMANDS = tuple(FILES)
+# Columns that stand for one positional argument of a command, in this order; the last takes what is left.
+PARTS = {"track": {"files": ("baseline", "lesions", "follow_ups")}}
 # What the cohort itself decides for every row.
 DECIDED = {
     "output": "results go to jobs/NAME of the output folder",
@@ -131,8 +139,11 @@ def words(command: str, values: Mapping[str, Any], parser: argparse.ArgumentPars
     """The words after ``samconvex`` for ``values``: positional ones first, then options as ``--name=value``."""
     placed: list[str] = []
     options: list[str] = []
+    parts = PARTS.get(command, {})
     for action in parser._actions:
         value = values.get(action.dest)
+        if action.dest in parts:
+            value = [text for part in parts[action.dest] for text in _flat(values.get(part))]
         if value is None or value is False or value == "":
             continue
         if not action.option_strings:

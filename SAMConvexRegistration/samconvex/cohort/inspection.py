@@ -17,6 +17,7 @@ from ..io.files import file_sha256
 from ..io.images import read_grid, read_labels, read_mask, read_volume
 from ..io.points import read_points
 from ..landmarks.templates import is_template, load_template
+from ..lesions.course import read_course
 from ..lesions.files import read_lesions
 from ..settings.presets import get_settings
 from ..space.grid import Grid
@@ -94,6 +95,10 @@ def _lesions(path: str) -> None:
     read_lesions(path)
 
 
+def _course(path: str) -> None:
+    read_course(path)
+
+
 def _weights(path: str) -> None:
     family_of(path)
 
@@ -118,6 +123,7 @@ _READERS: dict[str, Callable[[str], Grid | None]] = {
     "points": _points,
     "lesions": _lesions,
     "transform": _transform,
+    "course": _course,
     "weights": _weights,
 }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, check_at_hand, refusing
-from .commands import COMMANDS, DECIDED, FILES, REGISTER, Row, words
+from .commands import COMMANDS, DECIDED, FILES, PARTS, REGISTER, Row, words
 
 OWN = ("command", "name", "patient", "visit")
 _SIDES = ("fixed_patient", "moving_patient")
@@ -177,6 +177,12 @@ def _row(
             Fault(entry.number, "command", sentence)
         ]
     known = {action.dest: action for action in parsers[command]._actions if action.dest != "help"}
+    if own["patient"] and "patient" in known:
+        cells["patient"] = own["patient"]
+    for whole, parts in PARTS.get(command, {}).items():
+        several = known.pop(whole)
+        known |= {part: argparse.Action([], part, "+" if part == parts[-1] else None) for part in parts}
+        cells = _parted(cells, whole, parts, several)
     values: dict[str, Any] = {}
     for column, cell in ({name: cell for name, cell in defaults.items() if name in known} | cells).items():
         if column not in known or column in DECIDED:
@@ -190,6 +196,17 @@ def _row(
         values[column] = _placed(value, base, FILES[command].get(column))
     faults += _refused(entry.number, command, values, parsers[command])
     return Row(entry.number, own["name"], command, values, own["patient"], own["visit"], sides), faults
+
+
+def _parted(cells: dict[str, Any], whole: str, parts: tuple[str, ...], action: argparse.Action) -> dict[str, Any]:
+    """The cells with a list of all files, which the single command takes, as the columns that say what each is."""
+    if whole not in cells:
+        return cells
+    listed = _value(cells[whole], action, whole)
+    # A course brings the earlier images and lesions.
+    first = len(parts) - 1 if "course" not in cells else 0
+    named = dict(zip(parts, listed[:first], strict=False)) | {parts[-1]: listed[first:]}
+    return {name: cell for name, cell in cells.items() if name != whole} | {k: v for k, v in named.items() if v}
 
 
 def _not_a_column(column: str, command: str, known: Mapping[str, argparse.Action]) -> str:
@@ -236,7 +253,15 @@ def _placed(value: Any, base: Path, kind: str | None) -> Any:
 def _refused(number: int, command: str, values: dict[str, Any], parser: argparse.ArgumentParser) -> list[Fault]:
     """Every argument that the command's own parser refuses; what it refuses is taken out of ``values``."""
     faults = []
-    needed = [action.dest for action in parser._actions if not action.option_strings]
+    parts = PARTS.get(command, {})
+    needed = [
+        name
+        for action in parser._actions
+        if not action.option_strings
+        for name in parts.get(action.dest, (action.dest,))
+        # A course brings the earlier images and lesions.
+        if not (values.get("course") and name in ("baseline", "lesions"))
+    ]
     for column in [name for name in needed if not values.get(name)]:
         faults.append(Fault(number, column, f"{command} needs {column}; fill the cell."))
     stand_ins = {name: [name] if isinstance(values.get(name), list) else name for name in needed}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..io.files import replaced
-from .table import Job
+from .table import DONE, Job
 
 RESULTS = "results.csv"
 COLUMNS = (
@@ -54,8 +54,11 @@ _FIGURES = {
 BETWEEN = " | "
 
 
-def write_results(folder: Path, jobs: Iterable[Job]) -> Path:
+def write_results(folder: Path, jobs: Iterable[Job], known: dict[str, dict[str, Any]] | None = None) -> Path:
     """Write ``results.csv`` anew, in one step; figures without data are empty cells.
+
+    Args:
+        known: lines of jobs that were done when it was last written, by name; their reports are not read again.
 
     Returns:
         Its path. Lengths are mm, times seconds, memory MiB, ``reasons`` and ``warnings`` separated by " | ".
@@ -65,7 +68,10 @@ def write_results(folder: Path, jobs: Iterable[Job]) -> Path:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n", restval="")
         writer.writeheader()
         for job in jobs:
-            writer.writerow({key: _cell(value) for key, value in _line(folder, job).items()})
+            line = (known or {}).get(job.name) or {key: _cell(value) for key, value in _line(folder, job).items()}
+            if known is not None and job.status == DONE:
+                known[job.name] = line
+            writer.writerow(line)
     return path
 
 

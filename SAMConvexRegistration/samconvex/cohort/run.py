@@ -11,24 +11,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import InputError, ResourceError, SamConvexError
+from ..errors import InputError, ResourceError
 from ..io.files import file_sha256
-from ..io.images import read_grid
 from ..io.outputs import check_output_folder
 from ..progress import Progress
-from ..registration.forecast import forecast
 from ..registration.options import weights_used
 from ..report.environment import environment, utc_now
-from ..settings.presets import PRESETS
-from ..space.grid import Grid
 from ..version import __version__
 from ..weights.models import identity_of
 from .ahead import Ahead, wanted
-from .cluster import Plan, cores, local_client, planned, remote_client
+from .cluster import cores, local_client, planned, remote_client
 from .commands import REGISTER, Row, options_of, words
 from .inspection import Facts, file_faults, inspected, option_faults
 from .job import Place, Runner, fill_store, run_job
 from .manifest import Fault, read_manifest
+from .needs import gpus, largest_gib
 from .page import write_page
 from .results import write_results
 from .table import FAILED, PROVENANCE, WAITING, Job, forget_records, is_cohort, is_done, job_id, read_record, save_table
@@ -134,9 +131,9 @@ def publish(folder: Path, jobs: Sequence[Job]) -> None:
     write_page(folder)
 
 
-def _keep(folder: Path, jobs: Sequence[Job]) -> None:
+def _keep(folder: Path, jobs: Sequence[Job], known: dict[str, dict] | None = None) -> None:
     save_table(folder, jobs)
-    write_results(folder, jobs)
+    write_results(folder, jobs, known)
 
 
 def _all(find: Callable[[Row], list[Fault]], rows: Sequence[Row]) -> Iterator[Fault]:
@@ -186,7 +183,8 @@ def _client(request: Request, rows: Sequence[Row], progress: Progress) -> Iterat
             _wait_for_workers(client, request.scheduler, progress)
             yield client
         return
-    with local_client(_plan(request, rows)) as client:
+    plan = planned(largest_gib(rows), request.workers, len(rows), cores=cores(), gpus=gpus(rows))
+    with local_client(plan) as client:
         yield client
 
 
@@ -201,47 +199,6 @@ def _wait_for_workers(client: Client, address: str, progress: Progress) -> None:
     while not client.scheduler_info()["workers"]:
         progress("check", 0.0, f"waiting for a worker: dask worker {address} --nthreads 1")
         time.sleep(_POLL_S)
-
-
-def _plan(request: Request, rows: Sequence[Row]) -> Plan:
-    known: dict[str, Grid | None] = {}
-    largest = max((_forecast_gib(row, known) for row in rows), default=0.0)
-    return planned(largest, request.workers, len(rows), cores=cores(), gpus=_gpus(rows))
-
-
-def _gpus(rows: Sequence[Row]) -> int:
-    if all(row.values.get("device") == "cpu" for row in rows):
-        return 0
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def _forecast_gib(row: Row, known: dict[str, Grid | None]) -> float:
-    """What the row's job will hold; 0 where its images or options cannot be read, which the check will tell."""
-    try:
-        settings = PRESETS["affine"]
-        if row.command == REGISTER:
-            settings = options_of(row).settings()
-        grids = [_grid(path, known) for _, kind, path in row.files() if kind in ("image", "slice", "volume", "grid")]
-    except InputError:
-        return 0.0
-    found = sorted((grid for grid in grids if grid is not None), key=lambda grid: grid.voxel_count)
-    return forecast(settings, found[-1], found[-2 if len(found) > 1 else -1]).memory_gib if found else 0.0
-
-
-def _grid(path: str, known: dict[str, Grid | None]) -> Grid | None:
-    """From the header alone; of a DICOM folder, a usual grid of so many slices."""
-    if path not in known:
-        try:
-            if Path(path).is_dir():
-                slices = sum(1 for _ in Path(path).iterdir())
-                known[path] = Grid((512, 512, max(slices, 1)), (0.8, 0.8, 2.0))
-            else:
-                known[path] = read_grid(path)
-        except SamConvexError:
-            known[path] = None
-    return known[path]
 
 
 def _facts(client: Client, rows: Sequence[Row], progress: Progress) -> dict[tuple[str, str], Facts]:
@@ -343,7 +300,8 @@ def _run(client: Client, place: Place, jobs: list[Job], progress: Progress) -> l
     """Everything that waits, on dask; the table is kept up to date meanwhile."""
     position = {job.name: number for number, job in enumerate(jobs)}
     waiting = [job for job in jobs if job.status == WAITING]
-    _keep(place.folder, jobs)
+    known: dict[str, dict] = {}
+    _keep(place.folder, jobs, known)
     ended, failed, saved = 0, 0, time.monotonic()
     progress("jobs", 0.0, f"{len(waiting)} of {len(jobs)} to run")
     # Failures that a job does not explain itself, such as a network folder that is away for a moment, are tried again.
@@ -358,10 +316,10 @@ def _run(client: Client, place: Place, jobs: list[Job], progress: Progress) -> l
             said = f", {failed} failed" if failed else ""
             progress("jobs", ended / len(waiting), f"{ended} of {len(waiting)} done{said}")
             if time.monotonic() - saved > _SAVE_S:
-                _keep(place.folder, jobs)
+                _keep(place.folder, jobs, known)
                 saved = time.monotonic()
     finally:
-        _keep(place.folder, jobs)
+        _keep(place.folder, jobs, known)
     publish(place.folder, jobs)
     return jobs
 

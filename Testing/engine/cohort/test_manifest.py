@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from samconvex.cli.cohort import row_parser
 from samconvex.cli.main import _parse
-from samconvex.cohort.commands import COMMANDS, DECIDED, FILES, words
+from samconvex.cohort.commands import COMMANDS, DECIDED, FILES, PARTS, words
 from samconvex.cohort.manifest import fault_table, read_manifest
 from samconvex.errors import InputError
 
@@ -62,6 +62,25 @@ def test_words_of_a_row_are_understood_by_the_single_command(tmp_path: Path) -> 
     assert _parse(said[1])[1].symmetric is None
 
 
+def test_a_course_of_lesions_is_a_row_too(tmp_path: Path) -> None:
+    header = "command,baseline,lesions,follow_ups,files,course,dates,patient"
+    rows, faults = _read(
+        tmp_path,
+        f"{header}\ntrack,b.mha,l.csv,f.mha|g.mha,,,2026-01-02|2026-02-03|2026-03-04,Anna\n"
+        "track,,,,b.mha|l.csv|f.mha,,,\ntrack,,,f.mha,,c.json,,\ntrack,b.mha,,f.mha,,,,\n",
+    )
+    assert [(fault.row, fault.column) for fault in faults] == [(5, "lesions")]
+    said = [_parse(words(row.command, {**row.values, "output": "out"}, PARSERS["track"]))[1] for row in rows[:3]]
+    assert [[Path(path).name for path in args.files] for args in said] == [
+        ["b.mha", "l.csv", "f.mha", "g.mha"],
+        ["b.mha", "l.csv", "f.mha"],
+        ["f.mha"],
+    ]
+    assert said[0].dates == ["2026-01-02", "2026-02-03", "2026-03-04"] and said[0].patient == "Anna"
+    assert said[2].course == str(tmp_path / "c.json")
+    assert [kind for _, kind, _ in rows[1].files()] == ["image", "lesions", "image"]
+
+
 def test_every_fault_of_every_row_is_found_at_once(tmp_path: Path) -> None:
     rows = [
         "command,name,fixed,moving,affine,seed,colour,symmetric,threads",
@@ -107,6 +126,8 @@ def test_every_argument_that_names_a_file_is_known_as_one() -> None:
     """A file that the list forgets would neither be checked nor found beside the manifest."""
     for command, files in FILES.items():
         actions = {action.dest: action for action in PARSERS[command]._actions}
+        for whole, parts in PARTS.get(command, {}).items():
+            actions |= dict.fromkeys(parts, actions.pop(whole))
         assert set(files) <= set(actions)
         named = {
             name
