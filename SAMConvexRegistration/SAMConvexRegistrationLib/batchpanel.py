@@ -11,7 +11,7 @@ from SAMConvexLib.runpanel import RunPanel
 from SAMConvexLib.tablewidgets import fillTableWidget
 from slicer.i18n import tr as _
 
-from . import batch, quality
+from . import batch, quality, sequences
 
 MESSAGE_WIDTH = 260
 
@@ -60,12 +60,11 @@ class BatchPanel:
         wasBlocked = movingList.blockSignals(True)
         movingList.clear()
         fixed = self.ui.batchFixedSelector.currentNode()
-        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-            if node is fixed or node.GetHideFromEditors() or node.IsA("vtkMRMLLabelMapVolumeNode"):
-                continue
-            if quality.isResult(node):
-                continue
-            item = qt.QListWidgetItem(node.GetName())
+        for node in self.movable(fixed):
+            title = node.GetName()
+            if node.IsA("vtkMRMLSequenceNode"):
+                title = _("{name} ({count} volumes)").format(name=title, count=node.GetNumberOfDataNodes())
+            item = qt.QListWidgetItem(title)
             item.setData(qt.Qt.UserRole, node.GetID())
             item.setCheckState(qt.Qt.Checked if node.GetID() in checked else qt.Qt.Unchecked)
             movingList.addItem(item)
@@ -74,6 +73,19 @@ class BatchPanel:
                 movingList.setCurrentRow(movingList.count - 1)
         movingList.blockSignals(wasBlocked)
         self.onSourceChanged()
+
+    @staticmethod
+    def movable(fixed):
+        """Volumes and sequences of volumes that can be registered to the fixed one."""
+        volumes = [
+            node
+            for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+            if node is not fixed and not node.GetHideFromEditors() and not quality.isResult(node)
+        ]
+        volumes = [node for node in volumes if not node.IsA("vtkMRMLLabelMapVolumeNode")]
+        return volumes + [
+            node for node in slicer.util.getNodesByClass("vtkMRMLSequenceNode") if sequences.holdsVolumes(node)
+        ]
 
     def checkedIds(self):
         movingList = self.ui.batchMovingList

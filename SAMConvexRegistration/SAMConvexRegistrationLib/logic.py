@@ -5,9 +5,10 @@ from SAMConvexLib.job import startRun
 from SAMConvexLib.nodes import NodeError
 from SAMConvexLib.parametersets import ParameterSetLogic
 from SAMConvexLib.process import engineCommand
+from SAMConvexLib.segments import removeWithDisplay
 from slicer.i18n import tr as _
 
-from . import attachment, batch, outputs, request
+from . import attachment, batch, outputs, request, sequences
 from .parameters import SAMConvexRegistrationParameterNode
 from .settings import DEFAULT_PRESET, RegistrationSettings
 
@@ -116,12 +117,14 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
             poller(job)
         return job
 
-    def startRequest(self, wanted, targets, create=()):
+    def startRequest(self, wanted, targets, create=(), then=None, cleanup=None):
         """Start the job of a request.
 
         Args:
             targets: OutputNodes to fill.
             create: names of OutputNodes fields that are created when the result is there.
+            then: called with the RegistrationResult once its nodes are filled.
+            cleanup: called at the end of the job, whatever it was.
         Raises:
             NodeError: an input that cannot be used, or an output that is also an input.
         """
@@ -133,7 +136,10 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
 
         def finish(files):
             outputs.create(wanted, targets, create, files.isLinear)
-            return outputs.fill(wanted, run, files, targets)
+            result = outputs.fill(wanted, run, files, targets)
+            if then is not None:
+                then(result)
+            return result
 
         return startRun(
             run,
@@ -141,10 +147,15 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
             finish,
             guards=[*wanted.inputNodes(), *targets.nodes()],
             collect=lambda: outputs.readFiles(run, {*create, *targets.names()}),
+            cleanup=cleanup,
         )
 
     def sceneBatchItems(self, fixedNode, movingNodes, settings):
-        """Batch items that register every moving volume to the fixed one; each gives a transform and a volume."""
+        """Batch items that register every moving volume to the fixed one; each gives a transform and a volume.
+
+        Args:
+            movingNodes: volumes, or sequences of volumes, whose results become sequences too.
+        """
 
         def item(movingNode):
             wanted = request.RegistrationRequest(fixedNode, movingNode, settings)
@@ -157,7 +168,38 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
 
             return batch.BatchItem(name, start)
 
-        return [item(node) for node in movingNodes]
+        items = []
+        for node in movingNodes:
+            sequence = node.IsA("vtkMRMLSequenceNode")
+            items += self._sequenceItems(fixedNode, node, settings) if sequence else [item(node)]
+        return items
+
+    def _sequenceItems(self, fixedNode, sequence, settings):
+        results = sequences.SequenceResults(sequence)
+
+        def start(index, name):
+            if not all(slicer.mrmlScene.IsNodePresent(node) for node in (fixedNode, sequence)):
+                raise NodeError(
+                    _("'{name}' or the fixed volume was removed from the scene.").format(name=sequence.GetName())
+                )
+            volume = sequences.standIn(sequence, index, name)
+            wanted = request.RegistrationRequest(fixedNode, volume, settings)
+            try:
+                return self.startRequest(
+                    wanted,
+                    outputs.OutputNodes(),
+                    ["transform", "volume"],
+                    then=lambda result: results.take(index, result),
+                    cleanup=lambda: removeWithDisplay(volume),
+                )
+            except Exception:
+                removeWithDisplay(volume)
+                raise
+
+        return [
+            batch.BatchItem(name, lambda index=index, name=name: start(index, name))
+            for index, name in enumerate(sequences.names(sequence))
+        ]
 
     def cohort(self, csvPath, folder, settings, **how):
         """A batch.CohortRun, not started, of a table of image files; ``how`` as that takes it."""
