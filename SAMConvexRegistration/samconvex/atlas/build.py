@@ -38,6 +38,7 @@ from .work import (
     Last,
     Spread,
     aligned,
+    bodies_path,
     finished,
     mask_path,
     mean_path,
@@ -45,6 +46,7 @@ from .work import (
     pulled,
     registered,
     template_path,
+    without_blanks,
 )
 
 # A voxel of the template is one that this share of the images saw.
@@ -206,7 +208,18 @@ def _first_mean(atlas: _Atlas) -> Mean:
     assert atlas.grid is not None
     jobs = atlas.jobs(atlas.grid)
     atlas.spread(pulled, jobs, atlas.progress, "mean")
+    _leave_out_blanks(atlas, jobs)
     return _mean(atlas, jobs)
+
+
+def _leave_out_blanks(atlas: _Atlas, jobs: Sequence[Job]) -> None:
+    """What a mask or a defacing blanked out of an image was not seen by it; where a body belongs, the images tell."""
+    assert atlas.grid is not None
+    shown = sum(np.load(job.file("body")).astype(np.int32) for job in jobs)
+    bodies = (shown >= atlas.least).astype(np.uint8)
+    if bodies.any():
+        write_volume(_volume(bodies, atlas.grid, sitk.sitkUInt8), bodies_path(atlas.scratch))
+        atlas.spread(without_blanks, jobs, atlas.progress, "mean")
 
 
 def _mean(atlas: _Atlas, jobs: Sequence[Job], where: np.ndarray | None = None) -> Mean:
@@ -252,6 +265,7 @@ def _round(atlas: _Atlas, number: int, before: Mean) -> Mean:
     shift = mean_displacement([job.file("field") for job in jobs], atlas.affines, jobs[0].field_grid)
     np.save(mean_path(atlas.scratch), shift.inverse().tensor.numpy())
     atlas.spread(pulled, jobs, atlas.progress, "mean")
+    _leave_out_blanks(atlas, jobs)
     mean = _mean(atlas, jobs)
     body = _body(atlas)
     changed = np.abs(mean.mean - before.mean)[(mean.coverage >= atlas.least) & (before.coverage >= atlas.least)]
@@ -279,6 +293,7 @@ def _finish(atlas: _Atlas, folder: Path) -> dict[str, Any]:
     jobs = atlas.jobs(atlas.grid)
     body = _body(atlas)
     places = atlas.spread(finished, [Last(job, folder, body) for job in jobs], atlas.progress, "maps")
+    _leave_out_blanks(atlas, jobs)
     drift = np.linalg.norm(np.mean(places, 0) - body, axis=1)
     inside = np.zeros(atlas.grid.shape, bool)
     voxels = np.round(atlas.grid.points_to_voxels(body)).astype(int)

@@ -13,6 +13,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
+from ..anatomy.body import body_mask
+from ..anatomy.missing import missing_part
+from ..errors import InputError
 from ..io.images import read_labels, read_mask, read_volume
 from ..progress import Progress
 from ..registration.register import find_map, register
@@ -20,6 +23,7 @@ from ..settings.registration import Settings
 from ..space.field import DisplacementField
 from ..space.grid import Grid
 from ..space.transforms import AffineTransform, Transform
+from ..space.volume import Volume
 from .subjects import Facts, Subject, marked, scaled
 
 J = TypeVar("J")
@@ -184,6 +188,34 @@ def pulled(job: Job, progress: Progress | None = None) -> None:
         np.save(job.file("mask"), inside[0, 0].numpy())
     np.save(job.file("image"), warped.tensor[0, 0].numpy())
     np.save(job.file("seen"), seen.tensor[0, 0].numpy())
+    body = _body(volume)
+    shown = seen.tensor * 0 if body is None else transform.warp_labels(body, job.template_grid).tensor
+    np.save(job.file("body"), shown[0, 0].numpy())
+
+
+def _body(volume: Volume) -> Volume | None:
+    try:
+        return body_mask(volume)
+    except InputError:
+        return None
+
+
+def bodies_path(scratch: Path) -> Path:
+    """Where enough images show a body, on the template."""
+    return scratch / "bodies.nii.gz"
+
+
+def without_blanks(job: Job, progress: Progress | None = None) -> None:
+    """Take out of ``seen`` what was blanked out of the image: enough others show a thick part of the body there."""
+    volume = job.subject.volume()
+    body = _body(volume)
+    if body is None or not bodies_path(job.scratch).is_file():
+        return
+    missing = missing_part(volume, body, read_mask(bodies_path(job.scratch)), corrected(job), volume)
+    if missing is not None:
+        seen = np.load(job.file("seen"))
+        seen[(Transform().warp_labels(missing, job.template_grid).tensor > 0)[0, 0].numpy()] = 0
+        np.save(job.file("seen"), seen)
 
 
 @dataclass(frozen=True)

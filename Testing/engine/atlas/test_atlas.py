@@ -11,7 +11,8 @@ import SimpleITK as sitk
 import torch
 from samconvex.atlas.averages import averaged, centered, majority, shrinkage_percent
 from samconvex.atlas.build import AtlasSettings, build_atlas
-from samconvex.atlas.subjects import SubjectFaults, inspected, read_subjects
+from samconvex.atlas.subjects import Subject, SubjectFaults, inspected, read_subjects
+from samconvex.atlas.work import Job, bodies_path, pulled, without_blanks
 from samconvex.errors import Cancelled, InputError
 from samconvex.io.images import read_labels, read_volume, write_volume
 from samconvex.progress import null_progress
@@ -129,10 +130,30 @@ def test_every_voxel_is_the_mean_of_those_that_saw_it(atlas, phantom) -> None:
     lowest = template.grid.points_to_voxels(np.array([[0.0, 0.0, -150.0], [0.0, 0.0, 60.0]])).round().astype(int)
     counts = [int(coverage.tensor[0, 0, z, y, x]) for x, y, z in lowest]
     assert counts == [2, 3]
-    # Where one image ends nothing darkens: the mean of tissue stays tissue.
+    # Where an image ends nothing darkens: the mean of tissue stays tissue.
     point = phantom.landmarks["L1 vertebral body"]
     x, y, z = template.grid.points_to_voxels(point[None])[0].round().astype(int)
     assert template.tensor[0, 0, :, y, x][z - 3 : z + 3].min() > -150
+
+
+def test_what_was_blanked_out_of_an_image_was_not_seen_by_it(phantom, tmp_path) -> None:
+    tensor, grid = phantom.ct.tensor.clone(), phantom.ct.grid
+    tensor[phantom.labels.tensor == 0] = -1000
+    above = int(grid.points_to_voxels(np.array([[0.0, 0.0, 90.0]]))[0, 2])
+    tensor[:, :, above:] = -1000
+    write_volume(phantom.ct.with_tensor(tensor), tmp_path / "masked.nii.gz")
+    subject = Subject(2, "masked", str(tmp_path / "masked.nii.gz"))
+    job = Job(subject, inspected(subject), QUICK, {}, AffineTransform.identity(), tmp_path, 0, 1.0, grid, grid)
+    pulled(job)
+    assert np.load(job.file("seen")).all()
+    bodies = Volume((phantom.labels.tensor > 0).to(torch.uint8), grid, sitk.sitkUInt8)
+    write_volume(bodies, bodies_path(tmp_path))
+    without_blanks(job)
+    seen = np.load(job.file("seen"))
+    places = [[0.0, 0.0, 130.0], [0.0, 0.0, 60.0], [-195.0, -150.0, 130.0]]
+    voxels = grid.points_to_voxels(np.array(places)).round().astype(int)
+    # Blank where the others show a body; tissue; air, which is seen as such.
+    assert [int(seen[z, y, x]) for x, y, z in voxels] == [0, 1, 1]
 
 
 def test_averages_leave_out_who_did_not_see() -> None:
