@@ -96,6 +96,7 @@ class EngineJob:
         names: text replacements (file path -> node name) for messages.
         command: replaces the engine's command line (tests).
         cleanup: called once at the end, whatever it was.
+        done: exit statuses after which there are results.
     Attributes:
         onChange: called as ``onChange(job)`` after every change of state or progress.
     """
@@ -111,6 +112,7 @@ class EngineJob:
         names=None,
         command=None,
         cleanup=None,
+        done=(0,),
     ):
         self._command = command or engineCommand(arguments)
         self._prepare, self._collect, self._finish = prepare, collect, finish
@@ -118,6 +120,7 @@ class EngineJob:
         self._guards = [node for node in guards if node is not None]
         self._folder = folder
         self._names = dict(names or {})
+        self._done = done
         self._process = None
         self._worker = None
         self._workerOutcome = None
@@ -246,7 +249,7 @@ class EngineJob:
             self._process.end(force=True)
 
     def _processEnded(self, status):
-        if status == 0:
+        if status in self._done:
             self._setState(JobState.IMPORTING)
             self._startWorker(self._collect)
         elif status == 3:

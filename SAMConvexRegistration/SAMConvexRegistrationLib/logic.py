@@ -1,10 +1,7 @@
 """Registration for the console and the panel: nodes in, nodes out, one pair or many. No Qt."""
 
-import json
-from pathlib import Path
-
 import slicer
-from SAMConvexLib.job import EngineJob, startRun
+from SAMConvexLib.job import startRun
 from SAMConvexLib.nodes import NodeError
 from SAMConvexLib.parametersets import ParameterSetLogic
 from SAMConvexLib.process import engineCommand
@@ -204,26 +201,9 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
             for index, name in enumerate(sequences.names(sequence))
         ]
 
-    def fileBatchItems(self, pairs, folder, settings):
-        """Batch items of image file pairs; each gets a result folder as the engine's command line writes it.
-
-        Args:
-            pairs: (name, fixed path, moving path) as batch.readPairs gives them.
-        """
-
-        def start(name, fixedPath, movingPath):
-            target = Path(folder) / name
-            arguments = ["register", fixedPath, movingPath, "-o", target, "--progress", "json"]
-            arguments += settings.engineArguments()
-            job = EngineJob(
-                arguments,
-                collect=lambda: json.loads((target / "report.json").read_text(encoding="utf-8")),
-                command=self.engineCommand(arguments),
-            )
-            job.start()
-            return job
-
-        return [batch.BatchItem(pair[0], lambda pair=pair: start(*pair)) for pair in pairs]
+    def cohort(self, csvPath, folder, settings, **how):
+        """A batch.CohortRun, not started, of a table of image files; ``how`` as that takes it."""
+        return batch.CohortRun(csvPath, folder, settings, self.engineCommand, **how)
 
     def engineCommand(self, arguments):
         """Command line that runs the engine; tests put another program here."""

@@ -4,7 +4,6 @@ The table node keeps all of it in an attribute, and node references to the image
 point: images are found by node, never by name. Rules and format are the engine's; here is what the scene adds.
 """
 
-import csv
 import json
 
 import numpy as np
@@ -58,7 +57,13 @@ def courseOf(table):
 def writeCourse(table, course):
     """Keep a course with its table and write the table's cells anew."""
     table.SetAttribute(COURSE_ATTRIBUTE, json.dumps(model().course_to_dict(course)))
-    fillTextTable(table, titles(), rows(course))
+    module = engineModule("samconvex.lesions.course_table")
+    lines = [[_cell(row[name]) for name in module.COLUMNS] for row in module.course_rows(course)]
+    fillTextTable(table, module.COLUMNS, lines)
+
+
+def _cell(value):
+    return "" if value is None else formatted(value) if isinstance(value, float) else str(value)
 
 
 def change(table, action):
@@ -94,6 +99,12 @@ def nodeOf(table, visit, kind):
 def setNode(table, visit, kind, node):
     """Remember a time point's node of a kind."""
     table.SetNodeReferenceID(roleOf(visit, kind), node.GetID() if node is not None else None)
+
+
+def lpsOf(table, visit, position):
+    """LPS mm of a time point's image of a point (3,) in world RAS mm."""
+    volume = nodeOf(table, visit, VOLUME)
+    return nodes.lpsInFrame([position], np.eye(4) if volume is None else nodes.exportFrame(volume)[1])[0]
 
 
 def visitOf(table, course, volume):
@@ -169,72 +180,14 @@ def sizeText(longest, short):
     return texts[0] if short is None else f"{texts[0]} x {texts[1]}"
 
 
-def titles():
-    """Column titles of the table node."""
-    return (
-        _("Patient"),
-        _("Lesion"),
-        _("Role"),
-        _("Organ"),
-        _("Lymph node"),
-        _("Time point"),
-        _("Date"),
-        _("State"),
-        _("Score"),
-        _("Return error (mm)"),
-        "R",
-        "A",
-        "S",
-        _("Longest diameter (mm)"),
-        _("Short axis (mm)"),
-        _("Volume (ml)"),
-        _("Confirmed"),
-        _("Counts (mm)"),
-        _("Since baseline (%)"),
-        _("Since smallest (%)"),
-        _("Confirmed by"),
-        _("Note"),
-    )
+def exportCsv(table, path, delimiter):
+    """Everything about the course as a table for spreadsheets; ``delimiter`` is "," or ";" (with decimal commas).
 
-
-def rows(course):
-    """The table's cells as texts, lesion by lesion."""
-    lines = []
-    for lesion in course.lesions:
-        start = [course.patient, lesion.name, roleLabel(lesion.role), lesion.organ, _("yes") if lesion.node else ""]
-        for visit, since in zip(course.visits, rules().changes_of(course, lesion), strict=True):
-            reading = lesion.readings.get(visit.name)
-            if reading is None:
-                continue
-            place = (None,) * 3 if reading.position is None else [-reading.position[0], -reading.position[1]]
-            place = [*place, reading.position[2]] if reading.position is not None else place
-            figures = (reading.score, reading.cycle_mm, *place)
-            figures += (reading.longest_mm, reading.short_axis_mm, reading.volume_ml)
-            lines.append(
-                [
-                    *start,
-                    visit.name,
-                    visit.date or "",
-                    stateLabel(reading.state),
-                    *("" if value is None else formatted(value) for value in figures),
-                    confirmedText(reading.confirmed),
-                    *(
-                        "" if value is None else formatted(value)
-                        for value in (rules().confirmed_mm(lesion, reading), *since)
-                    ),
-                    reading.confirmed.by if reading.confirmed is not None else "",
-                    reading.reason,
-                ]
-            )
-    return lines
-
-
-def exportCsv(table, path):
-    """The table as comma separated values."""
-    with open(path, "w", encoding="utf-8-sig", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(titles())
-        writer.writerows(rows(courseOf(table)))
+    Raises:
+        nodes.NodeError: the engine's sentence.
+    """
+    course = courseOf(table)
+    refusing(lambda: engineModule("samconvex.lesions.course_table").write_course_csv(course, path, delimiter))
 
 
 def exportJson(table, path):

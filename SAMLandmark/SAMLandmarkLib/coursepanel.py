@@ -38,6 +38,10 @@ class CoursePanel:
         self.views = LesionViews(self.onDragged)
         ui.courseTable.verticalHeader().setVisible(False)
         ui.responseTable.verticalHeader().setVisible(False)
+        for state in ("unchanged", "grown", "shrunk", "gone", "new", "merged", "split", "not found", "outside"):
+            ui.stateComboBox.addItem(courses.stateLabel(state), state)
+        for form, delimiter in ((_("1.5 ,"), ","), (_("1,5 ;"), ";")):
+            ui.csvFormatComboBox.addItem(form, delimiter)
         for role in ("target", "non-target", "new", "unclassified"):
             ui.roleComboBox.addItem(courses.roleLabel(role), role)
         ui.courseTable.connect("itemSelectionChanged()", self.onRowSelected)
@@ -53,14 +57,16 @@ class CoursePanel:
         ui.lesionSideBySideCheckBox.connect("toggled(bool)", self.onSideBySide)
         ui.lymphNodeCheckBox.connect("toggled(bool)", self.onLymphNode)
         ui.roleComboBox.connect("activated(int)", self.onRole)
+        ui.stateComboBox.connect("activated(int)", self.onState)
+        ui.addLesionButton.connect("clicked(bool)", self.onNewLesion)
         ui.organLineEdit.connect("editingFinished()", self.onOrgan)
         ui.proposeRolesButton.connect("clicked(bool)", self.onProposeRoles)
         for name, judgement in JUDGEMENT_BOXES.items():
             getattr(ui, name).connect("toggled(bool)", lambda checked, name=judgement: self.onJudgement(name, checked))
         ui.earlierButton.connect("clicked(bool)", lambda checked=False: self.move(-1))
         ui.laterButton.connect("clicked(bool)", lambda checked=False: self.move(1))
-        ui.plotKindComboBox.addItem(_("Diameters (mm)"), courseplot.DIAMETERS)
-        ui.plotKindComboBox.addItem(_("Change (%)"), courseplot.CHANGE)
+        ui.plotKindComboBox.addItem(_("Diameters"), courseplot.DIAMETERS)
+        ui.plotKindComboBox.addItem(_("Change"), courseplot.CHANGE)
         ui.plotButton.connect("clicked(bool)", self.onPlot)
         ui.csvButton.connect("clicked(bool)", lambda checked=False: self.export("csv"))
         ui.jsonButton.connect("clicked(bool)", lambda checked=False: self.export("json"))
@@ -132,6 +138,8 @@ class CoursePanel:
 
     @staticmethod
     def _select(table, rows):
+        # Cells that are filled anew keep a selection by place, and places change.
+        table.clearSelection()
         for row in rows:
             for column in range(table.columnCount):
                 table.item(row, column).setSelected(True)
@@ -156,7 +164,6 @@ class CoursePanel:
         course = courseOf(self.table())
         names = {visit for _lesion, visit in self.selected()}
         self._updating = True
-        self.ui.responseTable.clearSelection()
         every = [visit.name for visit in course.visits] if course is not None else []
         self._select(self.ui.responseTable, [row for row, name in enumerate(every) if name in names])
         self._updating = False
@@ -176,7 +183,7 @@ class CoursePanel:
         on = bool(chosen) and course is not None
         for name in ("confirm", "gone", "tooSmall", "notEvaluable", "withdraw", "measure"):
             getattr(ui, f"{name}Button").enabled = on
-        for control in (ui.lymphNodeCheckBox, ui.roleComboBox, ui.organLineEdit):
+        for control in (ui.lymphNodeCheckBox, ui.roleComboBox, ui.organLineEdit, ui.stateComboBox):
             control.enabled = on
         ui.lesionSideBySideCheckBox.enabled = on or self.views.isSideBySide
         if not on:
@@ -186,6 +193,7 @@ class CoursePanel:
         ui.lymphNodeCheckBox.checked = lesion.node
         ui.roleComboBox.setCurrentIndex(ui.roleComboBox.findData(lesion.role))
         ui.organLineEdit.text = lesion.organ
+        ui.stateComboBox.setCurrentIndex(ui.stateComboBox.findData(lesion.readings[chosen[0][1]].state))
         self._updating = False
 
     def updateVisit(self):
@@ -200,7 +208,7 @@ class CoursePanel:
             getattr(self.ui, name).enabled = follow
             getattr(self.ui, name).checked = bool(judged.get(judgement))
         self._updating = False
-        for button in (self.ui.earlierButton, self.ui.laterButton, self.ui.rerunButton):
+        for button in (self.ui.earlierButton, self.ui.laterButton, self.ui.rerunButton, self.ui.addLesionButton):
             button.enabled = follow
 
     # --- decisions --------------------------------------------------------------------------------------------------
@@ -241,8 +249,48 @@ class CoursePanel:
         """Lines to drag, where the program suggested none."""
         chosen = self.selected()
         if chosen:
-            self.change(lambda course: measuring.begin(course, *chosen[0]))
+            place = self.crosshair(chosen[0][1])
+            self.change(lambda course: measuring.begin(course, *chosen[0], place))
             self.goTo()
+
+    def crosshair(self, visit):
+        """LPS mm of the crosshair in the image of a visit."""
+        place = slicer.util.getNodesByClass("vtkMRMLCrosshairNode")[0].GetCrosshairRAS()
+        return courses.lpsOf(self.table(), courseOf(self.table()).visit(visit), place)
+
+    def onNewLesion(self, checked=False):
+        """A lesion that only the selected follow-up shows, at the crosshair."""
+        names = self.selectedVisits()[:1]
+        if not names:
+            return
+        place, course = self.crosshair(names[0]), courseOf(self.table())
+        known, number = {lesion.name for lesion in course.lesions}, 1
+        while (name := _("New lesion {number}").format(number=number)) in known:
+            number += 1
+        self.change(lambda course: self._added(course, name, names[0], place))
+        if (name, names[0]) in self._rows:
+            self._select(self.ui.courseTable, [self._rows.index((name, names[0]))])
+
+    @staticmethod
+    def _added(course, name, visit, place):
+        courses.decisions().add_new_lesion(course, name, visit, place)
+        return [_("Added at the crosshair; measure and confirm it.")]
+
+    def onState(self, index):
+        """What the selected lesions are at their visit; those that have merged are selected together."""
+        state, chosen = self.ui.stateComboBox.itemData(index), self.selected()
+        if self._updating or not chosen:
+            return
+        visits = list(dict.fromkeys(visit for _lesion, visit in chosen))
+
+        def action(course):
+            said = []
+            for visit in visits:
+                names = [lesion for lesion, other in chosen if other == visit]
+                said += courses.decisions().set_state(course, names, visit, state, by=measuring.reader())
+            return said
+
+        self.change(action)
 
     def onWithdraw(self, checked=False):
         chosen = self.selected()
@@ -341,12 +389,11 @@ class CoursePanel:
         if not path:
             return
         try:
-            {"csv": courses.exportCsv, "json": courses.exportJson}[kind](self.table(), path)
-        except OSError as error:
-            self.ui.trackStatusLabel.text = _("{file} could not be written: {reason}").format(
-                file=path, reason=error.strerror
-            )
-            return
+            if kind == "csv":
+                box = self.ui.csvFormatComboBox
+                courses.exportCsv(self.table(), path, box.itemData(box.currentIndex))
+            else:
+                courses.exportJson(self.table(), path)
         except nodes.NodeError as error:
             self.ui.trackStatusLabel.text = str(error)
             return

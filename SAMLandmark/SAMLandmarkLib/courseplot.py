@@ -61,7 +61,7 @@ def plot(table, kind=DIAMETERS):
         series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
         series.SetColor(*((0.1, 0.1, 0.1) if index == len(names) else palette[index % len(palette)]))
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
-    chart.SetTitle(course.patient or _("Lesion diameters"))
+    chart.SetTitle(course.patient or (_("Lesion changes") if kind == CHANGE else _("Lesion diameters")))
     chart.SetXAxisTitle(title)
     chart.SetYAxisTitle(_("Change since baseline (%)") if kind == CHANGE else _("Diameter (mm)"))
     return chart

@@ -82,7 +82,7 @@ def visitTexts(entry):
         _("baseline") if first else recist.category,
         "" if first else entry.immune.category,
         _figure(recist.change_since_nadir_percent, "{:+.0f} %"),
-        _figure(entry.volume_change_percent, "{:+.0f} %"),
+        "" if first else _figure(entry.volume_change_percent, "{:+.0f} %"),
         recist.reason if first else f"{recist.reason} iRECIST: {entry.immune.reason}",
     ]
 

@@ -52,6 +52,7 @@ def fill(request, run, content, table):
         said, visit = _addVisit(table, course, entry, readings)
         notes += said
         visits.append(visit)
+    courses.decisions().open_new_lesions(course)
     scene = slicer.mrmlScene
     scene.StartState(slicer.vtkMRMLScene.BatchProcessState)
     try:

@@ -1,5 +1,6 @@
 """What the views show of a course: the selected lesion in its own image, alone or beside the baseline. No Qt."""
 
+import numpy as np
 from slicer.i18n import tr as _
 
 from .course import CONTOURS, MARKED, POINTS, VOLUME, courseOf, nodeOf, placeOf
@@ -36,9 +37,7 @@ class LesionViews:
         if volume is None:
             self.lines.hide()
             return _("The views stay: the image of '{visit}' is not in the scene.").format(visit=visit.name)
-        place = None
-        if reading is not None and reading.position is not None:
-            place = placeOf(table, visit, reading.position)
+        place = _shownPlace(table, visit, reading)
         if self._beside is not None:
             self._showBeside(lesion, volume, place)
         elif place is None:
@@ -96,9 +95,9 @@ class LesionViews:
                     )
                 )
         self._beside.setVolumes(nodeOf(table, first, VOLUME), volume, pairs)
-        start = lesion.readings.get(first.name)
-        if start is not None and start.position is not None:
-            self._beside.jump(placeOf(table, first, start.position), place)
+        start = _shownPlace(table, first, lesion.readings.get(first.name))
+        if start is not None:
+            self._beside.jump(start, place)
         elif place is not None:
             self._beside.jump(self._beside.opposite(place, toQuery=False), place)
 
@@ -115,3 +114,12 @@ class LesionViews:
             found += self.lines.drawn() if visit in selected else []
             pairs += [(node, volume) for node in found]
         return pairs
+
+
+def _shownPlace(table, visit, reading):
+    """World point that the views go to: where the longest diameter was measured, else the lesion's place; or None."""
+    if reading is None:
+        return None
+    if reading.longest_line is not None:
+        return np.mean([placeOf(table, visit, point) for point in reading.longest_line], 0)
+    return None if reading.position is None else placeOf(table, visit, reading.position)

@@ -56,14 +56,18 @@ def confirmDrawn(course, lesion, visit, drawn):
     return decisions().confirm(course, lesion, visit, longest_mm=longest, short_axis_mm=short, by=reader())
 
 
-def begin(course, lesion, visit):
-    """Lines to drag where the program suggested none; nothing is confirmed yet."""
+def begin(course, lesion, visit, otherwise):
+    """Lines to drag where the program suggested none; nothing is confirmed yet.
+
+    Args:
+        otherwise: (3,) LPS mm where to begin, of a lesion whose place is not known.
+    """
     reading = course.lesion(lesion).readings[visit]
     if reading.longest_line is None:
-        if reading.position is None:
-            return [_("Its place is not known here; type the diameters, or choose what applies.")]
-        lines = starting(reading.position)
         _keepSuggestion(reading)
+        if reading.position is None:
+            reading.position = [float(value) for value in otherwise]
+        lines = starting(reading.position)
         reading.longest_line, reading.short_line = lines[LONGEST], lines[SHORT]
     return [_("Drag the ends of the lines in the views; the diameters follow.")]
 

@@ -275,7 +275,7 @@ def test_lesions_are_tracked_confirmed_and_exported(widget, build, volumes, answ
         assert cell(ui.courseTable, 2, "Confirmed").text().startswith("25.0")
     answers.expect("QFileDialog.getSaveFileName", str(tmp_path / "course.csv"))
     ui.csvButton.click()
-    assert "25.00" in (tmp_path / "course.csv").read_text(encoding="utf-8-sig")
+    assert ",measured,25," in (tmp_path / "course.csv").read_text(encoding="utf-8-sig")
     ui.plotButton.click()
     assert "chart" in ui.trackStatusLabel.text
 
@@ -513,9 +513,12 @@ def test_visits_are_dated_ordered_and_read_again(widget, tracked):
     ui = widget.ui
     select(ui.courseTable, 0)
     ui.confirmButton.click()
+    select(ui.courseTable, 2)
     select(ui.responseTable, 2)
     ui.earlierButton.click()
     assert column(ui.responseTable, "Visit") == ["Template", "Query 2", "Query"]
+    # What is selected goes with it.
+    assert tracked.course.selected() == [("Lesion", "Query 2")] and tracked.course.selectedVisits() == ["Query 2"]
     for row, day in enumerate(("2026-01-05", "2026-06-01", "20260302")):
         cell(ui.responseTable, row, "Date").setText(day)
     assert column(ui.responseTable, "Visit") == ["Template", "Query", "Query 2"]
@@ -576,6 +579,36 @@ def test_roles_organs_and_judgements_are_set_in_the_panel(widget, tracked):
     select(ui.responseTable, 1)
     ui.nonTargetProgressCheckBox.checked = True
     assert column(ui.responseTable, "RECIST")[1] == "PD"
+
+
+def test_a_new_lesion_is_added_at_the_crosshair_and_states_are_corrected(main_window, widget, tracked):
+    import slicer
+
+    ui = widget.ui
+    for row in range(3):
+        select(ui.courseTable, row)
+        ui.confirmButton.click()
+    slicer.util.getNodesByClass("vtkMRMLCrosshairNode")[0].SetCrosshairRAS(7.0, 8.0, 9.0)
+    select(ui.responseTable, 0)
+    assert not ui.addLesionButton.enabled
+    select(ui.responseTable, 1)
+    ui.addLesionButton.click()
+    assert tracked.course.selected() == [("New lesion 1", "Query")]
+    assert reading(tracked, 3).position == [-7.0, -8.0, 9.0] and cell(ui.courseTable, 3, "State").text() == "new"
+    assert column(ui.responseTable, "RECIST") == ["baseline", "PR", "PR"]
+    ui.tooSmallButton.click()
+    # Seen once, it is there until somebody says that it has gone.
+    assert column(ui.responseTable, "RECIST") == ["baseline", "PD", "PD"]
+    assert column(ui.responseTable, "iRECIST") == ["", "iUPD", "iUPD"]
+    select(ui.courseTable, 4)
+    assert tracked.course.selected() == [("New lesion 1", "Query 2")]
+    ui.stateComboBox.setCurrentIndex(ui.stateComboBox.findData("gone"))
+    ui.stateComboBox.activated.emit(ui.stateComboBox.currentIndex)
+    assert cell(ui.courseTable, 4, "Confirmed").text() == "0 (gone)"
+    assert column(ui.responseTable, "iRECIST") == ["", "iUPD", "iPR"]
+    ui.stateComboBox.setCurrentIndex(ui.stateComboBox.findData("merged"))
+    ui.stateComboBox.activated.emit(ui.stateComboBox.currentIndex)
+    assert "does not merge alone" in ui.trackStatusLabel.text and cell(ui.courseTable, 4, "State").text() == "gone"
 
 
 def test_the_columns_that_matter_are_seen_whole(main_window, widget, tracked):

@@ -109,11 +109,11 @@ def test_separate_parts_of_a_segment_are_said_in_the_table(logic, lib, images, t
     mask[18:22, 20:24, 14:18] = mask[18:22, 20:24, 28:32] = True
     node = build.segmentation("Class map", images[0], [("s", "Nodules", (1, 0, 0), mask)])
     table = logic.trackLesions(images[0], [node, line()], images[1])
-    lib.course.exportCsv(table, tmp_path / "course.csv")
+    lib.course.exportCsv(table, tmp_path / "course.csv", ",")
     with open(tmp_path / "course.csv", encoding="utf-8-sig") as stream:
-        notes = [row["Note"] for row in csv.DictReader(stream)]
+        notes = [row["reason"] for row in csv.DictReader(stream)]
     assert notes == ["Nodules has separate parts.", "", "", ""]
-    column = [table.GetTable().GetColumnName(n) for n in range(table.GetNumberOfColumns())].index("Note")
+    column = [table.GetTable().GetColumnName(n) for n in range(table.GetNumberOfColumns())].index("reason")
     assert table.GetCellText(0, column) == notes[0]
 
 
@@ -222,10 +222,11 @@ def test_the_course_is_exported_and_another_station_reads_it(lib, table, tmp_pat
     from SAMConvexLib.nodes import NodeError
 
     lib.confirm(table, "Liver lesion", "Baseline")
-    lib.course.exportCsv(table, tmp_path / "course.csv")
-    with open(tmp_path / "course.csv", encoding="utf-8-sig") as stream:
-        rows = list(csv.DictReader(stream))
-    assert len(rows) == 6 and rows[0]["Confirmed"] == "20.0 x 12.0" and rows[0]["Counts (mm)"] == "20.00"
+    for delimiter in ",;":
+        lib.course.exportCsv(table, tmp_path / "course.csv", delimiter)
+        with open(tmp_path / "course.csv", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream, delimiter=delimiter))
+        assert len(rows) == 6 and rows[0]["confirmed_longest_mm"] == "20" and rows[0]["sum_mm"] == "20"
     lib.course.exportJson(table, tmp_path / "course.json")
     before = lib.course.courseOf(table)
     assert json.loads((tmp_path / "course.json").read_text(encoding="utf-8"))["format"] == "samconvex course"

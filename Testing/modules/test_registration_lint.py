@@ -45,6 +45,7 @@ ENGINE_MODULES = {
     "samconvex.lesions.confirmation",
     "samconvex.lesions.course",
     "samconvex.lesions.course_changes",
+    "samconvex.lesions.course_table",
     "samconvex.io.files",
     "samconvex.report.colors",
 }

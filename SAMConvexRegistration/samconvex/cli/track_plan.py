@@ -97,6 +97,18 @@ def said_of_anatomy(plan: Plan, model: SamModel, device: str, progress: Progress
     return every
 
 
+def organs_of(plan: Plan, model: SamModel, device: str) -> dict[str, str]:
+    """The organ that each lesion of a course that begins seems to lie in; a person corrects it."""
+    from ..anatomy.cache import embed_cached
+    from ..lesions.sites import propose_organs
+
+    found: dict[str, str] = {}
+    for _, image, lesions in plan.marked if plan.fresh else ():
+        sites = propose_organs(lesions, image, embed_cached(image, model, device=device))
+        found |= {name: site.organ for name, site in sites.items() if site.organ}
+    return found
+
+
 def _begun(args: argparse.Namespace, date: str | None) -> Plan:
     """A course of BASELINE and LESIONS."""
     image = read_volume(args.files[0])

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Sequence
 
 from ..errors import InputError
 from .assessment import JUDGEMENT, JUDGEMENTS, diameters_of, propose_roles
 from .course import (
     DISAPPEARED,
+    GONE,
     KINDS,
     MEASURED,
+    MERGED,
+    NEW,
     NEW_LESION,
     NON_TARGET,
+    NOT_EVALUABLE,
+    NOT_FOUND,
+    OUTSIDE,
     ROLES,
+    STATES,
     TARGET,
     TOO_SMALL,
     UNCLASSIFIED,
@@ -26,10 +34,12 @@ from .course import (
     CourseLesion,
     Reading,
 )
+from .course_changes import add_lesion
 from .targets import TOO_SMALL_MM, counted_diameter
 
 # Longer than any lesion of one organ: most likely a comma that was lost.
 PLAUSIBLE_MM = 300.0
+NOT_LOOKED_FOR = "A new lesion is not looked for by itself here; mark it, or say that it is gone."
 # A typed diameter that differs more than this from the suggested one is said.
 SURPRISING_FACTOR = 3.0
 
@@ -107,6 +117,69 @@ def set_role(course: Course, lesion: str, role: str) -> None:
     if role == NEW_LESION and course.visits and course.visits[0].name in entry.readings:
         raise InputError(f"{lesion} is there at the baseline; a new lesion is one that only a follow-up shows.")
     entry.role = role
+
+
+def set_state(course: Course, lesions: Sequence[str], visit: str, state: str, *, by: str = "") -> list[str]:
+    """Say what lesions are at a visit where the program proposed something else; ``proposed_state`` keeps that.
+
+    "gone" is confirmed as having disappeared, "not found" and "outside" as not evaluable.
+
+    Args:
+        lesions: those that have become one mass together, for "merged"; else each by itself.
+
+    Raises:
+        InputError: no such lesion, visit or state, or "merged" of one lesion alone.
+    """
+    if state not in STATES:
+        raise InputError(f"'{state}' is no state of a lesion; use one of {', '.join(STATES)}.")
+    if state == MERGED and len(lesions) < 2:
+        raise InputError("A lesion does not merge alone; choose all lesions of the mass at this visit together.")
+    readings = {name: _reading(course, name, visit)[1] for name in lesions}
+    kind = {GONE: DISAPPEARED, NOT_FOUND: NOT_EVALUABLE, OUTSIDE: NOT_EVALUABLE}.get(state)
+    said: list[str] = []
+    for name, reading in readings.items():
+        reading.state = state
+        for partner in reading.merged_with:
+            other = course.lesion(partner).readings.get(visit)
+            if other is not None:
+                other.merged_with = [entry for entry in other.merged_with if entry != name]
+        reading.merged_with = [other for other in lesions if other != name] if state == MERGED else []
+        if kind is not None:
+            said += confirm(course, name, visit, kind, by=by)
+    return said
+
+
+def add_new_lesion(course: Course, name: str, visit: str, position: Sequence[float] | None) -> CourseLesion:
+    """Add a lesion that a follow-up shows and the baseline does not; it is open until it is confirmed.
+
+    Args:
+        position: (3,) LPS mm of the visit's image.
+
+    Raises:
+        InputError: a name that is empty or taken, no such visit, or the baseline.
+    """
+    entry = course.visit(visit)
+    if not name.strip():
+        raise InputError("The new lesion has no name; give one.")
+    if entry is course.visits[0]:
+        raise InputError(f"{visit} is the baseline; a new lesion is one that only a follow-up shows.")
+    place = None if position is None else [float(value) for value in position]
+    lesion = add_lesion(course, CourseLesion(name.strip(), NEW_LESION, readings={visit: Reading(NEW, position=place)}))
+    open_new_lesions(course)
+    return lesion
+
+
+def open_new_lesions(course: Course) -> None:
+    """Give new lesions an open reading at every later visit that has none, so that somebody looks there."""
+    for lesion in course.lesions:
+        if lesion.role != NEW_LESION:
+            continue
+        seen = False
+        for visit in course.visits:
+            if visit.name in lesion.readings:
+                seen = True
+            elif seen:
+                lesion.readings[visit.name] = Reading(NOT_FOUND, reason=NOT_LOOKED_FOR)
 
 
 def set_judgement(course: Course, visit: str, name: str, value: bool) -> None:

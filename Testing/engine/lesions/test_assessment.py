@@ -8,12 +8,14 @@ import pytest
 from samconvex.errors import InputError
 from samconvex.lesions.assessment import assess_course, changes_of, shown_mm
 from samconvex.lesions.confirmation import (
+    add_new_lesion,
     apply_proposed_roles,
     confirm,
     set_judgement,
     set_node,
     set_organ,
     set_role,
+    set_state,
     withdraw,
 )
 from samconvex.lesions.course import Course, CourseLesion, Reading, Visit
@@ -156,6 +158,39 @@ def test_new_lesions_are_progression_and_measured_apart():
         set_judgement(course, "v0", "new_lesion", True)
     with pytest.raises(InputError, match="t is there at the baseline"):
         set_role(course, "t", "new")
+
+
+def test_a_person_says_what_a_lesion_is(course):
+    confirm_all(course)
+    with pytest.raises(InputError, match="does not merge alone"):
+        set_state(course, ["liver"], "v1", "merged")
+    set_state(course, ["liver", "node"], "v1", "merged")
+    assert course.lesion("node").readings["v1"].merged_with == ["liver"]
+    assert assess_course(course).visits[1].counted_mm == {"liver": 26, "node": 0}
+    set_state(course, ["node"], "v1", "shrunk")
+    assert course.lesion("liver").readings["v1"].merged_with == []
+    assert assess_course(course).visits[1].counted_mm == {"liver": 26, "node": 14}
+    set_state(course, ["liver"], "v1", "gone")
+    assert assess_course(course).visits[1].counted_mm["liver"] == 0
+    set_state(course, ["liver"], "v1", "outside")
+    assert categories(course)[0] == "NE" and course.lesion("liver").readings["v1"].longest_mm == 26
+    with pytest.raises(InputError, match="no state"):
+        set_state(course, ["liver"], "v1", "healed")
+
+
+def test_a_new_lesion_is_added_where_it_was_seen(course):
+    confirm_all(course)
+    added = add_new_lesion(course, "fresh", "v1", (1, 2, 3))
+    assert added.readings["v1"].position == [1.0, 2.0, 3.0] and "v0" not in added.readings
+    assert added.readings["v2"].state == "not found" and "mark it" in added.readings["v2"].reason
+    assert categories(course) == ["PR", "SD"]
+    confirm(course, "fresh", "v1", longest_mm=12.0)
+    assert categories(course) == ["PD", "PD"]
+    confirm(course, "fresh", "v2", "disappeared")
+    assert categories(course) == ["PD", "SD"]
+    for name, visit, said in (("fresh", "v2", "already has"), (" ", "v2", "no name"), ("x", "v0", "is the baseline")):
+        with pytest.raises(InputError, match=said):
+            add_new_lesion(course, name, visit, None)
 
 
 def test_volumes_stand_beside():

@@ -99,6 +99,25 @@ def drawn(files: Path) -> sitk.Image:
     return sitk.ReadImage(str(files / "lesions.nii.gz"))
 
 
+def test_the_organ_of_a_lesion_is_proposed_where_it_is_marked(files, tmp_path, monkeypatch) -> None:
+    from samconvex.lesions import sites
+
+    asked = []
+
+    def propose(position, volume, embedding=None, radius_mm=0.0):
+        asked.append((volume.name, embedding is not None, round(radius_mm)))
+        return sites.Site("liver", "")
+
+    monkeypatch.setattr(sites, "propose_organ", propose)
+    words = ("v0.nii.gz", "lesions.nii.gz", "v1.nii.gz", "-o", tmp_path / "out")
+    assert run(files, tmp_path, *words) == 0
+    # Once, in the image that the lesion was drawn in, beyond its radius.
+    assert [(embedded, radius) for _, embedded, radius in asked] == [(True, 14)]
+    assert read_course(tmp_path / "out" / "course.json").lesions[0].organ == "liver"
+    document = json.loads((tmp_path / "out" / "tracking.json").read_text(encoding="utf-8"))
+    assert document["lesions"][0]["organ"] == "liver"
+
+
 def test_a_lesion_outside_its_image_does_not_cost_the_others(files, tmp_path, capsys) -> None:
     assert run(files, tmp_path, "v0.nii.gz", "points.csv", "v1.nii.gz", "v2.nii.gz", "-o", tmp_path / "out.json") == 0
     here, far = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["lesions"]
