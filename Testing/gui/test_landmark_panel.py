@@ -810,3 +810,17 @@ def test_the_overlay_is_seen_with_its_legend(main_window, views, widget, volumes
     ui.liveHeatCheckBox.checked = False
     np.testing.assert_array_equal(views["Yellow"].pixels()[:, right:], before[:, right:])
     ui.liveStartButton.click()
+
+
+def test_the_buttons_below_the_points_fit_a_narrow_panel(main_window, widget, found):
+    from harness.pictures import settle
+    from PySide6 import QtCore
+
+    main_window.showModule("SAMLandmark")
+    main_window.resize(1366, 768)
+    settle(0.3)
+    width = main_window._scroll.viewport().size.width()
+    for name in ("acceptAllButton", "restoreButton", "placeButton", "rematchButton", "tableButton"):
+        button = getattr(widget.ui, name)
+        right = button.mapTo(main_window._scroll.viewport(), QtCore.QPoint(0, 0)).x() + button.size.width()
+        assert right <= width, name
