@@ -180,12 +180,12 @@ def volumeChangeColors(save=True):
 
 
 def showVolumeChange(volumeNode, colors):
-    """Give a map of volume changes its colors and its legend."""
+    """Give a map of volume changes its colors and its legend, in lines few enough for a small view."""
     display = volumeNode.GetDisplayNode()
     display.SetAndObserveColorNodeID(colors.GetID())
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(0.0, VOLUME_CHANGE_TOP)
-    showLegend(volumeNode, _("Volume change\n1 the same\nblue shrunk\nred grown"))
+    showLegend(volumeNode, _("1 the same\nblue shrunk\nred grown"))
 
 
 def showLegend(volumeNode, title):

@@ -810,3 +810,18 @@ def test_the_overlay_is_seen_with_its_legend(main_window, views, widget, volumes
     ui.liveHeatCheckBox.checked = False
     np.testing.assert_array_equal(views["Yellow"].pixels()[:, right:], before[:, right:])
     ui.liveStartButton.click()
+
+
+def test_the_buttons_below_the_points_fit_a_narrow_panel(main_window, widget, found):
+    from harness.pictures import settle
+    from PySide6 import QtCore
+
+    main_window.showModule("SAMLandmark")
+    settle(0.3)
+    rows = {}
+    for name in ("accept", "reject", "acceptAll", "restore", "place", "rematch", "table"):
+        button = getattr(widget.ui, name + "Button")
+        top = button.mapTo(main_window, QtCore.QPoint(0, 0)).y()
+        rows[top] = rows.get(top, 0) + button.sizeHint().width()
+    # What a panel of 373 pixels, as at 1366x768, leaves beside margins and scroll bar.
+    assert len(rows) >= 2 and max(rows.values()) <= 320, rows
