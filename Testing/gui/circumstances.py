@@ -33,7 +33,7 @@ def take_all(window, camera, widget):
     window.activateWindow()
     widget.ui.fixedSelector.setFocus(QtCore.Qt.FocusReason.TabFocusReason)
     for _step in range(40):
-        if widget.ui.applyButton.hasFocus():
+        if window.focusWidget() is widget.ui.applyButton:
             break
         QtTest.QTest.keyClick(window.focusWidget(), QtCore.Qt.Key.Key_Tab)
     settle(0.2)
@@ -50,6 +50,7 @@ def prepare(widget):
         getattr(ui, name).collapsed = True
     ui.qualityButton.collapsed = ui.previewButton.collapsed = False
     ui.previewModeComboBox.setCurrentIndex(ui.previewModeComboBox.findData("blend"))
+    ui.blendSlider.value = 50
 
 
 def dark():

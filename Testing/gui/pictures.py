@@ -236,6 +236,7 @@ def after(widget, camera, nodes):
     camera.take("preview-grid", ui.attachCheckBox)
     ui.gridCheckBox.checked = False
     ui.reportButton.click()
+    widget.previewPanel.reportWindow.dialog.resize(1500, 900)
     photograph(widget.previewPanel.reportWindow.dialog, camera.folder / "registration-report-window.png", scale=0.6)
     widget.previewPanel.reportWindow.dialog.close()
     ui.worstButton.click()

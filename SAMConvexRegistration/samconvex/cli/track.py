@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from ..io.outputs import check_output_file, check_output_folder, output_folder
 from .console import ConsoleProgress, say_notes
+from .track_output import PAGE_FILES, TABLE_FILE
 
 if TYPE_CHECKING:
     from ..lesions.findings import TrackingResult
@@ -25,10 +26,10 @@ Find the lesions of BASELINE in each FOLLOWUP, in the order given. LESIONS is a 
 connected part where there is one label or with --split-parts), points (.csv, .fcsv), Slicer markups (.mrk.json:
 points, lines, ROIs) or a .json list of {"name": ..., and "point", "box", "line" or "mask": ...}, LPS mm. With --course
 FILE, an earlier course.json, its images and lesions are taken and only FOLLOWUPs are given. OUT ends in .json, or is a
-folder for tracking.json, tracking.csv, course.json (see docs/course-format.md) and, where LESIONS has contours, the
-contours of the baseline and of each follow-up (contours_0.nii.gz, ...; label n is the n-th lesion). Every lesion and
-visit has a state: unchanged, grown, shrunk, merged, split, gone, not found or outside. Support for a reading, not a
-diagnosis.
+folder for tracking.json, tracking.csv, course.json (see docs/course-format.md), course.csv, the course on one page
+(report.png, report.pdf) and, where LESIONS has contours, the contours of the baseline and of each follow-up
+(contours_0.nii.gz, ...; label n is the n-th lesion). Every lesion and visit has a state: unchanged, grown, shrunk,
+merged, split, gone, not found or outside. Support for a reading, not a diagnosis.
 """
 
 
@@ -61,6 +62,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--course", metavar="FILE", help="continue this course.json (it stays as it is; OUT gets the longer one)"
     )
     parser.add_argument("--patient", metavar="NAME", help="name of the patient in the course")
+    parser.add_argument(
+        "--new-lesions",
+        action="store_true",
+        help="also propose new lesions: places of each FOLLOWUP where the registered baseline shows nothing alike "
+        "(CT; takes about a minute each), to be accepted or rejected by a reader",
+    )
+    parser.add_argument(
+        "--dicom-sr",
+        metavar="FILE",
+        help="also write the course as a DICOM structured report (TID 1500); every image must be a DICOM series, and "
+        "samconvex[dicom] installed",
+    )
+    parser.add_argument(
+        "--csv-separator",
+        choices=(",", ";"),
+        default=",",
+        help="of course.csv; ; with decimal commas, as spreadsheets of many languages want it (default: ,)",
+    )
     parser.add_argument(
         "--split-parts",
         action="store_true",
@@ -103,30 +122,43 @@ def run(args: argparse.Namespace) -> int:
 
     from ..device import chosen_device
     from ..weights.models import load_sam
+    from . import track_extras as extras
     from .track_plan import organs_of, planned, said_of_anatomy
 
     if args.threads:
         torch.set_num_threads(args.threads)
     device = str(chosen_device(args.device))
-    progress = ConsoleProgress(args.progress, (("read", 2.0), ("embedding", 5.0), ("tracking", 5.0)), args.cancelled)
+    stages = [("read", 2.0), ("embedding", 5.0), ("tracking", 5.0)]
+    stages += [("affine", 5.0), ("convex", 5.0), ("new lesions", 5.0)] if args.new_lesions else []
+    progress = ConsoleProgress(args.progress, stages, args.cancelled)
     model = load_sam(args.weights)
     progress("read", 0.0)
     way_out = "resample {path} onto a straight grid first, or give --each-contour"
     plan = planned(args, paths, contours, progress, None if single or args.each_contour else way_out)
+    extras.check_extras(plan, args)
     already = said_of_anatomy(plan, model, device, progress)
     warnings = [*already, *plan.notes]
     result = _tracked(plan, args, model, device, progress)
+    proposed = extras.proposals(plan, result, args, device, progress) if args.new_lesions else None
     organs = organs_of(plan, model, device)
     with output_folder(folder, overwrite=args.overwrite or single, stale=() if single else contours) as staging:
         from . import track_output as out
 
         named = out.write_each_contour(result, staging) if args.each_contour else {}
-        out.write_json(result, staging / (output.name if single else "tracking.json"), named, organs, warnings)
+        target = staging / (output.name if single else "tracking.json")
+        out.write_json(result, target, named, organs, warnings, proposed)
         if not single:
             out.write_table(result, staging / "tracking.csv")
             if not args.each_contour:
                 named = out.write_contours(result, plan, staging, [BASELINE_CONTOURS, *contours])
-            warnings += out.write_course(plan, result, named, organs, folder, staging / COURSE_FILE)
+        if not single or args.dicom_sr is not None:
+            course, notes = out.course_of(plan, result, named, organs, folder)
+            warnings += notes
+        if not single:
+            out.write_course(course, folder, staging / COURSE_FILE)
+            out.write_page_and_table(course, plan, folder, staging, args.csv_separator)
+        if args.dicom_sr is not None:
+            extras.write_report(course, args.dicom_sr, folder, staging)
     progress.finish(str(args.output))
     merged = [finding.reason for finding in result.findings if finding.merged_with]
     say_notes([*(note for note in dict.fromkeys(warnings) if note not in already), *merged])
@@ -134,6 +166,8 @@ def run(args: argparse.Namespace) -> int:
         for number, path in enumerate(paths):
             states = Counter(finding.state for finding in result.findings if finding.follow_up == number)
             print(f"{path}: " + ", ".join(f"{count} {state}" for state, count in states.items()))
+            if proposed is not None:
+                print("\n".join(extras.said_of(path, proposed[number])))
     return 0
 
 
@@ -176,6 +210,11 @@ def _follow_up_paths(args: argparse.Namespace) -> list[str]:
 def _check_output(args: argparse.Namespace, output: Path, contours: list[str]) -> None:
     single = output.name.lower().endswith(".json")
     sources = [*args.files, *([args.course] if args.course is not None else [])]
+    if args.dicom_sr is not None:
+        report = Path(args.dicom_sr)
+        check_output_file(report, inputs=sources)
+        if report.exists() and not args.overwrite:
+            raise InputError(f"{report} exists; give another file for --dicom-sr, or --overwrite.")
     if single and args.each_contour:
         raise InputError(f"{output} is one file; give a folder for --each-contour.")
     if single and args.course is not None:
@@ -185,5 +224,5 @@ def _check_output(args: argparse.Namespace, output: Path, contours: list[str]) -
         if output.exists() and not args.overwrite:
             raise InputError(f"{output} exists; give another output or --overwrite.")
     else:
-        names = ["tracking.json", "tracking.csv", COURSE_FILE, BASELINE_CONTOURS, *contours]
+        names = ["tracking.json", "tracking.csv", COURSE_FILE, TABLE_FILE, *PAGE_FILES, BASELINE_CONTOURS, *contours]
         check_output_folder(output, names=names, overwrite=args.overwrite, inputs=sources)

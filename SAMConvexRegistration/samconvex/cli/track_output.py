@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..lesions.candidates import Candidate
+    from ..lesions.course import Course
     from ..lesions.findings import TrackingResult
     from ..space.volume import Volume
     from .track_plan import Plan
 
+TABLE_FILE, PAGE_FILES = "course.csv", ("report.png", "report.pdf")
 COLUMNS = (
     "lesion",
     "follow_up",
@@ -35,8 +38,19 @@ COLUMNS = (
 Named = dict[tuple[int, int, str], tuple[str, int | None]]
 
 
-def write_json(result: TrackingResult, path: Path, named: Named, organs: dict[str, str], warnings: list[str]) -> None:
-    """``tracking.json``; ``organs`` are proposed by lesion."""
+def write_json(
+    result: TrackingResult,
+    path: Path,
+    named: Named,
+    organs: dict[str, str],
+    warnings: list[str],
+    proposed: list[list[Candidate]] | None,
+) -> None:
+    """``tracking.json``.
+
+    Args:
+        organs: proposed by lesion. proposed: candidates of new lesions of each follow-up, where they were sought.
+    """
     from ..lesions.response import NOTICE
     from ..version import __version__
 
@@ -45,6 +59,10 @@ def write_json(result: TrackingResult, path: Path, named: Named, organs: dict[st
         record.update({"organ": organs[record["name"]]} if record["name"] in organs else {})
     for (lesion, visit, kind), (name, _) in named.items():
         document["lesions"][lesion]["timepoints"][visit - 1][kind] = name
+    if proposed is not None:
+        document["new_lesion_candidates"] = [
+            {"follow_up": number, **candidate.to_dict()} for number, found in enumerate(proposed) for candidate in found
+        ]
     path.write_text(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -118,17 +136,17 @@ def _write_labels(masks: dict[int, Volume], image: Volume, path: Path) -> list[i
     return seen
 
 
-def write_course(
-    plan: Plan, result: TrackingResult, named: Named, organs: dict[str, str], folder: Path, path: Path
-) -> list[str]:
-    """``course.json``: the visits of this run added, those of the same image read again; returns what to say.
+def course_of(
+    plan: Plan, result: TrackingResult, named: Named, organs: dict[str, str], folder: Path
+) -> tuple[Course, list[str]]:
+    """The course with the visits of this run added, those of the same image read again; and what to say.
 
     Args:
-        folder: where the files will lie; ``path`` is in its staging neighbor.
+        folder: where the files will lie.
     """
     import copy
 
-    from ..lesions.course import CourseLesion, course_to_dict
+    from ..lesions.course import CourseLesion
     from ..lesions.course_changes import add_lesion, take_visit
     from ..lesions.recording import marked_readings, readings_of
 
@@ -151,6 +169,31 @@ def write_course(
     for number, (visit, patient) in enumerate(zip(plan.visits, plan.patients, strict=True)):
         readings = readings_of(result, number, contours(number + 1))
         notes += take_visit(course, visit, readings, patient_id=patient, source=visit.image or visit.name)
+    return course, notes
+
+
+def write_course(course: Course, folder: Path, path: Path) -> None:
+    """``course.json`` for ``folder``; ``path`` is in its staging neighbor."""
+    from ..lesions.course import course_to_dict
+
     text = json.dumps(course_to_dict(course, folder.absolute()), indent=1, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
-    return notes
+
+
+def write_page_and_table(course: Course, plan: Plan, folder: Path, staging: Path, delimiter: str) -> None:
+    """``report.png``, ``report.pdf`` and ``course.csv``; contours that will lie in ``folder`` are still in staging."""
+    import copy
+
+    from ..lesions.course_table import write_course_csv
+    from ..lesions.report_page import write_report_page
+
+    shown = copy.deepcopy(course)
+    for lesion in shown.lesions:
+        for reading in lesion.readings.values():
+            if reading.contour is not None and (staging / Path(reading.contour).name).is_file():
+                if Path(reading.contour).parent == folder.absolute():
+                    reading.contour = str(staging / Path(reading.contour).name)
+    images = {visit.name: image for visit, image, _ in plan.marked}
+    images |= {visit.name: image for visit, image in zip(plan.visits, plan.follow_ups, strict=True)}
+    write_report_page(shown, staging, images)
+    write_course_csv(course, staging / TABLE_FILE, delimiter)

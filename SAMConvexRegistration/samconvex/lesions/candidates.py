@@ -9,6 +9,7 @@ reader; they are no diagnosis.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -103,6 +104,7 @@ def new_lesion_candidates(
     minimum_score: float | None = None,
     registration: RegistrationResult | None = None,
     device: str = "cpu",
+    weights: str | os.PathLike | None = None,
     progress: Progress | None = None,
 ) -> list[Candidate]:
     """Candidates of new lesions in a follow-up, the surest first.
@@ -114,6 +116,7 @@ def new_lesion_candidates(
         minimum_score: proposed from this score on, in [0, 1]; default a calibrated one.
         registration: of the follow-up (fixed) and the baseline (moving), where there is one; default one is made with
             the preset ct-follow-up.
+        device, weights: for the registration.
 
     Raises:
         InputError: unusable volumes, no CT, nothing in common. Cancelled: by ``progress``.
@@ -125,7 +128,9 @@ def new_lesion_candidates(
     if not 0 <= limit <= 1:
         raise InputError(f"{limit} is no score; give a number from 0 to 1.")
     if registration is None:
-        registration = register(follow_up, baseline, preset="ct-follow-up", device=device, progress=progress)
+        registration = register(
+            follow_up, baseline, preset="ct-follow-up", device=device, weights=weights, progress=progress
+        )
     report = stage(progress or null_progress, "new lesions")
     forward = registration.fixed_to_moving
     places = novelty(follow_up, baseline, forward)

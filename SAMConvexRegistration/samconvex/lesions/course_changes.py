@@ -94,6 +94,8 @@ def replace_visit(
         InputError: as :func:`add_visit`.
     """
     before = course.visit(name)
+    # Judgements and decisions on candidates are a person's too.
+    visit.extra = {**before.extra, **visit.extra}
     notes = check_patient(course, patient_id, source or visit.name)
     _check_free([other for other in course.visits if other is not before], visit, source)
     for lesion_name in readings:

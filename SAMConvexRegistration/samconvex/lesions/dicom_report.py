@@ -66,11 +66,9 @@ def write_sr(course: Course, path: str | os.PathLike, images: Mapping[str, str |
         InputError: a visit that is no DICOM series, images of several patients, nothing read yet, or highdicom is not
             installed. ResourceError: the disk refused.
     """
-    libraries()
     if not any(lesion.readings for lesion in course.lesions):
         raise InputError("The course holds no reading yet; track or measure lesions before writing a report.")
-    sources = {visit.name: _Source(visit, images) for visit in course.visits}
-    _check_one_patient(course, list(sources.values()))
+    sources = check_sources(course.visits, course.patient_id, images)
     report = _report(course, sources)
     _write(report, path)
 
@@ -200,15 +198,25 @@ class _Source:
         return self.datasets[list(dict.fromkeys(item.header.path for item in self.slices)).index(path)]
 
 
-def _check_one_patient(course: Course, sources: list[_Source]) -> None:
-    known: dict[str, str] = {course.patient_id: "the course"} if course.patient_id else {}
-    for source in sources:
+def check_sources(
+    visits: Sequence[Visit], patient_id: str, images: Mapping[str, str | os.PathLike] | None = None
+) -> dict[str, _Source]:
+    """The slices of every visit by its name; refuses what :func:`write_sr` would, before there is a course to write.
+
+    Raises:
+        InputError: highdicom is not installed, a visit that is no DICOM series, images of several patients.
+    """
+    libraries()
+    sources = {visit.name: _Source(visit, images) for visit in visits}
+    known: dict[str, str] = {patient_id: "the course"} if patient_id else {}
+    for source in sources.values():
         patient = str(source.datasets[0].PatientID or "")
         if patient:
             known.setdefault(patient, source.path)
     if len(known) > 1:
         (one, where), (other, there) = list(known.items())[:2]
         raise InputError(f"{where} is of patient {one}, {there} of {other}; a report tells of one patient.")
+    return sources
 
 
 def _report(course: Course, sources: Mapping[str, _Source]) -> Any:

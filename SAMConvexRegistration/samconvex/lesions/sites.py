@@ -23,9 +23,11 @@ from .lesion import Lesion
 from .patches import patch
 
 # Around a lesion: beyond its border, within its organ.
-_NEAR_MM, _FAR_MM = 8.0, 25.0
-_LUNG_HU, _LUNG_SHARE = -500.0, 0.35
-_BONE_HU, _BONE_SHARE = 250.0, 0.25
+_NEAR_MM, _FAR_MM, _CLOSE_MM = 8.0, 25.0, 12.0
+_LUNG_HU, _LUNG_SHARE = -500.0, 0.38
+# Bone is dense in part and has a cortex; enhanced blood is dense throughout, an enhanced kidney has no cortex.
+_DENSE_HU, _DENSE_SHARES = 250.0, (0.1, 0.5)
+_CORTEX_HU, _CORTEX_SHARE = 500.0, 0.01
 # Probability of an organ that names it.
 _SURE = 0.5
 # Nearer to the middle of the body than this, a side says nothing.
@@ -56,11 +58,11 @@ def propose_organ(position: np.ndarray, volume: Volume, embedding: object = None
         body = body_mask(volume)
     except InputError as error:
         return Site("", str(error))
-    air, bone = _surroundings(position, volume, body, radius_mm)
+    air, dense, cortex = _surroundings(position, volume, body, radius_mm)
     if air >= _LUNG_SHARE:
         return Site("lung", f"{100 * air:.0f} % of what surrounds it in the body is air.")
-    if bone >= _BONE_SHARE:
-        return Site("bone", f"{100 * bone:.0f} % of what surrounds it is as dense as bone.")
+    if _DENSE_SHARES[0] <= dense <= _DENSE_SHARES[1] and cortex >= _CORTEX_SHARE:
+        return Site("bone", f"{100 * dense:.0f} % of what surrounds it is as dense as bone, some as a cortex.")
     anatomy = anatomy_of(embedding) if embedding is not None else None  # type: ignore[arg-type]
     if anatomy is None or not anatomy.is_clear:
         return Site("", "The level in the body is not known.")
@@ -94,19 +96,20 @@ def _radius_mm(lesion: Lesion) -> float:
     return 0.0
 
 
-def _surroundings(position: np.ndarray, volume: Volume, body: Volume, radius_mm: float) -> tuple[float, float]:
-    """Shares of air and of bone in the shell around a lesion, of what belongs to the body."""
+def _surroundings(position: np.ndarray, volume: Volume, body: Volume, radius_mm: float) -> tuple[float, float, float]:
+    """Share of air in a wide shell around a lesion, and of bone and cortex in a narrow one, of what is body."""
     near, far = _NEAR_MM + radius_mm, _FAR_MM + radius_mm
     grid = Grid.covering(np.stack([position - far, position + far]), 2.0, margin_mm=0.0)
     distance = grid.voxel_centers(reference=position).norm(dim=-1)
     inside = resample(body.with_tensor(body.as_float()), grid, fill=0.0).tensor[0, 0] > 0.5
-    shell = inside & (distance > near) & (distance < far)
-    close = inside & (distance > radius_mm) & (distance < near)
     values = patch(volume, grid).tensor[0, 0]
-    count = max(int(shell.sum()), 1)
-    return float((values[shell] < _LUNG_HU).sum()) / count, float((values[close] > _BONE_HU).sum()) / max(
-        int(close.sum()), 1
-    )
+    wide = values[inside & (distance > near) & (distance < far)]
+    close = values[inside & (distance > radius_mm) & (distance < radius_mm + _CLOSE_MM)]
+
+    def share(chosen: torch.Tensor) -> float:
+        return float(chosen.float().mean()) if len(chosen) else 0.0
+
+    return share(wide < _LUNG_HU), share(close > _DENSE_HU), share(close > _CORTEX_HU)
 
 
 def _by_network(position: np.ndarray, volume: Volume) -> str:

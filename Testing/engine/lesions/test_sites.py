@@ -22,7 +22,10 @@ def trunk() -> Volume:
     values = np.full(x.shape, -1000.0)
     values[(x / 140) ** 2 + (y / 100) ** 2 < 1] = 40.0
     values[((x + 65) / 50) ** 2 + (y / 60) ** 2 + ((z - 140) / 70) ** 2 < 1] = -850.0
-    values[(x / 22) ** 2 + ((y - 60) / 22) ** 2 < 1] = 500.0
+    values[(x / 22) ** 2 + ((y - 60) / 22) ** 2 < 1] = 700.0
+    values[(x / 14) ** 2 + ((y - 60) / 14) ** 2 < 1] = 180.0
+    # The heart, full of contrast medium.
+    values[((x - 50) / 40) ** 2 + ((y + 20) / 40) ** 2 + ((z - 140) / 40) ** 2 < 1] = 400.0
     for place in ((-65, 0, 140), (0, 60, 60)):
         near = (x - place[0]) ** 2 + (y - place[1]) ** 2 + (z - place[2]) ** 2 < 6**2
         values[near] = 40.0
@@ -38,6 +41,7 @@ def seen(monkeypatch, level: float, confidence: float = 1.0) -> object:
 def test_lung_and_bone_need_no_network(trunk):
     assert propose_organ(np.array([-65.0, 0, 140]), trunk, radius_mm=6).organ == "lung"
     assert propose_organ(np.array([0.0, 60, 60]), trunk, radius_mm=6).organ == "bone"
+    assert propose_organ(np.array([50.0, -20, 140]), trunk, radius_mm=6).organ == ""
     # Soft tissue under the skin: the air around the patient is no lung.
     assert propose_organ(np.array([-128.0, 0, 30]), trunk).organ == ""
 

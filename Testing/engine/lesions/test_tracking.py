@@ -310,7 +310,10 @@ def test_the_command_writes_json_table_and_contours(files, tmp_path, place, caps
     assert sorted(path.name for path in out.iterdir()) == [
         "contours_0.nii.gz",
         "contours_1.nii.gz",
+        "course.csv",
         "course.json",
+        "report.pdf",
+        "report.png",
         "tracking.csv",
         "tracking.json",
     ]
