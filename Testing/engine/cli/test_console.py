@@ -94,3 +94,17 @@ def test_the_verdict_is_the_last_line_of_register_and_evaluate() -> None:
     report = {"peak_memory_mib": 1.0, "verdict": {"level": "check", "reasons": ["Look."]}, "warnings": ["A note."]}
     assert summary(report, "out")[-2:] == ["Results are in out.", "VERDICT: CHECK. Look."]
     assert table(report)[-1] == "VERDICT: CHECK. Look."
+
+
+def test_the_summary_names_the_least_certain_labels_first():
+    expected = {"median": 2.0, "p90": 4.0, "max": 9.0, "labels": {str(label): label / 2 for label in range(1, 13)}}
+    lines = summary({"peak_memory_mib": 1.0, "expected_error_mm": expected}, "out")
+    line = next(line for line in lines if "carried labels" in line)
+    assert line.endswith(
+        "first: 12: 6.0 mm, 11: 5.5 mm, 10: 5.0 mm, 9: 4.5 mm, 8: 4.0 mm, 7: 3.5 mm, 6: 3.0 mm, "
+        "5: 2.5 mm, 4: 2.0 mm, 3: 1.5 mm, and 2 more below."
+    )
+    del expected["labels"]
+    assert not any(
+        "carried" in line for line in summary({"peak_memory_mib": 1.0, "expected_error_mm": expected}, "out")
+    )
