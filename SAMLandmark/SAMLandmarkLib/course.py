@@ -39,6 +39,11 @@ def decisions():
     return engineModule("samconvex.lesions.confirmation")
 
 
+def proposals():
+    """The engine's module of candidates of new lesions."""
+    return engineModule("samconvex.lesions.proposals")
+
+
 # --- kept with the scene --------------------------------------------------------------------------------------------
 
 

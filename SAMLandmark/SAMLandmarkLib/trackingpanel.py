@@ -131,6 +131,7 @@ class TrackingPanel:
             parameters.trackMinimumScore or None,
             parameters.device.value,
             table,
+            parameters.findNewLesions,
         )
 
     def parametersChanged(self):

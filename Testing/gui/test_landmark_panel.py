@@ -611,6 +611,31 @@ def test_a_new_lesion_is_added_at_the_crosshair_and_states_are_corrected(main_wi
     assert "does not merge alone" in ui.trackStatusLabel.text and cell(ui.courseTable, 4, "State").text() == "gone"
 
 
+def test_candidates_of_new_lesions_are_accepted_or_rejected(main_window, widget, tracked, volumes):
+    ui = widget.ui
+    assert ui.candidateBox.isHidden()
+    select(ui.courseTable, 0)
+    ui.confirmButton.click()
+    ui.findNewLesionsCheckBox.checked = True
+    track(widget)
+    assert column(ui.candidateTable, "Visit") == ["Query", "Query", "Query 2", "Query 2"]
+    select(ui.candidateTable, 1)
+    assert shown_in(["Red", "Green"]) == {volumes[1].GetID()}
+    ui.acceptCandidateButton.click()
+    assert column(ui.candidateTable, "Visit") == ["Query", "Query 2", "Query 2"]
+    assert [row[0] for row in tracked.course._rows].count("new 1") == 2
+    select(ui.courseTable, tracked.course._rows.index(("new 1", "Query")))
+    ui.confirmButton.click()
+    assert column(ui.responseTable, "RECIST")[1:] == ["PD", "PD"]
+    for _count in range(3):
+        select(ui.candidateTable, 0)
+        ui.rejectCandidateButton.click()
+    assert ui.candidateBox.isHidden()
+    # What was decided stays decided when the time points are read again.
+    track(widget)
+    assert ui.candidateBox.isHidden() and "new 1" in column(ui.courseTable, "Lesion")
+
+
 def test_the_columns_that_matter_are_seen_whole(main_window, widget, tracked):
     """At 1366 x 768: no header is cut, and size, confirmed, change and category need no scrolling."""
     ui = widget.ui
