@@ -17,6 +17,7 @@ TORCH_REQUIREMENT = ">=2.1"
 # The first PyTorch that works with NumPy 2; for Macs with Intel processors there is none after 2.2.
 TORCH_FOR_NUMPY_2 = "2.3"
 EXTENSION = "PyTorch"
+CLUSTER = "distributed>=2024.5"
 PENDING_SETTING = "SAMConvex/ContinueInstallation"
 
 
@@ -114,6 +115,31 @@ def _reason(error):
         return _("the installer ended with status {status}").format(status=error.returncode)
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def ensureCluster(ask=True):
+    """Make ``samconvex cohort`` able to run, which needs dask.distributed; asks before installing it.
+
+    Raises:
+        DependencyError: declined, or the installation failed.
+    """
+    try:
+        importlib.metadata.version("distributed")
+        return
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    question = _("Lists of image files run on dask.distributed, which is not installed. Install it now?")
+    if ask and not slicer.util.confirmOkCancelDisplay(question):
+        raise DependencyError(_("dask.distributed was not installed; it is needed for lists of image files."))
+    try:
+        slicer.util.pip_install(CLUSTER)
+    except Exception as error:
+        logging.exception("SAMConvex: dask.distributed could not be installed")
+        raise DependencyError(
+            _("dask.distributed could not be installed ({error}); check the network connection.").format(
+                error=_reason(error)
+            )
+        ) from error
 
 
 def ensureRequirements():

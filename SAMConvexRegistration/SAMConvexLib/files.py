@@ -1,5 +1,7 @@
 """What a run writes and reads."""
 
+import re
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +39,11 @@ class PreparedRun:
             self.names[path] = name
         return path
 
+    def addNamed(self, part, writer, content, name):
+        """The same for an image whose file is called as its node, which the engine puts on the report's page."""
+        (self.folder / part).mkdir()
+        return self.add(f"{part}/{fileName(name) or part}.mha", writer, content, name)
+
     def write(self):
         """Write all files (safe in a worker thread: no node is touched)."""
         for writer, content, path in self.writes:
@@ -44,6 +51,12 @@ class PreparedRun:
 
     def read(self):
         """What the engine wrote, for those who need it (safe in a worker thread)."""
+
+
+def fileName(name):
+    """A node's name as a file's: plain letters and digits of any file system, at most 60 of them; may be empty."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^\w .-]+", "_", plain)[:60].strip(" .")
 
 
 def chosenFolder(button):

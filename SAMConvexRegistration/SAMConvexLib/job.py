@@ -66,7 +66,7 @@ class JobProgress:
         return None if self.secondsLeft is None else self.secondsLeft - (time.monotonic() - self.reportTime)
 
 
-def startRun(run, command, finish, guards=(), collect=None):
+def startRun(run, command, finish, guards=(), collect=None, cleanup=None):
     """Start the EngineJob of a files.PreparedRun; ``collect`` replaces the run's own reading."""
     job = EngineJob(
         run.arguments,
@@ -77,6 +77,7 @@ def startRun(run, command, finish, guards=(), collect=None):
         folder=run.folder,
         names=run.names,
         command=command,
+        cleanup=cleanup,
     )
     job.start()
     return job
@@ -94,18 +95,32 @@ class EngineJob:
         folder: temporary folder, removed at the end.
         names: text replacements (file path -> node name) for messages.
         command: replaces the engine's command line (tests).
+        cleanup: called once at the end, whatever it was.
+        done: exit statuses after which there are results.
     Attributes:
         onChange: called as ``onChange(job)`` after every change of state or progress.
     """
 
     def __init__(
-        self, arguments, prepare=None, collect=None, finish=None, guards=(), folder=None, names=None, command=None
+        self,
+        arguments,
+        prepare=None,
+        collect=None,
+        finish=None,
+        guards=(),
+        folder=None,
+        names=None,
+        command=None,
+        cleanup=None,
+        done=(0,),
     ):
         self._command = command or engineCommand(arguments)
         self._prepare, self._collect, self._finish = prepare, collect, finish
+        self._cleanup = cleanup
         self._guards = [node for node in guards if node is not None]
         self._folder = folder
         self._names = dict(names or {})
+        self._done = done
         self._process = None
         self._worker = None
         self._workerOutcome = None
@@ -234,7 +249,7 @@ class EngineJob:
             self._process.end(force=True)
 
     def _processEnded(self, status):
-        if status == 0:
+        if status in self._done:
             self._setState(JobState.IMPORTING)
             self._startWorker(self._collect)
         elif status == 3:
@@ -270,6 +285,8 @@ class EngineJob:
         self.seconds = time.monotonic() - self._startTime
         if self._folder is not None and (self._worker is None or not self._worker.is_alive()):
             shutil.rmtree(self._folder, ignore_errors=True)
+        if self._cleanup is not None:
+            self._cleanup()
         self._setState(state)
 
     def _setState(self, state):

@@ -28,6 +28,9 @@ def stageLabel(stage):
         "embedding": _("Describing the anatomy"),
         "matching": _("Finding the points"),
         "tracking": _("Tracking the lesions"),
+        "check": _("Checking every row"),
+        "store": _("Looking at every image once"),
+        "jobs": _("Running the rows"),
         "done": _("Finished"),
     }
     # Stages that come several times are numbered.

@@ -32,6 +32,8 @@ class ViewState:
         if self._layout is None:
             self._layout = layout.GetViewArrangement()
         layout.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
+        # The views learn their new sizes.
+        slicer.app.processEvents()
         left = sliceLogic("Red")
         for name, volume in (("Red", first), ("Yellow", second)):
             logic = sliceLogic(name)
@@ -40,7 +42,12 @@ class ViewState:
             composite, node = logic.GetSliceCompositeNode(), logic.GetSliceNode()
             composite.SetForegroundVolumeID(None)
             composite.SetBackgroundVolumeID(volume.GetID())
-            if logic is not left:
+            if logic is left:
+                # As large as the view is now, in the plane that was looked at.
+                offset = node.GetSliceOffset()
+                logic.FitSliceToBackground()
+                node.SetSliceOffset(offset)
+            else:
                 leader, field = left.GetSliceNode(), node.GetFieldOfView()
                 scale = leader.GetFieldOfView()[0] / field[0]
                 with slicer.util.NodeModify(node):

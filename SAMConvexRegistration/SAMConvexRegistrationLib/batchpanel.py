@@ -1,21 +1,23 @@
 """The Batch tab: a list of pairs, run one after the other."""
 
+from pathlib import Path
+
 import qt
 import slicer
-from SAMConvexLib import nodes, status, verdicts
+from SAMConvexLib import dependencies, nodes, status, verdicts
 from SAMConvexLib.files import chosenFolder
 from SAMConvexLib.job import JobState
 from SAMConvexLib.runpanel import RunPanel
 from SAMConvexLib.tablewidgets import fillTableWidget
 from slicer.i18n import tr as _
 
-from . import batch, quality
+from . import batch, quality, sequences
 
 MESSAGE_WIDTH = 260
 
 
 class BatchPanel:
-    """Connects the tab to a BatchRun.
+    """Connects the tab to a BatchRun of volumes or a CohortRun of files.
 
     Args:
         logic: the module's logic, which starts the jobs.
@@ -44,6 +46,7 @@ class BatchPanel:
         ui.batchCsvPathEdit.connect("currentPathChanged(QString)", self.onListChanged)
         ui.batchFolderButton.connect("directoryChanged(QString)", self.onListChanged)
         ui.batchApplyButton.connect("clicked(bool)", self.onApplyButton)
+        ui.batchPageButton.connect("clicked(bool)", self.onPageButton)
         self.update()
 
     # --- list -------------------------------------------------------------------------------------------------------
@@ -57,12 +60,11 @@ class BatchPanel:
         wasBlocked = movingList.blockSignals(True)
         movingList.clear()
         fixed = self.ui.batchFixedSelector.currentNode()
-        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-            if node is fixed or node.GetHideFromEditors() or node.IsA("vtkMRMLLabelMapVolumeNode"):
-                continue
-            if quality.isResult(node):
-                continue
-            item = qt.QListWidgetItem(node.GetName())
+        for node in self.movable(fixed):
+            title = node.GetName()
+            if node.IsA("vtkMRMLSequenceNode"):
+                title = _("{name} ({count} volumes)").format(name=title, count=node.GetNumberOfDataNodes())
+            item = qt.QListWidgetItem(title)
             item.setData(qt.Qt.UserRole, node.GetID())
             item.setCheckState(qt.Qt.Checked if node.GetID() in checked else qt.Qt.Unchecked)
             movingList.addItem(item)
@@ -71,6 +73,19 @@ class BatchPanel:
                 movingList.setCurrentRow(movingList.count - 1)
         movingList.blockSignals(wasBlocked)
         self.onSourceChanged()
+
+    @staticmethod
+    def movable(fixed):
+        """Volumes and sequences of volumes that can be registered to the fixed one."""
+        volumes = [
+            node
+            for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+            if node is not fixed and not node.GetHideFromEditors() and not quality.isResult(node)
+        ]
+        volumes = [node for node in volumes if not node.IsA("vtkMRMLLabelMapVolumeNode")]
+        return volumes + [
+            node for node in slicer.util.getNodesByClass("vtkMRMLSequenceNode") if sequences.holdsVolumes(node)
+        ]
 
     def checkedIds(self):
         movingList = self.ui.batchMovingList
@@ -84,8 +99,10 @@ class BatchPanel:
         fromScene = self.fromScene()
         for name in ("batchFixedSelector", "batchMovingList"):
             self._setRowVisible(name, fromScene)
-        for name in ("batchCsvPathEdit", "batchFolderButton"):
+        for name in ("batchCsvPathEdit", "batchFolderButton", "batchWorkersSpinBox", "batchSchedulerEdit"):
             self._setRowVisible(name, not fromScene)
+        self.ui.batchResumeCheckBox.visible = not fromScene
+        self.ui.batchPageButton.visible = not fromScene
         self.updateButtons()
 
     def _setRowVisible(self, name, visible):
@@ -107,7 +124,7 @@ class BatchPanel:
 
     @property
     def run(self):
-        """The running or last BatchRun, or None."""
+        """The running or last BatchRun or CohortRun, or None."""
         return self.runPanel.job
 
     @property
@@ -122,6 +139,7 @@ class BatchPanel:
             ready = bool(self.ui.batchCsvPathEdit.currentPath) and bool(self.folder())
             missing = _("Choose the CSV file and the output folder.")
         toolTip = _("Register every pair of the list.") if ready else missing
+        self.ui.batchPageButton.enabled = self.page() is not None
         self.runPanel.updateButton(ready and self._parameters() is not None, toolTip)
 
     def onApplyButton(self, checked=False):
@@ -131,22 +149,40 @@ class BatchPanel:
         self.runPanel.start(self.startBatch, refusals=(batch.BatchError, nodes.NodeError, RuntimeError))
 
     def startBatch(self):
-        """A started BatchRun of the chosen list."""
+        """A started run of the chosen list."""
         settings = self._parameters().settings()
         if self.fromScene():
             fixed = self.ui.batchFixedSelector.currentNode()
             moving = [slicer.mrmlScene.GetNodeByID(nodeId) for nodeId in self.checkedIds()]
             run = batch.BatchRun(self._logic.sceneBatchItems(fixed, moving, settings))
         else:
-            folder = self.folder()
-            pairs = batch.readPairs(self.ui.batchCsvPathEdit.currentPath)
-            run = batch.BatchRun(self._logic.fileBatchItems(pairs, folder, settings), folder)
+            dependencies.ensureCluster()
+            run = self._logic.cohort(
+                self.ui.batchCsvPathEdit.currentPath,
+                self.folder(),
+                settings,
+                workers=self.ui.batchWorkersSpinBox.value,
+                scheduler=self.ui.batchSchedulerEdit.text.strip(),
+                resume=self.ui.batchResumeCheckBox.checked,
+            )
         run.start()
         return run
 
     def folder(self):
         """Where results of files go, "" as long as none was chosen."""
         return chosenFolder(self.ui.batchFolderButton)
+
+    def page(self):
+        """The page of the results in the chosen folder, or None."""
+        folder = self.folder()
+        page = Path(folder) / batch.PAGE if folder else None
+        return page if page is not None and page.is_file() else None
+
+    def onPageButton(self, checked=False):
+        """Show the page in the system's browser."""
+        page = self.page()
+        if page is not None:
+            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(page)))
 
     def kill(self):
         self.runPanel.kill()
@@ -155,17 +191,26 @@ class BatchPanel:
         """What the running pair does; at the end how many succeeded."""
         if run.currentJob is not None:
             return status.sentence(run.currentJob)
+        if problem := getattr(run, "problem", ""):
+            return problem
         done = sum(item.state is JobState.DONE for item in run.items)
-        text = _("{done} of {count} pairs registered.").format(done=done, count=len(run.items))
-        return " ".join(filter(None, [text, run.problem]))
+        return _("{done} of {count} pairs registered.").format(done=done, count=len(run.items))
 
     def level(self, run):
-        """A list with pairs that failed, or with a manifest that could not be written, is no plain success."""
+        """A list with pairs that failed is no plain success, and a command that could not begin none at all."""
+        if run.state is JobState.FAILED:
+            return verdicts.DO_NOT_USE
         failed = any(item.state is JobState.FAILED for item in run.items)
-        return verdicts.CHECK if failed or run.problem else ""
+        return verdicts.CHECK if failed or getattr(run, "problem", "") else ""
 
     def showRun(self):
-        """Fill the table with the pairs."""
+        """Fill the table with the pairs, or with what is wrong with their list."""
+        faults = getattr(self.run, "faults", [])
+        if faults:
+            fillTableWidget(self.ui.batchTable, [_("Row"), _("Column"), _("What is wrong")], faults)
+            self.ui.batchTable.resizeColumnsToContents()
+            self.updateButtons()
+            return
         lines = [
             (
                 item.name,

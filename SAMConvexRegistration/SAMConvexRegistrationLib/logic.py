@@ -1,16 +1,14 @@
 """Registration for the console and the panel: nodes in, nodes out, one pair or many. No Qt."""
 
-import json
-from pathlib import Path
-
 import slicer
-from SAMConvexLib.job import EngineJob, startRun
+from SAMConvexLib.job import startRun
 from SAMConvexLib.nodes import NodeError
 from SAMConvexLib.parametersets import ParameterSetLogic
 from SAMConvexLib.process import engineCommand
+from SAMConvexLib.segments import removeWithDisplay
 from slicer.i18n import tr as _
 
-from . import attachment, batch, outputs, request
+from . import attachment, batch, outputs, request, sequences
 from .parameters import SAMConvexRegistrationParameterNode
 from .settings import DEFAULT_PRESET, RegistrationSettings
 
@@ -119,12 +117,14 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
             poller(job)
         return job
 
-    def startRequest(self, wanted, targets, create=()):
+    def startRequest(self, wanted, targets, create=(), then=None, cleanup=None):
         """Start the job of a request.
 
         Args:
             targets: OutputNodes to fill.
             create: names of OutputNodes fields that are created when the result is there.
+            then: called with the RegistrationResult once its nodes are filled.
+            cleanup: called at the end of the job, whatever it was.
         Raises:
             NodeError: an input that cannot be used, or an output that is also an input.
         """
@@ -136,7 +136,10 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
 
         def finish(files):
             outputs.create(wanted, targets, create, files.isLinear)
-            return outputs.fill(wanted, run, files, targets)
+            result = outputs.fill(wanted, run, files, targets)
+            if then is not None:
+                then(result)
+            return result
 
         return startRun(
             run,
@@ -144,10 +147,15 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
             finish,
             guards=[*wanted.inputNodes(), *targets.nodes()],
             collect=lambda: outputs.readFiles(run, {*create, *targets.names()}),
+            cleanup=cleanup,
         )
 
     def sceneBatchItems(self, fixedNode, movingNodes, settings):
-        """Batch items that register every moving volume to the fixed one; each gives a transform and a volume."""
+        """Batch items that register every moving volume to the fixed one; each gives a transform and a volume.
+
+        Args:
+            movingNodes: volumes, or sequences of volumes, whose results become sequences too.
+        """
 
         def item(movingNode):
             wanted = request.RegistrationRequest(fixedNode, movingNode, settings)
@@ -160,28 +168,42 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
 
             return batch.BatchItem(name, start)
 
-        return [item(node) for node in movingNodes]
+        items = []
+        for node in movingNodes:
+            sequence = node.IsA("vtkMRMLSequenceNode")
+            items += self._sequenceItems(fixedNode, node, settings) if sequence else [item(node)]
+        return items
 
-    def fileBatchItems(self, pairs, folder, settings):
-        """Batch items of image file pairs; each gets a result folder as the engine's command line writes it.
+    def _sequenceItems(self, fixedNode, sequence, settings):
+        results = sequences.SequenceResults(sequence)
 
-        Args:
-            pairs: (name, fixed path, moving path) as batch.readPairs gives them.
-        """
+        def start(index, name):
+            if not all(slicer.mrmlScene.IsNodePresent(node) for node in (fixedNode, sequence)):
+                raise NodeError(
+                    _("'{name}' or the fixed volume was removed from the scene.").format(name=sequence.GetName())
+                )
+            volume = sequences.standIn(sequence, index, name)
+            wanted = request.RegistrationRequest(fixedNode, volume, settings)
+            try:
+                return self.startRequest(
+                    wanted,
+                    outputs.OutputNodes(),
+                    ["transform", "volume"],
+                    then=lambda result: results.take(index, result),
+                    cleanup=lambda: removeWithDisplay(volume),
+                )
+            except Exception:
+                removeWithDisplay(volume)
+                raise
 
-        def start(name, fixedPath, movingPath):
-            target = Path(folder) / name
-            arguments = ["register", fixedPath, movingPath, "-o", target, "--progress", "json"]
-            arguments += settings.engineArguments()
-            job = EngineJob(
-                arguments,
-                collect=lambda: json.loads((target / "report.json").read_text(encoding="utf-8")),
-                command=self.engineCommand(arguments),
-            )
-            job.start()
-            return job
+        return [
+            batch.BatchItem(name, lambda index=index, name=name: start(index, name))
+            for index, name in enumerate(sequences.names(sequence))
+        ]
 
-        return [batch.BatchItem(pair[0], lambda pair=pair: start(*pair)) for pair in pairs]
+    def cohort(self, csvPath, folder, settings, **how):
+        """A batch.CohortRun, not started, of a table of image files; ``how`` as that takes it."""
+        return batch.CohortRun(csvPath, folder, settings, self.engineCommand, **how)
 
     def engineCommand(self, arguments):
         """Command line that runs the engine; tests put another program here."""

@@ -68,7 +68,7 @@ class RegistrationPreview:
         content = linear.mapOfResult(transformNode, fixedVolume)
         if content is None:
             raise nodes.NodeError(
-                _("'{name}' is no displacement grid; choose the result of a registration.").format(
+                _("'{name}' is not the result of a registration; choose one that is, or press Apply.").format(
                     name=transformNode.GetName()
                 )
             )

@@ -97,7 +97,7 @@ def tableRows(report):
         title = _("Protected {structure}, deformation taken out").format(structure=body["label"])
         rows.append((title, None, body["deformation_removed_mm"], "mm"))
     if bodies and report["protected"]["mode"] == "rigid":
-        rows.append((_("Protected, largest remaining"), None, max(body["residual_mm"] for body in bodies), "mm"))
+        rows.append((_("Protected, largest deformation left"), None, max(body["residual_mm"] for body in bodies), "mm"))
     elif bodies:
         change = max((body["volume_change_percent"] for body in bodies), key=abs)
         rows.append((_("Protected, largest volume change"), None, change, "%"))

@@ -97,8 +97,8 @@ def prepare(request):
         raise nodes.NodeError(sentence)
     fixed, moving = nodes.imageFromVolume(request.fixedVolume), nodes.imageFromVolume(request.movingVolume)
     run = PreparedRegistration(fixed=fixed, moving=moving, fixedVoxelToRas=nodes.ijkToRas(request.fixedVolume))
-    fixedPath = run.add("fixed.mha", writeImage, fixed.image, request.fixedVolume.GetName())
-    movingPath = run.add("moving.mha", writeImage, moving.image, request.movingVolume.GetName())
+    fixedPath = run.addNamed("fixed", writeImage, fixed.image, request.fixedVolume.GetName())
+    movingPath = run.addNamed("moving", writeImage, moving.image, request.movingVolume.GetName())
     run.arguments = ["register", fixedPath, movingPath, "-o", run.target, "--progress", "json"]
     if request.settings is not None:
         run.arguments += request.settings.engineArguments()

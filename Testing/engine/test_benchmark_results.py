@@ -131,3 +131,11 @@ def test_nothing_is_written_where_there_are_no_results(tmp_path, capsys):
     assert publish.main(["--output", str(tmp_path)]) == 1
     assert "no results" in capsys.readouterr().out
     assert not publish.publish(tmp_path, tmp_path / "RESULTS.md") and not (tmp_path / "RESULTS.md").exists()
+
+
+def test_a_single_disturbance_is_no_curve_and_methods_have_readable_names() -> None:
+    from benchmarks.results import plot
+
+    row = {"group": "30 degrees", "method": "samconvex-own", "kept": 1.0}
+    assert plot.robustness({"summary": [row, row | {"method": "start"}]}, None) is None
+    assert plot.readable("samconvex-own") == "SAMConvex with its own start" and plot.readable("ants") == "ants"

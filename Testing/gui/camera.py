@@ -11,7 +11,7 @@ class Camera:
     """Takes numbered-by-name pictures of the window, the part of the panel in question in view."""
 
     def __init__(self, window, folder):
-        self._window, self._folder = window, folder
+        self._window, self.folder = window, folder
 
     def take(self, name, show=None):
         from harness.pictures import photograph, settle
@@ -25,8 +25,8 @@ class Camera:
             if ancestor is not None:
                 ancestor.ensureWidgetVisible(show, 0, 40)
         settle(0.3)
-        photograph(self._window, self._folder / f"{name}.png", scale=0.8)
-        print(f"{self._folder / name}.png", flush=True)
+        photograph(self._window, self.folder / f"{name}.png", scale=0.8)
+        print(f"{self.folder / name}.png", flush=True)
 
 
 def coarser(pair, spacing):

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import circumstances
 from camera import REPOSITORY, Camera, coarser
 
 for folder in ("Testing", "SAMConvexRegistration", "SAMLandmark"):
@@ -82,6 +83,7 @@ def registration(app, window, camera, options):
     print_cancel_time(widget)
     run(widget, camera)
     after(widget, camera, nodes)
+    circumstances.take_all(window, camera, widget)
     print_agreement(widget, nodes)
     widget.cleanup()
 
@@ -210,7 +212,7 @@ def run(widget, camera):
 def after(widget, camera, nodes):
     """The result and every preview mode."""
     import slicer
-    from harness.pictures import settle
+    from harness.pictures import photograph, settle
     from SAMConvexRegistrationLib.preview import PreviewMode
 
     ui = widget.ui
@@ -233,6 +235,10 @@ def after(widget, camera, nodes):
     ui.blendSlider.value = 0
     camera.take("preview-grid", ui.attachCheckBox)
     ui.gridCheckBox.checked = False
+    ui.reportButton.click()
+    widget.previewPanel.reportWindow.dialog.resize(1500, 900)
+    photograph(widget.previewPanel.reportWindow.dialog, camera.folder / "registration-report-window.png", scale=0.6)
+    widget.previewPanel.reportWindow.dialog.close()
     ui.worstButton.click()
     camera.take("preview-worst-place", ui.attachCheckBox)
     print(f"Worst place: {ui.worstLabel.text}")

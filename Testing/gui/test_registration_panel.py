@@ -374,14 +374,20 @@ def test_the_batch_tab_runs_a_csv_and_explains_a_wrong_one(widget, build, tmp_pa
     ui.batchCsvPathEdit.currentPath = str(tmp_path / "pairs.csv")
     ui.batchFolderButton.directory = str(tmp_path / "out")
     ui.batchApplyButton.click()
-    assert "missing.nii" in ui.batchStatusLabel.text and not widget.batchPanel.isRunning
-    sitk.WriteImage(sitk.GetImageFromArray(build.box_array()), str(tmp_path / "a.nii.gz"))
-    (tmp_path / "out").mkdir()
-    (tmp_path / "pairs.csv").write_text("fixed,moving\na.nii.gz,a.nii.gz\n")
+    wait_until(lambda: not widget.batchPanel.isRunning, 120)
+    assert "cannot run" in ui.batchStatusLabel.text and not ui.batchPageButton.enabled
+    assert [ui.batchTable.item(0, column).text() for column in (0, 1)] == ["2", "fixed"]
+    assert ui.batchTable.item(1, 2).text() == "missing.nii does not exist; check the path."
+    for name in ("a", "check"):
+        sitk.WriteImage(sitk.GetImageFromArray(build.box_array()), str(tmp_path / f"{name}.nii.gz"))
+    (tmp_path / "pairs.csv").write_text("fixed,moving\na.nii.gz,a.nii.gz\na.nii.gz,check.nii.gz\n")
+    ui.batchWorkersSpinBox.value = 2
     ui.batchApplyButton.click()
     wait_until(lambda: not widget.batchPanel.isRunning, 120)
-    assert (tmp_path / "out" / "pair001" / "report.json").is_file()
-    assert (tmp_path / "out" / "manifest.json").is_file()
+    assert ui.batchStatusLabel.text == "2 of 2 pairs registered."
+    assert [ui.batchTable.item(row, 0).text() for row in range(2)] == ["row2", "row1"]
+    assert ui.batchTable.item(0, 2).text() == "check" and "Look." in ui.batchTable.item(0, 4).text()
+    assert ui.batchPageButton.enabled and (tmp_path / "out" / "index.html").is_file()
 
 
 # --- use without a mouse ----------------------------------------------------------------------------------------------

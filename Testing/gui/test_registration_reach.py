@@ -191,3 +191,50 @@ def test_words_are_the_users(repository, scene):
     texts = [row[0] for row in quality.tableRows(report)]
     assert texts[0].startswith("Smoothness (usual: ")
     assert texts[1:] == ["There-and-back error, mean", "There-and-back error, 95th percentile"]
+
+
+def test_the_tab_key_leaves_every_table(repository):
+    import xml.etree.ElementTree as ElementTree
+
+    tables = []
+    for module in ("SAMConvexRegistration", "SAMLandmark"):
+        form = ElementTree.parse(repository / module / "Resources" / "UI" / f"{module}.ui")
+        for table in form.getroot().iter("widget"):
+            if table.get("class") == "QTableWidget":
+                named = {entry.get("name"): "".join(entry.itertext()) for entry in table.findall("property")}
+                tables.append((table.get("name"), named.get("tabKeyNavigation")))
+    assert len(tables) >= 4 and {navigation for _name, navigation in tables} == {"false"}
+
+
+def test_from_the_fixed_volume_the_tab_key_reaches_apply_and_passes_the_figures(main_window, widget, build):
+    from PySide6 import QtCore, QtTest
+    from SAMConvexRegistrationLib.previewpanel import showReport
+
+    main_window.showModule("SAMConvexRegistration")
+    images(build, widget, -1000, -1000)
+    ui = widget.ui
+    ui.qualityButton.collapsed = False
+    showReport(ui, {"folding_percent": 0.0, "overlap_percent": 90.0, "seconds": {"total": 3.0}})
+    main_window.activateWindow()
+    ui.fixedSelector.setFocus(QtCore.Qt.FocusReason.TabFocusReason)
+    seen = []
+    for _step in range(40):
+        QtTest.QTest.keyClick(main_window.focusWidget(), QtCore.Qt.Key.Key_Tab)
+        seen.append(main_window.focusWidget())
+    place = seen.index(ui.qualityTable)
+    assert ui.applyButton in seen[:place] and seen[place + 1] is not ui.qualityTable
+
+
+def test_the_report_page_is_made_of_files_named_as_the_volumes(widget, build):
+    from pathlib import Path
+
+    from SAMConvexLib.files import fileName
+
+    fixed, moving = images(build, widget, -1000, -1000)
+    fixed.SetName("Schädel: 2021/03, ganz langer Name " + 80 * "x")
+    moving.SetName("日本")
+    widget.ui.applyButton.click()
+    finish(widget)
+    asked = [Path(word).name for word in widget.job._command if str(word).endswith(".mha")]
+    assert asked == ["Schadel_ 2021_03_ ganz langer Name " + 25 * "x" + ".mha", "moving.mha"]
+    assert fileName("..") == "" and widget.parameters().outputVolume.GetName().startswith("日本 registered to Schädel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 from pathlib import Path
@@ -179,29 +180,115 @@ def write_image(path):
     sitk.WriteImage(image, str(path))
 
 
-def test_a_csv_of_pairs_runs_through_and_a_failed_pair_stops_no_other(logic, choices, tmp_path):
+@pytest.fixture
+def pairs(tmp_path):
+    """A table of four pairs: one to look at, one that fails, two that are good."""
+    for name in ("a", "check", "broken"):
+        write_image(tmp_path / f"{name}.nii.gz")
+    rows = ["name,fixed,moving", "first,a.nii.gz,a.nii.gz", "look,a.nii.gz,check.nii.gz"]
+    rows += ["bad,a.nii.gz,broken.nii.gz", "last,a.nii.gz,a.nii.gz"]
+    (tmp_path / "pairs.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "pairs.csv"
+
+
+@pytest.fixture
+def quick(logic):
+    """The logic with a stand-in that always works."""
+    logic.engineCommand = lambda arguments: [sys.executable, str(ENGINE), "done", *map(str, arguments)]
+    return logic
+
+
+def words_of(folder):
+    return json.loads((folder / "cohort.json").read_text())["arguments"]
+
+
+def test_a_table_of_files_is_the_engines_cohort_and_the_worst_rows_come_first(quick, choices, pairs, tmp_path):
+    run = quick.cohort(pairs, tmp_path / "out", choices.RegistrationSettings())
+    items = run.wait()
+    assert run.state.value == "done" and run.fraction == 1.0 and run.currentJob is None
+    assert [(item.name, item.state.value) for item in items] == [
+        ("bad", "failed"),
+        ("look", "done"),
+        ("last", "done"),
+        ("first", "done"),
+    ]
+    assert items[0].message == "The image is constant." and items[0].report is None
+    assert items[1].report["verdict"] == {"level": "check", "reasons": ["Bones do not lie on each other.", "Look."]}
+    assert items[1].message == "Noted." and items[2].report["expected_error_mm"] == {"median": 4.0}
+
+
+def test_the_chosen_settings_and_workers_reach_the_cohort(quick, choices, pairs, tmp_path):
+    out = tmp_path / "out"
+    settings = choices.RegistrationSettings("fast-preview", features=choices.Features.DNS, symmetric=True, threads=2)
+    quick.cohort(pairs, out, settings, workers=3).wait()
+    words = words_of(out)
+    given = {words[place + 1] for place, word in enumerate(words) if word == "--set"}
+    # The engine divides the cores among the workers.
+    assert given == {"preset=fast-preview", "device=auto", "seed=0", "features=dns", "symmetric=yes"}
+    assert words[words.index("--workers") + 1] == "3" and "--resume" not in words
+    quick.cohort(pairs, out, settings, workers=3, scheduler="tcp://a:1").wait()
+    words = words_of(out)
+    assert words[words.index("--scheduler") + 1] == "tcp://a:1" and "--workers" not in words and "--resume" in words
+    quick.cohort(pairs, out, settings, resume=False).wait()
+    assert "--overwrite" in words_of(out)
+
+
+def test_the_engine_understands_what_the_panel_asks_of_a_cohort(scene, choices, tmp_path):
+    from samconvex.cli.cohort import row_parser
+    from samconvex.cohort.manifest import read_manifest
     from SAMConvexRegistrationLib import batch
 
-    for name in ("a.nii.gz", "b.nii.gz", "broken.nii.gz"):
-        write_image(tmp_path / name)
-    (tmp_path / "pairs.csv").write_text(
-        "name,fixed,moving\nfirst,a.nii.gz,b.nii.gz\nsecond,a.nii.gz,broken.nii.gz\n,b.nii.gz,a.nii.gz\n"
-    )
-    pairs = batch.readPairs(tmp_path / "pairs.csv")
-    out = tmp_path / "out"
-    out.mkdir()
-    run = batch.BatchRun(logic.fileBatchItems(pairs, out, choices.RegistrationSettings()), out)
-    items = run.wait()
-    assert [(item.name, item.state.value) for item in items] == [
-        ("first", "done"),
-        ("second", "failed"),
-        ("pair003", "done"),
+    write_image(tmp_path / "a.nii.gz")
+    (tmp_path / "pairs.csv").write_text("fixed,moving,preset\na.nii.gz,a.nii.gz,\na.nii.gz,a.nii.gz,rigid\n")
+    settings = choices.RegistrationSettings("fast-preview", symmetric=True, threads=1)
+    given = [word.split("=", 1) for word in batch.settingsOfRows(settings) if word != "--set"]
+    parsers = {name: row_parser(name) for name in ("register", "apply")}
+    rows, faults = read_manifest(tmp_path / "pairs.csv", parsers, {key: value for key, value in given})
+    assert faults == []
+    assert [(row.values["preset"], row.values["symmetric"]) for row in rows] == [
+        ("fast-preview", True),
+        ("rigid", True),
     ]
-    assert "constant" in items[1].message and run.fraction == 1.0
-    assert (out / "first" / "transform.h5").is_file()
-    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    assert [entry["state"] for entry in manifest] == ["done", "failed", "done"]
-    assert manifest[0]["report"]["preset"] == "ct-inter-patient"
+
+
+def test_faults_of_a_table_come_by_row_and_column(quick, choices, pairs, tmp_path):
+    pairs.write_text("fixed,moving\na.nii.gz,gone.nii.gz\nlost.nii.gz,a.nii.gz\n")
+    run = quick.cohort(pairs, tmp_path / "out", choices.RegistrationSettings())
+    assert run.wait() == [] and run.state.value == "failed" and "cannot run" in run.currentJob.message
+    assert run.faults == [
+        ("2", "moving", "gone.nii.gz does not exist; check the path."),
+        ("3", "fixed", "lost.nii.gz does not exist; check the path."),
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_cancelling_a_cohort_says_what_stays(quick, choices, pairs, tmp_path):
+    quick.engineCommand = lambda arguments: [sys.executable, str(ENGINE), "slow", *map(str, arguments)]
+    run = quick.cohort(pairs, tmp_path / "out", choices.RegistrationSettings())
+    run.start()
+    run.cancel()
+    run.wait()
+    assert run.state.value == "cancelled" and "what is done stays" in run.currentJob.message
+
+
+def test_dask_is_installed_only_when_the_user_agrees(scene, monkeypatch):
+    from SAMConvexLib import dependencies
+
+    absent = importlib.metadata.PackageNotFoundError
+
+    def version(name):
+        raise absent(name)
+
+    monkeypatch.setattr(dependencies.importlib.metadata, "version", version)
+    installed = []
+    monkeypatch.setattr(slicer.util, "pip_install", installed.append, raising=False)
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: False)
+    with pytest.raises(dependencies.DependencyError, match="was not installed"):
+        dependencies.ensureCluster()
+    assert installed == []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text: True)
+    dependencies.ensureCluster()
+    assert installed == [dependencies.CLUSTER]
 
 
 def test_volumes_of_the_scene_are_registered_to_one_fixed_volume(logic, choices):
@@ -215,16 +302,13 @@ def test_volumes_of_the_scene_are_registered_to_one_fixed_volume(logic, choices)
         assert slicer.util.getNode(name) is not None
 
 
-def test_the_chosen_features_reach_the_engine_for_every_pair_of_a_batch(logic, choices, tmp_path):
+def test_the_chosen_features_reach_the_engine_for_every_pair_of_a_batch(logic, choices):
     from SAMConvexRegistrationLib import batch
 
     settings = choices.RegistrationSettings(features=choices.Features.DNS)
     array = build.smooth_array()
     fixed, moving = (build.volume(name, array, build.oblique()) for name in ("Fixed", "Moving"))
-    write_image(tmp_path / "a.nii.gz")
-    files = [("file", tmp_path / "a.nii.gz", tmp_path / "a.nii.gz")]
-    items = [*logic.sceneBatchItems(fixed, [moving], settings), *logic.fileBatchItems(files, tmp_path, settings)]
-    for item in batch.BatchRun(items).wait():
+    for item in batch.BatchRun(logic.sceneBatchItems(fixed, [moving], settings)).wait():
         assert "--features dns" in " ".join(item.report["arguments"]), item.name
 
 
@@ -244,35 +328,30 @@ def test_features_that_the_images_do_not_have_are_told_in_the_batch(logic, choic
     assert withMind.message == "Features of CT were not compared ('T1' is no CT in Hounsfield units)."
 
 
-def test_cancelling_a_batch_leaves_out_the_rest(logic, choices, tmp_path):
+def test_cancelling_a_batch_leaves_out_the_rest(logic, choices):
     from SAMConvexRegistrationLib import batch
 
-    write_image(tmp_path / "a.nii.gz")
-    path = tmp_path / "a.nii.gz"
-    run = batch.BatchRun(
-        logic.fileBatchItems([(n, path, path) for n in "xyz"], tmp_path, choices.RegistrationSettings())
-    )
+    fixed, *moving = (build.volume(name, build.smooth_array(), build.oblique()) for name in "fxyz")
+    run = batch.BatchRun(logic.sceneBatchItems(fixed, moving, choices.RegistrationSettings()))
     run.start()
     run.cancel()
     run.wait()
     assert [item.state.value for item in run.items] == ["cancelled", "idle", "idle"]
 
 
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        ("fixed,target\na,b\n", "columns fixed and moving"),
-        ("fixed,moving\n", "lists no pair"),
-        ("fixed,moving\nmissing.nii,missing.nii\n", "pair 1.*missing.nii"),
-        ("name,fixed,moving\nx,pairs.csv,pairs.csv\nx,pairs.csv,pairs.csv\n", "more than once"),
-    ],
-)
-def test_a_wrong_csv_is_explained(scene, tmp_path, content, sentence):
+def test_a_failed_volume_stops_no_other(logic, choices):
     from SAMConvexRegistrationLib import batch
 
-    (tmp_path / "pairs.csv").write_text(content)
-    with pytest.raises(batch.BatchError, match=sentence):
-        batch.readPairs(tmp_path / "pairs.csv")
+    fixed, first, second = (build.volume(name, build.smooth_array(), build.oblique()) for name in "fxy")
+    done, calls = logic.engineCommand, []
+
+    def command(arguments):
+        calls.append(arguments)
+        return [word if word != "done" or len(calls) > 1 else "input" for word in done(arguments)]
+
+    logic.engineCommand = command
+    items = batch.BatchRun(logic.sceneBatchItems(fixed, [first, second], choices.RegistrationSettings())).wait()
+    assert [item.state.value for item in items] == ["failed", "done"] and "constant" in items[0].message
 
 
 # --- console --------------------------------------------------------------------------------------------------------

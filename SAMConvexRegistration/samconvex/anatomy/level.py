@@ -285,7 +285,10 @@ def read_reference(path: Path) -> BodyReference:
     if not isinstance(content, dict) or content.get("format") != REFERENCE_FORMAT:
         raise InputError(f"{path} holds no reference of body levels; give a file of `samconvex train levels`.")
     if content.get("version") != REFERENCE_VERSION:
-        raise InputError(f"{path} has format version {content.get('version')}, this version reads {REFERENCE_VERSION}.")
+        raise InputError(
+            f"{path} has format version {content.get('version')}, this version reads {REFERENCE_VERSION}; "
+            "update samconvex."
+        )
     with refusing(f"{path} holds a damaged reference of body levels; build it again with `samconvex train levels`."):
         return reference_of(content)
 

@@ -208,17 +208,11 @@ def finished(last: Last, progress: Progress | None = None) -> np.ndarray:
     """
     job = last.job
     transform = corrected(job)
-    names = [last.folder / f"{job.subject.name}-{kind}.h5" for kind in ("transform", "inverse")]
-    transform.save(names[0])
-    # Fields are inverted anew on their own grid; half its spacing keeps what lies between the samples.
-    parts = transform.parts
-    if len(parts) == 2 and isinstance(parts[0], DisplacementField) and isinstance(parts[1], AffineTransform):
-        back = parts[0].inverse(grid=parts[0].grid.subdivided(2))
-        Transform((parts[1].inverse(), back)).save(names[1])
-    else:
-        transform.inverse().save(names[1])
+    saved = last.folder / f"{job.subject.name}-transform.h5"
+    transform.save(saved)
+    transform.inverse().save(last.folder / f"{job.subject.name}-inverse.h5")
     pulled(job, progress)
     if job.subject.labels is not None:
         labels = transform.warp_labels(read_labels(job.subject.labels), job.template_grid)
         np.save(job.file("labels"), labels.tensor[0, 0].to(torch.int64).numpy())
-    return Transform.load(names[0]).map_points(last.points)
+    return Transform.load(saved).map_points(last.points)

@@ -15,8 +15,6 @@ from .work import Spread
 J = TypeVar("J")
 R = TypeVar("R")
 _POLL_S = 0.1
-# An atlas is done before a worker of this machine is old.
-_RECYCLE_S = 24 * 3600.0
 
 
 @contextlib.contextmanager
@@ -33,7 +31,7 @@ def on_workers(workers: int | None, scheduler: str | None, job_gib: float, count
     """
     check_dask()
     if scheduler is None:
-        opened = local_client(planned(job_gib, workers, count, cores=cores()), _RECYCLE_S)
+        opened = local_client(planned(job_gib, workers, count, cores=cores()))
     else:
         opened = remote_client(scheduler)
     with opened as client:

@@ -39,6 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-faulty", action="store_true", help="run the rows without faults, report the others as failed"
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="NAME=VALUE",
+        help="cell of every row that leaves this column empty, such as preset=fast-preview; may be given again",
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument(
         "--workers", type=positive_int, metavar="N", help="processes (default: what memory and cores allow)"
@@ -56,6 +64,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--store-limit", type=positive_float, default=20.0, metavar="GIB", help="what the store may take (20)"
     )
     add_progress(machine)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    """argparse type of --set."""
+    name, equals, value = text.partition("=")
+    if not (name.strip() and equals and value):
+        raise argparse.ArgumentTypeError(f"{text} is no NAME=VALUE")
+    return name.strip().lstrip("-").replace("-", "_"), value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
         Path(args.store).absolute() if args.store else None,
         args.store_limit,
         60.0 * args.recycle,
+        dict(args.set),
     )
     progress = ConsoleProgress(args.progress, PLAN, args.cancelled)
     try:

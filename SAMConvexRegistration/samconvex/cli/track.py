@@ -139,21 +139,21 @@ def run(args: argparse.Namespace) -> int:
     already = said_of_anatomy(plan, model, device, progress)
     warnings = [*already, *plan.notes]
     result = _tracked(plan, args, model, device, progress)
-    plan.organs = organs_of(plan, model, device)
     proposed = extras.proposals(plan, result, args, device, progress) if args.new_lesions else None
+    organs = organs_of(plan, model, device)
     with output_folder(folder, overwrite=args.overwrite or single, stale=() if single else contours) as staging:
         from . import track_output as out
 
         named = out.write_each_contour(result, staging) if args.each_contour else {}
-        out.write_json(
-            result, staging / (output.name if single else "tracking.json"), named, plan.organs, warnings, proposed
-        )
+        target = staging / (output.name if single else "tracking.json")
+        out.write_json(result, target, named, organs, warnings, proposed)
         if not single:
             out.write_table(result, staging / "tracking.csv")
             if not args.each_contour:
                 named = out.write_contours(result, plan, staging, [BASELINE_CONTOURS, *contours])
-        course, notes = out.course_of(plan, result, named, folder)
-        warnings += notes
+        if not single or args.dicom_sr is not None:
+            course, notes = out.course_of(plan, result, named, organs, folder)
+            warnings += notes
         if not single:
             out.write_course(course, folder, staging / COURSE_FILE)
             out.write_page_and_table(course, plan, folder, staging, args.csv_separator)

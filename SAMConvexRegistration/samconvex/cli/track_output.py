@@ -136,7 +136,9 @@ def _write_labels(masks: dict[int, Volume], image: Volume, path: Path) -> list[i
     return seen
 
 
-def course_of(plan: Plan, result: TrackingResult, named: Named, folder: Path) -> tuple[Course, list[str]]:
+def course_of(
+    plan: Plan, result: TrackingResult, named: Named, organs: dict[str, str], folder: Path
+) -> tuple[Course, list[str]]:
     """The course with the visits of this run added, those of the same image read again; and what to say.
 
     Args:
@@ -162,7 +164,7 @@ def course_of(plan: Plan, result: TrackingResult, named: Named, folder: Path) ->
     if plan.fresh:
         for name, reading in marked_readings(result, contours(0)).items():
             add_lesion(
-                course, CourseLesion(name, organ=plan.organs.get(name, ""), readings={course.visits[0].name: reading})
+                course, CourseLesion(name, organ=organs.get(name, ""), readings={course.visits[0].name: reading})
             )
     for number, (visit, patient) in enumerate(zip(plan.visits, plan.patients, strict=True)):
         readings = readings_of(result, number, contours(number + 1))

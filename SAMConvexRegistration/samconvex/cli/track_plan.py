@@ -34,7 +34,6 @@ class Plan:
     Attributes:
         course: before this run, or with its baseline alone. marked: per visit that lesions were marked in, its image
             and lesions. follow_ups, visits: the later images. patients: their PatientIDs. notes: for the user.
-        organs: proposed by lesion.
     """
 
     course: Course
@@ -44,7 +43,6 @@ class Plan:
     patients: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     fresh: bool = True
-    organs: dict[str, str] = field(default_factory=dict)
 
 
 def planned(

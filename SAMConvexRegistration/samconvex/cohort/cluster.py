@@ -81,12 +81,8 @@ def planned(
 
 
 @contextlib.contextmanager
-def local_client(plan: Plan, recycle_s: float) -> Iterator[Client]:
-    """A client of workers of this machine, which end with it however it ends.
-
-    Args:
-        recycle_s: after about this time a worker is replaced by a fresh process.
-    """
+def local_client(plan: Plan) -> Iterator[Client]:
+    """A client of workers of this machine, which end with it however it ends."""
     import dask
     from distributed import Client, Nanny, Scheduler
     from distributed.deploy.spec import SpecCluster
@@ -110,9 +106,6 @@ def local_client(plan: Plan, recycle_s: float) -> Iterator[Client]:
         return {
             "nthreads": 1,
             "memory_limit": plan.memory_bytes,
-            "lifetime": f"{recycle_s} s",
-            "lifetime_stagger": f"{recycle_s / 5} s",
-            "lifetime_restart": True,
             "dashboard": False,
             "host": "127.0.0.1",
             "silence_logs": logging.CRITICAL,

@@ -52,17 +52,23 @@ class Entry:
 
 
 def read_manifest(
-    path: str | os.PathLike, parsers: Mapping[str, argparse.ArgumentParser]
+    path: str | os.PathLike,
+    parsers: Mapping[str, argparse.ArgumentParser],
+    defaults: Mapping[str, str] | None = None,
 ) -> tuple[list[Row], list[Fault]]:
     """All rows and all faults of their cells; a row with a fault is among the rows too where it has a name.
 
     Args:
         path: .csv (comma, semicolon or tab) or .json (a list of objects, or {"rows": list}).
         parsers: of each command; they raise InputError.
+        defaults: cells of columns that a row leaves empty, for commands that have such an argument.
 
     Raises:
-        InputError: missing, unreadable, or no row at all.
+        InputError: missing, unreadable, no row at all, or a default of an argument that no command has.
     """
+    for name in defaults or {}:
+        if name in DECIDED or not any(action.dest == name for each in parsers.values() for action in each._actions):
+            raise InputError(f"--set {name}: no row can have such an argument; the columns of the manifest are meant.")
     location = Path(path)
     check_at_hand(location, "of the manifest")
     entries, faults = read_entries(location)
@@ -70,7 +76,7 @@ def read_manifest(
         raise InputError(f"{path} has no row; give one line per pair below the names of the columns.")
     rows = []
     for entry in entries:
-        row, found = _row(entry, location.absolute().parent, parsers)
+        row, found = _row(entry, location.absolute().parent, parsers, defaults or {})
         rows.append(row)
         faults += found
     rows, doubles = _named(rows, {entry.number for entry in entries if entry.cells.get("name")})
@@ -157,7 +163,9 @@ def _cell(value: Any) -> Any:
     return "" if value is None else str(value).strip()
 
 
-def _row(entry: Entry, base: Path, parsers: Mapping[str, argparse.ArgumentParser]) -> tuple[Row, list[Fault]]:
+def _row(
+    entry: Entry, base: Path, parsers: Mapping[str, argparse.ArgumentParser], defaults: Mapping[str, str]
+) -> tuple[Row, list[Fault]]:
     """The row and the faults of its cells."""
     cells, faults = dict(entry.cells), []
     command = str(cells.pop("command", REGISTER)).lower()
@@ -170,7 +178,7 @@ def _row(entry: Entry, base: Path, parsers: Mapping[str, argparse.ArgumentParser
         ]
     known = {action.dest: action for action in parsers[command]._actions if action.dest != "help"}
     values: dict[str, Any] = {}
-    for column, cell in cells.items():
+    for column, cell in ({name: cell for name, cell in defaults.items() if name in known} | cells).items():
         if column not in known or column in DECIDED:
             faults.append(Fault(entry.number, column, _not_a_column(column, command, known)))
             continue

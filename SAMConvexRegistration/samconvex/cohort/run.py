@@ -7,7 +7,7 @@ import platform
 import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -31,12 +31,14 @@ from .job import Place, Runner, fill_store, run_job
 from .manifest import Fault, read_manifest
 from .page import write_page
 from .results import write_results
-from .table import FAILED, PROVENANCE, WAITING, Job, forget_records, is_cohort, is_done, job_id, save_table
+from .table import FAILED, PROVENANCE, WAITING, Job, forget_records, is_cohort, is_done, job_id, read_record, save_table
 
 if TYPE_CHECKING:
     import argparse
 
     from distributed import Client, Future
+
+    from .recycle import Recycling
 
 T = TypeVar("T")
 _POLL_S, _SAVE_S = 0.2, 5.0
@@ -53,7 +55,8 @@ class Request:
         resume, overwrite: go on in ``folder``, or begin anew there.
         skip_faulty: run the rows without faults and report the others as failed.
         store, store_gib: where what is known of images is kept for all jobs, and how much of it.
-        recycle_s: age at which a worker of this machine is replaced.
+        recycle_s: age at which a worker is replaced.
+        defaults: cells of what a row leaves empty.
     """
 
     manifest: Path
@@ -66,6 +69,7 @@ class Request:
     store: Path | None = None
     store_gib: float = 20.0
     recycle_s: float = 3600.0
+    defaults: Mapping[str, str] = field(default_factory=dict)
 
 
 class ManifestFaults(InputError):
@@ -100,10 +104,11 @@ def run_cohort(
         InputError: an unusable manifest or output folder. ManifestFaults: rows that cannot run. ResourceError: the
             scheduler cannot be reached, or went away. Cancelled: by ``progress``.
     """
-    rows, faults = read_manifest(request.manifest, parsers)
+    rows, faults = read_manifest(request.manifest, parsers, request.defaults)
     _check_folder(request)
     progress("check", 0.0)
     with _client(request, rows, progress) as client:
+        client.register_plugin(_recycling(request.recycle_s))
         facts = _facts(client, rows, progress)
         faults = [*faults, *_all(option_faults, rows), *file_faults(rows, facts)]
         faults.sort(key=lambda fault: fault.row)
@@ -181,8 +186,15 @@ def _client(request: Request, rows: Sequence[Row], progress: Progress) -> Iterat
             _wait_for_workers(client, request.scheduler, progress)
             yield client
         return
-    with local_client(_plan(request, rows), request.recycle_s) as client:
+    with local_client(_plan(request, rows)) as client:
         yield client
+
+
+def _recycling(after_s: float) -> Recycling:
+    # Its base class is dask's, which may be absent.
+    from .recycle import Recycling
+
+    return Recycling(after_s)
 
 
 def _wait_for_workers(client: Client, address: str, progress: Progress) -> None:
@@ -239,7 +251,10 @@ def _facts(client: Client, rows: Sequence[Row], progress: Progress) -> dict[tupl
     found: dict[tuple[str, str], Facts] = {}
     for key, future in _ended(client, futures):
         progress("check", (len(found) + 1) / len(wanted), f"{len(found) + 1} of {len(wanted)} files")
-        found[key] = future.result() if future.status == "finished" else Facts("", fault=_death(future))
+        try:
+            found[key] = future.result()
+        except Exception as error:  # of any kind, from a worker
+            found[key] = Facts("", fault=_death(error))
     return found
 
 
@@ -321,7 +336,7 @@ def _fill(client: Client, place: Place, images: Sequence[Ahead], progress: Progr
     """What several rows ask of an image, found once; a task that fails leaves the work to the rows."""
     futures = {client.submit(fill_store, place, image, pure=False): image.path for image in images}
     for number, (path, _) in enumerate(_ended(client, futures), start=1):
-        progress("store", number / len(futures), f"{number} of {len(futures)} images: {Path(path).name}")
+        progress("store", number / len(images), f"{number} of {len(images)} images: {Path(path).name}")
 
 
 def _run(client: Client, place: Place, jobs: list[Job], progress: Progress) -> list[Job]:
@@ -333,15 +348,11 @@ def _run(client: Client, place: Place, jobs: list[Job], progress: Progress) -> l
     progress("jobs", 0.0, f"{len(waiting)} of {len(jobs)} to run")
     # Failures that a job does not explain itself, such as a network folder that is away for a moment, are tried again.
     futures = {
-        client.submit(run_job, place, job, key=f"job-{job.id}-{job.name}", pure=False, retries=1): job
-        for job in waiting
+        client.submit(run_job, place, job, key=f"job-{job.id}-{job.row}", pure=False, retries=1): job for job in waiting
     }
     try:
         for job, future in _ended(client, futures):
-            if future.status == "finished":
-                job = future.result()
-            else:
-                job = replace(job, status=FAILED, sentence=_death(future), finished=utc_now())
+            job = _outcome(place.folder, job, future)
             jobs[position[job.name]] = job
             ended, failed = ended + 1, failed + (job.status == FAILED)
             said = f", {failed} failed" if failed else ""
@@ -355,8 +366,10 @@ def _run(client: Client, place: Place, jobs: list[Job], progress: Progress) -> l
     return jobs
 
 
-def _ended(client: Client, futures: Mapping[Future, T]) -> Iterator[tuple[T, Future]]:
-    """Futures in the order in which they end, and what they stand for.
+def _ended(client: Client, futures: dict[Future, T]) -> Iterator[tuple[T, Future]]:
+    """Futures in the order in which they end, and what they stand for; each is let go of then.
+
+    dask would compute again what a worker that ends had computed, as long as somebody holds it.
 
     Raises:
         ResourceError: the scheduler went away.
@@ -364,25 +377,35 @@ def _ended(client: Client, futures: Mapping[Future, T]) -> Iterator[tuple[T, Fut
     ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
     for future in futures:
         future.add_done_callback(ended.put)
-    left = len(futures)
-    while left:
+    while futures:
         try:
             future = ended.get(timeout=_POLL_S)
         except queue.Empty:
             if client.status in ("closed", "closing"):
                 raise ResourceError(_GONE) from None
             continue
-        if future.cancelled():
+        if future.cancelled() and future in futures:
             raise ResourceError(_GONE)
-        left -= 1
-        yield futures[future], future
+        if future in futures:
+            yield futures.pop(future), future
+        del future
 
 
 _GONE = "The scheduler went away; what is done stays: start it again and go on with --resume."
 
 
-def _death(future: Future) -> str:
-    error = future.exception()
+def _outcome(folder: Path, job: Job, future: Future) -> Job:
+    """What became of a job: its record, which stays where its worker does not."""
+    record = read_record(folder, job.name) if future.status != "error" else None
+    if record is not None and record.id == job.id:
+        return record
+    try:
+        return future.result()
+    except Exception as error:  # of any kind, from a worker
+        return replace(job, status=FAILED, sentence=_death(error), finished=utc_now())
+
+
+def _death(error: Exception) -> str:
     if type(error).__name__ == "KilledWorker":
         return "Its workers died again and again (crash or memory); see the log of the row."
     return f"{type(error).__name__}: {error}"

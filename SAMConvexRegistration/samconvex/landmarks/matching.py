@@ -27,6 +27,7 @@ from ..space.grid import as_points
 from ..space.transforms import AffineTransform
 from ..space.volume import Volume
 from ..weights.models import SamModel, load_sam
+from . import presence
 
 # Found or not: limits where false finds and false losses balance (the landmark benchmark measures both).
 MINIMUM_SCORE = 0.7
@@ -69,9 +70,10 @@ class Matches:
         points: (N, 3) LPS mm of the best match, given even where it is not trusted.
         score: (N,) mean cosine of coarse and fine embeddings, at most 1.
         cycle_mm: (N,) distance between a point and the place its answer leads back to.
-        found: (N,) bool, score and cycle error are within the limits.
+        found: (N,) bool, score and cycle error are within the limits, and the point is probably there.
         outside: (N,) bool, the query does not show the level of the body, or the place, where the point lies; None
             where nothing is known of it.
+        probability: (N,) that the query shows the point at all; None for weights that it was not fitted for.
     """
 
     points: np.ndarray
@@ -79,6 +81,7 @@ class Matches:
     cycle_mm: np.ndarray
     found: np.ndarray
     outside: np.ndarray | None = None
+    probability: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.points)
@@ -142,7 +145,8 @@ def match_points(
     if len(points) == 0:
         return Matches(np.zeros((0, 3)), np.zeros(0), np.zeros(0), np.zeros(0, bool))
     stable = mode == "stable"
-    search = _Search(first, second, None if mode == "fast" else _guide(first, second), thorough=mode != "live")
+    guide = None if mode == "fast" else guide_of(first, second)
+    search = _Search(first, second, guide, thorough=mode != "live")
     share = 0.3 if stable else 1.0
     answers, score = search.forward(points, lambda f: report(share * f / 2))
     returned, _ = search.backward(answers, lambda f: report(share * (1 + f) / 2))
@@ -156,7 +160,13 @@ def match_points(
     most = limits.get("maximum_cycle_mm", MAXIMUM_CYCLE_MM) if max_cycle_mm is None else max_cycle_mm
     report(1.0)
     beyond = search.leaves_the_query(points) | level_not_shown(points, anatomy_of(first), anatomy_of(second))
-    return Matches(answers, score, cycle, (score >= least) & (cycle <= most) & ~beyond, beyond)
+    found = (score >= least) & (cycle <= most) & ~beyond
+    if not presence.is_fitted_for(first):
+        return Matches(answers, score, cycle, found, beyond)
+    told = presence.evidence(first, second, guide, points, score, cycle)
+    probability = presence.probability(told)
+    beyond |= (probability < presence.LEAST) & presence.lies_beyond(told)
+    return Matches(answers, score, cycle, found & (probability >= presence.LEAST), beyond, probability)
 
 
 def _embeddings(
@@ -213,7 +223,7 @@ class _Search:
         return beyond > REACH_MM
 
 
-def _guide(template: SamEmbedding, query: SamEmbedding) -> AffineTransform | None:
+def guide_of(template: SamEmbedding, query: SamEmbedding) -> AffineTransform | None:
     """SAM-affine from template to query; None where it is not sure of itself."""
     affine, details = pair_affine(template, query)
     return affine if details["confidence"] >= GUIDING else None

@@ -9,13 +9,15 @@ import torch
 
 from ..space.grid import Grid
 from ..space.volume import Volume
-from .contour import Fit, fit_contour, neighborhood, on_neighborhood, scaled, suggest_contour
+from .contour import Fit, alike_beside, fit_contour, neighborhood, on_neighborhood, scaled, suggest_contour
 from .lesion import Lesion
 from .measurement import Measurement, size_in, trimmed
-from .patches import patch
+from .patches import crop, patch
 from .precision import ExpectedError, expected_error
 
 _POINT_RADIUS_MM = 5.0
+# A follow-up's neighborhood reaches this much further than the baseline's, for what has grown.
+_AROUND_MM = 24.0
 _POINT_SIZES = tuple(float(s) for s in np.geomspace(0.5, 3.0, 9))
 _DRAWN_SIZES = tuple(float(s) for s in np.geomspace(0.6, 1.2, 7))
 
@@ -26,7 +28,8 @@ class Baseline:
 
     Attributes:
         contour: soft, in [0, 1]. fit: how it stands out.
-        size, error: of the contour, and its expected error. is_point: no size came with the lesion.
+        size, error: of the contour, and its expected error. around: the baseline image around the lesion.
+        is_point: no size came with the lesion.
     """
 
     lesion: Lesion
@@ -34,6 +37,7 @@ class Baseline:
     fit: Fit
     size: Measurement
     error: ExpectedError
+    around: Volume | None = None
     is_point: bool = False
 
     @property
@@ -50,8 +54,7 @@ def describe(baseline: Volume, lesion: Lesion) -> Baseline:
         contour = contour.with_tensor((contour.tensor > 0.5).float())
         grid = neighborhood(contour, 8.0)
         soft = on_neighborhood(contour, grid, 0.0)
-        fit = fit_contour(patch(baseline, grid), soft, scales=(1.0,), shift_mm=0.0)
-        return _measured(lesion, soft, fit, contour, baseline.grid, False)
+        return _described(baseline, lesion, soft, contour)
     start = _ellipsoid(lesion)
     grid = neighborhood(start, 16.0)
     image = patch(baseline, grid)
@@ -68,14 +71,18 @@ def describe(baseline: Volume, lesion: Lesion) -> Baseline:
         reach = 4.0 if lesion.box is None else 0.25 * float((lesion.box[1] - lesion.box[0]).min())
         found = fit_contour(image, soft, scales=_DRAWN_SIZES, shift_mm=reach)
     contour = Volume(suggest_contour(image, found).float()[None, None], grid)
+    return _described(baseline, lesion, contour, contour, is_point)
+
+
+def _described(baseline: Volume, lesion: Lesion, contour: Volume, drawn: Volume, is_point: bool = False) -> Baseline:
+    """``contour`` on a neighborhood's grid; ``drawn``: the contour to measure."""
+    image = patch(baseline, contour.grid)
     fit = fit_contour(image, contour, scales=(1.0,), shift_mm=0.0)
-    return _measured(lesion, contour, fit, contour, baseline.grid, is_point)
-
-
-def _measured(lesion: Lesion, contour: Volume, fit: Fit, drawn: Volume, image: Grid, is_point: bool) -> Baseline:
-    """``drawn``: the contour to measure."""
-    size = size_in(drawn, image)
-    return Baseline(lesion, contour, fit, size, expected_error(size, image), is_point)
+    alike = alike_beside(image, contour, fit.levels)
+    fit = fit_contour(image, contour, fit.levels, scales=(1.0,), shift_mm=0.0, alike=alike)
+    size = size_in(drawn, baseline.grid)
+    around = crop(baseline, contour.grid.center, float(contour.grid.extent.max()) / 2 + _AROUND_MM)
+    return Baseline(lesion, contour, fit, size, expected_error(size, baseline.grid), around, is_point)
 
 
 def _ellipsoid(lesion: Lesion) -> Volume:

@@ -25,6 +25,8 @@ BORDER_MM = 2.0
 SCALES = tuple(float(s) for s in np.geomspace(0.4, 2.2, 12))
 # Smaller differences of level drown in the noise of a CT.
 LEAST_CONTRAST = 25.0
+# Nearer to the contour than this, likeness beside it may be the lesion's own border, or an error of the map.
+ALIKE_GAP_MM = 2.5
 # What a shift of 8 mm and a factor e in size must bring in match.
 SHIFT_COST = 0.25
 SCALE_COST = 0.1
@@ -88,6 +90,18 @@ def measured_levels(image: Volume, soft: torch.Tensor, shell: torch.Tensor) -> L
     return Levels(float(values[core].median()), float(values[ring].median()))
 
 
+def alike_beside(image: Volume, contour: Volume, levels: Levels) -> torch.Tensor:
+    """(D, H, W) bool: what looks like the lesion where the lesion is not, by an image that shows where it is.
+
+    Args:
+        image: on the contour's grid. contour: values in [0, 1]. levels: of the lesion in that image.
+    """
+    spacing = image.grid.spacing[0]
+    shape = contour.tensor[0, 0] >= min(0.5, float(contour.tensor.max()))
+    values = _smoothed(image.tensor[0, 0].float(), spacing, 1.0)
+    return (levels.likeness(values) > 0.5) & (_signed_distance(shape, spacing) > ALIKE_GAP_MM)
+
+
 def fit_contour(
     image: Volume,
     contour: Volume,
@@ -95,12 +109,14 @@ def fit_contour(
     *,
     scales: Sequence[float] = SCALES,
     shift_mm: float = 8.0,
+    alike: torch.Tensor | None = None,
 ) -> Fit:
     """Shift and scale of ``contour`` (on the image's grid, values in [0, 1]) that contrast best with a shell around it.
 
     Args:
         levels: of the lesion and its surroundings; None measures them at the contour as it is.
         shift_mm: how far the contour may move.
+        alike: (D, H, W) bool, what is known to be something else; it speaks neither for the lesion nor against it.
     """
     grid = image.grid
     # Drawn on coarse voxels a contour fades out slowly; the fit needs to know where it ends.
@@ -109,6 +125,8 @@ def fit_contour(
     if levels is None:
         levels = measured_levels(image, *with_shell(contour, middle, 1.0, radius))
     likeness = levels.likeness(image.tensor[0, 0].float())
+    if alike is not None:
+        likeness = torch.where(alike, likeness.clamp(max=0.0), likeness)
     spectrum = torch.fft.rfftn(likeness)
     offsets = _offsets(grid)
     length = offsets.norm(dim=-1)
@@ -130,8 +148,12 @@ def fit_contour(
     return Fit(matched, measured_levels(image, soft, shell), shift, scale, soft)
 
 
-def suggest_contour(image: Volume, fit: Fit) -> torch.Tensor:
-    """(D, H, W) bool on the image's grid: the region near the fitted contour on the lesion's side of the contrast."""
+def suggest_contour(image: Volume, fit: Fit, alike: torch.Tensor | None = None) -> torch.Tensor:
+    """(D, H, W) bool on the image's grid: the region near the fitted contour on the lesion's side of the contrast.
+
+    Args:
+        alike: as in :func:`fit_contour`; no part of the lesion.
+    """
     grid = image.grid
     spacing = grid.spacing[0]
     values = image.tensor[0, 0].float()
@@ -143,6 +165,8 @@ def suggest_contour(image: Volume, fit: Fit) -> torch.Tensor:
     core = distance <= min(-0.35 * radius, float(distance.min()) + 0.5 * spacing)
     lesion = float(values[core].median())
     near = (distance > 0.75 * spacing) & (distance < max(2 * SHELL_MM, 0.6 * radius))
+    if alike is not None and bool((near & ~alike).any()):
+        near &= ~alike
     # Tissue beside the lesion that is as bright as it, or far beyond it, does not tell where the border is.
     level = (values[near] - lesion) * np.sign(fit.levels.contrast) / max(abs(fit.levels.contrast), LEAST_CONTRAST)
     usable = (level < -0.4) & (level > -3.0)
@@ -160,6 +184,8 @@ def suggest_contour(image: Volume, fit: Fit) -> torch.Tensor:
     shape_term = 0.5 * distance.sign() * (distance / (0.5 * radius + 2.5)) ** 2
     trust = 1 / (1 + noise**2)
     inside = trust * evidence - shape_term - (1 - trust) * 0.1 * distance > 0
+    if alike is not None:
+        inside &= ~alike
     return _main_part(inside, shape, spacing, radius)
 
 

@@ -1,7 +1,7 @@
 """The organ that a lesion lies in, proposed from the image around it, the level in the body and the organ network.
 
 For the limit of two target lesions an organ (RECIST 1.1, section 4.2). A proposal for a person to correct: lung and
-bone are told by what surrounds the lesion, organs of head and neck by the network, elsewhere region and side must do.
+bone are told by what surrounds the lesion, organs of neck and abdomen by the network, elsewhere by region and side.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CORTEX_HU, _CORTEX_SHARE = 500.0, 0.01
 _SURE = 0.5
 # Nearer to the middle of the body than this, a side says nothing.
 _MIDDLE_MM = 20.0
-_NETWORK_REGIONS = ("head", "neck")
+_NETWORK_REGIONS = ("head", "neck", "abdomen")
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _in_words(position: np.ndarray, region: str, body: Volume, anatomy: Anatomy)
     voxel = np.round(body.grid.points_to_voxels(position[None])[0]).astype(int)
     plane = body.tensor[0, 0, int(np.clip(voxel[2], 0, body.grid.size[2] - 1))] > 0
     columns = plane.any(0).nonzero()[:, 0]
-    reason = f"Level in the body ({100 * anatomy.confidence:.0f} % sure); no organ network knows this region."
+    reason = f"Level in the body ({100 * anatomy.confidence:.0f} % sure); the organ network names no organ there."
     if not len(columns):
         return region, reason
     middle = np.array([[float(columns.min() + columns.max()) / 2, voxel[1], voxel[2]]])

@@ -1,4 +1,4 @@
-"""Organs of head and neck in CT: a small 3D U-Net that gives each voxel a probability per organ.
+"""Organs of head, neck and abdomen in CT: a small 3D U-Net that gives each voxel a probability per organ.
 
 Works on 3 mm isotropic CT in the manner of :mod:`.sam_compact`: space-to-depth takes the image to 6 mm before the first
 wide convolution, features go down to 48 mm and come back up; only one narrow block runs at 3 mm, on the image and the
@@ -18,6 +18,7 @@ from .sam_compact import ConvNorm, ResidualBlock, preprocess, space_to_depth
 CHECKPOINT_FORMAT = "samconvex-semantic"
 CHECKPOINT_VERSION = 1
 
+# What a recipe without a list of its own learns; the shipped network knows more (training/configs/semantic_trunk.json).
 ORGANS = ("brainstem", "spinal cord", "right parotid", "left parotid", "esophagus", "larynx", "mandible")
 # Training images keep Hounsfield units of this range only, so nothing beyond it may reach the network.
 HU_RANGE = (-1000.0, 1000.0)

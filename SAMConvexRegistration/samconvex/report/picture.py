@@ -215,7 +215,10 @@ def _header(page: np.ndarray, fixed: Volume, moving: Volume, report: Mapping[str
     preset = report.get("preset")
     if preset:
         draw_text(page, x + 18, 46, str(preset), 12, ACCENT)
-    room = 0.36 * page.shape[1]
+    figures = key_figures(report)
+    tile, gap = 178, 12
+    tiles = right - len(figures) * tile - max(0, len(figures) - 1) * gap
+    room = min(0.36 * page.shape[1], tiles - MARGIN - 110)
     for line, (role, volume) in enumerate((("Fixed", fixed), ("Moving", moving))):
         size = " × ".join(str(n) for n in volume.grid.size)
         spacing = " × ".join(f"{s:.3g}" for s in volume.grid.spacing)
@@ -225,15 +228,27 @@ def _header(page: np.ndarray, fixed: Volume, moving: Volume, report: Mapping[str
         name = fit_text(Path(str(volume.source or "unnamed")).name, 10.5, room - text_width(details, 10.5))
         end = draw_text(page, MARGIN + 66, baseline, name, 10.5, TEXT)
         draw_text(page, end + 18, baseline, details, 10.5, MUTED)
-    figures = key_figures(report)
-    tile, gap = 178, 12
-    x = right - len(figures) * tile - (len(figures) - 1) * gap
+    if made := made_by(report):
+        draw_text(page, MARGIN, 120, "Made", 10.5, MUTED)
+        draw_text(page, MARGIN + 66, 120, fit_text(made, 10.5, room), 10.5, TEXT)
+    x = tiles
     for title, value, note, color in figures:
         page[24:108, x : x + tile] = (31, 34, 41)
         draw_text(page, x + 14, 45, title, 9.5, MUTED)
         draw_text(page, x + 14, 76, fit_text(value, 17, tile - 24), 17, color, bold=True)
         draw_text(page, x + 14, 97, fit_text(note, 9, tile - 24), 9, MUTED)
         x += tile + gap
+
+
+def made_by(report: Mapping[str, Any]) -> str:
+    """When and by what the report was made, as far as it says so."""
+    date, version = str(report.get("date", "")), report.get("version")
+    day, _, clock = date.partition("T")
+    parts = [
+        f"{day} {clock[:5]} UTC" if clock.endswith("+00:00") else date,
+        f"by samconvex {version}" if version else "",
+    ]
+    return " ".join(filter(None, parts))
 
 
 def key_figures(report: Mapping[str, Any]) -> list[tuple[str, str, str, tuple[int, int, int]]]:
@@ -256,6 +271,9 @@ def key_figures(report: Mapping[str, Any]) -> list[tuple[str, str, str, tuple[in
     if expected is not None:
         note = f"median; worst {report['expected_error_mm']['max']:.0f} mm"
         figures.append(("Expected error", f"{expected:.1f} mm", note, TEXT))
+    overlap = report.get("overlap_percent")
+    if overlap is not None:
+        figures.append(("Seen in both images", f"{overlap:.0f} %", "of the fixed image's body", TEXT))
     dice = report.get("dice", {})
     if "final_mean" in dice:
         before = f"before {dice['initial_mean']:.2f}" if "initial_mean" in dice else ""

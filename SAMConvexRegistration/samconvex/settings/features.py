@@ -43,7 +43,7 @@ FEATURES: dict[str, Feature] = {
         Feature("sam-coarse", of_ct=True, network="sam", channels=32, read=True),
         Feature("sam-anew", of_ct=True, network="sam", channels=256, strided=True),
         Feature("sam-anew-fine", of_ct=True, network="sam", channels=128, strided=True),
-        Feature("semantic", of_ct=True, network="semantic", channels=7, read=True),
+        Feature("semantic", of_ct=True, network="semantic", channels=19, read=True),
     )
 }
 
@@ -105,8 +105,8 @@ CHOICES: tuple[Choice, ...] = (
         "sam+mind",
         _("SAM + MIND (CT)"),
         _(
-            "Anatomical embeddings and self-similarity: choose it for CTs of different patients outside head and neck, "
-            "or far from each other."
+            "Anatomical embeddings and self-similarity: choose it for CTs of different patients outside neck and "
+            "abdomen, or far from each other."
         ),
     ),
     Choice(
@@ -114,7 +114,7 @@ CHOICES: tuple[Choice, ...] = (
         "sam+mind+semantic",
         _("SAM + MIND + organs (CT)"),
         _(
-            "Anatomical embeddings, self-similarity and seven organs: choose it for head-and-neck CTs with a preset "
+            "Anatomical embeddings, self-similarity and 19 organs: choose it for CTs of neck or abdomen with a preset "
             "that does not compare organs."
         ),
     ),

@@ -144,7 +144,10 @@ def load_network(kind: type[Network], name_or_path: str | os.PathLike | None = N
     if not isinstance(content, dict) or content.get("format") != family.form:
         raise InputError(f"{path} holds other weights than {family.form}; give those of the network that is to run.")
     if content.get("version") != family.version:
-        raise InputError(f"{path} has format version {content.get('version')}, this version reads {family.version}.")
+        raise InputError(
+            f"{path} has format version {content.get('version')}, this version reads {family.version}; "
+            "update samconvex."
+        )
     with refusing(f"{path} holds damaged {family.form} weights; train or import them again."):
         network = built(kind, content)
     return network.eval().requires_grad_(False)

@@ -133,7 +133,9 @@ def remove(name: str) -> Path:
             write_index(imported_folder(), index)
             entry.path.unlink(missing_ok=True)
         except OSError as error:
-            raise ResourceError(f"{entry.path} could not be removed ({error.strerror}).") from error
+            raise ResourceError(
+                f"{entry.path} could not be removed ({error.strerror}); check its permissions."
+            ) from error
         return entry.path
     raise InputError(f"{name} is not a known weights name; see `samconvex weights list`.")
 

@@ -33,9 +33,8 @@ class Condition:
 PLAIN, CUT = Condition("plain"), Condition("cut", cut=True)
 HARD = (
     Condition("contrast phase, soft kernel", phase=True, kernel="soft"),
-    Condition("5 mm slices", slice_mm=5.0),
-    Condition("turned, sharp kernel", kernel="sharp", turn_deg=(15.0, 30.0)),
-    Condition("contrast phase, cut", phase=True, cut=True),
+    Condition("5 mm slices, turned", slice_mm=5.0, turn_deg=(10.0, 30.0)),
+    Condition("sharp kernel, part cut away", kernel="sharp", cut=True),
 )
 
 

@@ -16,6 +16,17 @@ PANELS = (
 )
 
 
+# What readers of a picture call the methods; tables keep the names that the command takes.
+READABLE = {
+    "samconvex": "SAMConvex",
+    "samconvex-own": "SAMConvex with its own start",
+    "samconvex-fast-preview": "SAMConvex, fast preview",
+    "samconvex-fast-preview-own": "SAMConvex, fast preview with its own start",
+    "convexadam": "ConvexAdam",
+    "start": "no registration",
+}
+
+
 def main(source: str, target: str) -> None:
     import matplotlib
 
@@ -26,7 +37,10 @@ def main(source: str, target: str) -> None:
         document = json.load(file)
     kind = next(kind for kind in DRAWINGS if source.endswith(f"{kind}.json"))
     figure = DRAWINGS[kind](document, pyplot)
-    figure.tight_layout()
+    if figure is None:
+        return
+    if figure.get_layout_engine() is None:
+        figure.tight_layout()
     figure.savefig(target, dpi=110)
 
 
@@ -43,7 +57,7 @@ def registration(document: dict, pyplot):
                 axis.text(
                     0.02,
                     row[figure_of_merit],
-                    row["method"],
+                    readable(row["method"]),
                     color="0.4",
                     fontsize=8,
                     va="bottom",
@@ -53,7 +67,7 @@ def registration(document: dict, pyplot):
             ours = row["method"].startswith("samconvex")
             axis.scatter(row["seconds"], row[figure_of_merit], s=60, color="tab:red" if ours else "tab:blue", zorder=3)
             axis.annotate(
-                row["method"],
+                readable(row["method"]),
                 (row["seconds"], row[figure_of_merit]),
                 textcoords="offset points",
                 xytext=(6, 5),
@@ -69,14 +83,16 @@ def registration(document: dict, pyplot):
 
 
 def robustness(document: dict, pyplot):
-    """Share of runs that keep their result against the size of the disturbance."""
+    """Share of runs that keep their result against the size of the disturbance; None for a single disturbance."""
     rows = document["summary"]
     groups = list(dict.fromkeys(row["group"] for row in rows))
+    if len(groups) < 2:
+        return None
     figure, axis = pyplot.subplots(figsize=(6, 4.2))
     for method in dict.fromkeys(row["method"] for row in rows):
         members = [row for row in rows if row["method"] == method]
         places = [groups.index(row["group"]) for row in members]
-        axis.plot(places, [100 * row["kept"] for row in members], marker="o", label=method, **_style(method))
+        axis.plot(places, [100 * row["kept"] for row in members], marker="o", label=readable(method), **_style(method))
     axis.set_xticks(range(len(groups)), groups)
     axis.set_xlabel("disturbance of the start")
     axis.set_ylabel("within 2 Dice points of undisturbed, %")
@@ -93,7 +109,7 @@ _LINES = ((" ", "*"), ("-", "o"), ("--", "s"))
 def scaling(document: dict, pyplot):
     """Seconds and memory against voxels, for every series."""
     records = [record for record in document["records"] if "failed" not in record]
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2))
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 5), layout="constrained")
     for (group, (line, marker)), (axis, key, scale, label) in (
         (series, panel)
         for series in zip(sorted({record["group"] for record in records}), _LINES, strict=False)
@@ -102,14 +118,25 @@ def scaling(document: dict, pyplot):
         for method in dict.fromkeys(record["method"] for record in records):
             members = [record for record in records if record["method"] == method and record["group"] == group]
             members = sorted((record["voxels"] / 1e6, record[key] / scale) for record in members)
-            axis.plot(
-                *zip(*members, strict=True), marker=marker, linestyle=line, label=f"{method}, {group}", **_style(method)
-            )
+            axis.plot(*zip(*members, strict=True), marker=marker, linestyle=line, **_style(method))
         axis.set_xlabel("voxels of the fixed image, millions")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
+    _scaling_legend(figure, records)
     return figure
+
+
+def _scaling_legend(figure, records):
+    """Colors are methods, lines are series: each is said once, beside the panels instead of over the curves."""
+    from matplotlib.lines import Line2D
+
+    methods = list(dict.fromkeys(record["method"] for record in records))
+    colors = [Line2D([], [], linewidth=3, label=readable(method), **_style(method)) for method in methods]
+    series = zip(sorted({record["group"] for record in records}), _LINES, strict=False)
+    lines = [
+        Line2D([], [], color="0.4", linestyle=line, marker=marker, label=group) for group, (line, marker) in series
+    ]
+    figure.legend(handles=[*colors, *lines], loc="outside lower center", ncol=2, fontsize=9, frameon=False)
 
 
 def landscapes(document: dict, pyplot):
@@ -128,6 +155,11 @@ def landscapes(document: dict, pyplot):
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     return figure
+
+
+def readable(method: str) -> str:
+    """A method's name for readers."""
+    return READABLE.get(method, method)
 
 
 def _mean(numbers: list) -> float:

@@ -3,11 +3,12 @@
 ``python Testing/benchmarks/studies/match_error.py``: landmarks of the label maps of the embedding's validation patients
 are matched between each two of them. Every match has a quality from score and cycle error; in groups of equal size by
 quality, the 90 % quantile of the error, made monotone, is the table in ``landmarks/matching.py``. Half of the pairs
-make one, the other half says how often it holds.
+make one, the other half says how often it holds. ``--mode live`` asks how often the table holds for live answers.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ CONFIG = REPOSITORY / "SAMConvexRegistration" / "samconvex" / "training" / "conf
 GROUPS = 8
 
 
-def answers(data: Path, template: str, query: str) -> np.ndarray:
+def answers(data: Path, template: str, query: str, mode: str = "stable") -> np.ndarray:
     """(N, 3) score, cycle error and error in mm of the landmarks of both."""
     images = [read_volume(data / "headneck" / f"{name}_ct.nii.gz") for name in (template, query)]
     marks = [
@@ -37,7 +38,7 @@ def answers(data: Path, template: str, query: str) -> np.ndarray:
     ]
     names = sorted(set(marks[0]) & set(marks[1]))
     points, truth = (np.stack([one[name] for name in names]) for one in marks)
-    matches = match_points(embed_cached(images[0]), points, embed_cached(images[1]))
+    matches = match_points(embed_cached(images[0]), points, embed_cached(images[1]), mode=mode)
     return np.stack([matches.score, matches.cycle_mm, np.linalg.norm(matches.points - truth, axis=1)], 1)
 
 
@@ -55,6 +56,9 @@ def table(rows: np.ndarray) -> list[tuple[float, float]]:
 
 def main() -> int:
     """Run the study; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mode", choices=("stable", "fast", "live"), default="stable", help="of the matching")
+    mode = parser.parse_args().mode
     data = data_folder()
     if data is None:
         print("The images are not there; set SAMCONVEX_DATA.")
@@ -64,7 +68,7 @@ def main() -> int:
     halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for number, pair in enumerate(zip(names[::2], names[1::2], strict=True)):
         for template, query in (pair, pair[::-1]):
-            rows = answers(data, template, query)
+            rows = answers(data, template, query, mode)
             halves[number % 2].append(rows)
             print(f"{template} {query}: {len(rows)} landmarks, median {np.median(rows[:, 2]):.1f} mm", flush=True)
     first, second = (np.concatenate(half) for half in halves)
@@ -73,9 +77,13 @@ def main() -> int:
     qualities, bounds = np.array(table(first)).T
     held = second[:, 2] <= np.interp(quality(second[:, 0], second[:, 1]), qualities, bounds)
     print(f"second half: {100 * held.mean():.1f} % of {len(held)} within the first half's bound")
-    shipped = bounded(second[:, 0], second[:, 1])
-    held = second[:, 2] <= shipped
-    print(f"the shipped table, fitted on both halves: {100 * held.mean():.1f} %, mean bound {shipped.mean():.1f} mm")
+    every = np.concatenate([first, second])
+    shipped = bounded(every[:, 0], every[:, 1])
+    held = every[:, 2] <= shipped
+    share = 100 * held.mean()
+    print(
+        f"the shipped table, fitted on stable answers of both halves: {share:.1f} %, mean bound {shipped.mean():.1f} mm"
+    )
     return 0
 
 

@@ -57,14 +57,15 @@ def in_folds(cases: list[Case], settings: SidesSettings, count: int, **budget: A
     return scores
 
 
-def told(scores: dict[str, float]) -> None:
-    """Print what would be said with the margins as they are."""
+def told(scores: dict[str, float], mirrored: dict[str, float]) -> None:
+    """Print what is said with the margins as they are, of scans and of their mirror images."""
     for kind in ("trunk", "head and neck"):
-        values = np.array([v for name, v in scores.items() if name.startswith("hn") == (kind != "trunk")])
+        names = [name for name in scores if name.startswith("hn") == (kind != "trunk")]
+        values, others = (np.array([of[name] for name in names]) for of in (scores, mirrored))
         if len(values):
             print(
                 f"{kind}: {len(values)} right scans, {int((values <= MIRRORED_BELOW).sum())} called mirrored; of their "
-                f"mirror images {int((values >= -MIRRORED_BELOW).sum())} found; {int((values >= RIGHT_ABOVE).sum())} "
+                f"mirror images {int((others <= MIRRORED_BELOW).sum())} found; {int((values >= RIGHT_ABOVE).sum())} "
                 f"told to be right; answers from {values.min():.2f} to {values.max():.2f}"
             )
 
@@ -72,14 +73,14 @@ def told(scores: dict[str, float]) -> None:
 def final(data: Path) -> None:
     """Print what the shipped network says of the evaluation patients, as they are and mirrored."""
     heads = (data / "headneck_pairs.csv").read_text(encoding="utf-8").split()[1:]
-    scores = {}
-    for place in (*TRUNK, *ABDOMEN, *(f"headneck/{name}" for row in heads for name in row.split(","))):
-        volume = read_volume(data / f"{place}_ct.nii.gz")
-        mirrored = volume.with_tensor(volume.tensor.flip(-1))
-        score, other = sides_score(volume), sides_score(mirrored)
-        print(f"{place:20s} {score:6.2f}  mirrored {other:6.2f}", flush=True)
-        scores[place.split("/")[1]] = float(score or 0.0)
-    told(scores)
+    scores: dict[str, float] = {}
+    mirrored: dict[str, float] = {}
+    for place in (*TRUNK, *ABDOMEN, *(f"headneck/{name}" for name in (row.split(",")[0] for row in heads))):
+        volume, name = read_volume(data / f"{place}_ct.nii.gz"), place.split("/")[1]
+        scores[name] = sides_score(volume) or 0.0
+        mirrored[name] = sides_score(volume.with_tensor(volume.tensor.flip(-1))) or 0.0
+        print(f"{place:20s} {scores[name]:6.2f}  mirrored {mirrored[name]:6.2f}", flush=True)
+    told(scores, mirrored)
 
 
 def main() -> int:
@@ -106,7 +107,8 @@ def main() -> int:
     for changes in options.set:
         print(changes, flush=True)
         chosen = replace(settings, **json.loads(changes))
-        told(in_folds(cases, chosen, options.folds, steps=options.steps, minutes=options.minutes))
+        scores = in_folds(cases, chosen, options.folds, steps=options.steps, minutes=options.minutes)
+        told(scores, {name: -score for name, score in scores.items()})
     return 0
 
 

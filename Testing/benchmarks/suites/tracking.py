@@ -1,9 +1,12 @@
 """Tracking suite: synthetic lesions in real CTs, followed through exactly known changes.
 
 ``samconvex benchmark --suite tracking`` writes ``tracking.md`` and ``tracking.json``. Every image gets lesions of 6 to
-30 mm; its follow-ups have another posture (turn, shift, bumps of up to 12 mm), spacing, noise and brightness, and every
-lesion is grown, shrunk, unchanged or removed; in half of them a part of the body is cut away. Evaluated are only images
-that no network was trained on; ``--calibration`` takes other images, which thresholds were chosen on.
+30 mm, some with a neighbor that looks like them; its follow-ups have another posture (turn, shift, bumps of up to 12
+mm), spacing, noise and brightness, and by turns another contrast phase, slices of 5 mm, a sharp or a soft kernel, a
+patient turned by up to 30 degrees, or a part of the body cut away. Every lesion is grown, shrunk, unchanged, removed,
+split or merged with its neighbor, some are necrotic. Evaluated are only images that no network was trained on;
+``--calibration`` takes other images, which thresholds were chosen on. ``--minutes`` ends a long run early; the same
+command then goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -20,8 +23,7 @@ import SimpleITK as sitk
 import torch
 from samconvex import read_volume
 from samconvex.anatomy.cache import embed_cached
-from samconvex.lesions.course import OUTSIDE
-from samconvex.lesions.findings import PRESENT as FOUND
+from samconvex.lesions.course import GONE, OUTSIDE
 from samconvex.lesions.findings import TrackingResult
 from samconvex.lesions.lesion import Lesion
 from samconvex.lesions.measurement import measure_lesion
@@ -30,18 +32,22 @@ from samconvex.space.volume import Volume
 from samconvex.synthetic.phantom import make_phantom
 from samconvex.weights.models import SamModel, load_sam
 
+from ..data.later_images import HARD
 from ..data.pairs import REPOSITORY, WARPED_CASES, data_folder
 from ..data.synthetic_lesions import (
-    PRESENT,
     FollowUp,
     SyntheticLesion,
     insert,
     lesion_mask,
     make_follow_up,
     place_lesions,
+    place_pairs,
 )
+from ..results.tracking import markdown, summary
 
 CALIBRATION_TRUNK = ("lungfcp01", "c3l00189", "crlm1004", "nsclcrg001")
+EVALUATION_ABDOMEN = tuple(f"btcv{number}" for number in range(14, 20))
+CALIBRATION_ABDOMEN = ("btcv05", "btcv02", "btcv00", "btcv12", "btcv07", "btcv11")
 KINDS = ("mask", "mask", "mask", "box", "diameter", "point")
 
 
@@ -49,10 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite; returns the exit status."""
     parser = argparse.ArgumentParser(prog="samconvex benchmark --suite tracking", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=REPOSITORY / "benchmark-output")
-    parser.add_argument("--head-neck", type=int, default=8, help="head-neck patients (default: 8)")
+    parser.add_argument("--head-neck", type=int, default=0, help="head-neck patients (default: 0)")
     parser.add_argument("--trunk", type=int, default=4, help="trunk CTs (default: 4)")
-    parser.add_argument("--lesions", type=int, default=10, help="lesions per image (default: 10)")
+    parser.add_argument("--abdomen", type=int, default=6, help="abdominal CTs (default: 6)")
+    parser.add_argument("--lesions", type=int, default=8, help="lesions per image, neighbors apart (default: 8)")
+    parser.add_argument("--pairs", type=int, default=2, help="lesions that get a neighbor (default: 2)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=600.0, help="begin no follow-up after so long")
     parser.add_argument("--calibration", action="store_true", help="use the images thresholds were chosen on")
     parser.add_argument("--weights", help="network weights (default: the shipped ones)")
     parser.add_argument("--threads", type=int, default=2)
@@ -62,14 +71,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = load_sam(options.weights)
     options.output.mkdir(parents=True, exist_ok=True)
     name = "tracking-calibration" if options.calibration else "tracking"
-    records: list[dict] = []
+    file = options.output / f"{name}.json"
+    run = {"weights": model.sha256, "lesions": options.lesions, "pairs": options.pairs, "seed": options.seed}
+    records = earlier(file, run)
+    end = time.monotonic() + 60 * options.minutes
     for number, (case, load) in enumerate(images(options)):
-        records += run_image(case, load(), np.random.default_rng([options.seed, number]), options.lesions, model)
-        document = {"weights": model.sha256, "summary": summary(records), "records": records}
-        (options.output / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
-        (options.output / f"{name}.md").write_text(markdown(document))
-    print((options.output / f"{name}.md").read_text(encoding="utf-8"))
+        for found in run_image(case, load, np.random.default_rng([options.seed, number]), run, model, records, end):
+            records += found
+            document = {"run": run, "summary": summary(records), "records": records}
+            file.write_text(json.dumps(document, indent=1) + "\n")
+            (options.output / f"{name}.md").write_text(markdown(document))
+    if records:
+        print((options.output / f"{name}.md").read_text(encoding="utf-8"))
     return 0
+
+
+def earlier(file: Path, run: dict) -> list[dict]:
+    """The records of an unfinished run of the same kind."""
+    if not file.is_file():
+        return []
+    document = json.loads(file.read_text(encoding="utf-8"))
+    return document["records"] if document.get("run") == run else []
 
 
 def images(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Volume]]]:
@@ -81,46 +103,53 @@ def images(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Volu
         return
     with open(data / "headneck_pairs.csv", newline="") as file:
         held_out = [case for row in csv.DictReader(file) for case in row.values()]
+    head_neck, trunk, abdomen = held_out, WARPED_CASES, EVALUATION_ABDOMEN
     if options.calibration:
         paths = sorted((data / "headneck").glob("*_ct.nii.gz"))
         trained = [name for path in paths if (name := path.name.removesuffix("_ct.nii.gz")) not in held_out]
-        head_neck, trunk = trained[:: len(trained) // options.head_neck][: options.head_neck], CALIBRATION_TRUNK
-    else:
-        head_neck, trunk = held_out[: options.head_neck], WARPED_CASES
-    for case in head_neck:
-        yield case, lambda c=case: read_volume(data / "headneck" / f"{c}_ct.nii.gz")
-    for case in trunk[: options.trunk]:
-        yield case, lambda c=case: read_volume(data / "trunk" / f"{c}_ct.nii.gz")
+        head_neck = trained[:: max(1, len(trained) // max(1, options.head_neck))]
+        trunk, abdomen = CALIBRATION_TRUNK, CALIBRATION_ABDOMEN
+    groups = (("trunk", trunk[: options.trunk]), ("abdomen", abdomen[: options.abdomen]))
+    for folder, cases in (*groups, ("headneck", head_neck[: options.head_neck])):
+        for case in cases:
+            yield case, lambda c=case, f=folder: read_volume(data / f / f"{c}_ct.nii.gz")
 
 
-def run_image(case: str, image: Volume, random: np.random.Generator, count: int, model: SamModel) -> list[dict]:
-    """One record per lesion and follow-up of an image."""
-    lesions = place_lesions(image, count, random)
+def run_image(
+    case: str,
+    load: Callable[[], Volume],
+    random: np.random.Generator,
+    run: dict,
+    model: SamModel,
+    done: list[dict],
+    end: float,
+) -> Iterator[list[dict]]:
+    """One record per lesion of each follow-up that has none yet, follow-up by follow-up."""
+    known = {record["condition"] for record in done if record["case"] == case}
+    if len(known) == len(HARD) or time.monotonic() > end:
+        return
+    image = load()
+    lesions = place_pairs(image, place_lesions(image, run["lesions"], random, large=3), run["pairs"], random)
     if not lesions:
-        return []
+        return
     baseline = insert(image, lesions, random)
     given = [describe(baseline, lesion, number) for number, lesion in enumerate(lesions)]
-    begin = time.perf_counter()
-    embed_cached(baseline, model, disk=False)
-    embedding = time.perf_counter() - begin
-    records = []
-    for cut in (False, True):
-        later = make_follow_up(image, lesions, random, cut=cut)
+    for condition in HARD:
+        later = make_follow_up(image, lesions, random, condition=condition)
+        if condition.name in known or time.monotonic() > end:
+            continue
         try:
-            begin = time.perf_counter()
-            embed_cached(later.image, model, disk=False)
-            embedding_later = time.perf_counter() - begin
+            for volume in (baseline, later.image):
+                embed_cached(volume, model, disk=False)
             begin = time.perf_counter()
             result = track_lesions(baseline, given, [later.image], weights=model)
             seconds = (time.perf_counter() - begin) / len(lesions)
         except Exception as error:
-            raise RuntimeError(f"{case}, cut {cut}") from error
+            raise RuntimeError(f"{case}, {condition.name}") from error
         found = compare(result, lesions, later)
-        common = {"case": case, "cut": cut, "seconds": seconds, "embedding_seconds": [embedding, embedding_later]}
-        records += [{**common, **record} for record in found]
-        hits = [r["hit"] for r in found if r["fate"] in PRESENT and r["view"] == "inside"]
-        print(f"{case:>12} cut {cut!s:>5}: {sum(hits)} of {len(hits)} hit, {seconds:.1f} s a lesion", flush=True)
-    return records
+        right = sum(record["state"] == record["truth"] for record in found)
+        print(f"{case:>12} {condition.name}: {right} of {len(found)} states, {seconds:.1f} s a lesion", flush=True)
+        yield [{"case": case, "condition": condition.name, "seconds": seconds, **record} for record in found]
 
 
 def describe(baseline: Volume, lesion: SyntheticLesion, number: int) -> Lesion:
@@ -146,113 +175,32 @@ def compare(result: TrackingResult, lesions: list[SyntheticLesion], later: Follo
         box, truth = later.boxes[row], later.measurements[row]
         distance = float(np.linalg.norm(finding.position - later.centers[row]))
         inside = bool(((finding.position >= box[0]) & (finding.position <= box[1])).all())
+        fate = GONE if later.fates[row] == "removed" else later.fates[row]
         record = {
             "lesion": finding.lesion,
             "kind": finding.lesion.split()[0],
-            "fate": later.fates[row],
+            "truth": OUTSIDE if later.view[row] == "outside" else fate,
             "view": later.view[row],
             "state": finding.state,
+            "found": finding.found,
             "score": finding.score,
             "cycle_mm": finding.cycle_mm,
             "diameter_mm": 2 * float(lesion.radii.mean()),
+            "radius_mm": float((box[1] - box[0]).mean() / 2),
             "hounsfield": lesion.hounsfield,
-            "hit": inside and finding.found,
+            "necrotic": bool(later.necrotic[row]),
+            "neighbor": lesion.partner is not None,
             "inside": inside,
         }
         if np.isfinite(distance):
             record["distance_mm"] = distance
-        if finding.measurement is not None and truth is not None:
-            record["longest_mm"] = [truth.longest_mm, finding.measurement.longest_mm]
-            record["volume_ml"] = [truth.volume_ml, finding.measurement.volume_ml]
+        if np.isfinite(finding.error90_mm):
+            record["error90_mm"] = finding.error90_mm
+        if finding.measurement is not None and finding.error is not None and truth is not None:
+            record["longest_mm"] = [truth.longest_mm, finding.measurement.longest_mm, finding.error.longest_mm]
+            record["volume_ml"] = [truth.volume_ml, finding.measurement.volume_ml, finding.error.volume_ml]
         records.append(record)
     return records
-
-
-def summary(records: list[dict]) -> dict:
-    """The figures of the suite: over all, per fate, per kind of input and per body part."""
-    groups = {"all": records}
-    for key, title in (("fate", "{}"), ("kind", "given as {}")):
-        for value in dict.fromkeys(r[key] for r in records):
-            groups[title.format(value)] = [r for r in records if r[key] == value]
-    groups["head-neck"] = [r for r in records if r["case"].startswith("hn")]
-    groups["trunk"] = [r for r in records if not r["case"].startswith("hn")]
-    return {name: figures(group) for name, group in groups.items() if group}
-
-
-def figures(records: list[dict]) -> dict:
-    """Rates in percent and errors; a figure without data is absent. Lesions cut by the image's border do not count."""
-    present = [r for r in records if r["fate"] in PRESENT and r["view"] == "inside"]
-    removed = [r for r in records if r["fate"] == "removed" and r["view"] == "inside"]
-    outside = [r for r in records if r["view"] == "outside"]
-    measured = [r for r in present if "longest_mm" in r]
-    distances = [r["distance_mm"] for r in present if "distance_mm" in r and r["state"] in FOUND]
-    anywhere = [r["distance_mm"] for r in present if "distance_mm" in r]
-    result: dict = {"present": len(present), "removed": len(removed), "outside": len(outside)}
-    if present:
-        result["hit_percent"] = _percent(r["hit"] for r in present)
-        result["place_inside_percent"] = _percent(r["inside"] for r in present)
-        result["called_uncertain_percent"] = _percent(r["state"] == "uncertain" for r in present)
-        result["called_outside_percent"] = _percent(r["state"] == OUTSIDE for r in present)
-    if distances:
-        result["distance_mm_mean"] = float(np.mean(distances))
-        result["distance_mm_p95"] = float(np.percentile(distances, 95))
-        result["distance_of_all_mm_mean"] = float(np.mean(anywhere))
-    if removed:
-        result["false_found_removed_percent"] = _percent(r["state"] in FOUND for r in removed)
-    if outside:
-        result["false_found_outside_percent"] = _percent(r["state"] in FOUND for r in outside)
-        result["recognized_outside_percent"] = _percent(r["state"] == OUTSIDE for r in outside)
-    if removed or outside:
-        result["false_found_percent"] = _percent(r["state"] in FOUND for r in removed + outside)
-    if measured:
-        longest, volume = (np.array([r[key] for r in measured]) for key in ("longest_mm", "volume_ml"))
-        result["measured"] = len(measured)
-        result["longest_error_mm_mean"] = float(np.abs(longest[:, 1] - longest[:, 0]).mean())
-        result["longest_bias_mm"] = float((longest[:, 1] - longest[:, 0]).mean())
-        result["volume_error_percent_median"] = float(np.median(np.abs(volume[:, 1] / volume[:, 0] - 1)) * 100)
-    result["seconds_per_lesion"] = float(np.median([r["seconds"] for r in records]))
-    return result
-
-
-def _percent(flags: Iterator[bool]) -> float:
-    return 100.0 * float(np.mean(list(flags)))
-
-
-COLUMNS = (
-    ("present", "present", 0),
-    ("hit %", "hit_percent", 1),
-    ("mean mm", "distance_mm_mean", 2),
-    ("p95 mm", "distance_mm_p95", 1),
-    ("removed", "removed", 0),
-    ("false-found removed %", "false_found_removed_percent", 1),
-    ("outside", "outside", 0),
-    ("false-found outside %", "false_found_outside_percent", 1),
-    ("recognized outside %", "recognized_outside_percent", 1),
-    ("longest diameter error mm", "longest_error_mm_mean", 2),
-    ("bias mm", "longest_bias_mm", 2),
-    ("volume error %, median", "volume_error_percent_median", 1),
-    ("s per lesion", "seconds_per_lesion", 1),
-)
-
-
-def markdown(document: dict) -> str:
-    """The page ``tracking.md``."""
-    lines = [
-        "# Lesion tracking",
-        "",
-        "Written by `samconvex benchmark --suite tracking`; do not edit.",
-        "",
-        f"Weights {document['weights'][:16]}. A hit is a lesion reported as found at a place inside its true box; the",
-        "distances are those of the found ones to the middle of the true box. Seconds exclude the embeddings. Lesions",
-        "that the border of the image cuts do not count.",
-        "",
-        "| | " + " | ".join(title for title, _, _ in COLUMNS) + " |",
-        "|---|" + "---:|" * len(COLUMNS),
-    ]
-    for name, row in document["summary"].items():
-        cells = [f"{row[key]:.{digits}f}" if key in row else "" for _, key, digits in COLUMNS]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -118,3 +118,17 @@ def test_every_argument_that_names_a_file_is_known_as_one() -> None:
 
 def _metavars(action) -> tuple[str, ...]:
     return action.metavar if isinstance(action.metavar, tuple) else (action.metavar or "",)
+
+
+def test_what_a_row_leaves_empty_comes_from_the_cohorts_own_words(tmp_path: Path) -> None:
+    text = "command,fixed,moving,transform,input,like,preset\n,a.nii.gz,b.nii.gz,,,,\n,a.nii.gz,b.nii.gz,,,,rigid\n"
+    (tmp_path / "rows.csv").write_text(text + "apply,,,t.h5,b.nii.gz,a.nii.gz,\n")
+    rows, faults = read_manifest(tmp_path / "rows.csv", PARSERS, {"preset": "fast-preview", "symmetric": "yes"})
+    assert faults == []
+    assert [row.values.get("preset") for row in rows] == ["fast-preview", "rigid", None]
+    assert [row.values.get("symmetric") for row in rows] == [True, True, None]
+    _, command = _parse(["cohort", "rows.csv", "-o", "out", "--set", "moving-labels=l.nii.gz", "--set", "seed=1"])
+    assert command.set == [("moving_labels", "l.nii.gz"), ("seed", "1")]
+    for name in ("presets", "threads"):
+        with pytest.raises(InputError, match=f"--set {name}: no row can have such an argument"):
+            read_manifest(tmp_path / "rows.csv", PARSERS, {name: "1"})

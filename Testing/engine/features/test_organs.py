@@ -18,6 +18,7 @@ from samconvex.errors import InputError
 from samconvex.features.organs import SemanticPair
 from samconvex.networks.sam_compact import preprocess
 from samconvex.networks.semantic import ORGANS, SemanticNet, prepare
+from samconvex.settings.features import FEATURES
 from samconvex.space.volume import Volume
 from samconvex.training.data.images import Image
 from samconvex.training.semantic import (
@@ -118,9 +119,12 @@ def test_the_network_gives_a_logit_per_organ_and_voxel():
         network(torch.zeros(1, 1, 20, 32, 32))
 
 
-def test_the_shipped_network_knows_the_organs_at_3_mm():
+def test_the_shipped_network_knows_the_organs_of_its_recipe_at_3_mm(repository):
     shipped = load_semantic()
-    assert shipped.network.organs == ORGANS and shipped.spacing_mm == 3.0 and not shipped.network.training
+    recipe = repository / "SAMConvexRegistration" / "samconvex" / "training" / "configs" / "semantic_trunk.json"
+    organs = tuple(json.loads(recipe.read_text(encoding="utf-8"))["organs"])
+    assert shipped.network.organs == organs and shipped.spacing_mm == 3.0 and not shipped.network.training
+    assert FEATURES["semantic"].channels == len(organs)
 
 
 def test_training_images_and_application_see_the_same_bone():

@@ -15,7 +15,7 @@ import pytest
 from engine.sam_fixtures import body_points, random_model, textured_body, turned
 from samconvex.align import by_embeddings as affine_sam
 from samconvex.align.local_maps import robust_local_maps
-from samconvex.anatomy import level
+from samconvex.anatomy import level, sides
 from samconvex.anatomy import search as embedding_search
 from samconvex.anatomy.embed import embed
 from samconvex.anatomy.level import OUTSIDE_MM, Anatomy
@@ -335,3 +335,19 @@ def test_a_point_outside_its_template_does_not_cost_the_others(files, body, caps
     assert some[:-1] == every
     assert some[-1]["label"] == "far" and some[-1]["found"] == "false" and some[-1]["x"] == ""
     assert "outside" in capsys.readouterr().err.split("point 5 (far)")[0]
+
+
+def test_command_says_before_matching_that_a_scan_is_mirrored(files, monkeypatch, capsys):
+    heights = (-100.0, 0.0)
+    head = Anatomy(True, "", 1.0, "upright", (0.0, -1.0), heights, (0.0, 100.0), ("head",))
+    monkeypatch.setattr(level, "anatomy_of", lambda embedding: head)
+    monkeypatch.setattr(sides, "is_mirrored", lambda volume, feet_first: "query" in volume.name)
+
+    def matched(*arguments, **options):
+        raise InputError("matching began")
+
+    monkeypatch.setattr(matching, "match_points", matched)
+    with pytest.raises(InputError, match="matching began"):
+        run(files, "template.nii.gz", "points.csv", "query.nii.gz", "-o", str(files / "none.csv"))
+    said = capsys.readouterr().err
+    assert "query.nii.gz is mirrored: left and right are swapped" in said and "the template is mirrored" not in said

@@ -47,6 +47,7 @@ def test_lung_and_bone_need_no_network(trunk):
 
 
 def test_elsewhere_region_and_side(trunk, monkeypatch):
+    monkeypatch.setattr(sites, "_by_network", lambda position, volume: "")
     embedding = seen(monkeypatch, 500.0)
     assert propose_organ(np.array([70.0, 0, 30]), trunk, embedding).organ == "abdomen, left"
     assert propose_organ(np.array([-70.0, 0, 30]), trunk, embedding).organ == "abdomen, right"
@@ -60,6 +61,11 @@ def test_the_network_names_organs_of_the_neck(trunk, monkeypatch):
     embedding = seen(monkeypatch, 200.0)
     assert propose_organ(np.array([30.0, 0, 30]), trunk, embedding).organ == "larynx"
     assert propose_organ(np.array([-70.0, 0, 30]), trunk, embedding).organ == "neck, right"
+
+
+def test_the_shipped_network_names_the_liver_of_the_phantom(trunk, monkeypatch):
+    embedding = seen(monkeypatch, 500.0)
+    assert propose_organ(np.array([-70.0, 0, 30]), trunk, embedding).organ == "liver"
 
 
 def test_only_a_probable_organ_is_named():

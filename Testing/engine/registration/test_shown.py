@@ -12,10 +12,12 @@ from engine.phantom_fixtures import QUICK
 from samconvex.anatomy.level import Anatomy, regions_of
 from samconvex.registration import register as registering
 from samconvex.registration import shown as module
+from samconvex.registration.evidence import told as evidence_told
 from samconvex.registration.options import Options
 from samconvex.registration.pair import Pair
 from samconvex.registration.run import Run
 from samconvex.registration.shown import shown
+from samconvex.report.verdict import CHECK, verdict
 from samconvex.settings.presets import get_settings
 
 
@@ -36,6 +38,7 @@ def answers(monkeypatch):
     given = [anatomy(0, 250), anatomy(460, 640)]
     monkeypatch.setattr(module, "embed_cached", lambda image, model, **options: image.source)
     monkeypatch.setattr(module, "anatomy_of", lambda source: given[source == "moving"])
+    monkeypatch.setattr(module, "with_sides", lambda found, image: found)
     return given
 
 
@@ -60,6 +63,18 @@ def test_the_same_part_is_reported_without_a_warning(answers, pair):
     run = run_of("ct-inter-patient", told)
     assert shown(pair, run)["common_percent"] == pytest.approx(80.0)
     assert told == [] and run.warnings == ["earlier"]
+
+
+def test_a_mirrored_image_is_told_at_once_and_is_evidence(answers, pair, monkeypatch):
+    answers[1] = anatomy(50, 300)
+    monkeypatch.setattr(module, "with_sides", lambda found, image: replace(found, mirrored=image.source == "moving"))
+    told: list[str] = []
+    record = shown(pair, run_of("ct-inter-patient", told))
+    assert len(told) == 1 and told[0].startswith("moving is mirrored: left and right are swapped")
+    assert (record["fixed"]["mirrored"], record["moving"]["mirrored"]) == (False, True)
+    evidence = evidence_told(pair, get_settings("ct-inter-patient"), {"anatomy": record}, {})
+    judged = verdict(evidence | {"near_percent": 80.0})
+    assert judged["level"] == CHECK and "exchanged" in judged["reasons"][0]
 
 
 def test_where_nothing_is_embedded_nothing_is_embedded_for_it(pair, monkeypatch):

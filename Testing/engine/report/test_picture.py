@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -193,6 +194,29 @@ def test_key_figures_are_those_of_the_report():
     ((title, value, note, _),) = key_figures({"expected_error_mm": {"median": 3.14, "p90": 6.0, "max": 21.7}})
     assert (title, value, note) == ("Expected error", "3.1 mm", "median; worst 22 mm")
     assert key_figures({"folding_percent": 0.0003})[0][1] == "0.0003 %"
+    assert key_figures({"overlap_percent": 87.6})[0][:2] == ("Seen in both images", "88 %")
+
+
+def test_date_and_version_stand_under_the_images(breath, picture):
+    phantom, moving, result = breath
+    made = {"date": "2026-11-27T09:12:45+00:00", "version": "0.1.0"}
+    assert report_picture.made_by(made) == "2026-11-27 09:12 UTC by samconvex 0.1.0"
+    assert report_picture.made_by({"version": "0.1.0"}) == "by samconvex 0.1.0" and report_picture.made_by({}) == ""
+    told = SimpleNamespace(fixed_to_moving=result.fixed_to_moving, report=REPORT | made)
+    page = render_report(phantom.ct, moving, told)
+    changed = np.argwhere((page != picture).any(2))
+    assert 106 <= changed[:, 0].min() and changed[:, 0].max() <= 128 and changed[:, 1].max() > MARGIN + 200
+
+
+def test_all_figures_leave_room_for_the_names_of_the_images(breath):
+    phantom, moving, result = breath
+    named = replace(phantom.ct, source="/a-very-long-name-of-a-study-that-goes-on-and-on-and-on-for-ever.nii.gz")
+    full = REPORT | {"overlap_percent": 90.0, "expected_error_mm": {"median": 3.0, "max": 9.0}}
+    told = SimpleNamespace(fixed_to_moving=result.fixed_to_moving, report=full)
+    page = render_report(named, moving, told)
+    tiles = page.shape[1] - MARGIN - 7 * 178 - 6 * 12
+    gap = page[60:104, tiles - 20 : tiles].reshape(-1, 3)
+    assert np.unique(gap, axis=0).tolist() == [list(report_picture.BACKGROUND)]
 
 
 def test_folding_is_shown_in_magenta(breath):

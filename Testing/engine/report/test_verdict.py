@@ -58,6 +58,14 @@ def test_what_two_patients_may_differ_by_one_patient_may_not() -> None:
     assert verdict(larger)["level"] == GOOD and verdict(larger, same_patient=True)["level"] == CHECK
 
 
+@pytest.mark.parametrize(
+    ("scale", "level"), [(0.78, CHECK), (0.82, GOOD), (1.18, GOOD), (1.25, CHECK), (1.5, DO_NOT_USE)]
+)
+def test_small_and_large_patients_differ_in_size_without_a_warning(scale, level) -> None:
+    """The organs of 97 in 100 pairs of patients differ by factors of 0.80 to 1.20."""
+    assert verdict(SOUND | {"scale": scale})["level"] == level
+
+
 def test_edges_between_modalities_ask_for_a_look_and_never_reject() -> None:
     found = SOUND | {"across_near_percent": 0.0, "across_near_gain": 0.0}
     assert verdict(found)["level"] == CHECK
