@@ -460,6 +460,25 @@ def test_a_dragged_line_is_the_number_and_a_typed_number_the_line(main_window, w
     assert longest.GetNumberOfControlPoints() == 0
 
 
+def test_the_mouse_drags_the_end_of_a_diameter(main_window, views, widget, tracked):
+    from SAMLandmarkLib.measurelines import LONGEST
+
+    ui = widget.ui
+    select(ui.courseTable, 0)
+    main_window.fit()
+    select(ui.courseTable, 1)
+    node, view = tracked.course.views.lines.node(LONGEST), views["Red"]
+    x, y, z = view.convertRASToXYZ(node.GetNthControlPointPositionWorld(1))
+    assert abs(z) < 0.5, "the views go to the slice that was measured in"
+    view.pixels()
+    for event, across in (("MouseMove", 0), ("LeftButtonPress", 0), ("MouseMove", 30), ("LeftButtonRelease", 30)):
+        view.interactor().SetEventInformation(int(round(x)) + across, int(round(y)), 0, 0)
+        view.interactor().InvokeEvent(f"{event}Event")
+    length = node.GetMeasurement("length").GetValue()
+    assert abs(length - 12.0) > 1.0
+    assert cell(ui.courseTable, 1, "Confirmed").text() == f"{length:.1f} x 8.0"
+
+
 def test_what_nobody_measured_is_measured_in_the_view(main_window, widget, build, volumes):
     from SAMLandmarkLib.measurelines import LONGEST
 
