@@ -39,6 +39,11 @@ def decisions():
     return engineModule("samconvex.lesions.confirmation")
 
 
+def proposals():
+    """The engine's module of candidates of new lesions."""
+    return engineModule("samconvex.lesions.proposals")
+
+
 # --- kept with the scene --------------------------------------------------------------------------------------------
 
 
@@ -207,7 +212,7 @@ def exportJson(table, path):
 
 
 def importJson(path):
-    """A new table node with the course of a file; images of the scene that come from its files are found again.
+    """A new table node with the course of a file; images that are loaded from its files are found, also later.
 
     Raises:
         nodes.NodeError: the engine's sentence on what is wrong with the file.
@@ -216,15 +221,20 @@ def importJson(path):
     for visit in course.visits:
         visit.extra.pop(KEY, None)
     table = newTable(course.patient or (course.visits[0].name if course.visits else ""))
-    volumes = {}
-    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        if node.GetStorageNode() is not None and node.GetStorageNode().GetFileName():
-            volumes[node.GetStorageNode().GetFileName()] = node
     for number, visit in enumerate(course.visits, start=1):
         visit.extra[KEY] = str(number)
-        setNode(table, visit, VOLUME, volumes.get(visit.image))
     writeCourse(table, course)
+    linkImages(table, course)
     return table
+
+
+def linkImages(table, course):
+    """Find images that were loaded from the files of time points whose image the scene did not know."""
+    missing = {visit.image: visit for visit in course.visits if visit.image and nodeOf(table, visit, VOLUME) is None}
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if missing else []:
+        storage = node.GetStorageNode()
+        if storage is not None and storage.GetFileName() in missing:
+            setNode(table, missing[storage.GetFileName()], VOLUME, node)
 
 
 def refusing(action):

@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from . import course as courses
 from . import courseplot, coursetexts, measuring
+from .candidatepanel import CandidatePanel
 from .course import courseOf
 from .hints import tell
 from .lesionviews import LesionViews
@@ -36,6 +37,7 @@ class CoursePanel:
         self._rows = []
         self._updating = False
         self.views = LesionViews(self.onDragged)
+        self.candidates = CandidatePanel(ui, table, self.change, self.views)
         ui.courseTable.verticalHeader().setVisible(False)
         ui.responseTable.verticalHeader().setVisible(False)
         for state in ("unchanged", "grown", "shrunk", "gone", "new", "merged", "split", "not found", "outside"):
@@ -99,6 +101,7 @@ class CoursePanel:
         self._updating = False
         for name in ("plotButton", "csvButton", "jsonButton", "proposeRolesButton"):
             getattr(ui, name).enabled = course is not None
+        self.candidates.show()
         self.updateChecks()
         self.updateVisit()
 

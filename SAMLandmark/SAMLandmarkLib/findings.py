@@ -52,6 +52,7 @@ def fill(request, run, content, table):
         said, visit = _addVisit(table, course, entry, readings)
         notes += said
         visits.append(visit)
+        _keepCandidates(visit, found, number)
     courses.decisions().open_new_lesions(course)
     scene = slicer.mrmlScene
     scene.StartState(slicer.vtkMRMLScene.BatchProcessState)
@@ -139,6 +140,23 @@ def _addVisit(table, course, entry, readings):
         lambda: changes.replace_visit(course, known.name, visit, readings, patient_id=patient, source=entry.name)
     )
     return said, visit
+
+
+@dataclass
+class _Candidate:
+    """A candidate of a new lesion as the engine wrote it."""
+
+    record: dict
+
+    def to_dict(self):
+        return self.record
+
+
+def _keepCandidates(visit, found, number):
+    """The candidates of a follow-up, those open that nobody has decided on; none were sought: as they were."""
+    if "new_lesion_candidates" in found:
+        every = [_Candidate(dict(entry)) for entry in found["new_lesion_candidates"] if entry["follow_up"] == number]
+        courses.proposals().keep_candidates(visit, every)
 
 
 def _keepConfirmedLines(course, visit, readings):

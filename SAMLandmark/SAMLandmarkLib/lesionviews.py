@@ -48,6 +48,22 @@ class LesionViews:
         self._own.follow()
         return ""
 
+    def showPosition(self, table, visit, position):
+        """Go to a point (3,) LPS mm of a time point's image; returns a sentence on why the views stay, or ""."""
+        self._table, self._visit = table, visit
+        volume = nodeOf(table, visit, VOLUME)
+        self.lines.hide()
+        if volume is None:
+            return _("The views stay: the image of '{visit}' is not in the scene.").format(visit=visit.name)
+        place = placeOf(table, visit, position)
+        if self._beside is not None:
+            self._pair(volume)
+            self._beside.jump(self._beside.opposite(place, toQuery=False), place)
+        else:
+            showPlace(volume, place)
+        self._own.follow()
+        return ""
+
     def setSideBySide(self, on, table=None, lesion=None, visit=None):
         """Baseline left and the time point right, moving together; off: as before. Returns a sentence or ""."""
         if not on:
@@ -81,7 +97,8 @@ class LesionViews:
         """The scene goes: nothing of it is touched any more."""
         self.lines.forget()
 
-    def _showBeside(self, lesion, volume, place):
+    def _pair(self, volume):
+        """The baseline and a later image in the two views, linked by the lesions that both show."""
         course, table = courseOf(self._table), self._table
         first = course.visits[0]
         pairs = []
@@ -95,6 +112,10 @@ class LesionViews:
                     )
                 )
         self._beside.setVolumes(nodeOf(table, first, VOLUME), volume, pairs)
+
+    def _showBeside(self, lesion, volume, place):
+        self._pair(volume)
+        table, first = self._table, courseOf(self._table).visits[0]
         start = _shownPlace(table, first, lesion.readings.get(first.name))
         if start is not None:
             self._beside.jump(start, place)

@@ -66,6 +66,7 @@ class SAMLandmarkLogic(ParameterSetLogic):
         minimumScore=None,
         device=Device.AUTO,
         progressCallback=None,
+        newLesions=False,
     ):
         """Find a patient's lesions in later images and wait for the result.
 
@@ -75,6 +76,7 @@ class SAMLandmarkLogic(ParameterSetLogic):
             outputTable: a table node whose course goes on (follow-ups are added, or read again where they are in it),
                 or that gets one; created when None.
             minimumScore, device, progressCallback: as for matchLandmarks.
+            newLesions: also look for candidates of new lesions, to be accepted or rejected in the panel.
         Returns:
             The table node. ``course.courseOf(table)`` is the engine's course (docs/course-format.md).
         Raises:
@@ -89,6 +91,7 @@ class SAMLandmarkLogic(ParameterSetLogic):
             minimumScore,
             Device(device).value,
             outputTable,
+            newLesions,
         )
         return self.startTracking(request).wait(_callback(progressCallback)).table
 

@@ -31,4 +31,5 @@ class SAMLandmarkParameterNode:
 
     baselineVolume: Optional[vtkMRMLScalarVolumeNode]
     trackMinimumScore: Annotated[float, WithinRange(0, 1)] = 0.0
+    findNewLesions: bool = False
     courseTable: Optional[vtkMRMLTableNode]

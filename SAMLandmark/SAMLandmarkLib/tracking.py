@@ -34,6 +34,7 @@ class TrackingRequest:
         followUps: FollowUps, in order.
         table: table node whose course goes on; None, or one without a course, begins one. Lesions of the course that
             no node marks are tracked by what the course knows of them.
+        newLesions: also look for candidates of new lesions.
     """
 
     baselineVolume: object
@@ -42,6 +43,7 @@ class TrackingRequest:
     minimumScore: float | None = None
     device: str = "auto"
     table: object = None
+    newLesions: bool = False
 
     def inputNodes(self):
         """Nodes whose removal ends the run."""
@@ -220,6 +222,8 @@ def prepare(request):
     ]
     run.arguments = ["track", paths[0], run.add("lesions.json", writeList, lesions), *paths[1:], "-o", run.target]
     run.arguments += ["--each-contour", "--progress", "json", "--device", request.device]
+    if request.newLesions:
+        run.arguments.append("--new-lesions")
     if request.minimumScore is not None:
         run.arguments += ["--min-score", request.minimumScore]
     return run

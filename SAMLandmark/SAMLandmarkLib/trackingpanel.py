@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from . import results, tracking
 from .checklist import CheckList, scalarVolumes
-from .course import VOLUME, courseOf, nodeOf, visitOf
+from .course import VOLUME, courseOf, courseTables, linkImages, nodeOf, visitOf
 from .coursepanel import CoursePanel
 from .placing import Placing
 
@@ -97,6 +97,10 @@ class TrackingPanel:
         return [entry for entry in found if entry is not None]
 
     def nodesChanged(self):
+        for table in courseTables():
+            course = courseOf(table)
+            if course is not None:
+                linkImages(table, course)
         baseline = self._parameters().baselineVolume
         marked = [
             node
@@ -131,6 +135,7 @@ class TrackingPanel:
             parameters.trackMinimumScore or None,
             parameters.device.value,
             table,
+            parameters.findNewLesions,
         )
 
     def parametersChanged(self):

@@ -460,6 +460,25 @@ def test_a_dragged_line_is_the_number_and_a_typed_number_the_line(main_window, w
     assert longest.GetNumberOfControlPoints() == 0
 
 
+def test_the_mouse_drags_the_end_of_a_diameter(main_window, views, widget, tracked):
+    from SAMLandmarkLib.measurelines import LONGEST
+
+    ui = widget.ui
+    select(ui.courseTable, 0)
+    main_window.fit()
+    select(ui.courseTable, 1)
+    node, view = tracked.course.views.lines.node(LONGEST), views["Red"]
+    x, y, z = view.convertRASToXYZ(node.GetNthControlPointPositionWorld(1))
+    assert abs(z) < 0.5, "the views go to the slice that was measured in"
+    view.pixels()
+    for event, across in (("MouseMove", 0), ("LeftButtonPress", 0), ("MouseMove", 30), ("LeftButtonRelease", 30)):
+        view.interactor().SetEventInformation(int(round(x)) + across, int(round(y)), 0, 0)
+        view.interactor().InvokeEvent(f"{event}Event")
+    length = node.GetMeasurement("length").GetValue()
+    assert abs(length - 12.0) > 1.0
+    assert cell(ui.courseTable, 1, "Confirmed").text() == f"{length:.1f} x 8.0"
+
+
 def test_what_nobody_measured_is_measured_in_the_view(main_window, widget, build, volumes):
     from SAMLandmarkLib.measurelines import LONGEST
 
@@ -609,6 +628,31 @@ def test_a_new_lesion_is_added_at_the_crosshair_and_states_are_corrected(main_wi
     ui.stateComboBox.setCurrentIndex(ui.stateComboBox.findData("merged"))
     ui.stateComboBox.activated.emit(ui.stateComboBox.currentIndex)
     assert "does not merge alone" in ui.trackStatusLabel.text and cell(ui.courseTable, 4, "State").text() == "gone"
+
+
+def test_candidates_of_new_lesions_are_accepted_or_rejected(main_window, widget, tracked, volumes):
+    ui = widget.ui
+    assert ui.candidateBox.isHidden()
+    select(ui.courseTable, 0)
+    ui.confirmButton.click()
+    ui.findNewLesionsCheckBox.checked = True
+    track(widget)
+    assert column(ui.candidateTable, "Visit") == ["Query", "Query", "Query 2", "Query 2"]
+    select(ui.candidateTable, 1)
+    assert shown_in(["Red", "Green"]) == {volumes[1].GetID()}
+    ui.acceptCandidateButton.click()
+    assert column(ui.candidateTable, "Visit") == ["Query", "Query 2", "Query 2"]
+    assert [row[0] for row in tracked.course._rows].count("new 1") == 2
+    select(ui.courseTable, tracked.course._rows.index(("new 1", "Query")))
+    ui.confirmButton.click()
+    assert column(ui.responseTable, "RECIST")[1:] == ["PD", "PD"]
+    for _count in range(3):
+        select(ui.candidateTable, 0)
+        ui.rejectCandidateButton.click()
+    assert ui.candidateBox.isHidden()
+    # What was decided stays decided when the time points are read again.
+    track(widget)
+    assert ui.candidateBox.isHidden() and "new 1" in column(ui.courseTable, "Lesion")
 
 
 def test_the_columns_that_matter_are_seen_whole(main_window, widget, tracked):

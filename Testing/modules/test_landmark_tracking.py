@@ -203,6 +203,16 @@ def test_a_lymph_node_counts_by_its_short_axis_and_nothing_is_erased(lib, table)
     assert lib.course.courseOf(table).lesion("Node lesion").readings == before
 
 
+def test_a_single_number_typed_for_a_lymph_node_is_its_short_axis(lib, table):
+    from SAMLandmarkLib import measuring
+
+    lib.course.change(table, lambda c: lib.course.decisions().set_node(c, "Node lesion", True))
+    for text, sizes in (("16", (20.0, 16.0)), ("25 x 17,5", (25.0, 17.5))):
+        lib.course.change(table, lambda c, text=text: measuring.confirmTyped(c, "Node lesion", "Baseline", text))
+        confirmed = lib.course.courseOf(table).lesion("Node lesion").readings["Baseline"].confirmed
+        assert (confirmed.longest_mm, confirmed.short_axis_mm) == sizes
+
+
 def test_what_the_engine_refuses_changes_nothing(lib, table):
     from SAMConvexLib.nodes import NodeError
 
@@ -236,6 +246,22 @@ def test_the_course_is_exported_and_another_station_reads_it(lib, table, tmp_pat
     (tmp_path / "course.json").write_text("{}")
     with pytest.raises(NodeError, match="is no course of lesions"):
         lib.course.importJson(tmp_path / "course.json")
+
+
+def test_images_of_an_imported_course_are_found_by_their_files(logic, lib, images, scene, tmp_path):
+    for number, node in enumerate(images[:2]):
+        assert slicer.util.saveNode(node, str(tmp_path / f"{number}.nrrd"))
+    table = logic.trackLesions(images[0], build.markups("L", [CENTER], ["a"]), images[1])
+    lib.course.exportJson(table, tmp_path / "course.json")
+    scene.Clear(0)
+    first = slicer.util.loadVolume(str(tmp_path / "0.nrrd"))
+    other = lib.course.importJson(tmp_path / "course.json")
+    course = lib.course.courseOf(other)
+    assert [lib.course.nodeOf(other, visit, lib.course.VOLUME) for visit in course.visits] == [first, None]
+    # Also when they are loaded later; a name is not looked at.
+    second = slicer.util.loadVolume(str(tmp_path / "1.nrrd"), {"name": "something else"})
+    lib.course.linkImages(other, course)
+    assert [lib.course.nodeOf(other, visit, lib.course.VOLUME) for visit in course.visits] == [first, second]
 
 
 def readings_of(lib, table, visit):

@@ -46,6 +46,7 @@ ENGINE_MODULES = {
     "samconvex.lesions.course",
     "samconvex.lesions.course_changes",
     "samconvex.lesions.course_table",
+    "samconvex.lesions.proposals",
     "samconvex.io.files",
     "samconvex.report.colors",
 }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
-from .candidates import Candidate
 from .course import NEW, NEW_LESION, Course, CourseLesion, Reading, Visit
 from .course_changes import add_lesion
+
+if TYPE_CHECKING:
+    # Slicer reads this file without torch.
+    from .candidates import Candidate
 
 # Entry of a visit's ``extra``: a list of candidates as to_dict() gives them, each with its "decision".
 CANDIDATES = "new_lesion_candidates"
