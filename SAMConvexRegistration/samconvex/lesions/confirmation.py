@@ -265,6 +265,6 @@ def _check_length(value: float, what: str) -> None:
         raise InputError(f"{what} is {value:g}, which is no length; give millimeters, 0 or more.")
     if value > PLAUSIBLE_MM:
         raise InputError(
-            f"{what} is {value:g} mm, more than any lesion ({PLAUSIBLE_MM:g} mm); was {value / 100:g} or "
-            f"{value / 10:g} mm meant?"
+            f"{what} is {value:g} mm, more than any lesion ({PLAUSIBLE_MM:g} mm); give {value / 10:g} or "
+            f"{value / 100:g} mm if that was meant."
         )
