@@ -204,7 +204,7 @@ def test_volumes_stand_beside():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"longest_mm": 1250.0}, "was 12.5 or 125 mm meant"),
+        ({"longest_mm": 1250.0}, "give 125 or 12.5 mm if that was meant"),
         ({"longest_mm": -1.0}, "0 or more"),
         ({"short_axis_mm": float("nan")}, "no length"),
         ({"longest_mm": 10.0, "short_axis_mm": 12.0}, "more than its longest diameter"),
