@@ -90,7 +90,7 @@ class EngineFiles:
     """
 
     report: dict
-    alignment: np.ndarray
+    alignment: np.ndarray = field(default_factory=lambda: np.eye(4))
     grid: tuple | None = None
     inverseGrid: tuple | None = None
     volumeChange: tuple | None = None
