@@ -16,13 +16,18 @@ def namedReport(report, run, request):
         entry = report.get("inputs", {}).get(side)
         if isinstance(entry, dict):
             entry["path"] = node.GetName()
-    for quantity in ("dice", "surface_mm"):
-        for moment in ("initial", "final"):
-            values = report.get(quantity, {}).get(moment)
-            if isinstance(values, dict):
-                report[quantity][moment] = {
-                    run.labelNames.get(int(label), str(label)): value for label, value in values.items()
-                }
+    for quantity, part in (
+        ("dice", "initial"),
+        ("dice", "final"),
+        ("surface_mm", "initial"),
+        ("surface_mm", "final"),
+        ("expected_error_mm", "labels"),
+    ):
+        values = report.get(quantity, {}).get(part)
+        if isinstance(values, dict):
+            report[quantity][part] = {
+                run.labelNames.get(int(label), str(label)): value for label, value in values.items()
+            }
     if "tre_mm" in report and run.pointNames:
         report["tre_mm"]["names"] = run.pointNames
     for body in report.get("protected", {}).get("bodies", []):
@@ -88,6 +93,8 @@ def tableRows(report):
     ):
         if key in expected:
             rows.append((label, None, expected[key], "mm"))
+    for name, value in expected.get("labels", {}).items():
+        rows.append((_("Expected error (90 %), {structure}").format(structure=name), None, value, "mm"))
     if "folding_percent" in report:
         rows.append((_("Folded volume"), None, report["folding_percent"], "%"))
     if "overlap_percent" in report:

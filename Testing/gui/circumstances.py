@@ -19,7 +19,7 @@ SCALE = 1.25
 
 def take_all(window, camera, widget):
     """One picture of each circumstance; the window is as before afterwards."""
-    from harness.pictures import settle
+    from harness.pictures import activate, settle
     from PySide6 import QtCore, QtTest
 
     before = window.size
@@ -30,7 +30,7 @@ def take_all(window, camera, widget):
     with_palette(window, dark(), lambda: camera.take("panel-dark", widget.ui.verdictLabel))
     # The tab key leads from the fixed volume to Apply.
     widget.ui.inputsButton.collapsed = widget.ui.settingsButton.collapsed = False
-    window.activateWindow()
+    activate(window)
     widget.ui.fixedSelector.setFocus(QtCore.Qt.FocusReason.TabFocusReason)
     for _step in range(40):
         if window.focusWidget() is widget.ui.applyButton:

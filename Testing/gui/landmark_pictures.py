@@ -64,6 +64,7 @@ def landmarks(window, camera, widget, pair):
 
 def live(camera, widget, template, query, points):
     """Live matching with its overlay."""
+    import slicer
     from harness import wait_until
     from harness.pictures import settle
 
@@ -78,6 +79,8 @@ def live(camera, widget, template, query, points):
     wait_until(lambda: live.state.value in ("ready", "failed"), 1800)
     place = [0.0, 0.0, 0.0]
     points.GetNthControlPointPositionWorld(2, place)
+    # Where the mouse would be: its view shows that slice.
+    slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode().JumpSliceByOffsetting(*place)
     for _count in range(20):
         live.moveTo(template, place)
         wait_until(lambda: not live._worker.isBusy, 120)

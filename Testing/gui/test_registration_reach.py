@@ -225,6 +225,32 @@ def test_from_the_fixed_volume_the_tab_key_reaches_apply_and_passes_the_figures(
     assert ui.applyButton in seen[:place] and seen[place + 1] is not ui.qualityTable
 
 
+@pytest.mark.parametrize("module", ["SAMConvexRegistration", "SAMLandmark"])
+def test_what_the_keyboard_has_reached_is_seen(main_window, load_scripted_module, repository, build, module):
+    from harness.pictures import activate, pixels, settle
+    from PySide6 import QtCore, QtTest
+
+    widget = load_scripted_module(repository / module / f"{module}.py")
+    main_window.showModule(module)
+    activate(main_window)
+    # A list shows the focus at an entry.
+    build.volume("Scan", build.smooth_array(), np.diag([-2.0, -2.0, 2.0, 1.0]))
+    widget.ui.tabWidget.tabBar().setFocus(QtCore.Qt.FocusReason.TabFocusReason)
+    reached, unseen = [], []
+    for _step in range(12):
+        QtTest.QTest.keyClick(main_window.focusWidget(), QtCore.Qt.Key.Key_Tab)
+        target = main_window.focusWidget()
+        settle()
+        with_focus = pixels(target)
+        target.clearFocus()
+        settle()
+        if not (pixels(target) != with_focus).any():
+            unseen.append(target.objectName)
+        target.setFocus(QtCore.Qt.FocusReason.TabFocusReason)
+        reached.append(target)
+    assert len(set(map(id, reached))) == 12 and not unseen, (reached, unseen)
+
+
 def test_the_report_page_is_made_of_files_named_as_the_volumes(widget, build):
     from pathlib import Path
 

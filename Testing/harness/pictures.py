@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import slicer
-from PySide6 import QtCore, QtGui
+from PySide6 import QtCore, QtGui, QtWidgets
 
 
 def settle(seconds: float = 0.0) -> None:
@@ -17,6 +17,16 @@ def settle(seconds: float = 0.0) -> None:
     for _ in range(3):
         slicer.app.processEvents()
     wait_until(deadline.hasExpired, seconds + 10)
+
+
+def activate(window) -> None:
+    """Make a window the active one, the only one that draws the keyboard focus.
+
+    The offscreen platform sends no activation after a dialog was closed or the window was hidden.
+    """
+    window.show()
+    QtWidgets.QApplication.setActiveWindow(window)
+    settle()
 
 
 def photograph(widget, path, scale: float = 1.0) -> None:

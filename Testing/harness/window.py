@@ -198,7 +198,8 @@ class MainWindow(QtWidgets.QMainWindow):
         bar.addWidget(QtWidgets.QLabel("Layout: "))
         self._layoutBox = QtWidgets.QComboBox()
         for text, name in LAYOUTS:
-            self._layoutBox.addItem(text, getattr(slicer.vtkMRMLLayoutNode, name))
+            # As plain numbers: Qt finds no VTK enumeration by its value.
+            self._layoutBox.addItem(text, int(getattr(slicer.vtkMRMLLayoutNode, name)))
         self._layoutBox.activated.connect(lambda i: self._layoutManager.setLayout(self._layoutBox.itemData(i)))
         self._layoutManager.layoutChanged.connect(
             lambda layout: self._layoutBox.setCurrentIndex(self._layoutBox.findData(layout))

@@ -49,6 +49,15 @@ def test_the_window_starts_clean_for_every_test(main_window, scene, order):
     red.mrmlSliceCompositeNode().SetForegroundOpacity(0.7)
 
 
+def test_the_layout_box_names_the_layout_that_is_shown(main_window):
+    import slicer
+    from harness.window import LAYOUTS
+
+    for text, name in (*LAYOUTS[1:], LAYOUTS[0]):
+        slicer.app.layoutManager().setLayout(getattr(slicer.vtkMRMLLayoutNode, name))
+        assert main_window._layoutBox.currentText == text
+
+
 def test_nothing_of_ours_is_called_after_the_end(app):
     """A selector that outlived the interpreter and still followed the scene crashed the process at its very end."""
     program = """

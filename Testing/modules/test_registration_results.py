@@ -27,6 +27,7 @@ REPORT = {
         "max": 11.0,
         "family": "between patients",
         "own_calibration": True,
+        "labels": {"1": 3.25},
     },
     "dice": {"initial": {"1": 0.3}, "final": {"1": 0.9}, "initial_mean": 0.3, "final_mean": 0.9},
     "surface_mm": {"initial": {"1": {"mean": 3.0, "hd95": 9.0}}, "final": {"1": {"mean": 1.25, "hd95": 2.5}}},
@@ -272,6 +273,7 @@ def test_the_quality_table_names_structures_and_has_before_and_after(lib):
     assert ["Landmark error, mean", "12.00", "1.50", "mm"] in rows
     assert ["Computing time", "", "12.30", "s"] in rows
     assert ["Expected error, nine tenths of the body", "", "4.50", "mm"] in rows
+    assert ["Expected error (90 %), Liver", "", "3.25", "mm"] in rows
     assert ["Distance of surfaces, mean, Liver", "3.00", "1.25", "mm"] in rows
     assert ["Distance of surfaces, 95th percentile (HD95), Liver", "9.00", "2.50", "mm"] in rows
 

@@ -48,7 +48,7 @@ def nearest(
     """
     index = embedding.search
     if not len(index.voxels):
-        raise InputError("The query's body is empty; nothing can be matched.")
+        raise InputError("No body was found in the target scan; check that dense tissue is bright in it.")
     descriptors = descriptors.to(index.vectors.device)
     rows = torch.empty(len(descriptors), dtype=torch.long, device=descriptors.device)
     if around is None:

@@ -232,6 +232,6 @@ def table(report: dict[str, Any]) -> list[str]:
             lines.append(f"{name:<24}{report[key]:>10.{digits}f}")
     inverse = report.get("inverse_consistency_mm")
     if inverse:
-        lines.append(f"{'Inverse consistency':<24}{inverse['mean']:>10.3f} mm mean, {inverse['max']:.3f} mm at most")
+        lines.append(f"{'There-and-back error':<24}{inverse['mean']:>10.3f} mm mean, {inverse['max']:.3f} mm at most")
     lines += [f"Note: {warning}" for warning in report["warnings"]]
     return lines + ([loud_verdict(report["verdict"])] if "verdict" in report else [])

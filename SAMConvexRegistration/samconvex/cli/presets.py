@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EXPLANATION = """
 List the presets with the expected time (on two CPU cores) and memory of registering two volumes of the given size, and
-the numbers that the chosen strength makes of each: coupling / box filters / regularization of the refinement.
+the numbers that the chosen flexibility makes of each: coupling / box filters / regularization of the refinement.
 """
 
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refine", choices=("none", "adam", "diffusion"), help="forecast with this last step")
     parser.add_argument("--quality", choices=QUALITIES, default="standard", help="forecast at this quality")
     parser.add_argument("--symmetric", action="store_true", help="forecast both directions")
-    add_strength(parser, "show the numbers of this strength (default: normal)")
+    add_strength(parser, "show the numbers of this flexibility (default: normal)")
     parser.add_argument("--json", action="store_true", help="print one JSON object with all settings")
 
 

@@ -137,7 +137,9 @@ def match_points(
     points = as_points(points_lps_mm, finite=True, rows=True)
     first, second = _embeddings((template, query), weights, device, progress)
     if first.network != second.network:
-        raise InputError("Template and query were embedded by different networks; embed one of them again.")
+        raise InputError(
+            "The template and the target scan were embedded by different networks; embed one of them again."
+        )
     outside = ~first.grid.contains(points)
     if outside.any():
         raise InputError(f"Point {int(np.argmax(outside)) + 1} of {len(points)} lies outside the template volume.")

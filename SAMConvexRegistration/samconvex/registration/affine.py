@@ -141,5 +141,7 @@ def _from_embeddings(pair: Pair, run: Run, device: torch.device) -> tuple[Affine
                     run.warnings.append(turned_note(pair, details["turned_deg"]))
                 return transform, details
             reason = details["reason"]
-    run.warnings.append(f"The embedding-based affine was not used ({reason}); the learning-free one was.")
+    run.warnings.append(
+        f"Position and size could not be aligned by matched anatomy ({reason}); they were aligned by the images alone."
+    )
     return None, {"embeddings_confidence": details["confidence"]} if details else {}

@@ -130,7 +130,7 @@ def _coarse(scene: Scene, pair: Pair, run: Run, device: torch.device, progress: 
             field = sam_coarse(fixed, moving, scene.initial, scene.box, masks=masks, report=report)
         if field is not None:
             return field
-    run.warnings.append(f"The coarse field of embeddings was left out ({reason}).")
+    run.warnings.append(f"The first step of the deformation, by matched points, was left out ({reason}).")
     return None
 
 
