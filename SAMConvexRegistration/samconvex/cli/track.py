@@ -135,6 +135,9 @@ def run(args: argparse.Namespace) -> int:
     progress("read", 0.0)
     way_out = "resample {path} onto a straight grid first, or give --each-contour"
     plan = planned(args, paths, contours, progress, None if single or args.each_contour else way_out)
+    if not single:
+        # An earlier run's contours, which the course still points to, may have the names of this one's.
+        _check_folder(args, output, contours, plan.course.files())
     extras.check_extras(plan, args)
     already = said_of_anatomy(plan, model, device, progress)
     warnings = [*already, *plan.notes]
@@ -224,5 +227,9 @@ def _check_output(args: argparse.Namespace, output: Path, contours: list[str]) -
         if output.exists() and not args.overwrite:
             raise InputError(f"{output} exists; give another output or --overwrite.")
     else:
-        names = ["tracking.json", "tracking.csv", COURSE_FILE, TABLE_FILE, *PAGE_FILES, BASELINE_CONTOURS, *contours]
-        check_output_folder(output, names=names, overwrite=args.overwrite, inputs=sources)
+        _check_folder(args, output, contours, sources)
+
+
+def _check_folder(args: argparse.Namespace, output: Path, contours: list[str], sources: list[str]) -> None:
+    names = ["tracking.json", "tracking.csv", COURSE_FILE, TABLE_FILE, *PAGE_FILES, BASELINE_CONTOURS, *contours]
+    check_output_folder(output, names=names, overwrite=args.overwrite, inputs=sources)

@@ -199,3 +199,24 @@ def test_dates_patient_and_report_come_from_dicom(files, tmp_path) -> None:
     assert report.PatientID == "P7" and course.lesions[0].name in str(report)
     assert run(files, tmp_path, *words[:-1], tmp_path / "again", "--dicom-sr", tmp_path / "sr.dcm") == 2
     assert not (tmp_path / "again").exists()
+
+
+def test_contours_that_the_course_points_to_are_not_replaced(files, tmp_path, capsys) -> None:
+    """A copy of the course elsewhere, and its old folder as output: the visit before would get another's contour."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "contours_1.nii.gz").write_bytes((files / "lesions.nii.gz").read_bytes())
+    before = (folder / "contours_1.nii.gz").read_bytes()
+    place = (files / "points.csv").read_text().splitlines()[1].split(",")[:3]
+    marked = {"state": "baseline", "position": [float(value) for value in place]}
+    earlier = {"state": "unchanged", "contour": "out/contours_1.nii.gz"}
+    course = {
+        "visits": [{"name": "a", "image": str(files / "v0.nii.gz")}, {"name": "b"}],
+        "lesions": [{"name": "l", "readings": {"a": marked, "b": earlier}}],
+    }
+    (tmp_path / "copy.json").write_text(json.dumps({"format": "samconvex course", "version": 1, **course}))
+    words = ("--course", tmp_path / "copy.json", "v1.nii.gz", "-o", folder, "--overwrite")
+    assert run(files, tmp_path / "home", *words) == 2
+    assert "contours_1.nii.gz is an input and would be overwritten" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["contours_1.nii.gz"]
+    assert (folder / "contours_1.nii.gz").read_bytes() == before
