@@ -9,6 +9,7 @@ import pytest
 from samconvex.cli.cohort import row_parser
 from samconvex.cli.main import _parse
 from samconvex.cohort.commands import COMMANDS, DECIDED, FILES, PARTS, WRITTEN, said, words
+from samconvex.cohort.inspection import option_faults
 from samconvex.cohort.manifest import fault_table, read_manifest
 from samconvex.errors import InputError
 
@@ -173,3 +174,11 @@ def test_a_report_that_a_row_writes_lies_with_its_results(tmp_path: Path) -> Non
         _, faults = _read(tmp_path, header + f"track,a,l.csv,b,{away}\n")
         assert [(fault.row, fault.column) for fault in faults] == [(2, "dicom_sr")]
         assert "give one without a folder" in faults[0].sentence
+
+
+def test_days_of_a_course_are_checked_before_the_first_row(tmp_path: Path) -> None:
+    header = "command,baseline,lesions,follow_ups,dates\n"
+    rows, _ = _read(tmp_path, header + "track,a,l.csv,b,2026-01-01|20260301\ntrack,a,l.csv,c,2026-01-01|2026-13-01\n")
+    faults = [fault for row in rows for fault in option_faults(row)]
+    assert [(fault.row, fault.column) for fault in faults] == [(3, "dates")]
+    assert "'2026-13-01', which is no day" in faults[0].sentence
