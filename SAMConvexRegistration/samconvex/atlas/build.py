@@ -31,7 +31,7 @@ from ..space.transforms import AffineTransform
 from ..space.volume import Volume
 from ..version import __version__
 from .averages import Mean, averaged, centered, gradient_magnitude, majority, mean_displacement, shrinkage_percent
-from .subjects import Facts, Subject, SubjectFaults, check_one_kind, inspected
+from .subjects import Facts, Subject, SubjectFaults, check_one_kind, copies, inspected
 from .work import (
     Found,
     Job,
@@ -139,7 +139,8 @@ def build_atlas(
     faults = [fault for known in facts for fault in known.faults]
     if faults or (faults := check_one_kind(facts, subjects)):
         raise SubjectFaults(source, faults)
-    atlas = _Atlas(list(subjects), facts, how, scratch, spread, progress, [n for known in facts for n in known.notes])
+    notes = [*(note for known in facts for note in known.notes), *copies(facts, subjects)]
+    atlas = _Atlas(list(subjects), facts, how, scratch, spread, progress, notes)
     start = _begin(atlas)
     mean = _first_mean(atlas)
     for number in range(how.iterations):

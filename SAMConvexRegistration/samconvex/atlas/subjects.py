@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..cohort.manifest import Fault, read_entries
+from ..cohort.manifest import Fault, beside, read_entries
 from ..errors import InputError, SamConvexError, check_at_hand
 from ..io.checks import grid_note, labels_note
 from ..io.files import file_sha256
@@ -122,7 +122,10 @@ def _row(number: int, cells: Mapping[str, str], folder: Path) -> list[Subject]:
     """The image of a row, or the frames of its 4D image."""
     if "image" not in cells:
         raise InputError("The image is missing; name its file.")
-    files = {column: str(folder / cells[column]) for column in ("image", "mask", "labels") if column in cells}
+    for column, cell in cells.items():
+        if not isinstance(cell, str):
+            raise InputError(f"{column} holds a list; give each image a row of its own.")
+    files = {column: beside(folder, cells[column]) for column in ("image", "mask", "labels") if column in cells}
     known = _ENDING.sub("", Path(files["image"]).name)
     subject = Subject(number, cells.get("name", known), files["image"], files.get("mask"), files.get("labels"))
     frames = read_frame_count(subject.image)
@@ -202,6 +205,17 @@ def check_one_kind(facts: Sequence[Facts], subjects: Sequence[Subject]) -> list[
         for subject, known in zip(subjects, facts, strict=True)
         if known.modality != usual
     ]
+
+
+def copies(facts: Sequence[Facts], subjects: Sequence[Subject]) -> list[str]:
+    """A sentence for every image that is there already under another name."""
+    first: dict[tuple[str, int | None], Subject] = {}
+    said = []
+    for subject, known in zip(subjects, facts, strict=True):
+        earlier = first.setdefault((known.sha256, subject.frame), subject)
+        if earlier is not subject:
+            said.append(f"{subject.name} is the same image as {earlier.name} and counts twice; check that it is meant.")
+    return said
 
 
 def marked(subject: Subject, like: Volume) -> torch.Tensor | None:

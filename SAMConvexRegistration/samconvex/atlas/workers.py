@@ -5,16 +5,32 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..cohort.cluster import check_dask, cores, local_client, planned, remote_client
 from ..errors import ResourceError
 from ..progress import Progress
 from .work import Spread
 
+if TYPE_CHECKING:
+    from distributed import Future
+
 J = TypeVar("J")
 R = TypeVar("R")
 _POLL_S = 0.1
+
+
+def _result(future: Future) -> Any:
+    """Of a job. ResourceError: the workers that had it died."""
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise ResourceError(
+            "Workers died again and again (crash or memory); give fewer --workers, a coarser --spacing, or crop the "
+            "images."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -51,7 +67,7 @@ def on_workers(workers: int | None, scheduler: str | None, job_gib: float, count
                         raise ResourceError("The scheduler went away; start it again, and then the atlas.")
                     time.sleep(_POLL_S)
                 # The first image that failed, in the order of the list, speaks.
-                return [future.result() for future in futures if future.done()]
+                return [_result(future) for future in futures if future.done()]
             finally:
                 client.cancel(futures)
 

@@ -19,14 +19,19 @@ PATIENCE_S = 0.4
 
 
 def run_cancellable(
-    work: Callable[[threading.Event], int], patience_s: float = PATIENCE_S, *, then_ends: bool = False
+    work: Callable[[threading.Event], int],
+    patience_s: float = PATIENCE_S,
+    *,
+    then_ends: bool = False,
+    said: str = "",
 ) -> int:
     """Run ``work(cancelled)`` in a thread and return its exit status; the main thread stays free for signals.
 
     The first SIGINT or SIGTERM sets ``cancelled``; work that checks it raises Cancelled. Work that does not (it may be
     inside one long tensor operation) is abandoned after ``patience_s``: unfinished outputs are removed and the process
     ends with status 3. A second signal abandons at once. Where the process ``then_ends``, a signal after the work
-    changes nothing any more.
+    changes nothing any more. ``said`` is the last word of abandoned work whose finished parts stay; by default, that
+    nothing was written.
     """
     cancelled = threading.Event()
     outcome: list[int | BaseException] = []
@@ -39,7 +44,7 @@ def run_cancellable(
 
     def on_signal(number: int, frame: object) -> None:
         if cancelled.is_set():
-            _abandon()
+            _abandon(said)
         cancelled.set()
 
     previous = {number: signal.signal(number, on_signal) for number in _signals()}
@@ -53,7 +58,7 @@ def run_cancellable(
             if cancelled.is_set():
                 deadline = deadline or time.monotonic() + patience_s
                 if time.monotonic() > deadline and worker.is_alive():
-                    _abandon()
+                    _abandon(said)
     finally:
         for number, handler in previous.items():
             signal.signal(number, signal.SIG_IGN if then_ends else handler)
@@ -78,10 +83,10 @@ def _signals() -> list[int]:
     return [int(number) for number in numbers]
 
 
-def _abandon() -> NoReturn:
+def _abandon(said: str) -> NoReturn:
     discard_unfinished()
     # The carriage return replaces a progress bar.
-    sys.stderr.write(f"{chr(13) + chr(27) + '[K' if sys.stderr.isatty() else ''}{Cancelled()}\n")
+    sys.stderr.write(f"{chr(13) + chr(27) + '[K' if sys.stderr.isatty() else ''}{said or Cancelled()}\n")
     leave_now(Cancelled.exit_status)
 
 

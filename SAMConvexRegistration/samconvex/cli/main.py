@@ -39,6 +39,7 @@ class Command:
         add, run: other names of these two functions.
         patience_s: how long a first Ctrl-C waits for the work to stop by itself.
         quiet: hide what libraries print to stderr, so that an error is one sentence.
+        stays: what is said of work that was abandoned and leaves its finished parts; "" where it leaves nothing.
         passes_on: words that the command does not know itself become ``args.arguments``.
     """
 
@@ -50,6 +51,7 @@ class Command:
     patience_s: float = PATIENCE_S
     quiet: bool = True
     passes_on: bool = False
+    stays: str = ""
 
 
 _ALL_COMMANDS = (
@@ -68,7 +70,11 @@ _ALL_COMMANDS = (
     ),
     Command("track", "find and measure the lesions of a baseline image in follow-up images", "track"),
     Command(
-        "cohort", "run many rows of a table on many workers, resumable, checked whole first", "cohort", patience_s=15.0
+        "cohort",
+        "run many rows of a table on many workers, resumable, checked whole first",
+        "cohort",
+        patience_s=15.0,
+        stays="Cancelled; rows that are done stay done: go on with --resume.",
     ),
     Command("atlas", "mean image and mean shape of many images, without drift", "atlas", patience_s=15.0),
     Command("evaluate", "measure how good a transform is: overlap, landmark error, folding", "evaluate"),
@@ -79,7 +85,14 @@ _ALL_COMMANDS = (
         "commission",
     ),
     Command("verify", "run the registration of a report again and compare the results", "verify"),
-    Command("train", "train a network on a folder of images", "train", patience_s=60.0, quiet=False),
+    Command(
+        "train",
+        "train a network on a folder of images",
+        "train",
+        patience_s=60.0,
+        quiet=False,
+        stays="Cancelled; what was saved before stays: go on with --resume.",
+    ),
     Command(
         "weights",
         "list, verify, import, remove or locate network weights",
@@ -95,6 +108,7 @@ _ALL_COMMANDS = (
         "benchmark",
         quiet=False,
         passes_on=True,
+        stays="Cancelled; finished benchmark results are kept.",
     ),
 )
 
@@ -122,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _quiet_libraries() if as_program and command.quiet else contextlib.nullcontext():
             run = partial(_run, command, args)
-            status = guarded(lambda: run_cancellable(run, command.patience_s, then_ends=as_program))
+            status = guarded(lambda: run_cancellable(run, command.patience_s, then_ends=as_program, said=command.stays))
             if as_program and status == Cancelled.exit_status:
                 leave_now(status)
     except KeyboardInterrupt:

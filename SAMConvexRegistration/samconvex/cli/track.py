@@ -135,6 +135,9 @@ def run(args: argparse.Namespace) -> int:
     progress("read", 0.0)
     way_out = "resample {path} onto a straight grid first, or give --each-contour"
     plan = planned(args, paths, contours, progress, None if single or args.each_contour else way_out)
+    if not single:
+        # An earlier run's contours, which the course still points to, may have the names of this one's.
+        _check_folder(args, output, contours, plan.course.files())
     extras.check_extras(plan, args)
     already = said_of_anatomy(plan, model, device, progress)
     warnings = [*already, *plan.notes]
@@ -215,6 +218,7 @@ def _check_output(args: argparse.Namespace, output: Path, contours: list[str]) -
         check_output_file(report, inputs=sources)
         if report.exists() and not args.overwrite:
             raise InputError(f"{report} exists; give another file for --dicom-sr, or --overwrite.")
+        _check_report_place(report.absolute(), output.absolute(), single, contours)
     if single and args.each_contour:
         raise InputError(f"{output} is one file; give a folder for --each-contour.")
     if single and args.course is not None:
@@ -224,5 +228,21 @@ def _check_output(args: argparse.Namespace, output: Path, contours: list[str]) -
         if output.exists() and not args.overwrite:
             raise InputError(f"{output} exists; give another output or --overwrite.")
     else:
-        names = ["tracking.json", "tracking.csv", COURSE_FILE, TABLE_FILE, *PAGE_FILES, BASELINE_CONTOURS, *contours]
-        check_output_folder(output, names=names, overwrite=args.overwrite, inputs=sources)
+        _check_folder(args, output, contours, sources)
+
+
+def _check_report_place(report: Path, output: Path, single: bool, contours: list[str]) -> None:
+    """Refuse a report in the place of another result, or in a folder of OUT, which appears as a whole at the end."""
+    if report == output or (report.parent == output and report.name in _results(contours)):
+        raise InputError(f"{report} is a result of its own; give another file for --dicom-sr.")
+    if not single and output in report.parents and report.parent != output:
+        raise InputError(f"{report} is in a folder of the output; give a file in {output} itself or outside of it.")
+
+
+def _results(contours: list[str]) -> list[str]:
+    """Names of what is written into a folder."""
+    return ["tracking.json", "tracking.csv", COURSE_FILE, TABLE_FILE, *PAGE_FILES, BASELINE_CONTOURS, *contours]
+
+
+def _check_folder(args: argparse.Namespace, output: Path, contours: list[str], sources: list[str]) -> None:
+    check_output_folder(output, names=_results(contours), overwrite=args.overwrite, inputs=sources)

@@ -73,7 +73,13 @@ def said_of(path: str, found: list[Candidate]) -> list[str]:
 
 def write_report(course: Course, target: str, folder: Path, staging: Path) -> None:
     """The structured report; within the output folder it appears with the other files."""
+    from ..io.outputs import output_file
     from ..lesions.dicom_report import write_sr
 
     path = Path(target)
-    write_sr(course, staging / path.name if path.absolute().parent == folder.absolute() else path)
+    if path.absolute().parent == folder.absolute():
+        write_sr(course, staging / path.name)
+        return
+    # In a folder that may not be there yet.
+    with output_file(path) as temporary:
+        write_sr(course, temporary)

@@ -90,7 +90,7 @@ def local_client(plan: Plan) -> Iterator[Client]:
     threads = {name: plan.threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     threads["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = plan.threads
     settings = {
-        # In place of dask's own, which let the allocator give every tensor back to the system: three times as slow.
+        # In place of dask's own, which make the allocator give every tensor back to the system at once.
         "distributed.nanny.pre-spawn-environ": threads,
         # Nothing is passed from job to job: dask's own memory is empty, and torch's cannot be spilled.
         "distributed.worker.memory.target": False,

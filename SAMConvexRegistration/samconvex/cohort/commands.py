@@ -43,6 +43,8 @@ FILES: dict[str, dict[str, str]] = {
     "apply": {"transform": "transform", "input": "input", "like": "grid"},
 }
 COMMANDS = tuple(FILES)
+# Arguments that name a further file to write: a cell gives its name, the file lies with the row's other results.
+WRITTEN = ("dicom_sr",)
 # Columns that stand for one positional argument of a command, in this order; the last takes what is left.
 PARTS = {"track": {"files": ("baseline", "lesions", "follow_ups")}}
 # What the cohort itself decides for every row.
@@ -133,6 +135,13 @@ _CHOICES = (
     "protect_mode",
     "weights",
 )
+
+
+def said(row: Row, folder: Path, parser: argparse.ArgumentParser) -> list[str]:
+    """:func:`words` of a row whose results go below the cohort's ``folder``."""
+    own = {name: str(row.folder(folder) / row.values[name]) for name in WRITTEN if row.values.get(name)}
+    decided = {"output": str(row.output(folder)), "overwrite": True, "progress": "none"}
+    return words(row.command, {**row.values, **own, **decided}, parser)
 
 
 def words(command: str, values: Mapping[str, Any], parser: argparse.ArgumentParser) -> list[str]:

@@ -18,6 +18,7 @@ from ..io.images import read_grid, read_labels, read_mask, read_volume
 from ..io.points import read_points
 from ..landmarks.templates import is_template, load_template
 from ..lesions.course import read_course
+from ..lesions.course_changes import iso_date
 from ..lesions.files import read_lesions
 from ..settings.presets import get_settings
 from ..space.grid import Grid
@@ -139,7 +140,7 @@ def _dicom_patient(path: Path) -> str:
 
 
 def option_faults(row: Row) -> list[Fault]:
-    """Choices of a row that only the engine knows: presets, features, weights by name."""
+    """Choices of a row that only the engine knows: presets, features, days, weights by name."""
     faults = []
     if row.command == REGISTER:
         try:
@@ -152,6 +153,11 @@ def option_faults(row: Row) -> list[Fault]:
             except InputError as error:
                 column = next((name for name in ("features", "refine", "affine") if row.values.get(name)), "")
                 faults.append(Fault(row.number, column, str(error)))
+    for day in row.values.get("dates") or ():
+        try:
+            iso_date(day, "A day of dates")
+        except InputError as error:
+            faults.append(Fault(row.number, "dates", str(error)))
     for name in ("weights", "initial_network"):
         given = row.values.get(name)
         if given and not Path(given).is_file():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, check_at_hand, refusing
-from .commands import COMMANDS, DECIDED, FILES, PARTS, REGISTER, Row, words
+from .commands import COMMANDS, DECIDED, FILES, PARTS, REGISTER, WRITTEN, Row, words
 
 OWN = ("command", "name", "patient", "visit")
 _SIDES = ("fixed_patient", "moving_patient")
@@ -124,8 +124,9 @@ def _from_json(text: str, path: Path) -> tuple[list[Entry], list[Fault]]:
 def _from_csv(text: str, path: Path) -> tuple[list[Entry], list[Fault]]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
-    with refusing(f"{path} is no CSV; save it as CSV with one line of column names."):
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    with refusing(lambda error: f"{path} is no CSV ({error}); close every quotation mark, one row a line."):
+        # Strict: without it a quotation mark that is not closed swallows all rows below, and nobody is told.
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     header: list[str] | None = None
     entries, faults = [], []
     for number, line in enumerate(lines, start=1):
@@ -190,6 +191,8 @@ def _row(
             continue
         try:
             value = _value(cell, known[column], column)
+            if column in WRITTEN and not _NAME.fullmatch(value):
+                raise InputError(f"{value} is no name of a file; give one without a folder, it comes into jobs/NAME.")
         except InputError as error:
             faults.append(Fault(entry.number, column, str(error)))
             continue
@@ -246,8 +249,13 @@ def _placed(value: Any, base: Path, kind: str | None) -> Any:
         return value
     if isinstance(value, list):
         return [_placed(one, base, kind) for one in value]
-    path = os.path.normpath(base / Path(value).expanduser())
+    path = beside(base, value)
     return value if kind == "weights" and not os.path.isfile(path) else path
+
+
+def beside(base: Path, text: str) -> str:
+    """The path of a cell: ~ is the user's folder, relative ones start at ``base``, the folder of the table."""
+    return os.path.normpath(base / Path(text).expanduser())
 
 
 def _refused(number: int, command: str, values: dict[str, Any], parser: argparse.ArgumentParser) -> list[Fault]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import InputError, ResourceError
 from ..io.files import file_sha256
-from ..io.outputs import check_output_folder
+from ..io.outputs import check_output_folder, writing
 from ..progress import Progress
 from ..registration.options import weights_used
 from ..report.environment import environment, utc_now
@@ -21,7 +21,7 @@ from ..version import __version__
 from ..weights.models import identity_of
 from .ahead import Ahead, wanted
 from .cluster import cores, local_client, planned, remote_client
-from .commands import REGISTER, Row, options_of, words
+from .commands import REGISTER, Row, options_of, said
 from .inspection import Facts, file_faults, inspected, option_faults
 from .job import Place, Runner, fill_store, run_job
 from .manifest import Fault, read_manifest
@@ -113,27 +113,30 @@ def run_cohort(
             raise ManifestFaults(request.manifest, faults, len(rows))
         jobs = _table(request, rows, faults, facts, parsers)
         folder = request.folder
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         with _held(folder):
             if request.overwrite:
                 forget_records(folder)
             _note_run(request, rows, jobs)
             place = Place(folder, request.store or folder / ".store", request.store_gib, run)
             left = [row for row, job in zip(rows, jobs, strict=True) if job.status == WAITING]
-            _fill(client, place, wanted(left, {path: known.sha256 for (path, _), known in facts.items()}), progress)
+            _fill(client, place, wanted(left, _contents(facts)), progress)
             jobs = _run(client, place, jobs, progress)
     return jobs
 
 
 def publish(folder: Path, jobs: Sequence[Job]) -> None:
-    """Write the table and everything that is made of it."""
+    """Write the table and everything that is made of it. ResourceError: the disk refused."""
     _keep(folder, jobs)
-    write_page(folder)
+    with writing(folder):
+        write_page(folder)
 
 
 def _keep(folder: Path, jobs: Sequence[Job], known: dict[str, dict] | None = None) -> None:
-    save_table(folder, jobs)
-    write_results(folder, jobs, known)
+    with writing(folder):
+        save_table(folder, jobs)
+        write_results(folder, jobs, known)
 
 
 def _all(find: Callable[[Row], list[Fault]], rows: Sequence[Row]) -> Iterator[Fault]:
@@ -166,7 +169,9 @@ def _held(folder: Path) -> Iterator[None]:
         # No such locks; two runs at once then only do work twice.
         yield
         return
-    with open(folder / ".lock", "w", encoding="ascii") as stream:
+    with writing(folder):
+        stream = open(folder / ".lock", "w", encoding="ascii")  # noqa: SIM115
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -215,6 +220,11 @@ def _facts(client: Client, rows: Sequence[Row], progress: Progress) -> dict[tupl
     return found
 
 
+def _contents(facts: Mapping[tuple[str, str], Facts]) -> dict[str, str]:
+    """Checksum by path; a file that cannot serve as one thing, and so has none there, may serve as another."""
+    return {path: known.sha256 for (path, _), known in facts.items() if known.sha256}
+
+
 def _table(
     request: Request,
     rows: Sequence[Row],
@@ -223,7 +233,7 @@ def _table(
     parsers: Mapping[str, argparse.ArgumentParser],
 ) -> list[Job]:
     """A job per row: those that are done already with their records, those that cannot run as failed."""
-    contents = {path: known.sha256 for (path, _), known in facts.items()}
+    contents = _contents(facts)
     faulty: dict[int, list[str]] = {}
     for fault in faults:
         faulty.setdefault(fault.row, []).append(f"{fault.column}: {fault.sentence}" if fault.column else fault.sentence)
@@ -236,13 +246,12 @@ def _table(
             )
             continue
         identity = job_id(row.command, row.values, contents, _weights(row), __version__)
-        said = {**row.values, "output": str(row.output(request.folder)), "overwrite": True, "progress": "none"}
         job = Job(
             row.name,
             row.number,
             row.command,
             identity,
-            words(row.command, said, parsers[row.command]),
+            said(row, request.folder, parsers[row.command]),
             row.patient,
             row.visit,
         )
@@ -284,7 +293,7 @@ def _note_run(request: Request, rows: Sequence[Row], jobs: Sequence[Job]) -> Non
         "environment": environment(),
         "done_before": sum(job.status == "done" for job in jobs),
     }
-    with replaced(path) as temporary:
+    with writing(request.folder), replaced(path) as temporary:
         document = {"version": __version__, "date": run["date"], "runs": [*earlier, run]}
         temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -62,7 +62,9 @@ class Job:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Job:
-        """From JSON."""
+        """From JSON. TypeError: something else."""
+        if not isinstance(record, Mapping):
+            raise TypeError(f"{record!r:.40} is no job")
         outputs = {name: Output(**output) for name, output in record.get("outputs", {}).items()}
         return cls(**{**record, "outputs": outputs})
 
@@ -160,7 +162,9 @@ def load_table(folder: Path) -> list[Job]:
     """
     path = folder / TABLE
     try:
-        jobs = [Job.of(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        # Not splitlines: names and sentences may hold other ends of lines, which JSON does not escape.
+        lines = path.read_text(encoding="utf-8").split("\n")
+        jobs = [Job.of(json.loads(line)) for line in lines if line]
     except OSError as error:
         raise InputError(f"{folder} holds no cohort ({TABLE} is missing); give the output folder of one.") from error
     except (ValueError, TypeError) as error:

@@ -162,6 +162,15 @@ def output_folder(folder: str | os.PathLike, *, overwrite: bool = False, stale: 
 
 
 @contextlib.contextmanager
+def writing(folder: str | os.PathLike) -> Iterator[None]:
+    """Around what is written into ``folder`` file by file. ResourceError: the disk refused."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(_refusal(folder, error)) from error
+
+
+@contextlib.contextmanager
 def output_file(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path of the same name to write; on success it (and companions, as .raw) replaces ``path``."""
     target = Path(path)

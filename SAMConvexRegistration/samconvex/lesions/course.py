@@ -7,6 +7,7 @@ modules and reports share it; how a course is changed is in course_changes.py. F
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import math
 import os
@@ -183,6 +184,10 @@ class Course:
             raise InputError(f"The course has no visit called {name}; it has {', '.join(v.name for v in self.visits)}.")
         return found
 
+    def files(self) -> list[str]:
+        """Every image and contour that the course points to."""
+        return [getattr(record, key) for record, key in _paths(self)]
+
     def lesion(self, name: str) -> CourseLesion:
         """A lesion by name. InputError: there is none."""
         found = next((lesion for lesion in self.lesions if lesion.name == name), None)
@@ -342,6 +347,8 @@ def _check(course: Course, name: str) -> None:
             raise InputError(f"{name}: two {what} are called '{twice}', or one has no name; give each its own.")
     known = {visit.name for visit in course.visits}
     for visit in course.visits:
+        if visit.date is not None and not _is_day(visit.date):
+            raise InputError(f"{name}: the date of {visit.name} is '{visit.date}'; write it as 2026-11-27, or null.")
         _check_shape(visit.spacing_mm, (3,), name, f"spacing_mm of {visit.name}")
     for lesion in course.lesions:
         _check_word(lesion.role, ROLES, name, f"the role of {lesion.name}")
@@ -360,6 +367,14 @@ def _check(course: Course, name: str) -> None:
                     value = getattr(reading.confirmed, key)
                     if value is not None and not 0 <= value < 1000:
                         raise InputError(f"{name}: {key} confirmed of {where} is {value:g}; give 0 to 1000 mm.")
+
+
+def _is_day(text: str) -> bool:
+    """True for a day as dates are compared: 2026-11-27."""
+    try:
+        return datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _check_word(value: str, allowed: tuple[str, ...], name: str, what: str) -> None:

@@ -11,9 +11,9 @@ import SimpleITK as sitk
 import torch
 from samconvex.atlas.averages import averaged, centered, majority, shrinkage_percent
 from samconvex.atlas.build import AtlasSettings, build_atlas
-from samconvex.atlas.subjects import Subject, SubjectFaults, inspected, read_subjects
+from samconvex.atlas.subjects import Facts, Subject, SubjectFaults, copies, inspected, read_subjects
 from samconvex.atlas.work import Job, bodies_path, pulled, without_blanks
-from samconvex.errors import Cancelled, InputError
+from samconvex.errors import Cancelled, InputError, ResourceError
 from samconvex.io.images import read_labels, read_volume, write_volume
 from samconvex.progress import null_progress
 from samconvex.report.metrics import dice, mean_dice
@@ -224,3 +224,35 @@ def test_it_stops_when_it_is_told_to(images, tmp_path) -> None:
     with pytest.raises(Cancelled):
         build_atlas(subjects, tmp_path, tmp_path, AtlasSettings(QUICK), progress=stop)
     assert not list(tmp_path.glob("*.h5"))
+
+
+def test_a_list_in_a_cell_is_told_and_the_users_folder_is_known(tmp_path, phantom, monkeypatch) -> None:
+    write_volume(phantom.ct, tmp_path / "a.nii.gz")
+    path = tmp_path / "images.json"
+    path.write_text('[{"image": ["a.nii.gz"]}, {"image": "~/a.nii.gz", "name": "b"}]')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    subjects, faults = read_subjects(path)
+    assert [(fault.row, fault.column) for fault in faults] == [(1, "image")] and "holds a list" in faults[0].sentence
+    assert [subject.image for subject in subjects] == [str(tmp_path / "a.nii.gz")]
+
+
+def test_workers_that_die_are_told_in_one_sentence() -> None:
+    distributed = pytest.importorskip("distributed")
+    from samconvex.atlas import workers
+
+    class Dead:
+        def result(self) -> None:
+            raise distributed.KilledWorker("job", None, 3)
+
+    with pytest.raises(ResourceError, match="give fewer --workers"):
+        workers._result(Dead())
+
+
+def test_an_image_that_is_given_twice_is_told_and_frames_of_one_file_are_not() -> None:
+    subjects = [
+        Subject(2, "a", "a.nii"),
+        Subject(3, "b", "b.nii"),
+        *(Subject(4, f"c{n}", "c.nii", frame=n) for n in (0, 1)),
+    ]
+    facts = [Facts(sha256=digest) for digest in ("x", "x", "y", "y")]
+    assert [sentence.split(" and")[0] for sentence in copies(facts, subjects)] == ["b is the same image as a"]

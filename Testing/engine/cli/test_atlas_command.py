@@ -16,12 +16,13 @@ from samconvex.synthetic.phantom import make_phantom
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     for seed in (1, 2):
-        phantom = make_phantom(seed, 12.0, couch=False)
+        phantom = make_phantom(seed, 12.0, (22, 18, 16), couch=False)
         write_volume(phantom.ct, folder / f"p{seed}.nii.gz")
     (folder / "images.csv").write_text("image,name\np1.nii.gz,first\np2.nii.gz,second\n")
     return folder / "images.csv"
 
 
+@pytest.mark.slow
 def test_it_writes_everything_at_once(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = tmp_path / "out"
     # Nothing is aligned and nothing deformed: what counts here is what is written, and where.

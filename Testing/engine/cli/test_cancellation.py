@@ -230,3 +230,24 @@ def test_a_cancellation_at_every_stage_leaves_nothing(tmp_path: Path, monkeypatc
         "write",
     ]
     assert (tmp_path / "out" / "report.json").is_file()
+
+
+@pytest.mark.parametrize(("name", "stays"), [("cohort", True), ("train", True), ("benchmark", True), ("atlas", False)])
+def test_abandoned_work_says_what_stays(monkeypatch, capsys, name: str, stays: bool) -> None:
+    """As after a second Ctrl-C: "nothing was written" is no word for rows of a cohort that are done."""
+    program, cancellation = (sys.modules[f"samconvex.cli.{part}"] for part in ("main", "cancellation"))
+
+    def abandoned(work, patience_s, *, then_ends, said) -> int:
+        return cancellation._abandon(said)
+
+    def leave(status: int) -> int:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(program, "_parse", lambda words: (next(c for c in program.COMMANDS if c.name == name), None))
+    monkeypatch.setattr(program, "run_cancellable", abandoned)
+    monkeypatch.setattr(cancellation, "discard_unfinished", lambda: None)
+    monkeypatch.setattr(cancellation, "leave_now", leave)
+    with pytest.raises(SystemExit) as end:
+        program.main([name])
+    assert end.value.code == 3
+    assert ("nothing was written" not in capsys.readouterr().err) == stays

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from samconvex.cohort import job as jobs
+from samconvex.cohort.inspection import Facts
 from samconvex.cohort.job import Place, run_job
+from samconvex.cohort.run import _contents, publish
 from samconvex.cohort.table import DONE, FAILED, Job, keep_record, load_table, read_record, save_table
+from samconvex.errors import InputError, ResourceError
 from samconvex.memory import current_memory_mib
 
 CANCELLED = 3
@@ -91,3 +96,36 @@ def test_the_table_learns_what_workers_recorded_after_it_was_written(tmp_path: P
     assert load_table(tmp_path)[0].status == DONE
     keep_record(tmp_path, Job(**{**vars(waiting), "status": DONE, "id": "another"}))
     assert load_table(tmp_path)[0].status == "waiting"
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\x85"])
+def test_a_name_with_an_unusual_end_of_line_does_not_damage_the_table(tmp_path: Path, letter: str) -> None:
+    job = Job("a", 2, "register", "", [], patient=f"Doe{letter}Jane", status=FAILED)
+    save_table(tmp_path, [job, _job()])
+    assert load_table(tmp_path)[0] == job
+
+
+@pytest.mark.parametrize("line", ["[]", "3", '{"name": "a"}', "{"])
+def test_a_damaged_table_is_told_in_one_sentence(tmp_path: Path, line: str) -> None:
+    (tmp_path / "jobs.jsonl").write_text(line + "\n")
+    with pytest.raises(InputError, match=r"jobs.jsonl is damaged; run the cohort again with --resume"):
+        load_table(tmp_path)
+
+
+def test_a_full_disk_is_told_in_one_sentence_and_leaves_the_table_as_it_was(tmp_path: Path, monkeypatch) -> None:
+    publish(tmp_path, [_job()])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ResourceError, match="the disk is full; free some space"):
+        publish(tmp_path, [_job(), _job()])
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+
+def test_a_file_counts_by_its_content_though_another_row_cannot_use_it() -> None:
+    """A label map named as an image by one row, and as labels by another: a change of it must be seen."""
+    facts = {("l.nii", "labels"): Facts("s", "abc"), ("l.nii", "image"): Facts("s", fault="is a label map")}
+    assert _contents(facts) == {"l.nii": "abc"}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from samconvex.cli.cohort import row_parser
 from samconvex.cli.main import _parse
-from samconvex.cohort.commands import COMMANDS, DECIDED, FILES, PARTS, words
+from samconvex.cohort.commands import COMMANDS, DECIDED, FILES, PARTS, WRITTEN, said, words
+from samconvex.cohort.inspection import option_faults
 from samconvex.cohort.manifest import fault_table, read_manifest
 from samconvex.errors import InputError
 
@@ -134,7 +135,7 @@ def test_every_argument_that_names_a_file_is_known_as_one() -> None:
             for name, action in actions.items()
             if name not in DECIDED and (not action.option_strings or set(_metavars(action)) & {"F", "FILE", "IMAGE"})
         }
-        assert named | {"weights", "initial_network", "also"} & set(actions) == set(files)
+        assert named | {"weights", "initial_network", "also"} & set(actions) == set(files) | set(WRITTEN) & set(actions)
 
 
 def _metavars(action) -> tuple[str, ...]:
@@ -153,3 +154,31 @@ def test_what_a_row_leaves_empty_comes_from_the_cohorts_own_words(tmp_path: Path
     for name in ("presets", "threads"):
         with pytest.raises(InputError, match=f"--set {name}: no row can have such an argument"):
             read_manifest(tmp_path / "rows.csv", PARSERS, {name: "1"})
+
+
+def test_a_quotation_mark_that_is_not_closed_swallows_no_rows(tmp_path: Path) -> None:
+    text = 'fixed,moving,patient\na.nii.gz,b.nii.gz,"Anna\na.nii.gz,c.nii.gz,Bert\n'
+    with pytest.raises(InputError, match=r"rows.csv is no CSV .*close every quotation mark"):
+        _read(tmp_path, text)
+    rows, faults = _read(tmp_path, text.replace('"Anna', '"Anna, ""A."""'))
+    assert faults == [] and [row.patient for row in rows] == ['Anna, "A."', "Bert"]
+
+
+def test_a_report_that_a_row_writes_lies_with_its_results(tmp_path: Path) -> None:
+    header = "command,baseline,lesions,follow_ups,dicom_sr\n"
+    rows, faults = _read(tmp_path, header + "track,a,l.csv,b,sr.dcm\n")
+    assert faults == []
+    place = tmp_path / "out" / "jobs" / "a-b" / "sr.dcm"
+    assert f"--dicom-sr={place}" in said(rows[0], tmp_path / "out", PARSERS["track"])
+    for away in ("../sr.dcm", "/tmp/sr.dcm"):
+        _, faults = _read(tmp_path, header + f"track,a,l.csv,b,{away}\n")
+        assert [(fault.row, fault.column) for fault in faults] == [(2, "dicom_sr")]
+        assert "give one without a folder" in faults[0].sentence
+
+
+def test_days_of_a_course_are_checked_before_the_first_row(tmp_path: Path) -> None:
+    header = "command,baseline,lesions,follow_ups,dates\n"
+    rows, _ = _read(tmp_path, header + "track,a,l.csv,b,2026-01-01|20260301\ntrack,a,l.csv,c,2026-01-01|2026-13-01\n")
+    faults = [fault for row in rows for fault in option_faults(row)]
+    assert [(fault.row, fault.column) for fault in faults] == [(3, "dates")]
+    assert "'2026-13-01', which is no day" in faults[0].sentence

@@ -105,6 +105,8 @@ def test_every_field_is_in_the_description_of_the_format(repository: Path) -> No
         (lambda v: v["lesions"][0]["readings"]["v0"]["confirmed"].update(longest_mm=1250), "give 0 to 1000 mm"),
         (lambda v: v["lesions"][1].update(name="a"), "two lesions are called 'a'"),
         (lambda v: v["visits"].append("x"), r"visits\[2\] is no object"),
+        (lambda v: v["visits"][1].update(date="1.3.2026"), "the date of v1 is '1.3.2026'; write it as 2026-11-27"),
+        (lambda v: v["visits"][1].update(date="20260301"), "the date of v1 is '20260301'"),
         (lambda v: v.update(visits=3), "visits is 3, not a list"),
     ],
 )

@@ -176,6 +176,14 @@ def test_a_series_tells_whose_it_is_and_when_it_was_taken(tmp_path) -> None:
     assert visit_facts(tmp_path / "x.csv") == VisitFacts()
 
 
+@pytest.mark.parametrize("place", ["out/course.json", "out/contours_1.nii.gz", "out/sub/sr.dcm", "out"])
+def test_a_report_takes_no_other_results_place(files, tmp_path, capsys, place) -> None:
+    words = ("v0.nii.gz", "lesions.nii.gz", "v1.nii.gz", "-o", tmp_path / "out", "--dicom-sr", tmp_path / place)
+    assert run(files, tmp_path / "home", *words) == 2
+    assert re.search("give another file for --dicom-sr|give a file in .* itself or outside", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
 def as_series(volume: Volume, folder: Path, uid: str, date: str) -> None:
     def tweak(data, index) -> None:
         data.PixelSpacing, data.SliceThickness, data.AcquisitionDate = [4.0, 4.0], 4.0, date
@@ -192,10 +200,31 @@ def test_dates_patient_and_report_come_from_dicom(files, tmp_path) -> None:
     for number, date in ((0, "20260101"), (2, "20260501")):
         as_series(read_volume(files / f"v{number}.nii.gz"), tmp_path / f"d{number}", f"1.2.3.{number + 1}", date)
     words = (tmp_path / "d0", "lesions.nii.gz", tmp_path / "d2", "-o", tmp_path / "out")
-    assert run(files, tmp_path, *words, "--dicom-sr", tmp_path / "sr.dcm") == 0
+    assert run(files, tmp_path, *words, "--dicom-sr", tmp_path / "new" / "sr.dcm") == 0
     course = read_course(tmp_path / "out" / "course.json")
     assert course.patient_id == "P7" and [v.date for v in course.visits] == ["2026-01-01", "2026-05-01"]
-    report = pydicom.dcmread(tmp_path / "sr.dcm")
+    report = pydicom.dcmread(tmp_path / "new" / "sr.dcm")
     assert report.PatientID == "P7" and course.lesions[0].name in str(report)
-    assert run(files, tmp_path, *words[:-1], tmp_path / "again", "--dicom-sr", tmp_path / "sr.dcm") == 2
+    assert run(files, tmp_path, *words[:-1], tmp_path / "again", "--dicom-sr", tmp_path / "new" / "sr.dcm") == 2
     assert not (tmp_path / "again").exists()
+
+
+def test_contours_that_the_course_points_to_are_not_replaced(files, tmp_path, capsys) -> None:
+    """A copy of the course elsewhere, and its old folder as output: the visit before would get another's contour."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "contours_1.nii.gz").write_bytes((files / "lesions.nii.gz").read_bytes())
+    before = (folder / "contours_1.nii.gz").read_bytes()
+    place = (files / "points.csv").read_text().splitlines()[1].split(",")[:3]
+    marked = {"state": "baseline", "position": [float(value) for value in place]}
+    earlier = {"state": "unchanged", "contour": "out/contours_1.nii.gz"}
+    course = {
+        "visits": [{"name": "a", "image": str(files / "v0.nii.gz")}, {"name": "b"}],
+        "lesions": [{"name": "l", "readings": {"a": marked, "b": earlier}}],
+    }
+    (tmp_path / "copy.json").write_text(json.dumps({"format": "samconvex course", "version": 1, **course}))
+    words = ("--course", tmp_path / "copy.json", "v1.nii.gz", "-o", folder, "--overwrite")
+    assert run(files, tmp_path / "home", *words) == 2
+    assert "contours_1.nii.gz is an input and would be overwritten" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["contours_1.nii.gz"]
+    assert (folder / "contours_1.nii.gz").read_bytes() == before
