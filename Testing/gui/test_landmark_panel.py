@@ -269,7 +269,7 @@ def test_lesions_are_tracked_confirmed_and_exported(widget, build, volumes, answ
     assert column(ui.responseTable, "RECIST") == ["baseline", "PR", "PD"]
     assert column(ui.responseTable, "iRECIST") == ["", "iPR", "iUPD"]
     assert "at least 20 % and 5 mm" in cell(ui.responseTable, 2, "Rule").text()
-    for text, said in (("much", "no diameter"), ("1250", "12.5 or 125 mm meant")):
+    for text, said in (("much", "no diameter"), ("1250", "give 125 or 12.5 mm if that was meant")):
         cell(ui.courseTable, 2, "Confirmed").setText(text)
         assert said in ui.trackStatusLabel.text and cell(ui.responseTable, 2, "RECIST").text() == "PD"
         assert cell(ui.courseTable, 2, "Confirmed").text().startswith("25.0")

@@ -217,7 +217,7 @@ def test_what_the_engine_refuses_changes_nothing(lib, table):
     from SAMConvexLib.nodes import NodeError
 
     before = table.GetAttribute(lib.course.COURSE_ATTRIBUTE)
-    with pytest.raises(NodeError, match=r"12.5 or 125 mm meant"):
+    with pytest.raises(NodeError, match=r"give 125 or 12.5 mm if that was meant"):
         lib.confirm(table, "Liver lesion", "Baseline", longest_mm=1250.0)
     assert table.GetAttribute(lib.course.COURSE_ATTRIBUTE) == before
 
