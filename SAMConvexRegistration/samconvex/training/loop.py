@@ -95,6 +95,16 @@ class Plan:
     log_rate: bool = False
 
 
+def warm_cosine(peak: float, warmup: float) -> Callable[[int, float], float]:
+    """A :attr:`Plan.rate`: up to ``peak`` within the share ``warmup`` of the run, by a cosine down to a hundredth."""
+
+    def rate(_step: int, share: float) -> float:
+        warm = min(1.0, 0.05 + share / warmup)
+        return peak * (warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))))
+
+    return rate
+
+
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
     """Exponential mean of weights and buffers that forgets its start sooner: it counts as the first of the means."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from ..networks.semantic import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, HU_RANGE,
 from .data.augmentation import augment_curve, augment_hu, augment_window
 from .data.images import Image, split_images
 from .data.views import View, random_view
-from .loop import Drawn, Loop, Plan, writer
+from .loop import Drawn, Loop, Plan, warm_cosine, writer
 
 LOGGER = logging.getLogger(__name__)
 _AIR = HU_RANGE[0]
@@ -419,14 +418,10 @@ def train(
             logits = network(image)
         return organ_loss(logits, target, known, settings.cross_entropy)
 
-    def rate(_step: int, share: float) -> float:
-        warm = min(1.0, 0.05 + share / settings.warmup)
-        return settings.learning_rate * (warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))))
-
     plan = Plan(
         settings,
         torch.optim.Adam(network.parameters(), lr=settings.learning_rate),
-        rate,
+        warm_cosine(settings.learning_rate, settings.warmup),
         writer(CHECKPOINT_FORMAT, CHECKPOINT_VERSION),
         lambda _network: held_out_dice(network, held_out),
         minutes,

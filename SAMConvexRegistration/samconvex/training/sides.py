@@ -9,7 +9,6 @@ blended with the others.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ from ..weights.models import load_network
 from .data.augmentation import augment_hu, augment_window
 from .data.cases import Case, case_name, find_cases, make_case
 from .data.views import random_view
-from .loop import Drawn, Loop, Plan, writer
+from .loop import Drawn, Loop, Plan, warm_cosine, writer
 
 LOGGER = logging.getLogger(__name__)
 # What contrast agent leaves alone lies below this.
@@ -231,14 +230,10 @@ def train_on(
     def draw(generator: torch.Generator) -> Drawn:
         return sides_loss(network(prepare(source.draw(generator))), settings.size)
 
-    def rate(_step: int, share: float) -> float:
-        warm = min(1.0, 0.05 + share / settings.warmup)
-        return settings.learning_rate * (warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))))
-
     plan = Plan(
         settings,
         torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay),
-        rate,
+        warm_cosine(settings.learning_rate, settings.warmup),
         writer(CHECKPOINT_FORMAT, CHECKPOINT_VERSION),
         lambda found: held_out(found, [case for case in cases if case.name in settings.validation]),  # type: ignore[arg-type]
         minutes,
