@@ -170,7 +170,7 @@ def test_a_report_that_a_row_writes_lies_with_its_results(tmp_path: Path) -> Non
     assert faults == []
     place = tmp_path / "out" / "jobs" / "a-b" / "sr.dcm"
     assert f"--dicom-sr={place}" in said(rows[0], tmp_path / "out", PARSERS["track"])
-    for away in ("../sr.dcm", "/tmp/sr.dcm"):
+    for away in ("../sr.dcm", "/elsewhere/sr.dcm"):
         _, faults = _read(tmp_path, header + f"track,a,l.csv,b,{away}\n")
         assert [(fault.row, fault.column) for fault in faults] == [(2, "dicom_sr")]
         assert "give one without a folder" in faults[0].sentence

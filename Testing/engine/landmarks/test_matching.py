@@ -310,12 +310,8 @@ def test_templates_say_outside_only_together():
     assert vote([answer(False, 0.5, True), answer(True, 0.9, False)]).matches.state == ["found"]
 
 
-def test_command_says_before_matching_that_nothing_is_common(files, monkeypatch, capsys):
-    heights = (-100.0, 0.0)
-    head = Anatomy(True, "", 1.0, "upright", (0.0, -1.0), heights, (0.0, 100.0), ("head",))
-    belly = replace(head, levels_mm=(500.0, 600.0), regions=("abdomen",))
-    answers = iter([head, belly])
-    monkeypatch.setattr(level, "anatomy_of", lambda embedding: next(answers))
+def said_before_matching(files, monkeypatch, capsys) -> str:
+    """What the command says of the two images before it looks for the first point."""
 
     def matched(*arguments, **options):
         raise InputError("matching began")
@@ -323,7 +319,16 @@ def test_command_says_before_matching_that_nothing_is_common(files, monkeypatch,
     monkeypatch.setattr(matching, "match_points", matched)
     with pytest.raises(InputError, match="matching began"):
         run(files, "template.nii.gz", "points.csv", "query.nii.gz", "-o", str(files / "none.csv"))
-    said = capsys.readouterr().err
+    return capsys.readouterr().err
+
+
+def test_command_says_before_matching_that_nothing_is_common(files, monkeypatch, capsys):
+    heights = (-100.0, 0.0)
+    head = Anatomy(True, "", 1.0, "upright", (0.0, -1.0), heights, (0.0, 100.0), ("head",))
+    belly = replace(head, levels_mm=(500.0, 600.0), regions=("abdomen",))
+    answers = iter([head, belly])
+    monkeypatch.setattr(level, "anatomy_of", lambda embedding: next(answers))
+    said = said_before_matching(files, monkeypatch, capsys)
     assert "the template shows the head" in said and "the abdomen: nothing in common" in said
 
 
@@ -342,12 +347,5 @@ def test_command_says_before_matching_that_a_scan_is_mirrored(files, monkeypatch
     head = Anatomy(True, "", 1.0, "upright", (0.0, -1.0), heights, (0.0, 100.0), ("head",))
     monkeypatch.setattr(level, "anatomy_of", lambda embedding: head)
     monkeypatch.setattr(sides, "is_mirrored", lambda volume, feet_first: "query" in volume.name)
-
-    def matched(*arguments, **options):
-        raise InputError("matching began")
-
-    monkeypatch.setattr(matching, "match_points", matched)
-    with pytest.raises(InputError, match="matching began"):
-        run(files, "template.nii.gz", "points.csv", "query.nii.gz", "-o", str(files / "none.csv"))
-    said = capsys.readouterr().err
+    said = said_before_matching(files, monkeypatch, capsys)
     assert "query.nii.gz is mirrored: left and right are swapped" in said and "the template is mirrored" not in said
