@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
-from samconvex.networks.sam_compact import SAMCompact, preprocess
+from samconvex.networks.sam_compact import CHECKPOINT_FORMAT, SAMCompact, preprocess
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume, resample
 from samconvex.weights import models as weights
@@ -61,6 +62,14 @@ def random_model(seed: int = 0) -> weights.SamModel:
                 head[-1].weight /= spread[:, None, None, None, None]
                 head[-1].bias /= spread
     return weights.compact_model(network, "random", f"{seed:064d}")
+
+
+def random_weights(path: Path) -> Path:
+    """The network of :func:`random_model` as a weights file."""
+    network = random_model().network
+    content = {"format": CHECKPOINT_FORMAT, "version": 1, "config": network.config, "state_dict": network.state_dict()}
+    torch.save(content, path)
+    return path
 
 
 def body_points(volume: Volume, count: int = 20, seed: int = 0, share: float = 0.3) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from engine import phantom_fixtures
 from samconvex.atlas.averages import averaged, centered, majority, shrinkage_percent
 from samconvex.atlas.build import AtlasSettings, build_atlas
 from samconvex.atlas.subjects import Facts, Subject, SubjectFaults, copies, inspected, read_subjects
@@ -17,8 +18,6 @@ from samconvex.errors import Cancelled, InputError, ResourceError
 from samconvex.io.images import read_labels, read_volume, write_volume
 from samconvex.progress import null_progress
 from samconvex.report.metrics import dice, mean_dice
-from samconvex.settings.presets import PRESETS
-from samconvex.settings.registration import Level
 from samconvex.space.field import DisplacementField
 from samconvex.space.grid import Grid
 from samconvex.space.linear import rotation
@@ -26,15 +25,7 @@ from samconvex.space.transforms import AffineTransform, Transform
 from samconvex.space.volume import Volume
 from samconvex.synthetic.phantom import make_phantom
 
-QUICK = replace(
-    PRESETS["ct-lung-breathing"],
-    name="quick",
-    affine="none",
-    levels=(Level(16.0, 2, 2), Level(8.0, 2, 2)),
-    refine="none",
-    working_spacing=6.0,
-    field_spacing=8.0,
-)
+QUICK = replace(phantom_fixtures.QUICK, working_spacing=6.0)
 SHARES = (-1.0, 0.25, 0.75)
 
 

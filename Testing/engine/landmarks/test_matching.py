@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
-from engine.sam_fixtures import body_points, random_model, textured_body, turned
+from engine.sam_fixtures import body_points, random_model, random_weights, textured_body, turned
 from samconvex.align import by_embeddings as affine_sam
 from samconvex.align.local_maps import robust_local_maps
 from samconvex.anatomy import level, sides
@@ -208,12 +208,8 @@ def test_tiles_equal_the_whole(body, model):
 @pytest.fixture
 def files(tmp_path, body, monkeypatch):
     monkeypatch.setenv("SAMCONVEX_HOME", str(tmp_path / "home"))
-    import torch
-    from samconvex.networks.sam_compact import CHECKPOINT_FORMAT
 
-    network = random_model().network
-    content = {"format": CHECKPOINT_FORMAT, "version": 1, "config": network.config, "state_dict": network.state_dict()}
-    torch.save(content, tmp_path / "w.pt")
+    random_weights(tmp_path / "w.pt")
     write_volume(body, tmp_path / "template.nii.gz")
     write_volume(turned(body, 10, (4.0, 4.0, 4.0)), tmp_path / "query.nii.gz")
     rows = "\n".join(",".join(f"{v:.3f}" for v in p) + f",P{i}" for i, p in enumerate(body_points(body, 3)))

@@ -12,14 +12,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 from engine.io.dicom_files import places, voxels, write_series
-from engine.sam_fixtures import random_model, textured_body
+from engine.sam_fixtures import random_weights, textured_body
 from samconvex.cli.main import main
 from samconvex.io.dicom import VisitFacts, visit_facts
 from samconvex.io.images import write_volume
 from samconvex.lesions.course import Confirmation, read_course, write_course
 from samconvex.lesions.files import read_lesions
 from samconvex.lesions.recording import lesion_of, reading_contour
-from samconvex.networks.sam_compact import CHECKPOINT_FORMAT
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
 
@@ -42,9 +41,7 @@ def shifted(volume: Volume, shift: tuple[float, float, float]) -> Volume:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("course")
-    network = random_model().network
-    content = {"format": CHECKPOINT_FORMAT, "version": 1, "config": network.config, "state_dict": network.state_dict()}
-    torch.save(content, folder / "w.pt")
+    random_weights(folder / "w.pt")
     body = textured_body()
     center = body.grid.center + [10.0, -14.0, 20.0]
     baseline, mask = with_ball(body, center, 14.0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from engine.sam_fixtures import random_model, textured_body
+from engine.sam_fixtures import random_weights, textured_body
 from PIL import Image
 from samconvex.cli.main import main
 from samconvex.errors import InputError
@@ -19,7 +19,6 @@ from samconvex.lesions import candidates
 from samconvex.lesions.course import NEW, NEW_LESION, Course, Visit, read_course
 from samconvex.lesions.course_changes import new_course, replace_visit
 from samconvex.lesions.proposals import accept_candidate, candidates_of, keep_candidates, reject_candidate
-from samconvex.networks.sam_compact import CHECKPOINT_FORMAT
 from samconvex.registration.register import RegistrationResult
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import AffineTransform, Transform
@@ -60,9 +59,7 @@ def _series(volume: Volume, folder: Path, number: int, shift: np.ndarray) -> Pat
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("extras")
-    network = random_model().network
-    content = {"format": CHECKPOINT_FORMAT, "version": 1, "config": network.config, "state_dict": network.state_dict()}
-    torch.save(content, folder / "w.pt")
+    random_weights(folder / "w.pt")
     baseline = _body([(TRACKED, 14.0, 1400.0)])
     _series(baseline, folder / "v0", 0, np.zeros(3))
     _series(_body([(TRACKED, 19.0, 1400.0), (FRESH, 10.0, 180.0)]), folder / "v1", 1, SHIFT)

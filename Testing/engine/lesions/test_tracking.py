@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from engine.sam_fixtures import random_model, textured_body
+from engine.sam_fixtures import random_model, random_weights, textured_body
 from samconvex.cli.main import main
 from samconvex.errors import Cancelled, InputError
 from samconvex.io.images import read_labels, write_volume
@@ -283,12 +283,9 @@ def test_a_list_holds_lesions_of_every_kind(tmp_path, segment):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, baseline, segment, place):
-    from samconvex.networks.sam_compact import CHECKPOINT_FORMAT
 
     folder = tmp_path_factory.mktemp("tracking")
-    network = random_model().network
-    content = {"format": CHECKPOINT_FORMAT, "version": 1, "config": network.config, "state_dict": network.state_dict()}
-    torch.save(content, folder / "w.pt")
+    random_weights(folder / "w.pt")
     write_volume(baseline, folder / "baseline.nii.gz")
     write_volume(moved(baseline), folder / "later.nii.gz")
     write_volume(segment, folder / "lesions.nii.gz")
