@@ -81,17 +81,17 @@ def planned(
 def said_of_anatomy(plan: Plan, model: SamModel, device: str, progress: Progress) -> list[str]:
     """Say at once where a follow-up shows another part of the body; tracking asks for the same embeddings again."""
     from ..anatomy.cache import embed_cached
-    from ..anatomy.level import anatomy_of, warnings_about
+    from ..anatomy.level import Anatomy, anatomy_of, warnings_about
     from ..anatomy.sides import with_sides
+
+    def shown(image: Volume) -> Anatomy:
+        return with_sides(anatomy_of(embed_cached(image, model, device=device, progress=progress)), image)
 
     every: list[str] = []
     for visit, baseline, _ in plan.marked:
+        before = shown(baseline)
         for follow_up in plan.follow_ups:
-            pair = [
-                with_sides(anatomy_of(embed_cached(image, model, device=device, progress=progress)), image)
-                for image in (baseline, follow_up)
-            ]
-            said = warnings_about(pair[0], pair[1], (f"the {visit.name}", follow_up.name))
+            said = warnings_about(before, shown(follow_up), (f"the {visit.name}", follow_up.name))
             say_notes(said)
             every += said
     return every
