@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def main() -> int:
     parser.add_argument("--all-against-all", type=int, metavar="M")
     parser.add_argument("--loop", type=int, default=5, metavar="N", help="of them by the loop")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--calm", type=Path, metavar="DIR", help="results of the same pairs undisturbed; default: made")
     parser.add_argument("--preset", default="fast-preview")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -243,9 +245,11 @@ def chaos(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     pairs = pairs_of(chosen)
     table = manifest(folder / "pairs.csv", pairs, chosen.preset)
-    began = time.monotonic()
-    subprocess.run(cohort(table, folder / "calm", *workers_words(chosen)), env=environment(), check=False)
-    calm = time.monotonic() - began
+    undisturbed = chosen.calm or folder / "calm"
+    if not chosen.calm:
+        subprocess.run(cohort(table, undisturbed, *workers_words(chosen)), env=environment(), check=False)
+    first, last = span(undisturbed)
+    calm = (last - first).total_seconds()
     dice, kills, out = random.Random(chosen.seed), {"worker": 0, "command": 0}, folder / "out"
     began = time.monotonic()
     while True:
@@ -269,7 +273,7 @@ def chaos(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if process.returncode >= 0:
             break
     seconds = time.monotonic() - began
-    before, after = ({row["name"]: row for row in results(place)} for place in (folder / "calm", out))
+    before, after = ({row["name"]: row for row in results(place)} for place in (undisturbed, out))
     same = ["verdict", "dice_final", "sdlogj", "folding_percent", "expected_error_median_mm"]
     finished = finished_runs(out)
     return {
@@ -278,6 +282,7 @@ def chaos(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "calm_seconds": round(calm, 1),
         "seconds": round(seconds, 1),
         "overhead_percent": round(100 * (seconds / calm - 1), 1),
+        "started_more_often_than_rows_percent": round(100 * (started_runs(out) / len(pairs) - 1), 1),
         "statuses": sorted({row["status"] for row in after.values()}),
         "lost": sorted(set(before) - set(after)),
         "twice_in_the_table": len(results(out)) - len(after),
@@ -293,6 +298,18 @@ def finished_runs(out: Path) -> dict[str, int]:
     return {
         log.stem: log.read_text(encoding="utf-8").count("exit status 0") for log in sorted((out / "logs").glob("*.log"))
     }
+
+
+def started_runs(out: Path) -> int:
+    """How many runs began, those that were killed too."""
+    return sum(log.read_text(encoding="utf-8").count(": samconvex register ") for log in (out / "logs").glob("*.log"))
+
+
+def span(out: Path) -> tuple[datetime, datetime]:
+    """When the first row of a cohort began and the last one ended, from the logs."""
+    lines = [line for log in (out / "logs").glob("*.log") for line in log.read_text(encoding="utf-8").splitlines()]
+    times = [datetime.fromisoformat(line[:25]) for line in lines if line[:2] == "20" and line[19:20] == "+"]
+    return min(times), max(times)
 
 
 def cluster(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
