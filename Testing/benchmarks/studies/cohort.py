@@ -82,10 +82,11 @@ def pairs_of(chosen: argparse.Namespace) -> list[tuple[Path, Path]]:
     if chosen.all_against_all:
         images = dice.sample(neck, chosen.all_against_all)
         return [(fixed, moving) for fixed in images for moving in images if fixed is not moving]
-    pairs: set[tuple[Path, Path]] = set()
+    # Not a set: its order is another one in every run.
+    pairs: dict[tuple[Path, Path], None] = {}
     while len(pairs) < chosen.pairs:
         fixed, moving = dice.sample(abdomen if len(pairs) % 10 == 9 else neck, 2)
-        pairs.add((fixed, moving))
+        pairs[fixed, moving] = None
     return sorted(pairs, key=lambda pair: dice.random())
 
 
