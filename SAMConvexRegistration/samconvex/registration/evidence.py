@@ -82,6 +82,7 @@ def gathered(
     maps: Maps,
     body: Volume,
     *,
+    data: tuple[Volume | None, Volume | None] = (None, None),
     same_patient: bool = False,
     weights: Any = None,
     device: torch.device | str = "cpu",
@@ -93,6 +94,8 @@ def gathered(
         pair: both images and masks; their embeddings are used where this process or the disk knows them.
         maps: what was found.
         body: fixed body or mask, nonzero.
+        data: above 0 where the fixed and the moving image show anything; None for everywhere. A part that was blanked
+            out of one image says nothing of how well the other lies on it, and is not covered.
         same_patient: the images are said to show one patient: tissue that changed between them is looked for.
         weights: of the embedding network, as :func:`samconvex.register` takes them.
 
@@ -100,11 +103,11 @@ def gathered(
         Figures by name, those of :data:`samconvex.report.verdict.EVIDENCE`.
     """
     found: dict[str, float] = {}
-    overlap = _overlap(pair, maps.forward, body)
+    overlap = _overlap(pair, maps.forward, body, data)
     report(0.1)
     points = body.points()
     points = points[:: max(1, len(points) // 4000)]
-    found |= _coverage(pair, maps, points, overlap)
+    found |= _coverage(pair, maps, points, overlap, data)
     found |= _plausibility(maps, points, body)
     report(0.2)
     shared = overlap.body & overlap.seen
@@ -189,7 +192,7 @@ def other_modality(pair: Pair, expected: str) -> bool:
     return bool(expected) and are_ct != wanted[expected]
 
 
-def _overlap(pair: Pair, forward: Transform, body: Volume) -> _Overlap:
+def _overlap(pair: Pair, forward: Transform, body: Volume, data: tuple[Volume | None, Volume | None]) -> _Overlap:
     box = body.box()
     spacing = float(np.clip((np.prod(box[1] - box[0]) / _VOXELS) ** (1 / 3), _FINEST, _COARSEST))
     grid = Grid.covering(box, spacing, margin_mm=4 * spacing)
@@ -198,6 +201,10 @@ def _overlap(pair: Pair, forward: Transform, body: Volume) -> _Overlap:
     ones = pair.fixed.with_tensor(torch.ones_like(pair.fixed.tensor, dtype=torch.uint8))
     has_fixed = resample(ones, grid, mode="nearest", fill=0.0).tensor > 0
     seen = has_fixed & (forward.validity(pair.moving, grid).tensor > 0)
+    if data[0] is not None:
+        seen &= resample(data[0], grid, mode="nearest", fill=1.0).tensor > 0
+    if data[1] is not None:
+        seen &= forward.warp_volume(data[1], grid, background=1.0).tensor > 0.5
     moving_body = None
     try:
         moving_body = forward.warp_labels(body_mask(pair.moving), grid).tensor > 0
@@ -219,11 +226,14 @@ def _dice(first: torch.Tensor, second: torch.Tensor) -> float:
     return 2 * int((first & second).sum()) / total if total else float("nan")
 
 
-def _coverage(pair: Pair, maps: Maps, points: np.ndarray, overlap: _Overlap) -> dict[str, float]:
+def _coverage(
+    pair: Pair, maps: Maps, points: np.ndarray, overlap: _Overlap, data: tuple[Volume | None, Volume | None]
+) -> dict[str, float]:
     found = {}
     inside = points[pair.fixed.grid.contains(points)]
     if len(inside):
-        found["covered_percent"] = 100 * float(maps.forward.reaches(pair.moving, inside).mean())
+        covered = maps.forward.reaches(pair.moving, inside) & _shown(data[1], maps.forward.map_points(inside))
+        found["covered_percent"] = 100 * float(covered.mean())
     if overlap.moving_body is not None:
         found["body_agreement"] = _dice(overlap.body & overlap.seen, overlap.moving_body & overlap.seen)
     try:
@@ -233,8 +243,20 @@ def _coverage(pair: Pair, maps: Maps, points: np.ndarray, overlap: _Overlap) -> 
     other = other[:: max(1, len(other) // 4000)]
     other = other[pair.moving.grid.contains(other)]
     if len(other):
-        found["covered_moving_percent"] = 100 * float(maps.backward.reaches(pair.fixed, other).mean())
+        covered = maps.backward.reaches(pair.fixed, other) & _shown(data[0], maps.backward.map_points(other))
+        found["covered_moving_percent"] = 100 * float(covered.mean())
     return found
+
+
+def _shown(data: Volume | None, points: np.ndarray) -> np.ndarray:
+    """(N,) bool: not where an image was blanked out; true outside of it."""
+    shown = np.ones(len(points), bool)
+    if data is not None:
+        voxels = np.round(data.grid.points_to_voxels(points)).astype(int)
+        within = ((voxels >= 0) & (voxels < np.asarray(data.grid.size))).all(1)
+        x, y, z = voxels[within].T
+        shown[within] = data.tensor[0, 0].cpu().numpy()[z, y, x] > 0
+    return shown
 
 
 def _plausibility(maps: Maps, points: np.ndarray, body: Volume) -> dict[str, float]:

@@ -184,7 +184,7 @@ def _registered(
     with run.clock("error"):
         expected = run.computed(lambda device: expected_error(run, images, initial, maps.forward, regions, device))
     expected = expected.scaled(1.0 / size.factor)
-    evidence = _evidence(images, maps, run)
+    evidence = _evidence(images, maps, regions, run)
     maps = size.true_maps(maps, options.start)
     images = size.true_images(images, fixed, moving)
     measured = _measured(images, maps, expected, options, run)
@@ -272,13 +272,17 @@ def _measured(images: Prepared, maps: Maps, expected: ExpectedError, options: Op
         return {**figures, "expected_error_mm": summary}
 
 
-def _evidence(images: Prepared, maps: Maps, run: Run) -> dict[str, float]:
+def _evidence(images: Prepared, maps: Maps, regions: Regions, run: Run) -> dict[str, float]:
     """What the finished maps show, at the size that was worked at."""
+    # A mask says what is wanted, not what the image lacks.
+    fixed_data = regions.fixed.data if images.work.fixed_mask is None else None
+    moving_data = regions.moving.data if images.work.moving_mask is None else None
     with run.clock("verdict"):
         return gathered(
             images.work,
             maps,
             images.fixed_body,
+            data=(fixed_data, moving_data),
             same_patient=run.settings.same_patient,
             weights=run.options.weights,
             device=run.device,

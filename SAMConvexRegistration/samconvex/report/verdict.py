@@ -55,8 +55,10 @@ _INVENTED = "Over {value:.0f} mm the slices of an image were interpolated, not m
 _LOW = False
 # Chosen on the "fit" patients of Testing/benchmarks/studies/verdict.py, between the worst right and the best wrong
 # results, and tested on its others (results/verdict.json). Those of folding, overlap, Dice and points are what the
-# field asks for (points: AAPM TG-132 wants 2 mm on average; five times that is no registration). Between modalities
-# edges never reject: on real MR and CT of one patient (truth unknown) they agree as little as on wrong pairs.
+# field asks for (points: AAPM TG-132 wants 2 mm on average; five times that is no registration). Those of the share
+# covered, of outlines and of slices made up let right results of head-neck training patients paired by chance pass.
+# Between modalities edges never reject: on real MR and CT of one patient (truth unknown) they agree as little as on
+# wrong pairs.
 LIMITS: tuple[Limit, ...] = (
     Limit("mirrored", None, 0.5, "The result exchanges left and right."),
     Limit("mirrored_image", 0.5, None, "Left and right seem to be exchanged in one image."),
@@ -65,7 +67,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit("turn_deg", 45.0, None, _TURNED, group="turned"),
     Limit("other_modality", 0.5, None, "The preset is meant for another kind of image than these."),
     Limit("common_percent", 20.0, 3.0, "The two images have little of the body in common ({value:.0f} %).", _LOW),
-    Limit("covered_percent", 40.0, 10.0, "Only {value:.0f} % of the body is seen in both images.", _LOW),
+    Limit("covered_percent", 20.0, 10.0, "Only {value:.0f} % of the body is seen in both images.", _LOW),
     Limit("anatomy_there_percent", 45.0, 25.0, _PLACES, _LOW, group="anatomy"),
     Limit("anatomy_similarity", 0.55, 0.35, _ELSEWHERE, _LOW, group="anatomy"),
     Limit("anatomy_similarity", 0.87, None, _PATIENT, _LOW, same=True, group="patient"),
@@ -75,7 +77,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit("across_near_percent", 22.0, None, _EDGES, _LOW, group="edges"),
     Limit("across_near_gain", 0.3, None, _NO_BETTER, _LOW, group="edges"),
     Limit("shared_information", 0.07, 0.03, _UNRELATED, _LOW),
-    Limit("body_agreement", 0.8, 0.6, _OUTLINE, _LOW),
+    Limit("body_agreement", 0.7, 0.5, _OUTLINE, _LOW),
     Limit("bone_agreement", 0.3, 0.15, _BONES, _LOW),
     # Of 5256 pairs of training patients 3 % differ as much by the centers of their organs (verdict.py --sizes).
     Limit("scale", 1.2, 1.45, _SIZE, same=False, group="size"),
@@ -88,7 +90,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit("extreme_volume_percent", 5.0, 20.0, _SQUEEZED, same=True),
     Limit("changed_ml", 3.0, None, _CHANGED, same=True),
     Limit("slices_disorder", 0.78, 0.95, _ORDER),
-    Limit("slices_invented_mm", 15.0, None, _INVENTED),
+    Limit("slices_invented_mm", 25.0, None, _INVENTED),
     Limit("folding_percent", 0.1, 5.0, "Tissue is folded over itself ({value:.1f} % of the body)."),
     Limit("inverse_p95_mm", 5.0, 20.0, "There and back again does not end where it began (off by {value:.0f} mm)."),
     Limit("dice", 0.4, 0.15, "The outlined structures hardly overlap (mean Dice {value:.2f}).", _LOW),

@@ -152,3 +152,21 @@ def test_labels_and_points_that_were_given_are_evidence(phantom) -> None:
     found = told(Pair(phantom.ct, phantom.ct), PRESETS["ct-follow-up"], {}, measured)
     assert (found["dice"], found["worst_dice"], found["point_error_mm"]) == (0.5, 0.1, 3.0)
     assert found["dice_gain"] == pytest.approx(0.0)
+
+
+def test_a_part_that_was_blanked_out_is_not_held_against_the_result_but_is_not_covered(phantom, breath) -> None:
+    moving, truth = breath
+    body = body_mask(phantom.ct)
+    # Below a height of the moving image nothing is left, as after a defacing.
+    height = moving.grid.voxel_centers(reference=np.zeros(3))[..., 2]
+    shown = (height > float(height.mean()))[None, None]
+    blanked = moving.with_tensor(torch.where(shown, moving.as_float(), torch.tensor(-1000.0)))
+    maps = maps_of(Transform((truth.displacement_field(phantom.ct.grid),)))
+    pair = Pair(phantom.ct, blanked)
+    unaware = gathered(pair, maps, body)
+    aware = gathered(pair, maps, body, data=(None, moving.with_tensor(shown.float())))
+    assert verdict(unaware)["level"] != GOOD
+    assert aware["body_agreement"] > 0.95 > unaware["body_agreement"]
+    assert aware["covered_percent"] == pytest.approx(50, abs=10)
+    assert unaware["covered_percent"] > 95
+    assert verdict(aware)["level"] == GOOD
