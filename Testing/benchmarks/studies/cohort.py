@@ -178,11 +178,22 @@ def throughput(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "seconds_per_pair": round(seconds / max(done, 1), 2),
         "failed": [row["sentence"] for row in rows if row["status"] == "failed"],
+        "mean_seconds_of_stages": stages_of(out),
         "store_mib": round(sum(path.stat().st_size for path in (out / ".store").glob("*")) / 2**20, 1),
         **watch.figures(),
     }
     sample = random.Random(chosen.seed + 1).sample(range(len(pairs)), min(chosen.loop, len(pairs)))
     return figures | (loop(chosen, [pairs[n] for n in sample], folder / "loop") if sample else {})
+
+
+def stages_of(out: Path) -> dict[str, float]:
+    """Mean seconds of each stage over the rows that are done, the longest first."""
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in out.glob("jobs/*/report.json")]
+    found: dict[str, float] = {}
+    for report in reports:
+        for stage, seconds in report["seconds"]["stages"].items():
+            found[stage] = found.get(stage, 0.0) + seconds / len(reports)
+    return {stage: round(found[stage], 2) for stage in sorted(found, key=lambda stage: -found[stage])}
 
 
 def loop(chosen: argparse.Namespace, pairs: list[tuple[Path, Path]], folder: Path) -> dict[str, Any]:
