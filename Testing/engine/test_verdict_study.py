@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from benchmarks.studies import verdict_by_chance
 from benchmarks.studies.verdict import PUBLISHED, judged, wilson
 
 
@@ -42,3 +43,11 @@ def test_intervals_are_those_of_wilson() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
     assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+
+
+def test_right_results_of_patients_paired_by_chance_are_rarely_flagged_and_wrong_ones_are() -> None:
+    records = json.loads(verdict_by_chance.PUBLISHED.read_text(encoding="utf-8"))
+    assert len(records) == len({record["name"] for record in records}) == 108
+    right, _, wrong = verdict_by_chance.judged(records)
+    assert "5 of 78 flagged" in right and "do not use 0" in right
+    assert "8 of 9 flagged" in wrong

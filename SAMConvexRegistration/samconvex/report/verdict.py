@@ -56,9 +56,9 @@ _LOW = False
 # Chosen on the "fit" patients of Testing/benchmarks/studies/verdict.py, between the worst right and the best wrong
 # results, and tested on its others (results/verdict.json). Those of folding, overlap, Dice and points are what the
 # field asks for (points: AAPM TG-132 wants 2 mm on average; five times that is no registration). Those of the share
-# covered, of outlines and of slices made up let right results of head-neck training patients paired by chance pass.
-# Between modalities edges never reject: on real MR and CT of one patient (truth unknown) they agree as little as on
-# wrong pairs.
+# covered, of outlines, of gain and of slices made up let right results of training patients pass that were paired by
+# chance (verdict_by_chance.py). Between modalities edges never reject: on real MR and CT of one patient (truth unknown)
+# they agree as little as on wrong pairs.
 LIMITS: tuple[Limit, ...] = (
     Limit("mirrored", None, 0.5, "The result exchanges left and right."),
     Limit("mirrored_image", 0.5, None, "Left and right seem to be exchanged in one image."),
@@ -73,11 +73,11 @@ LIMITS: tuple[Limit, ...] = (
     Limit("anatomy_similarity", 0.87, None, _PATIENT, _LOW, same=True, group="patient"),
     Limit("near_percent", 22.0, 12.0, _EDGES, _LOW, group="edges"),
     Limit("near_percent", 60.0, None, _PATIENT, _LOW, same=True, group="patient"),
-    Limit("near_gain", 0.3, 0.15, _NO_BETTER, _LOW, group="edges"),
+    Limit("near_gain", 0.25, 0.15, _NO_BETTER, _LOW, group="edges"),
     Limit("across_near_percent", 22.0, None, _EDGES, _LOW, group="edges"),
     Limit("across_near_gain", 0.3, None, _NO_BETTER, _LOW, group="edges"),
     Limit("shared_information", 0.07, 0.03, _UNRELATED, _LOW),
-    Limit("body_agreement", 0.7, 0.5, _OUTLINE, _LOW),
+    Limit("body_agreement", 0.45, 0.3, _OUTLINE, _LOW),
     Limit("bone_agreement", 0.3, 0.15, _BONES, _LOW),
     # Of 5256 pairs of training patients 3 % differ as much by the centers of their organs (verdict.py --sizes).
     Limit("scale", 1.2, 1.45, _SIZE, same=False, group="size"),
