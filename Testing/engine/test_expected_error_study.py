@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 
 import numpy as np
 import pytest
 from benchmarks.data.pairs import data_folder
-from benchmarks.studies.expected_error_cases import TEST, TRAINING, cases
+from benchmarks.studies import expected_error
+from benchmarks.studies.expected_error_cases import TEST, TRAINING, Case, cases
 from benchmarks.studies.expected_error_fit import FOLDS, _folds, bounds_of, calibrated, fitted, weights_of
 from benchmarks.studies.expected_error_picture import curve, draw
+from samconvex.registration.error_model import ErrorModel
+from samconvex.registration.error_models import FAMILIES
+
+MADE_UP = Case("made up", "a", "fast-preview", TRAINING, lambda: None)
 
 
 def made_up(pairs: int, seed: int, *, group: str = "a", places: int = 150) -> list:
@@ -37,6 +43,18 @@ def test_calibration_covers_nine_of_ten_errors_of_new_pairs() -> None:
     assert np.mean(covered) == pytest.approx(0.9, abs=0.01)
     fresh = [(errors <= bounds_of(model, maps)).mean() for _, maps, errors in made_up(20, 2)]
     assert np.mean(fresh) == pytest.approx(0.9, abs=0.03)
+
+
+def test_a_family_fitted_alone_leaves_the_others_as_they_are(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(expected_error, "TABLE", tmp_path / "models.py")
+    monkeypatch.setattr(expected_error, "gathered_rows", lambda *_: [(MADE_UP, *row[1:]) for row in made_up(1, 0)])
+    monkeypatch.setattr(
+        expected_error, "calibrated", lambda rows, seed: (ErrorModel(1.0, {}), [(np.arange(1.0, 4.0),) * 2])
+    )
+    expected_error.fit(tmp_path, [], "preview")
+    written = ast.literal_eval((tmp_path / "models.py").read_text().partition("FAMILIES: dict = ")[2])
+    assert written.pop("preview")["models"] != FAMILIES["preview"]["models"]
+    assert written == {name: family for name, family in FAMILIES.items() if name != "preview"}
 
 
 def test_every_group_and_every_pair_of_it_counts_alike() -> None:

@@ -74,6 +74,17 @@ def test_readme_links_and_pictures_exist(repository, readme):
     assert [link for link in links if not (repository / link).exists()] == []
 
 
+def test_links_and_pictures_of_the_documents_exist(repository):
+    missing = []
+    for page in sorted((repository / "docs").glob("*.md")):
+        links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+        missing += [f"{page.name}: {link}" for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []
+    assert "(../Resources/Screenshots/commissioning.png)" in (repository / "docs" / "commissioning.md").read_text(
+        "utf-8"
+    )
+
+
 def test_supported_versions_are_the_promised_ones(project):
     metadata = project["project"]
     assert metadata["requires-python"] == ">=3.10"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 
 import pytest
 from benchmarks.studies import verdict_by_chance
 from benchmarks.studies.verdict import PUBLISHED, judged, wilson
+from benchmarks.studies.verdict_cases import cases
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +23,22 @@ def test_the_published_shares_are_those_of_the_published_cases(published) -> Non
 def test_patients_of_an_evaluation_took_no_part(published) -> None:
     names = {name for case in published["cases"] for name in case["name"].split("-")}
     assert not names & {f"btcv{number}" for number in range(14, 20)}
-    groups: dict[str, set[str]] = {"fit": set(), "held out": set()}
-    for case in published["cases"]:
+    groups: dict[str, set[str]] = {"fit": set(), "held out": set(), "new": set()}
+    for case in [*published["cases"], *({"group": case.group, "name": case.name} for case in cases())]:
         groups[case["group"]] |= set(case["name"].split("-"))
-    assert groups["fit"] and groups["held out"] and not groups["fit"] & groups["held out"]
+    for first, second in combinations(groups.values(), 2):
+        assert first and second and not first & second
+
+
+def test_a_part_of_the_cases_is_a_fair_sample() -> None:
+    """Kinds in turn, patients by chance, the same ones every time."""
+    new = cases(("new",))
+    kinds = {case.kind for case in new}
+    assert {case.kind for case in new[: len(kinds)]} == kinds
+    same = [case.name for case in new if case.kind == "same patient"]
+    assert same != sorted(same)
+    assert [case.name for case in cases(("new",)) if case.kind == "same patient"] == same
+    assert {(case.kind, case.name) for case in new} < {(case.kind, case.name) for case in cases()}
 
 
 def test_wrong_results_are_flagged_and_right_ones_are_not(published) -> None:

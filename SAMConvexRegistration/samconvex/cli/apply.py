@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..io.outputs import check_output_file, output_file
 from ..io.points import check_writable_ending, is_point_file, read_points, write_points
-from .console import ConsoleProgress, say_notes
+from .console import ConsoleProgress, notes_beside, say_notes
 from .options import add_progress
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".gipl", ".vtk")
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     progress = ConsoleProgress(args.progress, [("read", 0.2), ("warp", 0.6), ("write", 0.2)], args.cancelled)
     warnings = _carry_points(args, progress) if points else _carry_image(args, progress)
     progress.finish()
-    say_notes(warnings)
+    say_notes([*notes_beside(args.transform), *warnings])
     return 0
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from ..memory import current_memory_mib
@@ -19,6 +21,9 @@ _REDRAW_S = 0.1
 _REPORT_S = 0.5
 # Terminal colors: green, yellow, red.
 _VERDICT_COLORS = {GOOD: "32", CHECK: "33", DO_NOT_USE: "31"}
+
+# Transforms that a registration writes beside its report.
+_WRITTEN = ("transform.h5", "inverse.h5")
 
 
 def say_notes(notes: Iterable[str]) -> None:
@@ -32,6 +37,20 @@ def loud_verdict(judged: Mapping[str, Any]) -> str:
     text = sentence(judged)
     color = _VERDICT_COLORS.get(str(judged["level"]), "33")
     return f"\x1b[1;{color}m{text}\x1b[0m" if sys.stdout.isatty() else text
+
+
+def notes_beside(transform: str | os.PathLike) -> list[str]:
+    """What the report of the registration that wrote a transform says against it: one sentence, or none."""
+    path = Path(transform)
+    report = path.with_name("report.json")
+    if path.name not in _WRITTEN:
+        return []
+    try:
+        judged = json.loads(report.read_text(encoding="utf-8"))["verdict"]
+        level, reasons = str(judged["level"]), " ".join(map(str, judged["reasons"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [] if level == GOOD else [f"{path} was judged {level.upper()} when it was made. {reasons}".strip()]
 
 
 class ConsoleProgress:

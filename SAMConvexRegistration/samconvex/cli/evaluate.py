@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..io.outputs import check_output_file, output_file
 from ..io.points import read_points
-from .console import ConsoleProgress, loud_verdict
+from .console import ConsoleProgress, loud_verdict, notes_beside
 from .options import add_progress
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
     fixed, moving = read_volume(args.fixed), read_volume(args.moving)
     transform = Transform.load(args.transform, fixed.grid)
     progress("read", 0.5)
-    warnings: list[str | None] = [*fixed.notes, *moving.notes, *transform.notes]
+    warnings: list[str | None] = [*notes_beside(args.transform), *fixed.notes, *moving.notes, *transform.notes]
     fixed_labels = moving_labels = fixed_points = moving_points = None
     if args.fixed_labels:
         fixed_labels, moving_labels = read_labels(args.fixed_labels), read_labels(args.moving_labels)

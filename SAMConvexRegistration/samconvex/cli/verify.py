@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from ..errors import CHECK_FAILED, InputError, check_at_hand, refusing
 from ..io.files import file_sha256
-from .console import ConsoleProgress
+from .console import ConsoleProgress, loud_verdict
 from .options import add_progress, positive_float
 from .register import FURTHER, PLAN, perform
 from .register import add_arguments as register_arguments
@@ -54,6 +54,8 @@ def run(args: argparse.Namespace, register: Callable[..., Any] | None = None) ->
     agrees = difference.map_max_mm <= args.tolerance and not difference.beyond(args.tolerance)
     lines += _differences(difference, args.tolerance)
     passed = same and agrees
+    # The same again may be wrong again.
+    lines += [loud_verdict(report["verdict"])] if "verdict" in report else []
     lines.append(_verdict(difference, agrees, same, args.tolerance))
     if args.progress != "json":
         print("\n".join(lines))

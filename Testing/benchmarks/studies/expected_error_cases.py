@@ -26,6 +26,8 @@ FIRST_WARPED = 16
 WELL_LABELED = 4
 NOISE = 15.0  # HU
 BREATHING = ("nlst", "nsclcrg001", "lidc0314")
+# Ribs and the wall of the chest, which no contour of head, neck and abdomen tells of.
+CHEST_WARPED = ("lung4d113", "cmbcrc01068", "pancreascb001", "acrin013", "c3l00189")
 # Never trained on, and never fitted or calibrated on.
 UNSEEN_CT = ("rad_lung1", "ts_example")
 
@@ -95,6 +97,9 @@ def _training(data: Path) -> list[Case]:
     for n, name in enumerate(warped):
         path = data / "headneck" / f"{name}_ct.nii.gz"
         found.append(_warped(path, name, "ct-inter-patient", "known warp", TRAINING, n, 20.0))
+    for n, name in enumerate(CHEST_WARPED):
+        path = data / "trunk" / f"{name}_ct.nii.gz"
+        found.append(_warped(path, name, "ct-inter-patient", "known warp, trunk", TRAINING, 300 + n, 20.0))
     for n, name in enumerate(BREATHING):
         path = data / "trunk" / f"{name}_ct.nii.gz"
         found.append(_warped(path, name, "ct-lung-breathing", "known warp", TRAINING, n, 25.0, breath=True))
@@ -139,6 +144,7 @@ def _test(data: Path) -> list[Case]:
     for n, name in enumerate(UNSEEN_CT):
         path = data / "trunk" / f"{name}_ct.nii.gz"
         found.append(_warped(path, name, "ct-lung-breathing", "known warp", TEST, 100 + n, 25.0, breath=True))
+        found.append(_warped(path, name, "ct-inter-patient", "known warp, trunk", TEST, 400 + n, 20.0))
     for n, row in enumerate(rows[:2]):
         path = data / "headneck" / f"{row['moving']}_ct.nii.gz"
         found.append(_warped(path, row["moving"], "ct-inter-patient", "known warp", TEST, 200 + n, 20.0))

@@ -112,6 +112,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, metavar="FILE.jsonl", help="one case a line; resumed; absent: judge only")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no case after so long")
     parser.add_argument("--only", default="", help="kinds that contain this")
+    parser.add_argument("--group", choices=tuple(HEADS), help="patients of one group alone")
     parser.add_argument("--sizes", action="store_true", help="how much the sizes of patients differ")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="figures and cases")
     chosen = parser.parse_args()
@@ -123,7 +124,8 @@ def main() -> int:
     elif data_folder() is None:
         parser.error("the images are absent; set SAMCONVEX_DATA, or leave out --work to judge the published cases")
     else:
-        records = completed(chosen.work, chosen.only, chosen.minutes)
+        groups = tuple(HEADS) if chosen.group is None else (chosen.group,)
+        records = completed(chosen.work, [case for case in cases(groups) if chosen.only in case.kind], chosen.minutes)
     figures = judged(records)
     if chosen.output is not None:
         lines = ",\n".join(json.dumps(record) for record in records)
@@ -133,14 +135,14 @@ def main() -> int:
     return 0
 
 
-def completed(work: Path, only: str, minutes: float) -> list[dict]:
+def completed(work: Path, every: list[Case], minutes: float) -> list[dict]:
     """The records of a work file, and of the cases that it does not hold yet."""
     torch.set_num_threads(1)
     records = [json.loads(line) for line in work.read_text(encoding="utf-8").splitlines()] if work.exists() else []
     done = {(r["kind"], r["name"]) for r in records}
     begin = time.monotonic()
-    for case in cases():
-        if (case.kind, case.name) in done or only not in case.kind or time.monotonic() - begin > 60 * minutes:
+    for case in every:
+        if (case.kind, case.name) in done or time.monotonic() - begin > 60 * minutes:
             continue
         record = collected(case)
         records.append(record)

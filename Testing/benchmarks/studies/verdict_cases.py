@@ -7,7 +7,7 @@ the images (a mirrored image has no right result).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
@@ -49,13 +49,17 @@ ABDOMENS = {
 LIMBS = {
     "fit": ("sts001", "sts003", "sts006", "sts010"),
     "held out": ("sts012", "sts014", "sts018", "sts023"),
-    "new": (),
+    "new": ("sts002", "sts004", "sts005", "sts007"),
 }
-CHESTS = {"fit": ("nsclcrg001", "nlst"), "held out": ("lidc0314", "cmbcrc01068"), "new": ("acrin013",)}
+CHESTS = {
+    "fit": ("nsclcrg001", "nlst"),
+    "held out": ("lidc0314", "cmbcrc01068"),
+    "new": ("acrin013", "acrin001a", "acrinnsclc042", "lungfcp01"),
+}
 HIPPOCAMPI = {
     "fit": ("hc001", "hc003", "hc004", "hc006"),
     "held out": ("hc007", "hc008", "hc011", "hc014"),
-    "new": (),
+    "new": ("hc015", "hc017", "hc019", "hc020", "hc023", "hc024"),
 }
 TUBULAR = (2, 5)
 # Millimeters that organs' centers (median) or a known warp (median) may be off.
@@ -246,13 +250,19 @@ def inner_place(volume: Volume, lower: float, upper: float, random: np.random.Ge
 
 
 # --- cases ----------------------------------------------------------------------------------------------------------
-def cases() -> list[Case]:
-    """All of them, kinds in turn, so that a part of them is a fair sample."""
+def cases(groups: Iterable[str] = HEADS) -> list[Case]:
+    """All of them, kinds in turn and drawn by chance within each, so that a part of them is a fair sample."""
     kinds: dict[str, list[Case]] = {}
-    for group in HEADS:
+    for group in groups:
         for case in chain(_heads(group), _others(group), _small(group)):
             kinds.setdefault(f"{case.kind} {group}", []).append(case)
-    return [case for row in zip_longest(*kinds.values()) for case in row if case is not None]
+    drawn = [_drawn(name, kind) for name, kind in kinds.items()]
+    return [case for row in zip_longest(*drawn) for case in row if case is not None]
+
+
+def _drawn(name: str, kind: list[Case]) -> list[Case]:
+    """In an order by chance, the same every time."""
+    return [kind[n] for n in random_of(name).permutation(len(kind))]
 
 
 def _heads(group: str) -> Iterator[Case]:
@@ -345,8 +355,7 @@ def _heads(group: str) -> Iterator[Case]:
         yield case("other patient than the preset says", FAST_SAME, number, other_patient)
         yield case("failed start", FAST_AS_IS, number, failed)
         yield case("lesion resected", FAST_SAME, number, resected)
-        if group != "new":
-            yield case("mirrored", FAST, number, changed(lambda v, r: v.with_tensor(v.tensor.flip(4))))
+        yield case("mirrored", FAST, number, changed(lambda v, r: v.with_tensor(v.tensor.flip(4))))
         yield case("turned 90", FAST, number, changed(lambda v, r: turned(v, 90, 0, 0)))
         yield case("turned 180", FAST, number, changed(lambda v, r: turned(v, 0, 0, 180)))
         yield case("little overlap", FAST, number, little)

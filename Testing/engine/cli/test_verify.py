@@ -20,6 +20,7 @@ from samconvex.io.files import file_sha256
 from samconvex.networks import lapirn
 from samconvex.networks.lapirn import LapIRN
 from samconvex.registration.options import Options, unused_weights, weights_used
+from samconvex.report.verdict import sentence
 from samconvex.space.transforms import AffineTransform, Transform
 from samconvex.training.loop import save_checkpoint
 
@@ -99,8 +100,28 @@ def test_an_untouched_result_is_identical_and_nothing_is_written(made: Path, cap
     assert main(["verify", str(made / "out" / "report.json"), "--progress", "none"]) == 0
     text = capsys.readouterr().out
     assert text.splitlines()[-1] == "Identical."
+    # The same again may be wrong again.
+    judged = json.loads((made / "out" / "report.json").read_text(encoding="utf-8"))["verdict"]
+    assert sentence(judged) in text
     assert "4 files, the same as then" in text and "0.0000 mm at most" in text and "0.00 % of the voxels" in text
     assert contents(made) == before
+
+
+@pytest.mark.parametrize("name", ["transform.h5", "inverse.h5"])
+def test_a_transform_of_a_rejected_registration_is_not_applied_silently(made: Path, case: Path, name: str, capsys):
+    points = made / "points.csv"
+    points.write_text("x,y,z\n0,0,0\n")
+    words = ["apply", str(case / name), str(points), "-o", str(case / "carried.csv")]
+    edited(case, verdict={"level": "good", "reasons": []})
+    assert main(words) == 0
+    assert "judged" not in capsys.readouterr().err
+    edited(case, verdict={"level": "do not use", "reasons": ["Bones do not lie on each other."]})
+    assert main(words) == 0
+    assert f"{case / name} was judged DO NOT USE" in (said := capsys.readouterr().err)
+    assert "Bones do not lie on each other." in said
+    (case / "report.json").write_text("[]")
+    assert main(words) == 0
+    assert "judged" not in capsys.readouterr().err
 
 
 def test_inputs_are_found_in_another_folder(made: Path, case: Path, tmp_path: Path, capsys):
