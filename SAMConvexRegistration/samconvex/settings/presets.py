@@ -27,6 +27,7 @@ PRESETS: dict[str, Settings] = {
                 Level(2.2, 1, 1, _DETAIL, (1.0, 2.0, 4.0), _UNSEEN, coarsest=3.0, coupling=0.2),
             ),
             box_passes=1,
+            adam=AdamSettings(spacing=4.0, iterations=20, regularization=0.1),
         ),
         Settings(
             "ct-lung-breathing",
@@ -36,7 +37,7 @@ PRESETS: dict[str, Settings] = {
             levels=(Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(2.5, 1)),
             coupling=0.02,
             refine="adam",
-            adam=AdamSettings(spacing=3.0, iterations=25),
+            adam=AdamSettings(spacing=3.0, iterations=25, step_mm=1.0),
             field_spacing=3.0,
         ),
         Settings(
@@ -88,7 +89,7 @@ PRESETS: dict[str, Settings] = {
             levels=(Level(16.0, 2, 2, ("sam",)), Level(8.0, 3, 2, ("sam",)), Level(4.0, 3, 2, ("sam-fine",))),
             box_passes=3,
             refine="adam",
-            adam=AdamSettings(spacing=4.0, pool=1, iterations=50),
+            adam=AdamSettings(spacing=4.0, pool=1, iterations=50, step_mm=1.0),
         ),
     )
 }
