@@ -25,6 +25,7 @@ from .process import EngineProcess, crashSentence, engineCommand
 
 LOG_LIMIT = 256_000
 GRACE_SECONDS = 0.2
+TICK_SECONDS = 1.0
 
 
 class JobState(Enum):
@@ -58,6 +59,11 @@ class JobProgress:
         self.message = ""
         self.secondsLeft = None
         self.memoryMib = None
+        self.reportTime = time.monotonic()
+
+    def remaining(self):
+        """Seconds left as of now: what was reported last, less the time since; below 0 it takes longer than that."""
+        return None if self.secondsLeft is None else self.secondsLeft - (time.monotonic() - self.reportTime)
 
 
 def startRun(run, command, finish, guards=(), collect=None):
@@ -109,6 +115,7 @@ class EngineJob:
         self._log = []
         self._lastErrorLines = []
         self._startTime = None
+        self._changeTime = 0.0
         self._polling = False
         self.state = JobState.IDLE
         self.progress = JobProgress()
@@ -209,6 +216,9 @@ class EngineJob:
             if status is not None:
                 self._readLines()
                 self._processEnded(status)
+            elif time.monotonic() - self._changeTime >= TICK_SECONDS:
+                # The engine may be silent for long; the time left goes on.
+                self._changed()
         elif self.state is JobState.IMPORTING and self._workerEnded():
             self.result = self._finish(self._workerOutcome) if self._finish else self._workerOutcome
             self.progress.fraction, self.progress.secondsLeft = 1.0, 0.0
@@ -267,6 +277,7 @@ class EngineJob:
         self._changed()
 
     def _changed(self):
+        self._changeTime = time.monotonic()
         if self.onChange is not None:
             self.onChange(self)
 
@@ -334,6 +345,7 @@ class EngineJob:
             progress.fraction = max(progress.fraction, min(values["percent"] / 100.0, 1.0))
         progress.memoryMib = values.get("memory_mib", progress.memoryMib)
         progress.secondsLeft = values.get("seconds_left")
+        progress.reportTime = time.monotonic()
         return True
 
     # --- scene ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Images travel in world coordinates, so that linear parent transforms are part of
 shears an image (ITK grids cannot), the image travels in its own frame and the parent is composed into the result.
 """
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ from vtk.util import numpy_support
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 LINEAR_ATTRIBUTE = "SAMConvex.Interpolation"
+ALIGNMENT_ATTRIBUTE = "SAMConvex.Alignment"
+# On a node that was placed under a result: JSON of its own parent transform's ID.
+PARENT_ATTRIBUTE = "SAMConvex.OriginalParent"
 GRID_SPACING_MM = 3.5
 GRID_MARGIN_MM = 21.0
 
@@ -49,12 +53,12 @@ def vtkFromMatrix(matrix):
 
 
 def parentToWorld(node):
-    """4x4 RAS matrix from the node's own frame to the world.
+    """4x4 RAS matrix from the node's own frame to the world; where it was placed under a result, to where it came from.
 
     Raises:
         NodeError: a parent transform is not linear.
     """
-    parent = node.GetParentTransformNode()
+    parent = ownParent(node)
     if parent is None:
         return np.eye(4)
     if not parent.IsTransformToWorldLinear():
@@ -66,6 +70,15 @@ def parentToWorld(node):
     matrix = vtk.vtkMatrix4x4()
     parent.GetMatrixTransformToWorld(matrix)
     return matrixFromVtk(matrix)
+
+
+def ownParent(node):
+    """The parent transform node that the user gave a node, or None; a result it was placed under is none."""
+    stored = node.GetAttribute(PARENT_ATTRIBUTE)
+    if stored is None:
+        return node.GetParentTransformNode()
+    identifier = json.loads(stored)
+    return slicer.mrmlScene.GetNodeByID(identifier) if identifier else None
 
 
 def ijkToRas(volumeNode):
@@ -270,6 +283,59 @@ def firstField(transform):
     if all(transform.GetNthTransform(n).IsLinear() for n in range(last)):
         return firstField(transform.GetNthTransform(last))
     return None
+
+
+def alignmentFromSitk(transform, fromFrame, toFrame):
+    """4x4 world RAS matrix of an ITK transform's linear parts alone: what is left without its displacement fields.
+
+    Args:
+        transform, fromFrame, toFrame: as gridFromSitk.
+    """
+    return toFrame.worldFromFrame @ _linearPart(transform) @ np.linalg.inv(fromFrame.worldFromFrame)
+
+
+def _linearPart(transform):
+    """4x4 RAS matrix of the linear parts, a displacement field taken as doing nothing."""
+    transform = transform.Downcast() if hasattr(transform, "Downcast") else transform
+    if isinstance(transform, sitk.CompositeTransform):
+        matrix = np.eye(4)
+        # ITK applies the transform added last first.
+        for index in range(transform.GetNumberOfTransforms()):
+            matrix = matrix @ _linearPart(transform.GetNthTransform(index))
+        return matrix
+    if not transform.IsLinear():
+        return np.eye(4)
+    matrix = np.eye(4)
+    matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
+    for axis in range(3):
+        matrix[:3, axis] = np.array(transform.TransformPoint(np.eye(3)[axis].tolist())) - matrix[:3, 3]
+    return LPS_FROM_RAS @ matrix @ LPS_FROM_RAS
+
+
+def setAlignment(transformNode, matrix):
+    """Note on a grid which part of it is the alignment (4x4 RAS, fixed to moving world); saved with the scene."""
+    transformNode.SetAttribute(ALIGNMENT_ATTRIBUTE, json.dumps(np.asarray(matrix).tolist()))
+
+
+def alignmentOf(transformNode):
+    """4x4 RAS matrix noted by setAlignment; the identity where none was."""
+    return np.array(json.loads(transformNode.GetAttribute(ALIGNMENT_ATTRIBUTE) or "null") or np.eye(4))
+
+
+def withoutAlignment(vectors, latticeToRas, alignment):
+    """The deformation alone: u with T(p) = A(p + u(p)), (k, j, i, 3) float32 RAS mm on the same lattice.
+
+    Args:
+        vectors: (k, j, i, 3) displacements T(p) - p.
+        alignment: A, 4x4.
+    """
+    if np.allclose(alignment, np.eye(4)):
+        return vectors
+    inverse = np.linalg.inv(alignment)
+    index = np.moveaxis(np.indices(vectors.shape[:3])[::-1], 0, -1)
+    points = index @ latticeToRas[:3, :3].T + latticeToRas[:3, 3]
+    moved = points + vectors
+    return (moved @ inverse[:3, :3].T + inverse[:3, 3] - points).astype(np.float32)
 
 
 def orientedGrid(vectors, latticeToRas):

@@ -3,14 +3,14 @@
 import slicer
 from slicer.i18n import tr as _
 
-from . import dependencies, status
+from . import dependencies, status, verdicts
 from .job import JobState
 from .nodes import NodeError
 from .polling import pollWithTimer, stopPolling
 
 
-def installDependencies(button, say):
-    """Make the engine able to run; False, with the reason told by ``say(sentence)``, where it cannot.
+def installDependencies(button, say, refuse=None):
+    """Make the engine able to run; False, with the reason told by ``refuse(sentence)`` (else ``say``), where it cannot.
 
     Args:
         button: what started it; it cannot be pressed again meanwhile.
@@ -23,7 +23,7 @@ def installDependencies(button, say):
     try:
         dependencies.ensure()
     except dependencies.DependencyError as error:
-        say(str(error))
+        (refuse or say)(str(error))
         return False
     finally:
         button.enabled = enabled
@@ -42,29 +42,53 @@ class RunPanel:
         title: the button's text while nothing runs.
         cancelTip: its tool tip while something does.
         onChange: called without arguments after every change, to update other controls.
-        sentence: gives the status line of a job.
+        sentence, level: give the status line of a job and the verdicts level whose color it has.
     """
 
     def __init__(
-        self, button, progressBar, statusLabel, logText=None, *, title, cancelTip, onChange, sentence=status.sentence
+        self,
+        button,
+        progressBar,
+        statusLabel,
+        logText=None,
+        *,
+        title,
+        cancelTip,
+        onChange,
+        sentence=status.sentence,
+        level=status.level,
     ):
         self._button, self._progressBar, self._statusLabel, self._logText = button, progressBar, statusLabel, logText
         self._title, self._cancelTip = title, cancelTip
-        self._onChange, self._sentence = onChange, sentence
+        self._onChange, self._sentence, self._level = onChange, sentence, level
         self._after = None
+        self._refused = False
         self.job = None
 
     @property
     def isRunning(self):
         return self.job is not None and not self.job.isFinished
 
-    def say(self, text):
-        """Put a sentence into the status line."""
+    def say(self, text, level=""):
+        """Put a sentence into the status line, on the color of a verdicts level where it is a warning or an error."""
+        self._refused = False
         self._statusLabel.text = text
+        self._statusLabel.setStyleSheet(verdicts.style(level) if text and level else "")
+
+    def refuse(self, text):
+        """Say why something was not done."""
+        self.say(text, verdicts.DO_NOT_USE)
+        self._refused = True
+
+    def forget(self):
+        """What a run could not use was changed: take the sentence about it away."""
+        failed = self.job is not None and self.job.state in (JobState.FAILED, JobState.CANCELLED)
+        if not self.isRunning and (self._refused or failed):
+            self.say("")
 
     def installDependencies(self):
         """Make the engine able to run; False, with the reason in the status line, where it cannot."""
-        return installDependencies(self._button, self.say)
+        return installDependencies(self._button, self.say, self.refuse)
 
     def start(self, makeJob, after=None, refusals=(NodeError,), tell=None):
         """Start a job where the engine can run and the inputs allow it.
@@ -81,7 +105,7 @@ class RunPanel:
             with slicer.util.WaitCursor():
                 job = makeJob()
         except (*refusals, OSError) as error:
-            (tell or self.say)(str(error))
+            (tell or self.refuse)(str(error))
             return
         self.job, self._after = job, after
         if self._logText is not None:
@@ -122,7 +146,7 @@ class RunPanel:
             return
         self._progressBar.visible = not job.isFinished
         self._progressBar.value = int(1000 * job.fraction)
-        self.say(self._sentence(job))
+        self.say(self._sentence(job), self._level(job))
         if self._logText is not None:
             self._logText.plainText = job.log
         if job.state is JobState.DONE and self._after is not None:

@@ -11,8 +11,12 @@ KEPT_ATTRIBUTE = "SAMConvex.Layers"
 KEPT_ROLES = {name: f"SAMConvex.{name}Volume" for name in ("Background", "Foreground", "Label")}
 
 
+# On the display node of what is hidden while temporary nodes are shown.
+HIDDEN_ATTRIBUTE = "SAMConvex.Hidden"
+
+
 class ViewState:
-    """Layers, opacities and positions of all slice views, to be put back exactly."""
+    """Layers, opacities and positions of all slice views and what was hidden, to be put back exactly."""
 
     def __init__(self):
         self._composites = {node.GetID(): layersOf(node) for node in _composites()}
@@ -35,8 +39,17 @@ class ViewState:
                 numbers = {name: value for name, value in layers.items() if name not in KEPT_ROLES}
                 node.SetAttribute(KEPT_ATTRIBUTE, json.dumps(numbers))
 
+    def hide(self, shown):
+        """Hide displayable nodes until ``restore``; those that are not visible stay as they are."""
+        for node in shown:
+            display = node.GetDisplayNode()
+            if display is not None and display.GetVisibility():
+                display.SetAttribute(HIDDEN_ATTRIBUTE, "1")
+                display.SetVisibility(False)
+
     def restore(self):
         scene = slicer.mrmlScene
+        _showHidden()
         for nodeId, layers in self._composites.items():
             node = scene.GetNodeByID(nodeId)
             if node is not None:
@@ -55,17 +68,31 @@ class ViewState:
 
 def restoreSavedLayers(scene):
     """Give the views of a scene that was saved while temporary nodes were shown the layers that the user had."""
-    for node in _composites():
-        if node.GetAttribute(KEPT_ATTRIBUTE) is None:
-            continue
-        identifiers = [identifier for name, identifier in layersOf(node).items() if name in KEPT_ROLES and identifier]
-        shown = [scene.GetNodeByID(identifier) for identifier in identifiers]
-        if any(volume is not None and not volume.GetSaveWithScene() for volume in shown):
+    kept = [node for node in _composites() if node.GetAttribute(KEPT_ATTRIBUTE) is not None]
+    busy = [node for node in kept if _showsTemporary(node, scene)]
+    if not busy:
+        _showHidden()
+    for node in kept:
+        if node in busy:
             continue  # they are being shown now: another scene was added to this one
         layers = json.loads(node.GetAttribute(KEPT_ATTRIBUTE))
         layers |= {name: node.GetNodeReferenceID(role) for name, role in KEPT_ROLES.items()}
         _forgetKept(node)
         _setLayers(node, layers)
+
+
+def _showsTemporary(node, scene):
+    identifiers = [identifier for name, identifier in layersOf(node).items() if name in KEPT_ROLES and identifier]
+    shown = [scene.GetNodeByID(identifier) for identifier in identifiers]
+    return any(volume is not None and not volume.GetSaveWithScene() for volume in shown)
+
+
+def _showHidden():
+    """Show again what ``ViewState.hide`` hid, in this session or before the scene was saved."""
+    for display in slicer.util.getNodesByClass("vtkMRMLDisplayNode"):
+        if display.GetAttribute(HIDDEN_ATTRIBUTE):
+            display.RemoveAttribute(HIDDEN_ATTRIBUTE)
+            display.SetVisibility(True)
 
 
 def layersOf(node):

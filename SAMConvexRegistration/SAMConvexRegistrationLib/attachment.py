@@ -5,10 +5,10 @@ import json
 import numpy as np
 import slicer
 from SAMConvexLib import nodes
+from SAMConvexLib.nodes import PARENT_ATTRIBUTE
 from SAMConvexLib.viewstate import ifPresent
 from slicer.i18n import tr as _
 
-PARENT_ATTRIBUTE = "SAMConvex.OriginalParent"
 PLACEMENT_ATTRIBUTE = "SAMConvex.Placement"
 
 

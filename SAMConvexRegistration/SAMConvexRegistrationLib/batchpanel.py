@@ -2,14 +2,16 @@
 
 import qt
 import slicer
-from SAMConvexLib import nodes, status
+from SAMConvexLib import nodes, status, verdicts
 from SAMConvexLib.files import chosenFolder
 from SAMConvexLib.job import JobState
 from SAMConvexLib.runpanel import RunPanel
 from SAMConvexLib.tablewidgets import fillTableWidget
 from slicer.i18n import tr as _
 
-from . import batch
+from . import batch, quality
+
+MESSAGE_WIDTH = 260
 
 
 class BatchPanel:
@@ -32,6 +34,7 @@ class BatchPanel:
             cancelTip=_("Stop the running pair and leave out the rest."),
             onChange=self.showRun,
             sentence=self.sentence,
+            level=self.level,
         )
         ui.batchSourceComboBox.addItem(_("Volumes of the scene"), "scene")
         ui.batchSourceComboBox.addItem(_("CSV of image files"), "csv")
@@ -49,16 +52,23 @@ class BatchPanel:
         """Show the scene's volumes, keeping the checked ones."""
         checked = set(self.checkedIds())
         movingList = self.ui.batchMovingList
+        current = movingList.item(movingList.currentRow)
+        currentId = current.data(qt.Qt.UserRole) if current is not None else None
         wasBlocked = movingList.blockSignals(True)
         movingList.clear()
         fixed = self.ui.batchFixedSelector.currentNode()
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
             if node is fixed or node.GetHideFromEditors() or node.IsA("vtkMRMLLabelMapVolumeNode"):
                 continue
+            if quality.isResult(node):
+                continue
             item = qt.QListWidgetItem(node.GetName())
             item.setData(qt.Qt.UserRole, node.GetID())
             item.setCheckState(qt.Qt.Checked if node.GetID() in checked else qt.Qt.Unchecked)
             movingList.addItem(item)
+            if node.GetID() == currentId:
+                # The keyboard stays on its row.
+                movingList.setCurrentRow(movingList.count - 1)
         movingList.blockSignals(wasBlocked)
         self.onSourceChanged()
 
@@ -86,9 +96,11 @@ class BatchPanel:
         return self.ui.batchSourceComboBox.currentIndex == 0
 
     def onFixedChanged(self, node):
+        self.runPanel.forget()
         self.update()
 
     def onListChanged(self, *changed):
+        self.runPanel.forget()
         self.updateButtons()
 
     # --- running ----------------------------------------------------------------------------------------------------
@@ -147,16 +159,37 @@ class BatchPanel:
         text = _("{done} of {count} pairs registered.").format(done=done, count=len(run.items))
         return " ".join(filter(None, [text, run.problem]))
 
+    def level(self, run):
+        """A list with pairs that failed, or with a manifest that could not be written, is no plain success."""
+        failed = any(item.state is JobState.FAILED for item in run.items)
+        return verdicts.CHECK if failed or run.problem else ""
+
     def showRun(self):
         """Fill the table with the pairs."""
         lines = [
             (
                 item.name,
                 status.stateLabel(item.state),
+                verdicts.levelLabel(verdicts.levelOf(item.report)) if item.report else "",
                 status.duration(item.seconds) if item.seconds else "",
-                item.message,
+                " ".join(filter(None, [verdicts.reasonsOf(item.report), item.message])),
+                quality.figures(item.report),
             )
             for item in self.run.items
         ]
-        fillTableWidget(self.ui.batchTable, [_("Pair"), _("State"), _("Time"), _("Message")], lines)
+        titles = [_("Pair"), _("State"), _("Verdict"), _("Time"), _("Message"), _("Figures")]
+        table = self.ui.batchTable
+        fillTableWidget(table, titles, lines)
+        for row, line in enumerate(lines):
+            for column, text in enumerate(line):
+                table.item(row, column).setToolTip(text)
+        # A message is read whole, not cut off.
+        table.resizeColumnsToContents()
+        table.setColumnWidth(titles.index(_("Message")), MESSAGE_WIDTH)
+        table.resizeRowsToContents()
+        for row, item in enumerate(self.run.items):
+            if item.report:
+                cell = self.ui.batchTable.item(row, titles.index(_("Verdict")))
+                cell.setBackground(qt.QBrush(qt.QColor(verdicts.color(verdicts.levelOf(item.report)))))
+                cell.setForeground(qt.QBrush(qt.QColor(20, 20, 20)))
         self.updateButtons()

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 
 class Forecaster:
-    """Asks the engine once per image size; ``sentence`` answers from what is known.
+    """Asks the engine once per image size and choice of settings; the answers come from what is known.
 
     Args:
         poller: called as ``poller(job)`` to have the job polled.
@@ -24,37 +24,39 @@ class Forecaster:
         self._answers = {}
         self._job = None
 
-    def sentence(self, volumeNode, preset):
-        """Forecast for a fixed volume and preset, with a warning where memory is short; "" until it is known."""
-        key = self._key(volumeNode)
+    def sentence(self, volumeNode, settings):
+        """Forecast for a fixed volume and settings, with a warning where memory is short; "" until it is known."""
+        key = self._key(volumeNode, settings)
         if key not in self._answers:
             self._ask(key)
             return ""
-        answer = self._answers[key].get(preset)
+        answer = self._answers[key].get(settings.preset)
         if not answer:
             return ""
         # Of the engine only this, and not before it is needed: the module loads without it.
-        return costSentence(answer["forecast"], engineModule("samconvex.memory").available_memory_gib())
+        available = engineModule("samconvex.memory").available_memory_gib()
+        return costSentence(answer["forecast"], available, settings.maximumMemoryGib)
 
-    def numbers(self, volumeNode, preset, strength):
+    def numbers(self, volumeNode, settings):
         """What a strength makes of a preset, for the panel; "" until it is known (asked for by ``sentence``)."""
-        answer = self._answers.get(self._key(volumeNode), {}).get(preset, {})
-        return strengthSentence(answer.get("strengths", {}).get(strength, {}))
+        answer = self._answers.get(self._key(volumeNode, settings), {}).get(settings.preset, {})
+        return strengthSentence(answer.get("strengths", {}).get(settings.strength.value, {}))
 
     def kill(self):
         if self._job is not None:
             self._job.kill()
 
     @staticmethod
-    def _key(volumeNode):
+    def _key(volumeNode, settings):
+        """The question as the engine's arguments."""
         spacing = [round(value, 3) for value in volumeNode.GetSpacing()]
-        return (*volumeNode.GetImageData().GetDimensions(), *spacing)
+        size = volumeNode.GetImageData().GetDimensions()
+        return ("--size", *size, "--spacing", *spacing, *settings.costArguments())
 
     def _ask(self, key):
         if self._job is not None:
             return
-        size, spacing = key[:3], key[3:]
-        arguments = ["presets", "--json", "--size", *size, "--spacing", *spacing]
+        arguments = ["presets", "--json", *key]
         self._job = EngineJob(arguments, command=self._command(arguments))
 
         def onChange(job):
@@ -88,15 +90,21 @@ def strengthSentence(numbers):
     return text
 
 
-def costSentence(cost, available):
+def costSentence(cost, available, limit=0.0):
     """One sentence for the panel.
 
     Args:
         cost: {"seconds": s, "memory_gib": g}.
         available: free memory in GiB.
+        limit: what the user allows, GiB; 0 for what is free.
     """
     values = {"time": duration(cost["seconds"]), "memory": cost["memory_gib"]}
-    if cost["memory_gib"] > available:
+    if 0 < limit < cost["memory_gib"]:
+        return _(
+            "Needs about {memory:.1f} GiB of memory, more than the limit of {limit:g} GiB: coarser settings will be "
+            "taken; raise the limit under Advanced to avoid that."
+        ).format(limit=limit, **values)
+    if not limit and cost["memory_gib"] > available:
         return _(
             "Needs about {memory:.1f} GiB of memory but only {available:.1f} GiB are free: coarser settings will be "
             "taken; crop the volumes or close other programs to avoid that."

@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import slicer
 from SAMConvexLib.job import EngineJob, startRun
+from SAMConvexLib.nodes import NodeError
 from SAMConvexLib.parametersets import ParameterSetLogic
 from SAMConvexLib.process import engineCommand
+from slicer.i18n import tr as _
 
-from . import batch, outputs, request
+from . import attachment, batch, outputs, request
 from .parameters import SAMConvexRegistrationParameterNode
 from .settings import DEFAULT_PRESET, RegistrationSettings
 
@@ -47,9 +50,9 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
             movingMarkups: carried along into a new (or ``outputMarkups=``) node.
             progressCallback: called as ``progressCallback(stage, fraction, message)``; returning False cancels.
             more: fields of RegistrationRequest (fixedMask, protectMask, fixedSegmentation, initialTransform, ...), of
-                OutputNodes as output... (outputInverse, outputJacobian, outputValidity, outputTable, outputMarkups), of
-                RegistrationSettings (``features="sam+mind"``, ``refinement="diffusion"``, threads, ...), or all of
-                these at once as ``settings``, which then replaces ``preset``.
+                OutputNodes as output... (outputInverse, outputJacobian, outputValidity, outputError, outputTable,
+                outputMarkups), of RegistrationSettings (``features="sam+mind"``, ``refinement="diffusion"``, threads,
+                ...), or all of these at once as ``settings``, which then replaces ``preset``.
         Returns:
             outputs.RegistrationResult: ``transformNode``, ``outputs`` and the engine's ``report``.
         Raises:
@@ -124,6 +127,9 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
             NodeError: an input that cannot be used, or an output that is also an input.
         """
         outputs.checkTargets(wanted, targets)
+        for node in wanted.inputNodes():
+            # What lies under an earlier result is registered from where it came from.
+            attachment.detach(node)
         run = request.prepare(wanted)
 
         def finish(files):
@@ -143,10 +149,14 @@ class SAMConvexRegistrationLogic(ParameterSetLogic):
 
         def item(movingNode):
             wanted = request.RegistrationRequest(fixedNode, movingNode, settings)
-            return batch.BatchItem(
-                movingNode.GetName(),
-                lambda: self.startRequest(wanted, outputs.OutputNodes(), ["transform", "volume"]),
-            )
+            name = movingNode.GetName()
+
+            def start():
+                if not all(slicer.mrmlScene.IsNodePresent(node) for node in (fixedNode, movingNode)):
+                    raise NodeError(_("'{name}' or the fixed volume was removed from the scene.").format(name=name))
+                return self.startRequest(wanted, outputs.OutputNodes(), ["transform", "volume"])
+
+            return batch.BatchItem(name, start)
 
         return [item(node) for node in movingNodes]
 

@@ -1,18 +1,29 @@
-"""Results of the engine into nodes: transform, inverse, warped volume, segmentation, markups, Jacobian map, table."""
+"""Results of the engine into nodes: transforms, warped volume, segmentation, markups, maps of quality, table."""
 
 import json
 from dataclasses import dataclass, field
 
+import numpy as np
 import SimpleITK as sitk
 import slicer
-from SAMConvexLib import nodes, segments
+from SAMConvexLib import nodes, segments, verdicts
 from SAMConvexLib.scene import copyDisplay, placeBeside
 from slicer.i18n import tr as _
 
+from .comparison import (
+    ERROR_TOP_MM,
+    errorColors,
+    errorTitle,
+    showLegend,
+    showVolumeChange,
+    volumeChange,
+    volumeChangeColors,
+)
 from .quality import REPORT_ATTRIBUTE, fillTable, namedReport
 
 VERSION_ATTRIBUTE = "SAMConvex.Version"
 PRESET_ATTRIBUTE = "SAMConvex.Preset"
+OUTPUT_ATTRIBUTE = "SAMConvex.Output"
 
 
 @dataclass
@@ -26,6 +37,7 @@ class OutputNodes:
     markups: object = None
     jacobian: object = None
     validity: object = None
+    error: object = None
     table: object = None
 
     def nodes(self):
@@ -43,6 +55,7 @@ MORE_OUTPUTS = {
     "outputMarkups": "markups",
     "outputJacobian": "jacobian",
     "outputValidity": "validity",
+    "outputError": "error",
     "outputTable": "table",
 }
 
@@ -64,19 +77,28 @@ class EngineFiles:
     """The engine's results, read and turned into what nodes take.
 
     Attributes:
+        alignment: the linear part of grid, 4x4 RAS; None where it is not told apart.
         grid, inverseGrid: (vectors (k, j, i, 3) RAS mm, lattice-to-RAS matrix) between world points.
-        determinant: (k, j, i) Jacobian determinants on the grid.
+        volumeChange: (k, j, i) as comparison.volumeChange gives it, on the grid.
         warped, validity: (k, j, i) voxels on the fixed grid.
+        error: ((k, j, i) expected error in mm, voxel-to-RAS matrix in world space).
         labels: warped label images, one for each of the run's layers.
     """
 
     report: dict
     grid: tuple
+    alignment: object = None
     inverseGrid: tuple | None = None
-    determinant: object = None
+    volumeChange: object = None
     warped: object = None
     validity: object = None
+    error: tuple | None = None
     labels: list = field(default_factory=list)
+
+
+def isMap(node):
+    """True for a volume of figures, such as the expected error, that is no image to register."""
+    return node.GetAttribute(OUTPUT_ATTRIBUTE) in ("jacobian", "error")
 
 
 def checkTargets(request, targets):
@@ -97,6 +119,7 @@ def create(request, targets, names):
         "markups": ("vtkMRMLMarkupsFiducialNode", _("{source} registered"), request.movingMarkups),
         "jacobian": ("vtkMRMLScalarVolumeNode", _("{moving} to {fixed} volume change"), None),
         "validity": ("vtkMRMLLabelMapVolumeNode", _("{moving} to {fixed} overlap"), None),
+        "error": ("vtkMRMLScalarVolumeNode", _("{moving} to {fixed} expected error"), None),
         "table": ("vtkMRMLTableNode", _("{moving} to {fixed} quality"), None),
     }
     for name in names:
@@ -119,7 +142,11 @@ def readFiles(run, wanted):
     with open(folder / "report.json", encoding="utf-8") as file:
         report = json.load(file)
     transform = sitk.ReadTransform(str(folder / "transform.h5"))
-    files = EngineFiles(report, nodes.gridFromSitk(transform, run.fixed, run.moving))
+    files = EngineFiles(
+        report,
+        nodes.gridFromSitk(transform, run.fixed, run.moving),
+        nodes.alignmentFromSitk(transform, run.fixed, run.moving),
+    )
     if "inverse" in wanted:
         inverse = sitk.ReadTransform(str(folder / "inverse.h5"))
         files.inverseGrid = nodes.gridFromSitk(inverse, run.moving, run.fixed)
@@ -127,12 +154,15 @@ def readFiles(run, wanted):
         files.warped = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "warped.nii.gz")))
     if "validity" in wanted:
         files.validity = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "valid.nii.gz")))
+    if "error" in wanted:
+        image = sitk.ReadImage(str(folder / "error.nii.gz"))
+        files.error = sitk.GetArrayFromImage(image), run.fixed.worldFromFrame @ nodes.imageToRas(image)
     if "segmentation" in wanted:
         for layer in run.layers:
             labels = segments.resample(layer, run.fixed, transform, run.moving)
             files.labels.append(segments.orientedLabels(labels, run.fixedVoxelToRas))
     if "jacobian" in wanted:
-        files.determinant = nodes.jacobianDeterminant(*files.grid)
+        files.volumeChange = volumeChange(nodes.jacobianDeterminant(*files.grid))
     return files
 
 
@@ -141,13 +171,14 @@ def fill(request, run, files, outputs):
     report = namedReport(files.report, run, request)
     fixed = request.fixedVolume
     fillers = {
-        "transform": lambda node: nodes.fillGridTransform(node, *files.grid),
+        "transform": lambda node: fillTransform(node, files),
         "inverse": lambda node: nodes.fillGridTransform(node, *files.inverseGrid),
         "volume": lambda node: fillWarpedVolume(node, files.warped, request),
         "segmentation": lambda node: segments.fill(node, run.segments, run.layers, files.labels, fixed),
         "markups": lambda node: warpMarkups(request.movingMarkups, nodes.orientedGrid(*files.grid), node),
-        "jacobian": lambda node: fillJacobian(node, files.determinant, files.grid[1]),
+        "jacobian": lambda node: fillVolumeChange(node, files.volumeChange, files.grid[1]),
         "validity": lambda node: nodes.fillVolumeLike(node, files.validity, fixed),
+        "error": lambda node: fillError(node, *files.error),
         "table": lambda node: fillTable(node, report),
     }
     scene = slicer.mrmlScene
@@ -157,6 +188,9 @@ def fill(request, run, files, outputs):
             node = getattr(outputs, name)
             fillers[name](node)
             addProvenance(node, request, report, inverse=name == "inverse")
+            node.SetAttribute(OUTPUT_ATTRIBUTE, name)
+            # Whoever meets the node elsewhere in the scene must not take it for a sound one.
+            node.SetName(verdicts.markedName(node.GetName(), verdicts.levelOf(report)))
             if name != "table":
                 placeBeside(node, fixed)
         return RegistrationResult(outputs, report)
@@ -205,10 +239,26 @@ def warpMarkups(source, fixedToMoving, target):
         target.CreateDefaultDisplayNodes()
 
 
-def fillJacobian(volumeNode, determinant, lattice):
-    """Determinant of the Jacobian on the transform's own grid: 1 keeps volume, below 0 folds."""
-    nodes.fillVolume(volumeNode, determinant, lattice)
+def fillTransform(transformNode, files):
+    """The displacement grid, and which part of it is alignment alone."""
+    nodes.fillGridTransform(transformNode, *files.grid)
+    # A node that is filled anew must not keep what was noted of the result before.
+    nodes.setAlignment(transformNode, np.eye(4) if files.alignment is None else files.alignment)
+
+
+def fillVolumeChange(volumeNode, change, lattice):
+    """Volume of the registered tissue against what it was: 1 keeps it, below shrinks, above grows, 0 is folded."""
+    nodes.fillVolume(volumeNode, change, lattice)
+    volumeNode.SetAndObserveTransformNodeID(None)
+    showVolumeChange(volumeNode, volumeChangeColors())
+
+
+def fillError(volumeNode, millimeters, lattice):
+    """Expected error in mm on the transform's own grid, in the colors of the report's picture."""
+    nodes.fillVolume(volumeNode, millimeters, lattice)
     volumeNode.SetAndObserveTransformNodeID(None)
     display = volumeNode.GetDisplayNode()
+    display.SetAndObserveColorNodeID(errorColors().GetID())
     display.SetAutoWindowLevel(False)
-    display.SetWindowLevelMinMax(0.0, 2.0)
+    display.SetWindowLevelMinMax(0.0, ERROR_TOP_MM)
+    showLegend(volumeNode, errorTitle())

@@ -66,6 +66,7 @@ class SAMConvexRegistrationParameterNode:
     wantMarkups: bool = True
     wantJacobian: bool = False
     wantValidity: bool = False
+    wantError: bool = False
     wantTable: bool = True
     outputTransform: Optional[vtkMRMLTransformNode]
     outputInverse: Optional[vtkMRMLTransformNode]
@@ -74,6 +75,7 @@ class SAMConvexRegistrationParameterNode:
     outputMarkups: Optional[vtkMRMLMarkupsFiducialNode]
     outputJacobian: Optional[vtkMRMLScalarVolumeNode]
     outputValidity: Optional[vtkMRMLLabelMapVolumeNode]
+    outputError: Optional[vtkMRMLScalarVolumeNode]
     outputTable: Optional[vtkMRMLTableNode]
 
     def settings(self):

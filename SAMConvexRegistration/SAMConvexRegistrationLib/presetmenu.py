@@ -1,11 +1,17 @@
 """Preset list and its menu: choose, save as one's own or into the scene, delete; tool tips of other lists."""
 
+import html
+
 import qt
 import slicer
+from SAMConvexLib import verdicts
 from slicer.i18n import tr as _
 
 from . import presets
 from .settings import RegistrationSettings
+
+# Dark on the color of a warning, whatever the theme's links are.
+_LINK = '<a href="{name}" style="color:#141414">{label}</a>'
 
 
 def explainChoices(combo, kind):
@@ -35,6 +41,8 @@ class PresetMenu:
         self.deleteAction.connect("triggered(bool)", self.onDelete)
         ui.presetMenuButton.setMenu(menu)
         ui.presetComboBox.connect("activated(int)", self.onActivated)
+        ui.presetHintLabel.connect("linkActivated(QString)", self.onHintLink)
+        ui.presetHintLabel.setStyleSheet(verdicts.style(verdicts.CHECK))
 
     def update(self):
         """Fill the list anew."""
@@ -69,6 +77,39 @@ class PresetMenu:
         entry = presets.builtInPresets().get(parameters.preset)
         self.ui.presetDescriptionLabel.text = entry[1] if entry else ""
         self.deleteAction.enabled = not parameters.chosenPreset.startswith(presets.BUILT_IN)
+
+    def showHint(self, usable):
+        """Say, before the run, that the preset is for another kind of image, and offer those that fit.
+
+        Args:
+            usable: whether both volumes hold images.
+        """
+        parameters, label = self._parameters(), self.ui.presetHintLabel
+        names = (
+            presets.fitting(parameters.preset, parameters.fixedVolume, parameters.movingVolume)
+            if usable and parameters is not None
+            else []
+        )
+        label.visible = bool(names)
+        if not names:
+            label.text = ""
+            return
+        labels = {name: html.escape(entry[0]) for name, entry in presets.builtInPresets().items()}
+        words = {True: _("a CT"), False: _("no CT")}
+        label.text = _(
+            "The preset '{preset}' is for other images: '{fixed}' looks like {fixedKind}, '{moving}' like "
+            "{movingKind}. Choose: {choices}"
+        ).format(
+            preset=labels.get(parameters.preset, parameters.preset),
+            fixed=html.escape(parameters.fixedVolume.GetName()),
+            moving=html.escape(parameters.movingVolume.GetName()),
+            fixedKind=words[presets.looksLikeCt(parameters.fixedVolume)],
+            movingKind=words[presets.looksLikeCt(parameters.movingVolume)],
+            choices=" | ".join(_LINK.format(name=name, label=labels[name]) for name in names),
+        )
+
+    def onHintLink(self, name):
+        self.choose(presets.BUILT_IN + name)
 
     def onActivated(self, index):
         self.choose(self.ui.presetComboBox.itemData(index))

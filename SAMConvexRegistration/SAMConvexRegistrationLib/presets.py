@@ -5,11 +5,14 @@ import re
 from pathlib import Path
 
 import slicer
+from SAMConvexLib.process import engineModule
 from slicer.i18n import tr as _
 
 from .settings import RegistrationSettings
 
 SCENE_PRESET_ATTRIBUTE = "SAMConvex.RegistrationPreset"
+# Published methods as they were published, for comparisons: chosen by those who know them, never offered.
+PUBLISHED = ("paper", "masr", "suits")
 # Prefixes of a chosen preset's name: where it is kept.
 BUILT_IN, USER, SCENE = "built-in:", "user:", "scene:"
 
@@ -29,9 +32,29 @@ def builtInPresets():
         "ct-multiphase": (_("CT, contrast phases"), _("Phases of one contrast-enhanced examination.")),
         "mr-ct": (_("MR and CT"), _("An MR and a CT image of one patient.")),
         "brain-mr": (_("MR, brain"), _("Two brain MR images, of one patient or of two.")),
+        "mr-body": (_("MR, body"), _("Two MR images of one person's trunk or limb: breathing, or two dates.")),
+        "rigid": (_("Rigid"), _("Turn and shift alone, for two images of one person.")),
+        "affine": (_("Affine"), _("Turn, shift, scale and shear alone, for any two images.")),
         "fast-preview": (_("Fast preview"), _("A rough result in seconds, for checking inputs.")),
         "paper": (_("SAMConvex paper"), _("The published method, by embeddings alone, for comparisons.")),
+        "masr": (_("MASR-Net paper"), _("Learned self-similarity from the affine alone, for comparisons.")),
+        "suits": (_("SUITS paper"), _("Learned features under a Gauss-Newton descent, for comparisons.")),
     }
+
+
+def looksLikeCt(volumeNode):
+    """True for Hounsfield units: the engine's rule, air or at least fat below zero."""
+    return volumeNode.GetImageData().GetScalarRange()[0] <= -100
+
+
+def fitting(preset, fixedVolume, movingVolume):
+    """Names of the built-in presets made for images like these two; empty where ``preset`` suits them as well."""
+    wanted = {name: settings.modality for name, settings in engineModule("samconvex.settings.presets").PRESETS.items()}
+    kinds = {2: "ct", 1: "mr and ct", 0: "mr"}
+    kind = kinds[looksLikeCt(fixedVolume) + looksLikeCt(movingVolume)]
+    if wanted.get(preset, "") in ("", kind):
+        return []
+    return [name for name in builtInPresets() if wanted[name] == kind and name not in PUBLISHED]
 
 
 # --- the user's presets ---------------------------------------------------------------------------------------------

@@ -8,12 +8,22 @@ from enum import Enum
 import numpy as np
 import SimpleITK as sitk
 import slicer
+import vtk
 from SAMConvexLib import nodes, segments
 from SAMConvexLib.scene import addHidden, copyDisplay
 from SAMConvexLib.viewstate import ViewState
 from slicer.i18n import tr as _
 
-from .comparison import checkerboard, coarseImage, jacobianColors, windowed, worstPlaces
+from .comparison import (
+    checkerboard,
+    coarseImage,
+    leastCertainPlaces,
+    showVolumeChange,
+    volumeChange,
+    volumeChangeColors,
+    windowed,
+    worstPlaces,
+)
 
 
 class PreviewMode(Enum):
@@ -22,6 +32,7 @@ class PreviewMode(Enum):
     CHECKERBOARD = "checkerboard"
     DIFFERENCE = "difference"
     JACOBIAN = "jacobian"
+    ERROR = "error"
 
     def label(self):
         return {
@@ -30,6 +41,7 @@ class PreviewMode(Enum):
             PreviewMode.CHECKERBOARD: _("Checkerboard"),
             PreviewMode.DIFFERENCE: _("Difference"),
             PreviewMode.JACOBIAN: _("Volume change"),
+            PreviewMode.ERROR: _("Expected error"),
         }[self]
 
 
@@ -39,11 +51,13 @@ class RegistrationPreview:
     Args:
         transformNode: result of a registration (grid from parent, fixed world to moving world).
         movingSegmentation: its outlines are drawn on the fixed image.
+        errorVolume: expected error of the registration in mm.
+        hidden: nodes that are not seen meanwhile, such as segmentations of the state before the registration.
     Raises:
         nodes.NodeError: the transform is no displacement grid, or a volume sits under a non-linear transform.
     """
 
-    def __init__(self, fixedVolume, movingVolume, transformNode, movingSegmentation=None):
+    def __init__(self, fixedVolume, movingVolume, transformNode, movingSegmentation=None, errorVolume=None, hidden=()):
         content = nodes.gridOfTransform(transformNode)
         if content is None:
             raise nodes.NodeError(
@@ -54,21 +68,26 @@ class RegistrationPreview:
         nodes.checkVolume(fixedVolume)
         nodes.checkVolume(movingVolume)
         self._vectors, self._lattice = content
-        self._fixed, self._moving = fixedVolume, movingVolume
+        # What the scanners' positions make of the map is no deformation: the slider and the grid are without it.
+        self._alignment = nodes.alignmentOf(transformNode)
+        self._deformation = nodes.withoutAlignment(*content, self._alignment)
+        self._fixed, self._moving, self._error = fixedVolume, movingVolume, errorVolume
         self._fixedToWorld, self._movingToWorld = nodes.parentToWorld(fixedVolume), nodes.parentToWorld(movingVolume)
         self._views = ViewState()
+        self._views.hide(hidden)
         self._temporary = []
         self._composed = None
         self._composedKey = None
         self._jacobian = None
         self._worst = None
         self._outlines = None
+        self._marker = None
         self._mode = None
         self._percent = 100.0
         self._blend = 0.5
         self._flickerShowsMoving = False
         self.transformNode = self._add("vtkMRMLTransformNode", _("Preview transform"))
-        nodes.fillGridTransform(self.transformNode, self._vectors, self._lattice)
+        nodes.fillGridTransform(self.transformNode, self._deformation, self._lattice)
         self.movingStandIn = self._standIn(movingVolume)
         if movingSegmentation is not None:
             self._outlines = self._outlineStandIn(movingSegmentation)
@@ -89,12 +108,14 @@ class RegistrationPreview:
                 self.flick()
         elif mode is PreviewMode.JACOBIAN:
             self._setLayers(self._fixed, self._jacobianVolume(), 0.6)
+        elif mode is PreviewMode.ERROR:
+            self._setLayers(self._fixed, self._error, 0.5)
         else:
             self._compose()
             self._setLayers(self._composed, None, 0.0)
 
     def setDeformation(self, percent):
-        """0 shows the moving data where it was, 100 registered, between them the way there."""
+        """0 shows the moving data aligned alone, 100 registered, 50 with half of the deformation."""
         self._percent = float(percent)
         self._grid().SetDisplacementScale(self._percent / 100.0)
         self.transformNode.Modified()
@@ -140,19 +161,48 @@ class RegistrationPreview:
         display.SetVisibility2D(bool(visible))
 
     def worstPlaces(self, count=5):
-        """[(RAS mm, Jacobian determinant)] where the deformation compresses most inside the body, 25 mm apart."""
+        """[(RAS mm, Jacobian determinant)] where volume changes most inside the body, folds first, 25 mm apart."""
         if self._worst is None:
             self._worst = worstPlaces(self._vectors, self._lattice, self._fixed)
         return self._worst[:count]
+
+    def leastCertainPlaces(self, count=5):
+        """[(RAS mm, mm)] of the largest expected errors inside the body, 25 mm apart; none without that volume."""
+        return [] if self._error is None else leastCertainPlaces(self._error, self._fixed, count)
 
     def jumpTo(self, position):
         """Move all slice views to a world point."""
         slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *[float(value) for value in position])
 
+    def mark(self, position, text):
+        """Put the one marker of this preview, with a text beside it, at a world point."""
+        if self._marker is None:
+            self._marker = self._add("vtkMRMLMarkupsFiducialNode", _("Place (preview)"))
+            self._marker.CreateDefaultDisplayNodes()
+            self._marker.GetDisplayNode().SetSaveWithScene(False)
+            self._marker.AddControlPointWorld(vtk.vtkVector3d(*[float(value) for value in position]))
+            self._marker.SetLocked(True)
+        self._marker.SetNthControlPointPositionWorld(0, *[float(value) for value in position])
+        self._marker.SetNthControlPointLabel(0, text)
+
+    def bringIntoView(self):
+        """Move the slice views to the middle of the fixed image where one of them shows nothing of it."""
+        bounds = np.zeros(6)
+        self._fixed.GetRASBounds(bounds)
+        lower, upper = bounds.reshape(3, 2).T
+        for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+            plane = nodes.matrixFromVtk(node.GetSliceToRAS())
+            corners = np.array([[(lower, upper)[(c >> a) & 1][a] for a in range(3)] for c in range(8)])
+            distances = (corners - plane[:3, 3]) @ plane[:3, 2]
+            if distances.min() > 0 or distances.max() < 0:
+                self.jumpTo((lower + upper) / 2)
+                return
+
     def isComplete(self):
         """False once a node that the preview needs has been removed."""
         scene = slicer.mrmlScene
-        return all(scene.IsNodePresent(node) for node in (self._fixed, self._moving, *self._temporary))
+        needed = [self._fixed, self._moving, *([] if self._error is None else [self._error]), *self._temporary]
+        return all(scene.IsNodePresent(node) for node in needed)
 
     def revert(self):
         """Remove every stand-in and restore layers, opacities and positions of the views."""
@@ -162,7 +212,7 @@ class RegistrationPreview:
             if scene.IsNodePresent(node):
                 segments.removeWithDisplay(node)
         self._temporary = []
-        self._composed = self._jacobian = self._outlines = self._mode = None
+        self._composed = self._jacobian = self._outlines = self._marker = self._mode = None
 
     # --- stand-ins --------------------------------------------------------------------------------------------------
 
@@ -175,11 +225,12 @@ class RegistrationPreview:
         return self.transformNode.GetTransformFromParentAs("vtkOrientedGridTransform", False, True)
 
     def _placement(self, parentToWorld):
-        """Transform that a stand-in hangs under: the node's own linear parents, then the registration."""
-        if np.allclose(parentToWorld, np.eye(4)):
+        """Transform that a stand-in hangs under: the node's own linear parents, alignment, then the deformation."""
+        matrix = np.linalg.inv(self._alignment) @ parentToWorld
+        if np.allclose(matrix, np.eye(4)):
             return self.transformNode
         placement = self._add("vtkMRMLTransformNode", _("Preview placement"))
-        placement.SetMatrixTransformToParent(nodes.vtkFromMatrix(parentToWorld))
+        placement.SetMatrixTransformToParent(nodes.vtkFromMatrix(matrix))
         placement.SetAndObserveTransformNodeID(self.transformNode.GetID())
         return placement
 
@@ -224,6 +275,9 @@ class RegistrationPreview:
                 composite.SetBackgroundVolumeID(background.GetID())
                 composite.SetForegroundVolumeID(foreground.GetID() if foreground else None)
                 composite.SetForegroundOpacity(opacity)
+        # Views look for a legend when its node is modified, not when their layers change.
+        for legend in slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"):
+            legend.Modified()
 
     def _setOpacity(self, opacity):
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
@@ -233,15 +287,12 @@ class RegistrationPreview:
         if self._jacobian is None:
             self._jacobian = self._add("vtkMRMLScalarVolumeNode", _("Volume change (preview)"))
             determinant = nodes.jacobianDeterminant(self._vectors, self._lattice)
-            nodes.fillVolume(self._jacobian, determinant, self._lattice)
-            display = self._jacobian.GetDisplayNode()
-            display.SetSaveWithScene(False)
-            colors = jacobianColors()
-            colors.SetSaveWithScene(False)
+            nodes.fillVolume(self._jacobian, volumeChange(determinant), self._lattice)
+            colors = volumeChangeColors(save=False)
             self._temporary.append(colors)
-            display.SetAndObserveColorNodeID(colors.GetID())
-            display.SetAutoWindowLevel(False)
-            display.SetWindowLevelMinMax(0.0, 2.0)
+            showVolumeChange(self._jacobian, colors)
+            for index in range(self._jacobian.GetNumberOfDisplayNodes()):
+                self._jacobian.GetNthDisplayNode(index).SetSaveWithScene(False)
         return self._jacobian
 
     def _compose(self):
@@ -276,12 +327,13 @@ class RegistrationPreview:
         """(moving values float32, where they come from inside the moving image) on the reference grid."""
         moving = coarseImage(self._moving)
         field = sitk.GetImageFromArray(
-            self._vectors.astype(np.float64) * np.array([-1.0, -1.0, 1.0]) * (self._percent / 100.0), isVector=True
+            self._deformation.astype(np.float64) * np.array([-1.0, -1.0, 1.0]) * (self._percent / 100.0), isVector=True
         )
         nodes.setImageGeometry(field, self._lattice)
         chain = sitk.CompositeTransform(3)
         frame = nodes.exportFrame(self._fixed)[1]
         chain.AddTransform(nodes.affineToSitk(np.linalg.inv(moving.worldFromFrame)))
+        chain.AddTransform(nodes.affineToSitk(self._alignment))
         chain.AddTransform(sitk.DisplacementFieldTransform(field))
         chain.AddTransform(nodes.affineToSitk(frame))
         outside = -1.0e6

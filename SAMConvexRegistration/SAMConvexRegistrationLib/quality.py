@@ -2,6 +2,7 @@
 
 import json
 
+from SAMConvexLib import verdicts
 from SAMConvexLib.tables import fillTextTable, formatted
 from slicer.i18n import tr as _
 
@@ -39,9 +40,33 @@ def reportOf(node):
         return {}
 
 
+def isResult(node):
+    """True for a node that a registration filled."""
+    return node.GetAttribute(REPORT_ATTRIBUTE) is not None
+
+
+def figures(report):
+    """The figures of a report that fit into one line of a list."""
+    report = report or {}
+    expected, dice = report.get("expected_error_mm", {}), report.get("dice", {})
+    error = report.get("tre_mm", {}).get("final", {})
+    parts = []
+    if "median" in expected:
+        parts.append(_("expected error {value} mm").format(value=formatted(expected["median"])))
+    if "mean" in error:
+        parts.append(_("landmark error {value} mm").format(value=formatted(error["mean"])))
+    if "final_mean" in dice:
+        parts.append(_("overlap (Dice) {value}").format(value=formatted(dice["final_mean"])))
+    if "folding_percent" in report:
+        parts.append(_("folded {value} %").format(value=formatted(report["folding_percent"])))
+    return ", ".join(parts)
+
+
 def tableRows(report):
     """(quantity, before, after, unit) rows of the quality table; absent values are empty strings."""
     rows = []
+    if verdicts.levelOf(report):
+        rows.append((_("Verdict"), None, verdicts.levelLabel(verdicts.levelOf(report)), ""))
     dice = report.get("dice", {})
     if "final_mean" in dice:
         rows.append((_("Dice, mean"), dice.get("initial_mean"), dice["final_mean"], ""))
@@ -51,6 +76,14 @@ def tableRows(report):
     for key, label in (("mean", _("Landmark error, mean")), ("p95", _("Landmark error, 95th percentile"))):
         if key in error.get("final", {}):
             rows.append((label, error.get("initial", {}).get(key), error["final"][key], "mm"))
+    expected = report.get("expected_error_mm", {})
+    for key, label in (
+        ("median", _("Expected error (nine of ten are below), half of the body")),
+        ("p90", _("Expected error, nine tenths of the body")),
+        ("max", _("Expected error, least certain place")),
+    ):
+        if key in expected:
+            rows.append((label, None, expected[key], "mm"))
     if "folding_percent" in report:
         rows.append((_("Folded volume"), None, report["folding_percent"], "%"))
     if "overlap_percent" in report:
@@ -65,11 +98,18 @@ def tableRows(report):
         change = max((body["volume_change_percent"] for body in bodies), key=abs)
         rows.append((_("Protected, largest volume change"), None, change, "%"))
     if "sdlogj" in report:
-        rows.append((_("Unevenness of the deformation (SDlogJ)"), None, report["sdlogj"], ""))
+        rows.append(
+            (
+                _("Smoothness (usual: 0.1 within one patient to 0.4 between two; more is rougher)"),
+                None,
+                report["sdlogj"],
+                "",
+            )
+        )
     consistency = report.get("inverse_consistency_mm", {})
     if "mean" in consistency:
-        rows.append((_("Inverse consistency, mean"), None, consistency["mean"], "mm"))
-        rows.append((_("Inverse consistency, 95th percentile"), None, consistency.get("p95"), "mm"))
+        rows.append((_("There-and-back error, mean"), None, consistency["mean"], "mm"))
+        rows.append((_("There-and-back error, 95th percentile"), None, consistency.get("p95"), "mm"))
     if "total" in report.get("seconds", {}):
         rows.append((_("Computing time"), None, report["seconds"]["total"], "s"))
     if "peak_memory_mib" in report:

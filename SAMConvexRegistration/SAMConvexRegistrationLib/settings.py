@@ -161,6 +161,15 @@ class RegistrationSettings:
             arguments += ["--symmetric"]
         return arguments
 
+    def costArguments(self):
+        """Those of the engine's arguments that change what ``samconvex presets`` forecasts."""
+        arguments = ["--features", self.features.value] if self.features.value else []
+        if self.refinement.value:
+            arguments += ["--refine", self.refinement.value]
+        if self.quality is not Quality.STANDARD:
+            arguments += ["--quality", self.quality.value]
+        return [*arguments, "--symmetric"] if self.symmetric else arguments
+
     def changed(self, values):
         """The same with some settings replaced; ``values`` as fromDictionary takes them."""
         return self.fromDictionary(self.toDictionary() | values)

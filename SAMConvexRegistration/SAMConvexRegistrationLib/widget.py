@@ -2,6 +2,7 @@
 
 import slicer
 from SAMConvexLib.modulewidget import ModuleWidget
+from SAMConvexLib.parametersets import contents
 from SAMConvexLib.polling import pollWithTimer
 from SAMConvexLib.runpanel import RunPanel
 from slicer.i18n import tr as _
@@ -20,6 +21,7 @@ class SAMConvexRegistrationWidget(ModuleWidget):
 
     def setupPanels(self):
         self.logic = SAMConvexRegistrationLogic()
+        self._seen = {}
         self.ui.parameterSetSelector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", self.moduleName)
         self.runPanel = RunPanel(
             self.ui.applyButton,
@@ -31,7 +33,7 @@ class SAMConvexRegistrationWidget(ModuleWidget):
             onChange=self.updateButtons,
         )
         self.presetMenu = PresetMenu(self.ui, self.parameters)
-        self.previewPanel = PreviewPanel(self.ui, self.parameters)
+        self.previewPanel = PreviewPanel(self.ui, self.parameters, lambda: self.isRunning)
         self.batchPanel = BatchPanel(self.ui, self.logic, self.parameters)
         self.forecaster = Forecaster(
             pollWithTimer, lambda arguments: self.logic.engineCommand(arguments), self.updateButtons
@@ -39,6 +41,8 @@ class SAMConvexRegistrationWidget(ModuleWidget):
 
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeRemovedEvent, self.onNodeRemoved)
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent):
+            self.addObserver(scene, event, self.onSceneChanged)
         self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
         self.ui.parameterSetSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onParameterSetChanged)
 
@@ -50,6 +54,10 @@ class SAMConvexRegistrationWidget(ModuleWidget):
 
     def forget(self):
         self.previewPanel.forget()
+
+    def exit(self):
+        self.previewPanel.leave()
+        super().exit()
 
     def installDependencies(self):
         self.runPanel.installDependencies()
@@ -95,6 +103,13 @@ class SAMConvexRegistrationWidget(ModuleWidget):
         if self._parameterNode is not None and not slicer.mrmlScene.IsClosing():
             self.onParametersChanged()
 
+    def onSceneChanged(self, caller, event):
+        if self._parameterNode is not None and not slicer.mrmlScene.IsBatchProcessing():
+            self.batchPanel.update()
+            hidden = [node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLVolumeNode") if outputs.isMap(node)]
+            for selector in (self.ui.fixedSelector, self.ui.movingSelector, self.ui.batchFixedSelector):
+                selector.sortFilterProxyModel().hiddenNodeIDs = hidden
+
     # --- running ----------------------------------------------------------------------------------------------------
 
     @property
@@ -107,39 +122,43 @@ class SAMConvexRegistrationWidget(ModuleWidget):
         return self.runPanel.isRunning
 
     def onParametersChanged(self, caller=None, event=None):
+        self.forgetProblem()
         self.presetMenu.parametersChanged()
         self.previewPanel.parametersChanged()
         self.batchPanel.parametersChanged()
         self.updateButtons()
 
+    def forgetProblem(self):
+        """A sentence about a run goes when something was chosen anew; a node that is gone is no choice."""
+        _name, values, references = contents(self._parameterNode.parameterNode)
+        before, self._seen = self._seen, values | references
+        if any(value and value != before.get(name) for name, value in self._seen.items()):
+            self.runPanel.forget()
+
     def updateButtons(self):
         running = self.isRunning
+        self.previewPanel.update()
         for section in ("inputsButton", "settingsButton", "outputsButton", "advancedButton"):
             getattr(self.ui, section).enabled = not running
         self.ui.parameterSetSelector.enabled = not running
         parameters = self._parameterNode
         if running or parameters is None:
             self.runPanel.updateButton(enabled=False)
+            self.sayReason("")
             return
-        sentence = request.checkInputs(parameters.request()) or (
-            "" if self.wanted() else _("Check at least one output.")
-        )
+        unusable = request.checkInputs(parameters.request())
+        sentence = unusable or ("" if self.wanted() else _("Check at least one output."))
         self.runPanel.updateButton(not sentence, sentence or _("Register the moving volume to the fixed one."))
-        self.ui.forecastLabel.text = "" if sentence else self.forecast()
-        self.ui.strengthNumbersLabel.text = (
-            ""
-            if sentence
-            else self.forecaster.numbers(parameters.fixedVolume, parameters.preset, parameters.strength.value)
-        )
+        self.sayReason(sentence)
+        self.presetMenu.showHint(usable=not unusable)
+        fixed, settings = parameters.fixedVolume, parameters.settings()
+        self.ui.forecastLabel.text = "" if sentence else self.forecaster.sentence(fixed, settings)
+        self.ui.strengthNumbersLabel.text = "" if sentence else self.forecaster.numbers(fixed, settings)
 
-    def forecast(self):
-        """What the preset will cost; other features or another refinement than its own are not forecast."""
-        parameters = self._parameterNode
-        text = self.forecaster.sentence(parameters.fixedVolume, parameters.preset)
-        asPreset = parameters.features is Features.PRESET and parameters.refinement is Refinement.PRESET
-        if not text or asPreset:
-            return text
-        return _("{forecast} That is for the preset's own features and refinement.").format(forecast=text)
+    def sayReason(self, sentence):
+        """Beside Apply, why it cannot be pressed."""
+        self.ui.reasonLabel.text = sentence
+        self.ui.reasonLabel.visible = bool(sentence)
 
     def wanted(self):
         """Names of the OutputNodes fields that are checked and possible with the inputs."""
@@ -152,6 +171,7 @@ class SAMConvexRegistrationWidget(ModuleWidget):
             "markups": parameters.wantMarkups and parameters.movingMarkups is not None,
             "jacobian": parameters.wantJacobian,
             "validity": parameters.wantValidity,
+            "error": parameters.wantError,
             "table": parameters.wantTable,
         }
         return [name for name, chosen in names.items() if chosen]
@@ -164,7 +184,7 @@ class SAMConvexRegistrationWidget(ModuleWidget):
     def onApplyButton(self, checked=False):
         if self.runPanel.cancel():
             return
-        self.previewPanel.revert()
+        self.previewPanel.onRevertButton()
         node, targets = self._parameterNode.parameterNode, self.targets()
         self.runPanel.start(
             lambda: self.logic.startRequest(self._parameterNode.request(), targets, self.wanted()),
@@ -181,3 +201,4 @@ class SAMConvexRegistrationWidget(ModuleWidget):
         self.ui.qualityButton.collapsed = False
         self.ui.previewButton.collapsed = False
         self.previewPanel.parametersChanged()
+        self.previewPanel.showResult()

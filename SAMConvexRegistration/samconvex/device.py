@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -44,6 +46,42 @@ def chosen_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ResourceError(f"Device {name!r} was not found on this computer; use --device cpu.")
     return device
+
+
+@contextlib.contextmanager
+def computing(threads: int | None = None, reproducible: bool = False) -> Iterator[None]:
+    """While inside: so many CPU threads; and, where ``reproducible``, the same bits whatever number was asked for.
+
+    The engine's own sums do not depend on threads (see :mod:`samconvex.space.totals`), but what torch and its libraries
+    do inside promises nothing: a reproducible computation has one thread, in torch as in SimpleITK, and deterministic
+    algorithms wherever torch has them. On a GPU some steps of the refinement "adam" have none; the bits may then differ
+    from run to run.
+
+    A number of threads that was asked for stays set; everything else is as before afterwards.
+    """
+    import SimpleITK as sitk
+
+    if threads is not None:
+        torch.set_num_threads(max(1, threads))
+    if not reproducible:
+        yield
+        return
+    asked = torch.get_num_threads()
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark, workers = torch.backends.cudnn.benchmark, sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    # cuBLAS reads this when it first starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(asked)
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(workers)
 
 
 def device_name(device: torch.device) -> str:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 from collections.abc import Callable, Iterator
+
+# Exit status of a command whose work is done and written, and whose check (commission, verify) did not pass.
+CHECK_FAILED = 5
 
 
 class SamConvexError(Exception):
@@ -31,6 +36,27 @@ class ResourceError(SamConvexError):
     """Not enough memory or disk, or a failing device; the sentence says what would fit."""
 
     exit_status = 4
+
+
+def check_at_hand(path: str | os.PathLike, what: str = "", *, folder: bool = False) -> None:
+    """Raise InputError for an input that is no file: missing, not allowed, or a pipe that libraries would wait for.
+
+    Args:
+        what: ends the advice, such as "of the points".
+        folder: a folder is welcome too.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{path} does not exist; check the path{f' {what}' if what else ''}.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} could not be opened ({reason}); check its name and its permissions.") from error
+    if stat.S_ISDIR(mode):
+        if not folder:
+            raise InputError(f"{path} is a folder; give a file.")
+    elif not stat.S_ISREG(mode):
+        raise InputError(f"{path} is a pipe or a device; save its content as a file and give that.")
 
 
 @contextlib.contextmanager

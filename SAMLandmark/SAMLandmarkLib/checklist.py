@@ -9,10 +9,12 @@ class CheckList:
 
     Args:
         onChecked: called with the checked nodes after the user changed them.
+        hint: what to do, shown while there is nothing to check.
     """
 
-    def __init__(self, widget, onChecked):
-        self._widget, self._onChecked = widget, onChecked
+    def __init__(self, widget, onChecked, hint):
+        self._widget, self._onChecked, self._hint = widget, onChecked, hint
+        widget.wordWrap = True
         widget.connect("itemChanged(QListWidgetItem*)", self._changed)
 
     def show(self, offered, checked):
@@ -20,7 +22,7 @@ class CheckList:
         widget = self._widget
         known = [(item.data(qt.Qt.UserRole), item.text(), self._isChecked(item)) for item in self._items()]
         wanted = [(node.GetID(), node.GetName(), node in checked) for node in offered]
-        if known == wanted:
+        if known == wanted and self._widget.count:
             return
         wasBlocked = widget.blockSignals(True)
         widget.clear()
@@ -28,6 +30,10 @@ class CheckList:
             item = qt.QListWidgetItem(name)
             item.setData(qt.Qt.UserRole, identifier)
             item.setCheckState(qt.Qt.Checked if isChecked else qt.Qt.Unchecked)
+            widget.addItem(item)
+        if not wanted:
+            item = qt.QListWidgetItem(self._hint)
+            item.setFlags(qt.Qt.NoItemFlags)
             widget.addItem(item)
         widget.blockSignals(wasBlocked)
 
@@ -45,7 +51,8 @@ class CheckList:
                 item.setCheckState(qt.Qt.Checked if checked else qt.Qt.Unchecked)
 
     def _items(self):
-        return [self._widget.item(row) for row in range(self._widget.count)]
+        every = [self._widget.item(row) for row in range(self._widget.count)]
+        return [item for item in every if item.data(qt.Qt.UserRole)]
 
     @staticmethod
     def _isChecked(item):

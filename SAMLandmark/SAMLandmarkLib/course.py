@@ -50,7 +50,7 @@ def titles():
         _("Date"),
         _("State"),
         _("Score"),
-        _("Cycle error (mm)"),
+        _("Return error (mm)"),
         "R",
         "A",
         "S",
@@ -60,6 +60,7 @@ def titles():
         _("Confirmed (mm)"),
         _("Since baseline (%)"),
         _("Since smallest (%)"),
+        _("Note"),
     )
 
 
@@ -82,7 +83,9 @@ def rows(course):
             )
             texts = ["" if value is None else formatted(float(value)) for value in figures]
             state = stateLabel(finding["state"])
-            lines.append([course["patient"], lesion["name"], point["name"], point["date"], state, *texts])
+            start = [course["patient"], lesion["name"], point["name"], point["date"], state]
+            # Courses of earlier versions hold no reason for the baseline.
+            lines.append([*start, *texts, finding.get("reason", "")])
     return lines
 
 

@@ -29,7 +29,9 @@ def plot(table):
     values = [[diameterOf(lesion, finding) for finding in lesion["findings"]] for lesion in course["lesions"]]
     sums = [sum(column) if None not in column else None for column in zip(*values, strict=True)]
     names = [lesion["name"] for lesion in course["lesions"]]
-    columns = [(title, times), *zip(names, values, strict=True), (_("Sum"), sums)]
+    columns = [(title, times), *zip(names, values, strict=True)]
+    if len(names) > 1:  # of one lesion it would hide the lesion's own line
+        columns.append((_("Sum"), sums))
     for name, column in columns:
         array = vtk.vtkDoubleArray()
         array.SetName(name)

@@ -54,9 +54,10 @@ def fill(request, run, content, table):
 
 
 def _findings(lesion, run):
-    """Per time point, the baseline first: state, world place, figures, and room for what the user confirms."""
+    """Per time point, the baseline first: state, world place, figures, reason, and room for what the user confirms."""
     place = nodes.worldOfLps([lesion["point"]], run.frames[0].worldFromFrame)[0]
-    findings = [_finding(FOUND, place, None, None, lesion.get("measurement"))]
+    baseline = _finding(FOUND, place, None, None, lesion.get("measurement"))
+    findings = [{**baseline, "reason": lesion.get("note", "")}]
     for frame, entry in zip(run.frames[1:], lesion["timepoints"], strict=True):
         place = None
         if entry.get("position") is not None:

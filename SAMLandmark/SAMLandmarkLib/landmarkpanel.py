@@ -1,4 +1,4 @@
-"""The Landmarks tab: template, library, query volumes, run, and the table in which results are checked."""
+"""The Landmarks tab: template, library, target scans, run, and the table in which results are checked."""
 
 import qt
 import slicer
@@ -11,7 +11,10 @@ from slicer.i18n import tr as _
 
 from . import library, matching, results
 from .checklist import CheckList, scalarVolumes
-from .views import QUERY_VIEW, TEMPLATE_VIEW, UNUSED_VIEW, SideBySide
+from .hints import tell
+from .ownviews import OwnViews
+from .placing import Placing
+from .views import SideBySide, showPlace
 
 LIBRARY_SETTING = "SAMLandmark/LibraryDirectory"
 MINIMUM_SURE = 0.8
@@ -36,14 +39,25 @@ class LandmarkPanel:
             onChange=self.onRunChanged,
         )
         self.views = None
+        self.pointViews = OwnViews(self.belonging)
+        self.placing = Placing(
+            ui.placePointsButton,
+            lambda: self._parameters().templateVolume if self._parameters() is not None else None,
+            self.templatePoints,
+            missing=_("Choose the template volume first."),
+        )
         self._updating = False
         self._observed = None
         self._observation = None
+        self._template = None
+        self._templateObservations = []
         for choice in Mode:
             ui.modeComboBox.addItem(choice.label(), choice.value)
         for choice in Device:
             ui.deviceComboBox.addItem(choice.label(), choice.value)
-        self.queries = CheckList(ui.queryList, self.onQueriesChecked)
+        self.queries = CheckList(
+            ui.queryList, self.onQueriesChecked, hint=_("Load a second image (File > Add Data); it is listed here.")
+        )
         if slicer.app.userSettings().value(LIBRARY_SETTING):
             ui.libraryDirectoryButton.directory = str(slicer.app.userSettings().value(LIBRARY_SETTING))
         ui.libraryDirectoryButton.connect("directoryChanged(QString)", self.onDirectoryChanged)
@@ -89,6 +103,9 @@ class LandmarkPanel:
         """The scene goes: nothing of it may be held."""
         self._rest.stop()
         self._observe(None)
+        self._observeTemplate(None)
+        self.placing.stop()
+        self.pointViews.release()
         self.views = None
         self._uncheck(self.ui.sideBySideCheckBox)
 
@@ -106,6 +123,7 @@ class LandmarkPanel:
         ):
             self.leaveViews()
         self.listResults()
+        self.pointViews.follow()
 
     def listVolumes(self):
         """Offer every volume but the template."""
@@ -119,9 +137,25 @@ class LandmarkPanel:
             return
         if parameters.templateVolume is not None and parameters.templateVolume in list(parameters.queryVolumes):
             parameters.queryVolumes = [v for v in parameters.queryVolumes if v is not parameters.templateVolume]
+        self._observeTemplate(parameters.templateMarkups)
         self.listVolumes()
         self.updateButtons()
         self.showPoints()
+        self.pointViews.update()
+
+    def _observeTemplate(self, markups):
+        """What can be found depends on where the template's points are."""
+        if markups is self._template:
+            return
+        for node, tag in self._templateObservations:
+            node.RemoveObserver(tag)
+        self._template, self._templateObservations = markups, []
+        if markups is not None:
+            events = slicer.vtkMRMLMarkupsNode
+            self._templateObservations = [
+                (markups, markups.AddObserver(event, lambda caller, event: self._rest.start()))
+                for event in (events.PointModifiedEvent, events.PointPositionDefinedEvent, events.PointRemovedEvent)
+            ]
 
     # --- library ----------------------------------------------------------------------------------------------------
 
@@ -137,7 +171,10 @@ class LandmarkPanel:
         for entry in entries:
             combo.addItem(entry.name, str(entry.folder))
         combo.blockSignals(wasBlocked)
-        self.ui.libraryDescriptionLabel.text = "\n".join(problems)
+        hint = (
+            "" if entries else _("No template yet: choose the folder of a library, or save the points above into it.")
+        )
+        self.ui.libraryDescriptionLabel.text = "\n".join(problems) or hint
         self.onTemplateChosen()
 
     def onTemplateChosen(self, index=0):
@@ -224,7 +261,9 @@ class LandmarkPanel:
         for section in ("templateButton", "queryButton"):
             getattr(ui, section).enabled = not running
         sentence = "" if running else matching.checkRequest(self.request())
-        self.runPanel.updateButton(not sentence, sentence or _("Find the template's points in every checked volume."))
+        self.runPanel.updateButton(not sentence, sentence or _("Find the template's points in every checked scan."))
+        tell(ui.leftOutLabel, "" if sentence or running else matching.noteOn(self.request()))
+        self.placing.update()
         chosen = bool(self.selectedRows())
         for name in ("acceptButton", "rejectButton", "restoreButton"):
             getattr(ui, name).enabled = chosen
@@ -298,8 +337,8 @@ class LandmarkPanel:
         box.checked = node is not None and bool(node.GetAttribute(matching.VOTES_ATTRIBUTE))
         box.blockSignals(wasBlocked)
         if self.views is not None and node is not None:
-            self.views.setQuery(results.queryVolume(node), self.pairs(node))
-            self.confinePoints(node)
+            self.views.setVolumes(self.templateVolume(node), results.queryVolume(node), self.pairs(node))
+        self.pointViews.update()
         if self._parameters() is not None:
             self.updateButtons()
 
@@ -313,7 +352,10 @@ class LandmarkPanel:
 
     def onPointsRest(self):
         node = self.result()
-        if node is None or self._parameters() is None:
+        if self._parameters() is None:
+            return
+        self.updateButtons()
+        if node is None:
             return
         results.update(node)
         self.showPoints()
@@ -326,15 +368,18 @@ class LandmarkPanel:
         parameters = self._parameters()
         truth = parameters.truthMarkups if parameters is not None else None
         shown = results.rows(node, truth) if node is not None else []
-        titles = [_("Point"), _("State"), _("Score"), _("Cycle (mm)"), _("Votes"), _("Error (mm)")]
+        titles = [_("Point"), _("State"), _("90 % within (mm)"), _("Score")]
+        titles += [_("Return error (mm)"), _("Templates agreeing"), _("Error (mm)")]
+        table.setVisible(bool(shown))
+        tell(self.ui.firstStepsLabel, "" if shown else self.firstSteps())
         self._updating = True
         table.setRowCount(len(shown))
         table.setColumnCount(len(titles))
         table.setHorizontalHeaderLabels(titles)
         for row, point in enumerate(shown):
-            figures = [point.score, point.cycle, point.votes, point.error]
             texts = [point.label, results.stateLabel(point.state)]
-            texts += ["" if value is None else formatted(float(value)) for value in figures[:2]]
+            texts += ["" if point.error90 is None else str(round(point.error90))]
+            texts += ["" if value is None else formatted(float(value)) for value in (point.score, point.cycle)]
             texts += ["" if point.votes is None else str(point.votes)]
             texts += ["" if point.error is None else formatted(point.error)]
             for column, text in enumerate(texts):
@@ -342,8 +387,9 @@ class LandmarkPanel:
                 if item is None or item.text() != text:
                     item = qt.QTableWidgetItem(text)
                     table.setItem(row, column, item)
-                item.setBackground(qt.QBrush(confidenceColor(point)))
+                item.setBackground(qt.QBrush(stateColor(point)))
                 item.setForeground(qt.QBrush(qt.QColor(20, 20, 20)))
+        table.resizeColumnsToContents()
         self._updating = False
         summary = results.errorSummary(node, truth) if node is not None else None
         self.ui.errorLabel.text = (
@@ -367,18 +413,27 @@ class LandmarkPanel:
             self.jumpTo(rows[0])
 
     def jumpTo(self, row):
-        """Show a point in both views (side by side), or in all views that show its volume."""
+        """Show a point in both views (side by side), else in all views; these change to the image that it lies in."""
         node = self.result()
-        position = results.positionOf(node, row)
+        label, position = node.GetNthControlPointLabel(row), results.positionOf(node, row)
+        query, template = results.queryVolume(node), self.templateVolume(node)
         known = results.templateIndex(node, row)
         inTemplate = results.positionOf(*known) if known is not None else None
+        said = ""
         if self.views is not None:
             if inTemplate is not None:
                 self.views.jump(inTemplate, position)
             elif position is not None:
                 self.views.jump(self.views.opposite(position, toQuery=False), position)
         elif position is not None:
-            slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *position)
+            showPlace(query, position)
+            said = _("The views show '{label}' in '{volume}'.").format(label=label, volume=query.GetName())
+        elif inTemplate is not None and template is not None:
+            showPlace(template, inTemplate)
+            said = _("'{label}' has no place in '{volume}'; the views show it in the template '{template}'.").format(
+                label=label, volume=query.GetName(), template=template.GetName()
+            )
+        tell(self.ui.shownLabel, said)
 
     def decide(self, decision):
         node = self.result()
@@ -444,20 +499,53 @@ class LandmarkPanel:
             self.leaveViews()
             return
         node = self.result()
-        template = self._parameters().templateVolume
-        self.views = SideBySide(template, results.queryVolume(node), self.pairs(node))
+        self.views = SideBySide(self.templateVolume(node), results.queryVolume(node), self.pairs(node))
         self.views.linked = self.ui.linkCheckBox.checked
         self.views.enter()
-        self.confinePoints(node)
+        self.pointViews.update()
         if self.selectedRows():
             self.jumpTo(self.selectedRows()[0])
 
-    def confinePoints(self, chosen):
-        """Template points in the left view, the chosen result's in the right, other results' in none of them."""
-        self.views.confine(self._parameters().templateMarkups, TEMPLATE_VIEW)
-        self.views.confine(chosen.GetNodeReference(results.TEMPLATE_ROLE), TEMPLATE_VIEW)
-        for node in results.resultNodes():
-            self.views.confine(node, QUERY_VIEW if node is chosen else UNUSED_VIEW)
+    def templateVolume(self, node):
+        """The image that a result's template points lie in; for results of earlier versions the one that is chosen."""
+        parameters, markups = self._parameters(), node.GetNodeReference(results.TEMPLATE_ROLE)
+        volume = results.templateVolume(node)
+        if volume is None and markups is not None and not markups.GetAttribute(matching.TEMPLATE_FOLDER_ATTRIBUTE):
+            volume = parameters.templateVolume if markups is parameters.templateMarkups else None
+        return volume
+
+    def belonging(self):
+        """[(markups, volume)]: which image every point list belongs to, the shown result first."""
+        parameters, chosen = self._parameters(), self.result()
+        if parameters is None:
+            return []
+        pairs = [(node, results.queryVolume(node)) for node in results.resultNodes()]
+        pairs.sort(key=lambda pair: pair[0] is not chosen)
+        pairs += [(pair[0].GetNodeReference(results.TEMPLATE_ROLE), self.templateVolume(pair[0])) for pair in pairs]
+        markups = parameters.templateMarkups
+        if markups is not None:
+            pairs.append((markups, matching.Template.of(markups, parameters.templateVolume).volume))
+        return pairs
+
+    def releasePoints(self):
+        """Points are drawn as the user had them; placing ends."""
+        self.placing.stop()
+        self.pointViews.release()
+
+    def templatePoints(self):
+        """The template's point list, made where there is none."""
+        parameters = self._parameters()
+        if parameters.templateMarkups is None:
+            name = slicer.mrmlScene.GenerateUniqueName(_("Landmarks"))
+            parameters.templateMarkups = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
+        return parameters.templateMarkups
+
+    def firstSteps(self):
+        """What to do while there is no result."""
+        return _(
+            "First steps: 1. choose the template volume and press 'Place points' to mark landmarks in it; "
+            "2. check the target scans; 3. press 'Find points'. The points found are listed here."
+        )
 
     def leaveViews(self):
         """The user's own layout again."""
@@ -477,9 +565,13 @@ class LandmarkPanel:
             self.updateButtons()
 
 
-def confidenceColor(point):
-    """Green for sure, yellow between, red for not; gray for rejected points."""
+def stateColor(point):
+    """Green for sure, yellow between, red for not found; blue where the scan or the template ends, gray if rejected."""
     if point.state == results.REJECTED:
         return qt.QColor(200, 200, 200)
+    if point.state in (results.OUTSIDE, results.OUTSIDE_TEMPLATE):
+        return qt.QColor(190, 215, 245)
+    if point.state == results.NOT_FOUND:
+        return qt.QColor.fromHsv(0, 90, 250)
     hue = int(120 * min(max(point.confidence, 0.0), 1.0))
     return qt.QColor.fromHsv(hue, 90, 250)

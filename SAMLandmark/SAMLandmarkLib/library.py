@@ -1,10 +1,9 @@
-"""The template library: a directory with one folder per saved template, as ``samconvex template`` writes them. No Qt.
+"""The template library: a folder with one folder per saved template, as ``samconvex template`` writes them. No Qt.
 
 A template holds points and the embedding of the image they were placed in, and on request the image's path; it never
 holds the image. Files are checked before they are used, and nothing is unpickled.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -16,6 +15,7 @@ import slicer
 import vtk
 from SAMConvexLib import nodes
 from SAMConvexLib.files import PreparedRun, writeImage
+from SAMConvexLib.process import engineModule
 from slicer.i18n import tr as _
 
 from . import matching, results
@@ -69,7 +69,7 @@ def listTemplates(directory):
 
 
 def _unreadable(folder, error):
-    return _("{folder} could not be read ({reason}); ask for access to it or choose another directory.").format(
+    return _("{folder} could not be read ({reason}); ask for access to it or choose another folder.").format(
         folder=folder, reason=error.strerror or error
     )
 
@@ -120,11 +120,7 @@ def load(folder, withImage=False):
         LibraryError: damaged.
     """
     entry = readEntry(folder)
-    digest = hashlib.sha256()
-    with open(entry.folder / EMBEDDING_FILE, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != entry.checksum:
+    if engineModule("samconvex.io.files").file_sha256(entry.folder / EMBEDDING_FILE) != entry.checksum:
         raise LibraryError(
             _("{file} is damaged (checksum); copy the template again.").format(file=entry.folder / EMBEDDING_FILE)
         )
@@ -162,7 +158,7 @@ def prepareSaving(directory, name, volume, markups, description="", reference=Fa
         LibraryError, nodes.NodeError: a name in use or missing, unusable inputs.
     """
     if not name.strip() or not str(directory):
-        raise LibraryError(_("Give the library's directory and a name for the template."))
+        raise LibraryError(_("Give the library's folder and a name for the template."))
     target = Path(directory) / (re.sub(r"[^\w.-]+", "_", name).strip("._") or "template")
     if target.exists():
         raise LibraryError(_("{folder} exists; choose another name.").format(folder=target))
@@ -171,6 +167,13 @@ def prepareSaving(directory, name, volume, markups, description="", reference=Fa
             _("'{name}' has no point with a position; place at least one.").format(name=markups.GetName())
         )
     frame = nodes.imageFromVolume(volume, slices=True)
+    beside = [point for point in results.templatePoints(markups) if not matching.isInside(point.position, volume)]
+    if beside:
+        raise LibraryError(
+            _("Outside '{volume}': {points}. Remove these points, or choose the volume they belong to.").format(
+                volume=volume.GetName(), points=", ".join(f"'{point.label}'" for point in beside)
+            )
+        )
     run = PreparedRun(target=target)
     points = matching.framedPoints(results.templatePoints(markups), frame)
     imagePath = run.add("image.mha", writeImage, frame.image, volume.GetName())

@@ -19,18 +19,19 @@ from SAMConvexLib.process import temporaryFolder
 from SAMConvexLib.scene import addHidden
 from slicer.i18n import tr as _
 
+from . import results, similarity
 from .worker import LiveWorker
 
 MARKER_COLOR = (1.0, 0.9, 0.1)
-# The overlay shows places whose similarity is at least this share of the best one's.
-HEAT_SHARE = 0.7
-HEAT_OPACITY = 0.45
+# Seconds that an answer may take before the user is told what is being done.
+PATIENCE = 0.3
 
 
 class LiveState(Enum):
     OFF = "off"
     LOADING = "loading"
     READY = "ready"
+    SEARCHING = "searching"
     FOUND = "found"
     ABSENT = "absent"
     OUTSIDE = "outside"
@@ -63,6 +64,7 @@ class LiveMatching:
         self._writer = None
         self._loading = {}
         self._stamps = {}
+        self._started = 0.0
         self._inFlight = None
         self._pending = None
         self._heatInFlight = False
@@ -97,10 +99,11 @@ class LiveMatching:
         self._writer = threading.Thread(target=write, daemon=True)
         self._writer.start()
         self._loading = {key: None for key in paths}
+        self._started = time.perf_counter()
         self._paths = paths
         self._worker.start()
         self._observe()
-        self._setState(LiveState.LOADING, _("Preparing the volumes..."))
+        self._setState(LiveState.LOADING, self._loadingSentence(0.0))
 
     def stop(self):
         """End the process and remove marker and overlay."""
@@ -113,7 +116,9 @@ class LiveMatching:
             if node is not None and slicer.mrmlScene.IsNodePresent(node):
                 if node is self._heat:
                     self._showHeat(False)
-                segments.removeWithDisplay(node)
+                    similarity.remove(node)
+                else:
+                    segments.removeWithDisplay(node)
         self._marker = self._heat = None
         self._cleanFolder()
         self._setState(LiveState.OFF, "")
@@ -137,6 +142,21 @@ class LiveMatching:
         return sum(value or 0.0 for value in self._loading.values()) / max(1, len(self._loading))
 
     @property
+    def progress(self):
+        """Of what keeps the user waiting: 0 to 1, None while nobody knows how long it takes; 1 when nothing does."""
+        if self.state is LiveState.SEARCHING:
+            return None
+        if self.state is LiveState.LOADING:
+            return None if self.loadedFraction == 0.0 or self._isRelating else self.loadedFraction
+        return 1.0
+
+    @property
+    def _isRelating(self):
+        """One volume is ready and nothing is reported of the other: known already, it is only related to the first."""
+        values = list(self._loading.values())
+        return all(value in (None, 1.0) for value in values) and 1.0 in values
+
+    @property
     def marker(self):
         """The markups node with the matched point, or None before the first."""
         return self._marker
@@ -154,6 +174,30 @@ class LiveMatching:
                     lambda answer, key=key: self._loaded(key, answer), do="load", name=key, path=str(path)
                 )
         self._worker.poll()
+        self._tellWaiting()
+
+    def _tellWaiting(self):
+        """Say what takes long, with the seconds it took so far."""
+        if self.state is LiveState.LOADING:
+            state, sentence = LiveState.LOADING, self._loadingSentence(time.perf_counter() - self._started)
+        elif self._inFlight is not None and time.perf_counter() - self._inFlight[2] > PATIENCE:
+            name = self._other(self._inFlight[0]).GetName()
+            seconds = int(time.perf_counter() - self._inFlight[2])
+            sentence = _("Looking for this place in '{name}' ({seconds} s)").format(name=name, seconds=seconds)
+            state = LiveState.SEARCHING
+        else:
+            return
+        if (state, sentence) != (self.state, self.message):
+            self._setState(state, sentence)
+
+    def _loadingSentence(self, seconds):
+        if self.loadedFraction == 0.0:
+            return _("Preparing the volumes ({seconds} s)").format(seconds=int(seconds))
+        if self._isRelating:
+            return _("Relating the two volumes to each other, once ({seconds} s)").format(seconds=int(seconds))
+        return _("Describing the anatomy of both volumes, once: {percent} % ({seconds} s)").format(
+            percent=round(100 * self.loadedFraction), seconds=int(seconds)
+        )
 
     def _loaded(self, key, answer):
         if "error" in answer:
@@ -161,16 +205,11 @@ class LiveMatching:
             self._fail(answer["error"].replace(str(self._paths[key]), f"'{name}'"))
         elif "stage" in answer:
             self._loading[key] = float(answer["fraction"])
-            self._setState(
-                LiveState.LOADING,
-                _("Describing the anatomy of both volumes, once: {percent} %").format(
-                    percent=round(100 * self.loadedFraction)
-                ),
-            )
+            self._tellWaiting()
         else:
             self._loading[key] = 1.0
-            self._paths[key].unlink(missing_ok=True)
-            if all(value == 1.0 for value in self._loading.values()):
+            self._paths.pop(key).unlink(missing_ok=True)
+            if not self._paths:
                 self._setState(LiveState.READY, _("Move the mouse over one of the two volumes."))
 
     def _workerEnded(self, sentence):
@@ -295,15 +334,21 @@ class LiveMatching:
                 self.latencies.append(time.perf_counter() - start)
                 self._setState(
                     LiveState.FOUND,
-                    _("In '{name}': score {score:.2f}, cycle error {cycle:.1f} mm").format(
+                    _("In '{name}': score {score:.2f}, return error {cycle:.1f} mm").format(
                         name=other.GetName(), score=answer["score"], cycle=answer["cycle_mm"]
                     ),
+                )
+            elif answer.get("state") == results.OUTSIDE:
+                self._place(None, other)
+                self._setState(
+                    LiveState.ABSENT,
+                    _("Outside this scan: '{name}' does not show this part of the body.").format(name=other.GetName()),
                 )
             else:
                 self._place(None, other)
                 self._setState(
                     LiveState.ABSENT,
-                    _("Not in this scan: nothing in '{name}' looks like this place (score {score:.2f}).").format(
+                    _("Not found: nothing in '{name}' looks like this place (score {score:.2f}).").format(
                         name=other.GetName(), score=answer["score"]
                     ),
                 )
@@ -377,17 +422,7 @@ class LiveMatching:
         voxelToFrame[:3, 3] = grid["origin"]
         toWorld = self._frames[other.GetID()].worldFromFrame @ nodes.LPS_FROM_RAS
         nodes.fillVolume(self._heat, scores, toWorld @ voxelToFrame)
-        display = self._heat.GetDisplayNode()
-        display.SetSaveWithScene(False)
-        if display.GetAutoWindowLevel():
-            display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeFileHotToColdRainbow.txt")
-            if display.GetColorNode() is None:
-                display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeRainbow")
-            display.SetAutoWindowLevel(False)
-        best = max(int(scores.max()), 1)
-        display.SetWindowLevelMinMax(HEAT_SHARE * best, best)
-        display.SetThreshold(HEAT_SHARE * best, best)
-        display.SetApplyThreshold(True)
+        similarity.color(self._heat, scores)
         self._showHeat(True, other)
 
     def _showHeat(self, visible, other=None):
@@ -397,10 +432,11 @@ class LiveMatching:
             here = visible and other is not None and node.GetBackgroundVolumeID() == other.GetID()
             if here and node.GetForegroundVolumeID() in (None, "", self._heat.GetID()):
                 node.SetForegroundVolumeID(self._heat.GetID())
-                node.SetForegroundOpacity(HEAT_OPACITY)
+                node.SetForegroundOpacity(similarity.OPACITY)
             elif node.GetForegroundVolumeID() == self._heat.GetID():
                 node.SetForegroundVolumeID(None)
                 node.SetForegroundOpacity(0.0)
+        similarity.showLegend(self._heat, visible)
 
 
 def _stamp(volume):

@@ -46,7 +46,7 @@ class LivePanel:
         parameters = self._parameters()
         if self.live is not None:
             self.live.follow = parameters.liveFollow
-            self.live.minimumScore = parameters.minimumScore or None
+            self.live.minimumScore = parameters.liveMinimumScore or None
             if self.live.heatWanted != parameters.liveHeat:
                 self.live.setHeatWanted(parameters.liveHeat)
         self.update()
@@ -69,7 +69,11 @@ class LivePanel:
         for selector in (ui.liveFirstSelector, ui.liveSecondSelector):
             selector.enabled = not self.isOn
         ui.liveSideBySideCheckBox.enabled = different or self.views is not None
-        ui.liveProgressBar.visible = self.isOn and self.live.state is LiveState.LOADING
+        progress = self.live.progress if self.isOn else 1.0
+        ui.liveProgressBar.visible = progress != 1.0
+        # A bar without a length moves by itself.
+        ui.liveProgressBar.maximum = 0 if progress is None else 1000
+        ui.liveProgressBar.value = int(1000 * (progress or 0.0))
 
     def onStartToggled(self, checked):
         self.start() if checked else self.stop()
@@ -85,7 +89,7 @@ class LivePanel:
             self.live.onChange = self.onLiveChanged
             self.live.follow = parameters.liveFollow
             self.live.heatWanted = parameters.liveHeat
-            self.live.minimumScore = parameters.minimumScore or None
+            self.live.minimumScore = parameters.liveMinimumScore or None
             self.live.start()
         except (nodes.NodeError, RuntimeError, OSError) as error:
             self.live = None
@@ -119,8 +123,6 @@ class LivePanel:
             return
         ui = self.ui
         ui.liveStatusLabel.text = live.message
-        if live.state is LiveState.LOADING:
-            ui.liveProgressBar.value = int(1000 * live.loadedFraction)
         if live.latencies:
             ui.liveLatencyLabel.text = _("Answered in {milliseconds} ms (median)").format(
                 milliseconds=round(1000 * float(np.median(live.latencies)))

@@ -37,15 +37,16 @@ class SAMLandmarkLogic(ParameterSetLogic):
 
         Args:
             templateVolume: the image the points were placed in; None for points loaded from a template of the library.
-            templateMarkups: any number of control points; those without a position are left out.
-            queryVolume: a volume, or a list of volumes.
+            templateMarkups: any number of control points; those without a position are left out, and those outside the
+                template volume come back in the state "outside the template".
+            queryVolume: the target scan, or a list of them.
             outputMarkups: filled, or created when None; a list of the same length for a list of volumes.
             minimumScore: a point counts as found from this score on, in [-1, 1]; None for the calibrated limit.
             moreTemplates: further (volume, markups) pairs that vote on points with the same labels.
             progressCallback: called as ``progressCallback(stage, fraction, message)``; returning False cancels.
         Returns:
             The markups node, or a list of them for a list of volumes. Points that were not found have no position;
-            ``pointRows(node)`` gives score, cycle error and state of every point.
+            ``pointRows(node)`` gives state, 90 % radius, score and return error of every point.
         Raises:
             NodeError: unusable input. JobFailed, JobCancelled. Each holds one sentence for the user.
         """
@@ -88,7 +89,7 @@ class SAMLandmarkLogic(ParameterSetLogic):
         return self.startTracking(request, outputTable).wait(_callback(progressCallback)).table
 
     def pointRows(self, markups, truthMarkups=None):
-        """results.PointRows of a result: label, state, score, cycle error, confidence, error against true points."""
+        """results.PointRows of a result: label, state, 90 % radius, score, return error, confidence, true error."""
         return results.rows(markups, truthMarkups)
 
     # --- jobs -------------------------------------------------------------------------------------------------------
@@ -106,13 +107,14 @@ class SAMLandmarkLogic(ParameterSetLogic):
                     _("'{name}' is an input; choose another node as output.").format(name=node.GetName())
                 )
         run = matching.prepare(request)
-        first = request.templates[0].markups
+        template = request.templates[0]
+        first = template.markups
 
         def finish(answers):
             found = []
             for volume, node, frame, entries in zip(request.queryVolumes, outputs, run.frames, answers, strict=True):
                 node = node or results.create(volume, first)
-                results.fill(node, entries, run.points, frame, volume, first)
+                results.fill(node, entries, run.points, frame, volume, first, template.volume)
                 found.append(node)
             return found
 
@@ -134,7 +136,7 @@ class SAMLandmarkLogic(ParameterSetLogic):
         return self._start(run, [*request.inputNodes(), markups], finish)
 
     def startSaving(self, directory, name, volume, markups, description="", reference=False):
-        """Start saving a template into a library directory; the EngineJob's result is the new folder.
+        """Start saving a template into the library's folder; the EngineJob's result is the new folder.
 
         Raises:
             library.LibraryError, nodes.NodeError: a name in use, unusable inputs.

@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from . import results
 VOLUME_ROLE = "SAMLandmark.Volume"
 TEMPLATE_FOLDER_ATTRIBUTE = "SAMLandmark.TemplateFolder"
 VOTES_ATTRIBUTE = "SAMLandmark.UseAsTemplate"
+# Voxels that a point keeps from the border of its image, as its place is rounded on the way to the engine.
+BORDER = 1e-4
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,19 @@ class Template:
         folder = markups.GetAttribute(TEMPLATE_FOLDER_ATTRIBUTE)
         return cls(markups, volume, Path(folder) if folder and volume is None else None)
 
+    @property
+    def imageName(self):
+        """What the user calls the image that the points were placed in."""
+        return self.volume.GetName() if self.volume is not None else self.folder.name
+
+    def contains(self, position):
+        """Whether a world point (RAS mm) lies in that image; True where its extent is unknown."""
+        if self.volume is not None:
+            return isInside(position, self.volume)
+        file = self.folder / "template.json"
+        extent = _extentOfFolder(file, file.stat().st_mtime_ns) if file.is_file() else None
+        return extent is None or _isWithin(position, *extent)
+
 
 @dataclass
 class MatchRequest:
@@ -57,8 +73,18 @@ class MatchRequest:
     only: frozenset | None = None
 
     def points(self, markups):
-        """The TemplatePoints of a template that are to be found."""
+        """The TemplatePoints of a template that are asked for."""
         return [p for p in results.templatePoints(markups) if self.only is None or p.label in self.only]
+
+    def findable(self, template):
+        """The points asked for that lie inside the template's image."""
+        return [point for point in self.points(template.markups) if template.contains(point.position)]
+
+    def leftOut(self):
+        """The TemplatePoints of the first template that lie outside its image: there is nothing to look for."""
+        first = self.templates[0]
+        found = self.findable(first)
+        return [point for point in self.points(first.markups) if point not in found]
 
     def inputNodes(self):
         """All nodes that take part, for watching their removal."""
@@ -72,11 +98,13 @@ class PreparedMatch(PreparedRun):
 
     Attributes:
         frames: ImageInFrame of each query volume.
-        points: results.TemplatePoint of the first template, one per row of the engine's answer.
+        points: results.TemplatePoint of the first template, one per row of the answers.
+        leftOut: those of them that the engine was not asked for.
         queryPaths: file of each query volume, the engine's name for it.
     """
 
     points: list
+    leftOut: list = field(default_factory=list)
     frames: list = field(default_factory=list)
     queryPaths: list = field(default_factory=list)
 
@@ -84,9 +112,20 @@ class PreparedMatch(PreparedRun):
         self.target = self.folder / "matches.json"
 
     def read(self):
-        """The engine's answers: per query volume a list of entries (safe in a worker thread)."""
+        """Per query volume a list of entries, first those of ``points`` (safe in a worker thread)."""
         report = json.loads(self.target.read_text(encoding="utf-8"))
-        return [report[str(path)] for path in self.queryPaths]
+        return [self._withLeftOut(report[str(path)]) for path in self.queryPaths]
+
+    def _withLeftOut(self, entries):
+        """A point that was left out has no place, unless another template has one for it."""
+        count = len(self.points) - len(self.leftOut)
+        asked, further = iter(entries[:count]), {entry["label"]: entry for entry in entries[count:]}
+        none = {"point": None, "score": None, "cycle_mm": None, "found": False, "state": results.OUTSIDE_TEMPLATE}
+        merged = [
+            further.pop(point.label, {"label": point.label, **none}) if point in self.leftOut else next(asked)
+            for point in self.points
+        ]
+        return [*merged, *further.values()]
 
 
 def checkRequest(request):
@@ -105,7 +144,7 @@ def checkRequest(request):
                 name=template.markups.GetName()
             )
     if not request.queryVolumes:
-        return _("Check at least one query volume.")
+        return _("Check at least one target scan.")
     first = request.templates[0]
     try:
         for volume in [template.volume for template in request.templates] + list(request.queryVolumes):
@@ -114,11 +153,52 @@ def checkRequest(request):
                 nodes.exportFrame(volume)
     except nodes.NodeError as error:
         return str(error)
+    for template in request.templates:
+        if not request.findable(template):
+            return _("No point of '{points}' lies inside '{volume}'; choose the volume they were placed in.").format(
+                points=template.markups.GetName(), volume=template.imageName
+            )
     if first.volume is not None and first.volume in request.queryVolumes:
         return _("'{name}' is the template itself; choose another volume to find the points in.").format(
             name=first.volume.GetName()
         )
     return ""
+
+
+def noteOn(request):
+    """One sentence about points that will be left out, or an empty string."""
+    if not request.templates:
+        return ""
+    names = ", ".join(f"'{point.label}'" for point in request.leftOut())
+    if not names:
+        return ""
+    return _(
+        "Outside '{volume}' and left out: {points}. Place them in it, or choose the volume they belong to."
+    ).format(volume=request.templates[0].imageName, points=names)
+
+
+def isInside(position, volume):
+    """Whether a world point (RAS mm) lies in a volume, the outer half of its border voxels included."""
+    matrix = nodes.parentToWorld(volume) @ nodes.ijkToRas(volume)
+    return _isWithin(position, matrix, volume.GetImageData().GetDimensions())
+
+
+def _isWithin(position, matrix, size):
+    index = np.linalg.solve(matrix, [*position, 1.0])[:3]
+    return bool(np.all((index >= BORDER - 0.5) & (index <= np.array(size) - 0.5 - BORDER)))
+
+
+@lru_cache(maxsize=32)
+def _extentOfFolder(path, _changed):
+    """(voxel to world RAS matrix, size) of the image a saved template was made from, or None if it does not say."""
+    try:
+        grid = json.loads(path.read_text(encoding="utf-8"))["grids"]["volume"]
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.reshape(grid["direction"], (3, 3)) * np.asarray(grid["spacing"])
+        matrix[:3, 3] = grid["origin"]
+        return nodes.LPS_FROM_RAS @ matrix, tuple(int(count) for count in grid["size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def prepare(request):
@@ -130,7 +210,7 @@ def prepare(request):
     sentence = checkRequest(request)
     if sentence:
         raise nodes.NodeError(sentence)
-    run = PreparedMatch(points=request.points(request.templates[0].markups))
+    run = PreparedMatch(points=request.points(request.templates[0].markups), leftOut=request.leftOut())
     images = {}
 
     def imageOf(volume):
@@ -143,7 +223,7 @@ def prepare(request):
     sources = []
     for number, template in enumerate(request.templates):
         frame, image = (None, template.folder) if template.volume is None else imageOf(template.volume)
-        points = framedPoints(request.points(template.markups), frame)
+        points = framedPoints(request.findable(template), frame)
         path = run.add(f"points{number}.csv", writeLabeledPoints, points, template.markups.GetName())
         sources.append((image, path))
     for volume in request.queryVolumes:

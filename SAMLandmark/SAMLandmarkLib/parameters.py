@@ -25,8 +25,10 @@ class SAMLandmarkParameterNode:
 
     liveFirst: Optional[vtkMRMLScalarVolumeNode]
     liveSecond: Optional[vtkMRMLScalarVolumeNode]
+    liveMinimumScore: Annotated[float, WithinRange(0, 1)] = 0.0
     liveHeat: bool = False
     liveFollow: bool = True
 
     baselineVolume: Optional[vtkMRMLScalarVolumeNode]
+    trackMinimumScore: Annotated[float, WithinRange(0, 1)] = 0.0
     courseTable: Optional[vtkMRMLTableNode]

@@ -19,13 +19,18 @@ from slicer.i18n import tr as _
 MATCHES_ATTRIBUTE = "SAMLandmark.Matches"
 QUERY_ROLE = "SAMLandmark.Volume"
 TEMPLATE_ROLE = "SAMLandmark.Template"
+TEMPLATE_VOLUME_ROLE = "SAMLandmark.TemplateVolume"
 # Colors of confident and of doubtful points; markups have these two per node.
 CONFIDENT_COLOR = (0.25, 0.85, 0.35)
 DOUBTFUL_COLOR = (1.0, 0.55, 0.1)
 CONFIDENT = 0.5
 # A point that lies further from the engine's place was moved by the user.
 MOVED_MM = 0.05
-NEW, ACCEPTED, REJECTED, CORRECTED, NOT_FOUND = "new", "accepted", "rejected", "corrected", "not found"
+NEW, ACCEPTED, REJECTED, CORRECTED = "new", "accepted", "rejected", "corrected"
+# No reliable match; and what lies at a level of the body that the scan does not show. The engine calls them so.
+NOT_FOUND, OUTSIDE = "not found", "outside"
+# A point that lies beside the image it is said to be placed in; it was not looked for.
+OUTSIDE_TEMPLATE = "outside the template"
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,9 @@ class PointRow:
 
     Attributes:
         state: one of this module's states.
+        cycle: return error, mm between the template's point and where its match leads back to.
+        votes: number of templates that agree.
+        error90: mm that nine of ten errors of such matches stay below; None where the point is not at the found place.
         confidence: 0 (do not trust) to 1.
         error: mm from the true place, where it is known.
     """
@@ -55,6 +63,7 @@ class PointRow:
     spread: float | None
     confidence: float
     error: float | None = None
+    error90: float | None = None
 
 
 def stateLabel(state):
@@ -64,7 +73,9 @@ def stateLabel(state):
         ACCEPTED: _("accepted"),
         REJECTED: _("rejected"),
         CORRECTED: _("corrected"),
-        NOT_FOUND: _("not in this scan"),
+        NOT_FOUND: _("not found"),
+        OUTSIDE: _("outside this scan"),
+        OUTSIDE_TEMPLATE: _("outside the template"),
     }[state]
 
 
@@ -97,12 +108,13 @@ def create(queryVolume, templateMarkups):
     return slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", slicer.mrmlScene.GenerateUniqueName(name))
 
 
-def fill(markups, entries, points, frame, queryVolume, templateMarkups):
+def fill(markups, entries, points, frame, queryVolume, templateMarkups, templateVolume=None):
     """Replace a node's points by the engine's answers; points that were not found become undefined control points.
 
     Args:
         entries: one dictionary per point as the engine reports it, LPS mm of ``frame``.
         points: TemplatePoints of the first entries; further entries are points that only other templates have.
+        templateVolume: the image that the template's points lie in, where it is in the scene.
     """
     records = {}
     with slicer.util.NodeModify(markups):
@@ -120,6 +132,7 @@ def fill(markups, entries, points, frame, queryVolume, templateMarkups):
     writeRecords(markups, records)
     markups.SetNodeReferenceID(QUERY_ROLE, queryVolume.GetID())
     markups.SetNodeReferenceID(TEMPLATE_ROLE, templateMarkups.GetID())
+    markups.SetNodeReferenceID(TEMPLATE_VOLUME_ROLE, templateVolume.GetID() if templateVolume is not None else None)
     if markups.GetDisplayNode() is None:
         markups.CreateDefaultDisplayNodes()
     display = markups.GetDisplayNode()
@@ -132,9 +145,10 @@ def fill(markups, entries, points, frame, queryVolume, templateMarkups):
 
 def recordOf(entry, place):
     """What is kept of an answer: figures, the engine's place (RAS mm) and the user's decision."""
-    record = {name: entry.get(name) for name in ("score", "cycle_mm", "votes", "spread_mm")}
+    record = {name: entry.get(name) for name in ("score", "cycle_mm", "votes", "spread_mm", "error90_mm")}
     record["place"] = None if place is None else [round(float(value), 4) for value in place]
     record["found"] = bool(entry["found"])
+    record["state"] = entry.get("state")
     record["decision"] = ""
     return record
 
@@ -162,6 +176,11 @@ def queryVolume(markups):
     return markups.GetNodeReference(QUERY_ROLE)
 
 
+def templateVolume(markups):
+    """The volume that a result's template points lie in, or None where it is not in the scene."""
+    return markups.GetNodeReference(TEMPLATE_VOLUME_ROLE)
+
+
 def resultNodes(scene=None):
     """All result nodes of the scene."""
     found = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode", scene)
@@ -177,14 +196,14 @@ def stateOf(markups, index, record):
         return REJECTED
     position = positionOf(markups, index)
     if position is None:
-        return NOT_FOUND
+        return record["state"] if record.get("state") in (OUTSIDE, OUTSIDE_TEMPLATE) else NOT_FOUND
     if record.get("place") is None or np.linalg.norm(position - record["place"]) > MOVED_MM:
         return CORRECTED
     return ACCEPTED if record.get("decision") == ACCEPTED else NEW
 
 
 def confidenceOf(record):
-    """0 to 1 from score and cycle error; what a user placed or accepted is certain."""
+    """0 to 1 from score and return error; what a user placed or accepted is certain."""
     if record.get("score") is None:
         return 0.0
     score = min(max((record["score"] - 0.4) / 0.4, 0.0), 1.0)
@@ -212,6 +231,7 @@ def row(markups, index, record, truth=None):
         record.get("spread_mm"),
         confidence,
         error,
+        record.get("error90_mm") if state in (NEW, ACCEPTED) else None,
     )
 
 
@@ -249,8 +269,13 @@ def describe(shown):
     """One line about a point for its control point's description."""
     if shown.score is None:
         return stateLabel(shown.state)
-    return _("{state}: score {score:.2f}, cycle error {cycle:.1f} mm").format(
-        state=stateLabel(shown.state), score=shown.score, cycle=shown.cycle or 0.0
+    state, score, cycle = stateLabel(shown.state), shown.score, shown.cycle or 0.0
+    if shown.error90 is None:
+        return _("{state}: score {score:.2f}, return error {cycle:.1f} mm").format(
+            state=state, score=score, cycle=cycle
+        )
+    return _("{state}: nine of ten within {bound:.0f} mm; score {score:.2f}, return error {cycle:.1f} mm").format(
+        state=state, bound=shown.error90, score=score, cycle=cycle
     )
 
 
@@ -322,11 +347,12 @@ def fillTable(tableNode, resultMarkups, truth=None):
         _("Point"),
         _("State"),
         _("Score"),
-        _("Cycle error (mm)"),
-        _("Votes"),
+        _("Return error (mm)"),
+        _("Templates agreeing"),
         _("Spread (mm)"),
         _("Confidence"),
         _("Error (mm)"),
+        _("90 % within (mm)"),
         "R",
         "A",
         "S",
@@ -337,6 +363,7 @@ def fillTable(tableNode, resultMarkups, truth=None):
         for index, shown in enumerate(rows(markups, (truth or {}).get(markups.GetID()))):
             position = positionOf(markups, index)
             figures = (shown.score, shown.cycle, shown.votes, shown.spread, shown.confidence, shown.error)
+            figures += (shown.error90,)
             figures += tuple(position) if position is not None else (None,) * 3
             texts = ["" if value is None else formatted(float(value)) for value in figures]
             lines.append([volume.GetName() if volume else "", shown.label, stateLabel(shown.state), *texts])

@@ -24,6 +24,9 @@ from .course import (
     stateLabel,
     withdraw,
 )
+from .hints import tell
+from .placing import Placing
+from .views import showPlace, showVolume
 
 LESION_CLASSES = (
     "vtkMRMLMarkupsFiducialNode",
@@ -51,8 +54,22 @@ class TrackingPanel:
         )
         self._rows = []
         self._updating = False
-        self.lesions = CheckList(ui.lesionList, lambda chosen: self._keep(LESION_ROLE, chosen))
-        self.followUps = CheckList(ui.followUpList, lambda chosen: self._keep(FOLLOW_UP_ROLE, chosen))
+        self.lesions = CheckList(
+            ui.lesionList,
+            lambda chosen: self._keep(LESION_ROLE, chosen),
+            hint=_("Press 'Place points', or mark the lesions in Markups or Segment Editor; they are listed here."),
+        )
+        self.followUps = CheckList(
+            ui.followUpList,
+            lambda chosen: self._keep(FOLLOW_UP_ROLE, chosen),
+            hint=_("Load a later image of the patient (File > Add Data); it is listed here."),
+        )
+        self.placing = Placing(
+            ui.placeLesionsButton,
+            lambda: self._parameters().baselineVolume if self._parameters() is not None else None,
+            self.lesionPoints,
+            missing=_("Choose the baseline volume first."),
+        )
         ui.trackButton.connect("clicked(bool)", self.onTrack)
         ui.courseTable.connect("itemSelectionChanged()", self.onRowSelected)
         ui.courseTable.connect("itemChanged(QTableWidgetItem*)", self.onItemChanged)
@@ -72,9 +89,21 @@ class TrackingPanel:
 
     def kill(self):
         self.runPanel.kill()
+        self.forget()
 
     def forget(self):
         """The scene goes; a running job notices by itself."""
+        self.placing.stop()
+
+    def lesionPoints(self):
+        """A checked point list of lesions, made where there is none."""
+        for node in self._kept(LESION_ROLE):
+            if node.IsA("vtkMRMLMarkupsFiducialNode"):
+                return node
+        name = slicer.mrmlScene.GenerateUniqueName(_("Lesions"))
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
+        self._keep(LESION_ROLE, [*self._kept(LESION_ROLE), node])
+        return node
 
     def _keep(self, role, chosen):
         """Checked nodes are node references of the parameter node, saved with the scene."""
@@ -113,7 +142,7 @@ class TrackingPanel:
             parameters.baselineVolume,
             self._kept(LESION_ROLE),
             tracking.followUpsOf(chosen, parameters.baselineVolume),
-            parameters.minimumScore or None,
+            parameters.trackMinimumScore or None,
             parameters.device.value,
         )
 
@@ -137,6 +166,7 @@ class TrackingPanel:
     def updateButtons(self):
         running = self.isRunning
         self.ui.trackInputsButton.enabled = not running
+        self.placing.update()
         sentence = "" if running else tracking.checkRequest(self.request())
         self.runPanel.updateButton(not sentence, sentence or _("Find every lesion in every follow-up."))
 
@@ -186,6 +216,7 @@ class TrackingPanel:
             _("Volume (ml)"),
             _("Since baseline (%)"),
             _("Since smallest (%)"),
+            _("Note"),
         ]
         lines = []
         for lesion in course["lesions"] if course else []:
@@ -202,12 +233,16 @@ class TrackingPanel:
                 ]
                 texts = ["" if value is None else formatted(float(value)) for value in figures]
                 state = stateLabel(finding["state"])
-                lines.append((finding, [lesion["name"], course["timepoints"][number]["name"], state, *texts]))
+                start = [lesion["name"], course["timepoints"][number]["name"], state]
+                lines.append((finding, [*start, *texts, finding.get("reason", "")]))
+        ui.courseTable.setVisible(bool(lines))
+        tell(ui.courseHintLabel, "" if lines else self.firstSteps())
         fillTableWidget(ui.courseTable, titles, [texts for _finding, texts in lines])
         for row, (finding, _texts) in enumerate(lines):
             color = stateColor(finding["state"])
             for column in range(len(titles)):
                 item = ui.courseTable.item(row, column)
+                item.setToolTip(finding.get("reason", ""))
                 item.setForeground(qt.QBrush(qt.QColor(20, 20, 20)))
                 item.setBackground(qt.QBrush(color))
                 if column != CONFIRMED_COLUMN:
@@ -217,6 +252,13 @@ class TrackingPanel:
         for name in ("confirmButton", "withdrawButton", "plotButton", "csvButton", "jsonButton"):
             getattr(ui, name).enabled = course is not None
         self.updateChecks()
+
+    def firstSteps(self):
+        """What to do while there is no course."""
+        return _(
+            "First steps: 1. choose the baseline volume; 2. mark the lesions in it and check them; "
+            "3. check the follow-ups; 4. press 'Track lesions'. The course is listed here."
+        )
 
     def showResponse(self, course):
         entries = response(course) if course else []
@@ -264,12 +306,19 @@ class TrackingPanel:
             return
         name, number = chosen[0]
         lesion = next(lesion for lesion in course["lesions"] if lesion["name"] == name)
-        place = lesion["findings"][number]["place"]
-        volume = slicer.util.getFirstNodeByName(course["timepoints"][number]["name"], "vtkMRMLScalarVolumeNode")
-        if volume is not None:
-            slicer.util.setSliceViewerLayers(background=volume)
-        if place is not None:
-            slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *place)
+        place, visit = lesion["findings"][number]["place"], course["timepoints"][number]["name"]
+        # By the whole name: an image of another patient or visit would show a place that is not its own.
+        volumes = [node for node in scalarVolumes() if node.GetName() == visit]
+        said = ""
+        if len(volumes) != 1:
+            said = _("The views stay: {count} volumes of the scene are called '{visit}'; exactly one must be.").format(
+                count=len(volumes), visit=visit
+            )
+        elif place is None:
+            showVolume(volumes[0])
+        else:
+            showPlace(volumes[0], place)
+        tell(self.ui.shownLesionLabel, said)
 
     def onItemChanged(self, item):
         """A typed diameter is a confirmed one; an empty cell takes it back."""

@@ -5,7 +5,7 @@ import slicer
 import vtk
 from SAMConvexLib.viewstate import ViewState
 
-TEMPLATE_VIEW, QUERY_VIEW, UNUSED_VIEW = "Red", "Yellow", "Green"
+TEMPLATE_VIEW, QUERY_VIEW = "Red", "Yellow"
 ORIENTATION = "Axial"
 
 
@@ -26,7 +26,6 @@ class SideBySide:
         self._pairs = (np.zeros((0, 3)), np.zeros((0, 3)))
         self._moving = False
         self._observations = []
-        self._confined = []
         self.templateVolume, self.queryVolume = templateVolume, queryVolume
         self.linked = True
         self.setPairs(pairs)
@@ -49,23 +48,8 @@ class SideBySide:
             self._observations.append((node, tag))
         return self
 
-    def confine(self, markups, name):
-        """Draw a markups node in one of the two views only, until ``leave()``: elsewhere its place means nothing."""
-        display = markups.GetDisplayNode() if markups is not None else None
-        if display is None or sliceNode(name) is None:
-            return
-        if all(known is not display for known, _views in self._confined):
-            self._confined.append((display, list(display.GetViewNodeIDs() or ())))
-        display.RemoveAllViewNodeIDs()
-        display.AddViewNodeID(sliceNode(name).GetID())
-
     def leave(self):
         """Everything as before."""
-        for display, identifiers in self._confined:
-            display.RemoveAllViewNodeIDs()
-            for identifier in identifiers:
-                display.AddViewNodeID(identifier)
-        self._confined = []
         for node, tag in self._observations:
             node.RemoveObserver(tag)
         self._observations = []
@@ -76,12 +60,14 @@ class SideBySide:
             layoutNode().SetViewArrangement(self._layoutBefore)
         self._before.restore()
 
-    def setQuery(self, queryVolume, pairs):
-        """Another query volume in the right view."""
-        self.queryVolume = queryVolume
+    def setVolumes(self, templateVolume, queryVolume, pairs):
+        """Other volumes in the two views."""
+        self.templateVolume, self.queryVolume = templateVolume, queryVolume
         self.setPairs(pairs)
         if self._observations:
-            sliceLogic(QUERY_VIEW).GetSliceCompositeNode().SetBackgroundVolumeID(queryVolume.GetID())
+            for name, volume in ((TEMPLATE_VIEW, templateVolume), (QUERY_VIEW, queryVolume)):
+                identifier = volume.GetID() if volume is not None else None
+                sliceLogic(name).GetSliceCompositeNode().SetBackgroundVolumeID(identifier)
 
     def setPairs(self, pairs):
         """[(template position, query position)] world RAS mm of points that correspond."""
@@ -132,14 +118,56 @@ def opposite(position, source, target):
     return position + (weight[:, None] * (target - source)).sum(0) / weight.sum()
 
 
-def sliceLogic(name):
-    """Logic of a slice view by its name, without Qt."""
+def showVolume(volume):
+    """All slice views of the layout show a volume; one that shows it already, alone or blended, keeps its layers."""
+    for logic in sliceLogics():
+        composite = logic.GetSliceCompositeNode()
+        if logic.GetSliceNode().IsMappedInLayout() and volume not in volumesOf(logic):
+            composite.SetForegroundOpacity(0.0)
+            composite.SetBackgroundVolumeID(volume.GetID())
+            logic.FitSliceToBackground()
+
+
+def showPlace(volume, position):
+    """Show a world point (RAS mm) of a volume in all slice views of the layout; they change to that volume."""
+    showVolume(volume)
+    for logic in sliceLogics():
+        node = logic.GetSliceNode()
+        if node.IsMappedInLayout():
+            node.JumpSliceByOffsetting(*[float(value) for value in position])
+            if not isInField(node, position):
+                node.JumpSliceByCentering(*[float(value) for value in position])
+
+
+def isInField(node, position):
+    """Whether a slice view's field of view holds the foot of a world point (RAS mm) on its plane."""
+    toView = vtk.vtkMatrix4x4()
+    vtk.vtkMatrix4x4.Invert(node.GetSliceToRAS(), toView)
+    place = toView.MultiplyPoint((*[float(value) for value in position], 1.0))
+    # The origin of the field is where its middle lies in the slice.
+    return all(abs(place[axis] - node.GetXYZOrigin()[axis]) <= node.GetFieldOfView()[axis] / 2 for axis in range(2))
+
+
+def sliceLogics():
+    """Logics of all slice views, without Qt."""
     logics = slicer.app.applicationLogic().GetSliceLogics()
-    for number in range(logics.GetNumberOfItems()):
-        logic = logics.GetItemAsObject(number)
-        if logic.GetSliceNode() is not None and logic.GetSliceNode().GetLayoutName() == name:
-            return logic
-    return None
+    found = [logics.GetItemAsObject(number) for number in range(logics.GetNumberOfItems())] if logics else []
+    return [logic for logic in found if logic.GetSliceNode() is not None]
+
+
+def volumesOf(logic):
+    """The volumes that a slice view visibly shows, its background first."""
+    composite = logic.GetSliceCompositeNode()
+    identifiers = [composite.GetBackgroundVolumeID()]
+    if composite.GetForegroundOpacity() > 0:
+        identifiers.append(composite.GetForegroundVolumeID())
+    found = [slicer.mrmlScene.GetNodeByID(identifier) for identifier in identifiers if identifier]
+    return [node for node in found if node is not None]
+
+
+def sliceLogic(name):
+    """Logic of a slice view by its name."""
+    return next((logic for logic in sliceLogics() if logic.GetSliceNode().GetLayoutName() == name), None)
 
 
 def sliceNode(name):

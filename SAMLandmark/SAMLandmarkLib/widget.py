@@ -37,6 +37,8 @@ class SAMLandmarkWidget(ModuleWidget):
         """Put the views back as the user had them."""
         self.livePanel.stop()
         self.landmarkPanel.leaveViews()
+        self.landmarkPanel.releasePoints()
+        self.trackingPanel.placing.stop()
 
     def installDependencies(self):
         self.landmarkPanel.runPanel.installDependencies()

@@ -66,7 +66,8 @@ class LiveWorker:
         process = self._process
         if process is None:
             return
-        status = process.exitStatus
+        # Its last words count too: they name the reason.
+        status = process.exitStatus if process.isGone else None
         while process is self._process and not process.lines.empty():
             name, line = process.lines.get_nowait()
             if name == "err":

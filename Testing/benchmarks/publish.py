@@ -48,7 +48,7 @@ def publish(output: Path, page: Path = PAGE, pictures: Path = PICTURES) -> bool:
         file = folder / f"{suite}.json"
         if not file.is_file():
             continue
-        document = json.loads(file.read_text())
+        document = json.loads(file.read_text(encoding="utf-8"))
         parts += [*lines_of(document), *footer(document)]
         picture = folder / f"{suite}.png"
         if picture.is_file() and picture.stat().st_size <= LARGEST_PICTURE:
@@ -58,7 +58,7 @@ def publish(output: Path, page: Path = PAGE, pictures: Path = PICTURES) -> bool:
             parts += [f"![{suite}](../../Resources/Screenshots/{name})", ""]
     for name in PAGES:
         if (output / name).is_file():
-            parts += [_demoted((output / name).read_text()), ""]
+            parts += [_demoted((output / name).read_text(encoding="utf-8")), ""]
     # The multimodal suite publishes a page of its own.
     if parts and (page.parent / MULTIMODAL).is_file():
         parts += ["## Across modalities", "", f"See [{MULTIMODAL}]({MULTIMODAL}).", ""]

@@ -78,7 +78,7 @@ def _forget_peak() -> float:
 
 def _peak_mib() -> float:
     with contextlib.suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
     return 0.0
 
@@ -96,7 +96,7 @@ def work(seed: int) -> None:
     with contextlib.suppress(ImportError, OSError):
         import resource
 
-        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        mapped = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + _LIMIT_BYTES,) * 2)
     answers.write("ready\n")
     for line in sys.stdin:
@@ -154,7 +154,7 @@ def _line(stream: IO[str], pid: int) -> str | None:
 
 def _cpu_seconds(pid: int) -> float:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -217,7 +217,7 @@ def figures(records: list[dict[str, Any]]) -> str:
 def _earlier(state: Path, seed: int) -> list[dict[str, Any]]:
     """Records of the same seed that an interrupted run left; a last line that was cut short is dropped."""
     records = []
-    for line in state.read_text().splitlines():
+    for line in state.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(ValueError):
             records.append(json.loads(line))
     return [record for record in records if record.pop("seed", None) == seed]

@@ -47,7 +47,7 @@ JOBS = (
         ("register", "a.nii.gz", "b.nii.gz", "--preset", "fast-preview", "--affine", "moments")
         + ("--moving-labels", "b_labels.nii.gz", "--moving-points", "b.csv", "--threads", "1"),
         "out",
-        ("transform.h5", "inverse.h5", "warped.nii.gz", "valid.nii.gz", "report.json", "report.png")
+        ("transform.h5", "inverse.h5", "warped.nii.gz", "valid.nii.gz", "error.nii.gz", "report.json", "report.png")
         + ("labels.nii.gz", "points.csv"),
     ),
     Job("match", ("match", "a.nii.gz", "a.csv", "b.nii.gz", "--threads", "1"), "out/found.csv", ("found.csv",)),
@@ -114,17 +114,17 @@ def finish(pid: int) -> int:
 def cpu_seconds(pid: int) -> float:
     """Processor time of a child so far; a busy machine stretches wall time, not this."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return float("inf")
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def unfinished(folder: Path) -> list[str]:
-    """Temporary files and folders in and beside the output."""
-    return sorted(
-        str(p.relative_to(folder)) for p in folder.rglob("*") if "unfinished" in p.name or "partial" in p.name
-    )
+    """Temporary files and folders in and beside the output; a living run may move them meanwhile."""
+    # Unlike a glob, a walk passes over folders that have gone.
+    names = (Path(place, name) for place, *inside in os.walk(folder) for name in sum(inside, []))
+    return sorted(str(p.relative_to(folder)) for p in names if "unfinished" in p.name or "partial" in p.name)
 
 
 def wait_for(moment: Callable[[], bool], pid: int) -> None:
@@ -275,7 +275,7 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     records: list[dict[str, Any]] = []
     if args.resume and args.state and args.state.exists():
-        lines = [json.loads(line) for line in args.state.read_text().splitlines() if line.endswith("}")]
+        lines = [json.loads(line) for line in args.state.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
         records = [line for line in lines if line.pop("seed") == args.seed]
     done = {record["run"] for record in records}
     with open(args.state or os.devnull, "a" if args.resume else "w", encoding="utf-8") as stream:

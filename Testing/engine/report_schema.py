@@ -36,8 +36,18 @@ SCHEMA = having(
         "sdlogj": NUMBER,
         "sdlogj_learn2reg": NUMBER,
         "overlap_percent": NUMBER,
+        "expected_error_mm": having(
+            {"median": NUMBER, "p90": NUMBER, "max": NUMBER}, family=TEXT, own_calibration={"type": "boolean"}
+        ),
         "inverse_consistency_mm": having({key: NUMBER for key in ("mean", "p95", "max")}),
         "warnings": {"type": "array", "items": TEXT},
+        "verdict": having(
+            {
+                "level": {"enum": ["good", "check", "do not use"]},
+                "reasons": {"type": "array", "items": TEXT},
+                "evidence": NUMBERS,
+            }
+        ),
     },
     dice=having({"initial": NUMBERS, "final": NUMBERS, "initial_mean": NUMBER, "final_mean": NUMBER}),
     tre_mm=having({"initial": DISTANCES, "final": DISTANCES, "n": {"type": "integer"}}),

@@ -174,9 +174,11 @@ def test_results_hold_means_ratios_and_every_pair(tmp_path, starts):
     assert document["time_ratios"] == {"samconvex": 4.0}
     row = next(row for row in document["summary"] if row["method"] == "convexadam")
     assert row["pairs"] == 1 and row["failed"] == 0 and row["Dice"] == pytest.approx(1.0)
-    page = (tmp_path / "out" / "registration.md").read_text()
+    page = (tmp_path / "out" / "registration.md").read_text(encoding="utf-8")
     assert "## head-neck: means" in page and "### shifted" in page
-    assert json.loads((tmp_path / "out" / "registration.json").read_text())["machine"].startswith("Machine: ")
+    assert json.loads((tmp_path / "out" / "registration.json").read_text(encoding="utf-8"))["machine"].startswith(
+        "Machine: "
+    )
 
 
 def test_means_leave_out_failed_pairs_and_count_them():

@@ -82,7 +82,7 @@ def test_a_landscape_is_told_by_its_lowest_place_and_how_far_it_rises(tmp_path):
     (tmp_path / "landscape.png").write_bytes(b"png")
     document = {"machine": "here", "records": []}
     multimodal.publish_page(tmp_path, document, tmp_path / "page.md", tmp_path / "pictures")
-    text = (tmp_path / "page.md").read_text()
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "| NMI | yaw | 0 | 8 | 0.75 |" in text and multimodal.PICTURE in text
     assert (tmp_path / "pictures" / multimodal.PICTURE).read_bytes() == b"png"
 

@@ -107,7 +107,7 @@ def test_the_page_is_made_from_the_records_alone(tmp_path):
     page = tmp_path / "RESULTS.md"
     (tmp_path / "RESULTS-multimodal.md").write_text("")
     assert publish.publish(tmp_path, page, tmp_path / "pictures")
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert "Machine: one." in text and "samconvex: ours 1, ours 2" in text
     assert "    samconvex benchmark --pairs 3 --starts s\n" in text and text.count("--pairs 3") == 1
     assert "| samconvex | 3 | 0 | 0.600 | 0.100 | 0.500 | 0 |" in text
@@ -117,14 +117,14 @@ def test_the_page_is_made_from_the_records_alone(tmp_path):
     assert (tmp_path / "pictures" / "benchmark-registration.png").read_bytes() == b"picture"
     assert "](RESULTS-multimodal.md)" in text
     publish.publish(tmp_path, page, tmp_path / "pictures")
-    assert page.read_text() == text and str(tmp_path) not in text
+    assert page.read_text(encoding="utf-8") == text and str(tmp_path) not in text
 
 
 def test_too_large_a_picture_is_not_published(tmp_path):
     results(tmp_path)
     (tmp_path / "registration.png").write_bytes(b"x" * (publish.LARGEST_PICTURE + 1))
     assert publish.publish(tmp_path, tmp_path / "RESULTS.md", tmp_path / "pictures")
-    assert "![" not in (tmp_path / "RESULTS.md").read_text()
+    assert "![" not in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
 
 
 def test_nothing_is_written_where_there_are_no_results(tmp_path, capsys):

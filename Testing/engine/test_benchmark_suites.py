@@ -231,7 +231,7 @@ def test_landscapes_move_the_image_by_what_they_say(tmp_path):
     assert shifts[4.0] == pytest.approx(0.5 * 4.0**2, rel=0.02)
     # The image itself, then 2 mm in both senses along x.
     assert torch.allclose((seen[1] - seen[2]).abs(), torch.tensor([[4.0, 0.0, 0.0]]), atol=0.1)
-    before = (tmp_path / "landscapes.json").read_text()
+    before = (tmp_path / "landscapes.json").read_text(encoding="utf-8")
     landscapes.measure(image, GRID, "x", tmp_path, lambda volume: pytest.fail("measured again"), resume=True)
     assert before == json.dumps(landscapes.write_results(tmp_path, "image"), indent=1)
     assert len(landscapes.page_lines(document)) > len(landscapes.FEATURES)
@@ -249,7 +249,7 @@ def test_a_suites_page_is_published(tmp_path):
     remember_command(tmp_path / "ablation", "ablation", ["--pairs", "1"])
     ablation.write_results(tmp_path / "ablation")
     assert publish.publish(tmp_path, tmp_path / "RESULTS.md", tmp_path / "pictures")
-    text = (tmp_path / "RESULTS.md").read_text()
+    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert "## What each ingredient contributes" in text
     assert "    samconvex benchmark --suite ablation --pairs 1\n" in text
 

@@ -38,7 +38,9 @@ def main() -> int:
     parser.add_argument(
         "--spacing", type=float, default=2.0, help="average the images to this many mm first (default: 2)"
     )
-    parser.add_argument("--only", choices=("registration", "landmarks"), help="the pictures of one module")
+    parser.add_argument(
+        "--only", choices=("registration", "landmarks", "verdict"), help="the pictures of one module, or of the verdict"
+    )
     options = parser.parse_args()
 
     app = start()
@@ -49,6 +51,9 @@ def main() -> int:
     window.show()
     camera = Camera(window, options.output)
     load_module(REPOSITORY / "SAMConvexRegistration" / "SAMConvexRegistration.py")
+    if options.only == "verdict":
+        verdicts(options.output)
+        return 0
     if options.only != "landmarks":
         registration(app, window, camera, options)
     if options.only != "registration":
@@ -75,6 +80,37 @@ def registration(app, window, camera, options):
     after(widget, camera, nodes)
     print_agreement(widget, nodes)
     widget.cleanup()
+
+
+def verdicts(folder):
+    """The quality section for a published case of each level (of Testing/benchmarks/studies/verdict.py)."""
+    import json
+
+    import slicer
+    from harness.pictures import photograph, settle
+    from samconvex.report.verdict import verdict
+    from SAMConvexRegistrationLib.previewpanel import showReport
+
+    slicer.util.selectModule("SAMConvexRegistration")
+    ui = slicer.modules.SAMConvexRegistrationWidget.ui
+    ui.qualityButton.collapsed = False
+    published = REPOSITORY / "Testing" / "benchmarks" / "results" / "verdict.json"
+    cases = json.loads(published.read_text(encoding="utf-8"))["cases"]
+    for kind in ("same patient", "lesion resected", "other body part"):
+        case = next(case for case in cases if case["kind"] == kind)
+        judged = verdict(case["evidence"], same_patient=case["same_patient"])
+        showReport(
+            ui,
+            {
+                "folding_percent": case["evidence"]["folding_percent"],
+                "overlap_percent": case["evidence"]["covered_percent"],
+                "verdict": judged,
+            },
+        )
+        settle(0.3)
+        photograph(ui.qualityButton, folder / f"verdict-{judged['level'].replace(' ', '-')}.png", scale=0.8)
+        print(f"{judged['level']}: {' '.join(judged['reasons'])}", flush=True)
+    slicer.modules.SAMConvexRegistrationWidget.cleanup()
 
 
 def make_nodes(offline, spacing):
@@ -125,6 +161,7 @@ def fill_panel(widget, nodes, preset):
     ui.movingSegmentationSelector.setCurrentNode(nodes["movingSegmentation"])
     ui.fixedSegmentationSelector.setCurrentNode(nodes["fixedSegmentation"])
     widget.presetMenu.choose("built-in:" + preset)
+    ui.errorCheckBox.checked = True
     wait_until(lambda: ui.forecastLabel.text != "", 120)
 
 
@@ -173,8 +210,7 @@ def after(widget, camera, nodes):
     from SAMConvexRegistrationLib.preview import PreviewMode
 
     ui = widget.ui
-    # Its fill would hide the preview's outlines.
-    widget.parameters().outputSegmentation.GetDisplayNode().SetVisibility(False)
+    ui.revertButton.click()
     for name in ("inputsButton", "settingsButton", "outputsButton"):
         getattr(ui, name).collapsed = True
     slicer.util.setSliceViewerLayers(background=nodes["fixed"], foreground=None)
@@ -183,18 +219,18 @@ def after(widget, camera, nodes):
         if mode is PreviewMode.FLICKER:
             widget.previewPanel._flickerTimer.stop()
         settle(0.5)
-        camera.take(f"preview-{mode.value}", ui.revertButton)
+        camera.take(f"preview-{mode.value}", ui.attachCheckBox)
     ui.previewModeComboBox.setCurrentIndex(ui.previewModeComboBox.findData("blend"))
     for percent in (0, 50, 100):
         ui.deformationSlider.value = percent
         settle(0.3)
-        camera.take(f"preview-deformation-{percent:03d}", ui.revertButton)
+        camera.take(f"preview-deformation-{percent:03d}", ui.attachCheckBox)
     ui.gridCheckBox.checked = True
     ui.blendSlider.value = 0
-    camera.take("preview-grid", ui.revertButton)
+    camera.take("preview-grid", ui.attachCheckBox)
     ui.gridCheckBox.checked = False
     ui.worstButton.click()
-    camera.take("preview-worst-place", ui.revertButton)
+    camera.take("preview-worst-place", ui.attachCheckBox)
     print(f"Worst place: {ui.worstLabel.text}")
     ui.revertButton.click()
     for row in range(ui.qualityTable.rowCount):

@@ -8,13 +8,6 @@ from harness import wait_until
 
 
 @pytest.fixture
-def build(widget):
-    from modules import scene_builders
-
-    return scene_builders
-
-
-@pytest.fixture
 def widget(load_scripted_module, repository, monkeypatch, tmp_path):
     monkeypatch.setenv("SAMCONVEX_HOME", str(tmp_path / "home"))
     return load_scripted_module(repository / "SAMLandmark" / "SAMLandmark.py")
@@ -56,6 +49,7 @@ def test_points_are_found_live_and_kept_as_a_template(widget, tmp_path):
 
     ui.liveFirstSelector.setCurrentNode(template)
     ui.liveSecondSelector.setCurrentNode(query)
+    ui.liveMinimumScoreSpinBox.value = 0.2
     ui.liveStartButton.click()
     live = widget.livePanel.live
     wait_until(lambda: live.state in (LiveState.READY, LiveState.FAILED), 300)

@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from harness import wait_until
-
-ENGINE = Path(__file__).parents[1] / "modules" / "quick_engine.py"
-
-
-@pytest.fixture
-def build(app):
-    from modules import scene_builders
-
-    return scene_builders
-
-
-@pytest.fixture
-def widget(load_scripted_module, repository):
-    widget = load_scripted_module(repository / "SAMConvexRegistration" / "SAMConvexRegistration.py")
-    widget.behavior = "done"
-    widget.logic.engineCommand = lambda arguments: [
-        sys.executable,
-        str(ENGINE),
-        widget.behavior,
-        *[str(argument) for argument in arguments],
-    ]
-    return widget
 
 
 @pytest.fixture
@@ -91,6 +67,34 @@ def test_a_run_fills_the_chosen_outputs_and_selects_them(widget, pair, scene):
     assert widget.ui.qualityTable.rowCount >= 2
 
 
+@pytest.mark.parametrize(
+    ("behavior", "word", "color"),
+    [("good", "GOOD", "#78d696"), ("check", "CHECK", "#ffcd50"), ("do-not-use", "DO NOT USE", "#ff5f50")],
+)
+def test_the_verdict_stands_above_the_figures_by_color_and_word(widget, pair, behavior, word, color):
+    ui = widget.ui
+    assert ui.verdictLabel.isHidden()
+    widget.behavior = behavior
+    ui.applyButton.click()
+    finish(widget)
+    assert not ui.verdictLabel.isHidden() and not ui.qualityButton.collapsed
+    assert f"<b>{word}</b>" in ui.verdictLabel.text and "&lt;not&gt;" in ui.verdictLabel.text
+    assert color in ui.verdictLabel.styleSheet
+    assert [ui.qualityTable.item(0, column).text() for column in (0, 2)] == ["Verdict", word.lower()]
+    marked = widget.parameters().outputTransform.GetName().endswith(" (do not use)")
+    assert marked == (behavior == "do-not-use")
+    assert word.lower() in ui.statusLabel.text
+
+
+def test_a_result_that_nobody_checked_is_gray(widget, pair):
+    widget.ui.applyButton.click()
+    finish(widget)
+    assert "NOT CHECKED" in widget.ui.verdictLabel.text and "#c8c8c8" in widget.ui.verdictLabel.styleSheet
+    assert widget.ui.qualityTable.item(0, 0).text() != "Verdict"
+    widget.ui.outputTransformSelector.setCurrentNode(None)
+    assert widget.ui.verdictLabel.isHidden()
+
+
 def test_a_second_run_fills_the_same_nodes(widget, pair):
     widget.ui.applyButton.click()
     finish(widget)
@@ -115,6 +119,7 @@ def test_everything_that_was_asked_for_is_carried_along(widget, pair, build):
     widget.ui.inverseCheckBox.checked = True
     widget.ui.jacobianCheckBox.checked = True
     widget.ui.validityCheckBox.checked = True
+    widget.ui.errorCheckBox.checked = True
     bones = build.segmentation("Bones", fixed, [("b", "Rib", (1, 1, 1), mask)])
     widget.ui.protectMaskSelector.setCurrentNode(bones)
     widget.ui.applyButton.click()
@@ -124,6 +129,7 @@ def test_everything_that_was_asked_for_is_carried_along(widget, pair, build):
     assert parameters.outputMarkups.GetNumberOfControlPoints() == 1
     assert parameters.outputInverse is not None and parameters.outputJacobian is not None
     assert parameters.outputValidity.IsA("vtkMRMLLabelMapVolumeNode")
+    assert slicer.util.arrayFromVolume(parameters.outputError).max() == 9.0
     assert np.unique(slicer.util.arrayFromVolume(parameters.outputValidity)).tolist() == [0, 1]
     assert "Protected Rib could not be kept" in widget.ui.statusLabel.text
     texts = [widget.ui.qualityTable.item(row, 0).text() for row in range(widget.ui.qualityTable.rowCount)]
@@ -244,15 +250,20 @@ def test_the_forecast_is_shown_before_the_run(widget, pair):
     assert "75 s" in widget.ui.forecastLabel.text and "2.5 GiB" in widget.ui.forecastLabel.text
 
 
-def test_the_forecast_says_that_it_is_the_presets(widget, pair):
-    label = widget.ui.forecastLabel
+def test_the_forecast_knows_features_refinement_and_memory_limit(widget, pair):
+    ui, label = widget.ui, widget.ui.forecastLabel
     wait_until(lambda: label.text != "", 120)
     plain = label.text
-    for combo, index in ((widget.ui.featuresComboBox, 2), (widget.ui.refinementComboBox, 1)):
-        combo.setCurrentIndex(index)
-        assert label.text.startswith(plain) and "preset's own" in label.text
+    for combo, time_ in ((ui.featuresComboBox, "2 min"), (ui.refinementComboBox, "2 min")):
+        combo.setCurrentIndex(1)
+        wait_until(lambda: label.text != "", 120)
+        assert time_ in label.text and label.text != plain
         combo.setCurrentIndex(0)
         assert label.text == plain
+    ui.memorySpinBox.value = 2.0
+    assert "more than the limit of 2 GiB" in label.text and "2.5 GiB" in label.text
+    ui.memorySpinBox.value = 3.0
+    assert label.text == plain
 
 
 def test_the_numbers_behind_a_strength_are_shown_beside_it(widget, pair):

@@ -29,7 +29,7 @@ def main(arguments=None) -> int:
         print(reason, file=sys.stderr)
         return 2
 
-    from .startup import start
+    from .startup import start, stop
 
     try:
         app = start(desktop=desktop, testing=not desktop)
@@ -65,10 +65,7 @@ def main(arguments=None) -> int:
     app.setQuitOnLastWindowClosed(True)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C in the terminal ends it
     status = app.exec()
-    # As Slicer at its end: modules stop what they started.
-    for module in list(app.moduleManager().loadedModules()):
-        if isinstance(module, slicer.qSlicerScriptedLoadableModule):
-            app.moduleManager().unload(module.objectName)
+    stop()
     return status
 
 

@@ -24,7 +24,7 @@ def app():
     reason = unavailable_reason()
     if reason:
         pytest.skip(reason)
-    from .startup import start
+    from .startup import start, stop
 
     application = start()
 
@@ -33,7 +33,8 @@ def app():
     # As in Slicer, before any module or test adds nodes: otherwise the first test that asks for the window decides
     # which view nodes it gets, and which tests run without one.
     MainWindow.instance()
-    return application
+    yield application
+    stop()
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +57,8 @@ def scene(app, own_singletons):
         clear(slicer.mrmlScene, own_singletons)
         app.setTestingEnabled(True)
         app.restartRequested = False
+        # What an earlier test chose, such as a folder, is no choice of this one's user.
+        app.userSettings().clear()
         try:
             yield slicer.mrmlScene
             app.processEvents()

@@ -26,7 +26,7 @@ def install(repository: Path, folder: Path) -> Path:
     taken: set[str] = set()
     for module in MODULES:
         source = repository / module
-        text = (source / "CMakeLists.txt").read_text()
+        text = (source / "CMakeLists.txt").read_text(encoding="utf-8")
         for name in listed(text, "MODULE_PYTHON_SCRIPTS", module) | listed(text, "MODULE_PYTHON_RESOURCES", module):
             if name in taken:
                 raise ValueError(f"{name} is installed by two modules")

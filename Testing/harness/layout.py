@@ -6,12 +6,13 @@ import slicer
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 
+from .plotview import PlotView
 from .views import SliceView, ThreeDView, register_displayable_managers
 
 SLICE_NAMES = ("Red", "Yellow", "Green")
 ORIENTATIONS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 
-# Layout number -> rows of view names; "1" is the 3D view. Others are shown as four-up.
+# Layout number -> rows of view names; "1" is the 3D view, "P" the plot view. Others are shown as four-up.
 ARRANGEMENTS = {
     slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView: (("Red", "1"), ("Green", "Yellow")),
     slicer.vtkMRMLLayoutNode.SlicerLayoutTwoOverTwoView: (("Red", "1"), ("Green", "Yellow")),
@@ -19,6 +20,10 @@ ARRANGEMENTS = {
     slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalWidescreenView: (("1", "Red"), ("Yellow", "Green")),
     slicer.vtkMRMLLayoutNode.SlicerLayoutThreeOverThreeView: (("Red", "Yellow", "Green"),),
     slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView: (("Red", "Yellow"),),
+    slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView: (("1", "P"), ("Red", "Yellow", "Green")),
+    slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView: (("Red", "P"), ("Green", "Yellow")),
+    slicer.vtkMRMLLayoutNode.SlicerLayoutThreeOverThreePlotView: (("Red", "Yellow", "Green"), ("P",)),
+    slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpPlotView: (("P",),),
     slicer.vtkMRMLLayoutNode.SlicerLayoutOneUp3DView: (("1",),),
     slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView: (("Red",),),
     slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpYellowSliceView: (("Yellow",),),
@@ -195,6 +200,28 @@ class ThreeDWidget(QtWidgets.QWidget):
         return self._view.mrmlViewNode()
 
 
+class PlotWidget(QtWidgets.QWidget):
+    """qMRMLPlotWidget: a plot view below its controller."""
+
+    def __init__(self, node, parent=None):
+        super().__init__(parent)
+        self.setObjectName("qMRMLPlotWidget" + node.GetLayoutName())
+        self._view = PlotView(node)
+        self._controller = _Bar(node.GetLayoutLabel() or "P", node.GetLayoutColor())
+        self._controller._button("⤢", "Fit the axes to the numbers", self._view.fitToContent)
+        self._controller.layout().addStretch(1)
+        _stack(self, self._controller, self._view)
+
+    def plotView(self):
+        return self._view
+
+    def plotController(self):
+        return self._controller
+
+    def mrmlPlotViewNode(self):
+        return self._view.mrmlPlotViewNode()
+
+
 def _stack(widget, *parts):
     column = QtWidgets.QVBoxLayout(widget)
     column.setContentsMargins(0, 0, 0, 0)
@@ -220,13 +247,16 @@ class LayoutManager(QtCore.QObject):
         self._linkLogic = slicer.vtkMRMLSliceLinkLogic()
         self._linkLogic.SetMRMLApplicationLogic(slicer.app.applicationLogic())
         self._linkLogic.SetMRMLScene(scene)
-        self._layoutLogic.GetLayoutNode().SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        # The logic makes a view's node when a layout first holds it.
+        for name in ("SlicerLayoutOneUpPlotView", "SlicerLayoutFourUpView"):
+            self._layoutLogic.GetLayoutNode().SetViewArrangement(getattr(slicer.vtkMRMLLayoutNode, name))
         view_node = scene.GetFirstNodeByClass("vtkMRMLViewNode")
         self._viewLogic = slicer.vtkMRMLViewLogic()
         self._viewLogic.SetMRMLApplicationLogic(slicer.app.applicationLogic())
         self._viewLogic.SetMRMLScene(scene)
         slicer.app.applicationLogic().GetViewLogics().AddItem(self._viewLogic)
         self._threeDWidget = ThreeDWidget(view_node)
+        self._plotWidget = PlotWidget(scene.GetFirstNodeByClass("vtkMRMLPlotViewNode"))
         self._viewport = QtWidgets.QWidget()
         self._viewport.setObjectName("LayoutViewport")
         self._grid = QtWidgets.QGridLayout(self._viewport)
@@ -263,10 +293,11 @@ class LayoutManager(QtCore.QObject):
             self._grid.setColumnStretch(index, 0)
             self._grid.setRowStretch(index, 0)
         columns = 6
+        others = {"1": self._threeDWidget, "P": self._plotWidget}
         for y, row in enumerate(rows):
             span = columns // len(row)
             for x, name in enumerate(row):
-                widget = self._threeDWidget if name == "1" else self._sliceWidgets[name]
+                widget = others.get(name) or self._sliceWidgets[name]
                 self._grid.addWidget(widget, y, x * span, 1, span)
                 widget.show()
             self._grid.setRowStretch(y, 1)
@@ -275,6 +306,7 @@ class LayoutManager(QtCore.QObject):
         for name, widget in self._sliceWidgets.items():
             widget.mrmlSliceNode().SetMappedInLayout(int(any(name in row for row in rows)))
         self._threeDWidget.mrmlViewNode().SetMappedInLayout(int(any("1" in row for row in rows)))
+        self._plotWidget.mrmlPlotViewNode().SetMappedInLayout(int(any("P" in row for row in rows)))
         self.layoutChanged.emit(layout)
 
     def viewport(self):
@@ -301,7 +333,10 @@ class LayoutManager(QtCore.QObject):
 
     @property
     def plotViewCount(self):
-        return 0
+        return 1
+
+    def plotWidget(self, index):
+        return self._plotWidget
 
     def threeDWidget(self, index):
         return self._threeDWidget
@@ -325,7 +360,8 @@ class LayoutManager(QtCore.QObject):
         pass
 
     def views(self):
-        """Rendered views by name, the 3D view as "3D"."""
+        """Rendered views by name, the 3D view as "3D", the plot view as "Plot"."""
         found = {name: widget.sliceView() for name, widget in self._sliceWidgets.items()}
         found["3D"] = self._threeDWidget.threeDView()
+        found["Plot"] = self._plotWidget.plotView()
         return found

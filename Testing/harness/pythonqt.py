@@ -110,7 +110,7 @@ def _patch_attribute_access() -> None:
             if name in replaced:
                 return types.MethodType(replaced[name], self)
             value = native(self, name)
-            if type(value) is types.BuiltinFunctionType and not _is_own(sys._getframe(1).f_globals["__name__"]):
+            if type(value) is types.BuiltinFunctionType and not _is_own(_caller()):
                 return _PositionalMethod(value)
             return value
 
@@ -171,6 +171,12 @@ def _set_attribute(self, name, value):
         raise AttributeError(
             f"'{name}' does not exist on {type(self).__name__}, and C++ objects take no new attributes"
         )
+
+
+def _caller() -> str:
+    """Module of what looks an attribute up; empty where C++ does, with no Python below it."""
+    frame = sys._getframe(1).f_back
+    return "" if frame is None else frame.f_globals["__name__"]
 
 
 def _is_own(module):

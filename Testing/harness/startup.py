@@ -59,3 +59,22 @@ def _start():
     app._moduleManager = ModuleManager()
     add_logic_modules(LOGIC_CLASSES)
     return app
+
+
+def stop():
+    """End what ``start()`` began, while Python still runs: modules stop what they started, selectors leave the scene.
+
+    A widget that outlives the interpreter and then calls a slot of ours crashes the process.
+    """
+    if _application is None:
+        return
+    import slicer
+
+    manager = _application.moduleManager()
+    for module in list(manager.loadedModules()):
+        if isinstance(module, slicer.qSlicerScriptedLoadableModule):
+            manager.unload(module.objectName)
+    _application.processEvents()
+    for widget in _application.allWidgets():
+        if hasattr(widget, "forgetScene"):
+            widget.forgetScene()

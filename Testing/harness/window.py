@@ -13,6 +13,8 @@ LAYOUTS = (
     ("Conventional", "SlicerLayoutConventionalView"),
     ("Three slices", "SlicerLayoutThreeOverThreeView"),
     ("Side by side", "SlicerLayoutSideBySideView"),
+    ("Four-up with plot", "SlicerLayoutFourUpPlotView"),
+    ("Plot only", "SlicerLayoutOneUpPlotView"),
     ("3D only", "SlicerLayoutOneUp3DView"),
     ("Red slice only", "SlicerLayoutOneUpRedSliceView"),
     ("Yellow slice only", "SlicerLayoutOneUpYellowSliceView"),
@@ -300,6 +302,7 @@ class MainWindow(QtWidgets.QMainWindow):
             composite.SetForegroundOpacity(0.0)
             composite.SetLinkedControl(False)
             composite.SetCompositing(slicer.vtkMRMLSliceCompositeNode.Alpha)
+        self._layoutManager.plotWidget(0).mrmlPlotViewNode().SetPlotChartNodeID(None)
         self.resize(*self.SIZE)
         self.resizeDocks([self._dock], [self.PANEL_WIDTH], QtCore.Qt.Orientation.Horizontal)
         view = self._layoutManager.threeDWidget(0).threeDView()

@@ -1,6 +1,6 @@
 """Stands for the engine in tests of the module: answers in a moment, with a known transform.
 
-Called as the engine is, after one word: done, slow, input, crash or killed.
+Called as the engine is, after one word: done, slow, input, crash or killed, or a word of ``VERDICTS``.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+VERDICTS = {"good": "good", "check": "check", "do-not-use": "do not use"}
 SHIFT_LPS = (-6.0, 4.0, -5.0)
 
 
@@ -83,6 +84,12 @@ def register(arguments, behavior):
     sitk.WriteImage(warped, str(folder / "warped.nii.gz"))
     valid = sitk.Resample(moving * 0 + 1, fixed, forward, sitk.sitkNearestNeighbor, 0.0, sitk.sitkUInt8)
     sitk.WriteImage(valid, str(folder / "valid.nii.gz"))
+    error = sitk.Image([8, 8, 8], sitk.sitkFloat32) + 2.0
+    error.SetSpacing([n * step / 8 for n, step in zip(fixed.GetSize(), fixed.GetSpacing(), strict=True)])
+    error.SetOrigin(fixed.GetOrigin())
+    error.SetDirection(fixed.GetDirection())
+    error[4, 4, 4] = 9.0
+    sitk.WriteImage(error, str(folder / "error.nii.gz"))
     values = {
         "version": "0.1.0",
         "preset": "ct-inter-patient",
@@ -92,6 +99,8 @@ def register(arguments, behavior):
         "peak_memory_mib": 640.0,
         "folding_percent": 0.0,
     }
+    if behavior in VERDICTS:
+        values["verdict"] = {"level": VERDICTS[behavior], "reasons": ["Bones do <not> lie on each other."]}
     if "--moving-labels" in arguments:
         values["dice"] = {"initial": {"1": 0.4}, "final": {"1": 0.8}, "initial_mean": 0.4, "final_mean": 0.8}
     if "--protect" in arguments:
@@ -106,12 +115,13 @@ def register(arguments, behavior):
 def main():
     behavior, command, *arguments = sys.argv[1:]
     if command == "presets":
+        seconds = 75.0 + 30.0 * ("--features" in arguments) + 15.0 * ("--refine" in arguments)
         print(
             json.dumps(
                 {
                     "ct-inter-patient": {
                         "settings": {},
-                        "forecast": {"seconds": 75.0, "memory_gib": 2.5},
+                        "forecast": {"seconds": seconds, "memory_gib": 2.5},
                         "strengths": {
                             "normal": {"coupling": 0.04, "box_passes": 2},
                             "stiff": {"coupling": 0.16, "box_passes": 3, "regularization": 4.0},

@@ -1,7 +1,8 @@
 """Stands for the engine in tests of the landmark module: answers in a moment, with a known shift.
 
 As ``samconvex match``, ``template`` and ``track`` after one word (done, slow, input), as the live matching process
-after ``live``. Points lie SHIFT_LPS away; labels that start with "gone" are not found.
+after ``live``. Points lie SHIFT_LPS away; labels that start with "gone" are not found,
+with "beyond" outside the scan.
 """
 
 import csv
@@ -45,7 +46,8 @@ def match(arguments):
         rows = list(csv.DictReader(stream))
     entries = []
     for row in rows:
-        gone = row["label"].startswith("gone")
+        beyond = row["label"].startswith("beyond")
+        gone = beyond or row["label"].startswith("gone")
         entries.append(
             {
                 "label": row["label"],
@@ -53,6 +55,8 @@ def match(arguments):
                 "score": 0.4 if gone else 0.9,
                 "cycle_mm": 30.0 if gone else 1.5,
                 "found": not gone,
+                "state": "outside" if beyond else "not found" if gone else "found",
+                **({} if gone else {"error90_mm": 7.5}),
                 "votes": 0 if gone else 1 + len(also),
                 "spread_mm": 0.0,
             }
@@ -127,7 +131,7 @@ def track(arguments):
     folder.mkdir()
     baseline = sitk.ReadImage(path)
     lesions = []
-    for number, lesion in enumerate(json.loads(Path(listed).read_text())):
+    for number, lesion in enumerate(json.loads(Path(listed).read_text(encoding="utf-8"))):
         if "mask" in lesion:
             mask = sitk.GetArrayFromImage(sitk.ReadImage(str(Path(listed).parent / lesion["mask"])))
             index = np.argwhere(mask).mean(0)[::-1]
@@ -136,6 +140,8 @@ def track(arguments):
             point = lesion.get("point") or np.mean(lesion.get("box") or lesion["line"], 0).tolist()
         measured = "mask" in lesion
         record = {"name": lesion["name"], "point": point, "timepoints": []}
+        if "mask" in lesion and sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask))).max() > 1:
+            record["note"] = f"{lesion['name']} has separate parts."
         if measured:
             record["measurement"] = {"longest_mm": 20.0, "short_axis_mm": 12.0, "volume_ml": 3.0}
         for turn, follow_up in enumerate(follow_ups):

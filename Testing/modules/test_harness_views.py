@@ -236,3 +236,67 @@ def test_saved_scene_gives_the_same_pixels(shown, tmp_path, app):
     app.processEvents()
     for name, picture in before.items():
         assert (shown[name].pixels() == picture).all(), name
+
+
+def chart_of(values, color=(1.0, 0.0, 0.0)):
+    """A chart of one line over 0, 1, 2, ...; returns (chart, series, table)."""
+    import slicer
+
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
+    slicer.util.updateTableFromArray(table, np.column_stack([np.arange(len(values)), values]).astype(float), ["x", "y"])
+    series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", "Line")
+    series.SetAndObserveTableNodeID(table.GetID())
+    series.SetXColumnName("x")
+    series.SetYColumnName("y")
+    series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
+    series.SetColor(*color)
+    series.SetLineWidth(4)
+    chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode")
+    chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    chart.SetLegendVisibility(False)
+    return chart, series, table
+
+
+def reds(view):
+    """(rows, columns) of the red pixels of a view."""
+    picture = view.pixels().astype(int)
+    return np.nonzero((picture[..., 0] > 180) & (picture[..., 1:].max(-1) < 90))
+
+
+def test_a_chart_is_drawn_and_follows_its_numbers_color_and_axes(main_window, views):
+    import slicer
+
+    view = views["Plot"]
+    assert not view.isVisible() and len(reds(view)[0]) == 0
+    chart, series, table = chart_of([0.0, 5.0, 10.0])
+    slicer.modules.plots.logic().ShowChartInLayout(chart)
+    manager = slicer.app.layoutManager()
+    assert manager.layout == slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView and not view.isHidden()
+    assert manager.plotViewCount == 1 and manager.plotWidget(0).mrmlPlotViewNode().GetPlotChartNode() is chart
+    rows, columns = reds(view)
+    assert len(rows) > 100 and np.corrcoef(rows, columns)[0, 1] < -0.9, "the line rises to the right"
+    slicer.util.updateTableFromArray(table, np.array([[0, 10.0], [1, 5.0], [2, 0.0]]), ["x", "y"])
+    assert np.corrcoef(*reds(view))[0, 1] > 0.9
+    series.SetColor(0.0, 0.0, 1.0)
+    assert len(reds(view)[0]) == 0
+    series.SetColor(1.0, 0.0, 0.0)
+    chart.SetYAxisRangeAuto(False)
+    chart.SetYAxisRange(100.0, 200.0)
+    assert len(reds(view)[0]) == 0, "outside the axes"
+    chart.SetYAxisRangeAuto(True)
+    chart.RemoveAllPlotSeriesNodeIDs()
+    assert len(reds(view)[0]) == 0
+
+
+def test_a_series_without_its_columns_and_a_removed_chart_leave_the_plot_empty(main_window, views):
+    import slicer
+
+    view, (chart, series, _table) = views["Plot"], chart_of([0.0, 5.0, 10.0])
+    slicer.modules.plots.logic().ShowChartInLayout(chart)
+    assert len(reds(view)[0]) > 100
+    series.SetYColumnName("nothing")
+    assert len(reds(view)[0]) == 0
+    series.SetYColumnName("y")
+    assert len(reds(view)[0]) > 100
+    slicer.mrmlScene.RemoveNode(chart)
+    assert len(reds(view)[0]) == 0

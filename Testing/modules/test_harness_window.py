@@ -1,5 +1,9 @@
 """``python -m harness`` opens the window, photographs it, or says why it cannot."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 
@@ -43,3 +47,28 @@ def test_the_window_starts_clean_for_every_test(main_window, scene, order):
     slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUp3DView)
     red.mrmlSliceNode().SetOrientation("Coronal")
     red.mrmlSliceCompositeNode().SetForegroundOpacity(0.7)
+
+
+def test_nothing_of_ours_is_called_after_the_end(app):
+    """A selector that outlived the interpreter and still followed the scene crashed the process at its very end."""
+    program = """
+import slicer
+from harness.startup import start, stop
+start()
+from harness.modules import load_module, module_file
+load_module(module_file("SAMConvexRegistration")).widgetRepresentation().enter()
+selectors = [slicer.qMRMLNodeComboBox() for _ in range(2)]
+for selector in selectors:
+    selector.setMRMLScene(slicer.mrmlScene)
+from harness.widgets import node_combo_box
+stop()
+node_combo_box._release = lambda *arguments: print("called")
+import shiboken6
+shiboken6.delete(selectors[0])
+print("end", len(slicer.app.moduleManager().loadedModules()) > 0, hasattr(slicer.modules, "samconvexregistration"))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert (ended.returncode, ended.stdout.split("\n")[0], ended.stderr) == (0, "end True False", "")

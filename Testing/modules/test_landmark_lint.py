@@ -34,18 +34,18 @@ def form(folder):
 
 
 def test_cmake_packages_every_file_and_the_module_is_built(folder, repository):
-    text = (folder / "CMakeLists.txt").read_text()
+    text = (folder / "CMakeLists.txt").read_text(encoding="utf-8")
     scripts = {f"{MODULE}.py"} | {f"{MODULE}Lib/{path.name}" for path in (folder / f"{MODULE}Lib").glob("*.py")}
     assert listed(text, "MODULE_PYTHON_SCRIPTS", MODULE) == scripts
     resources = {path.relative_to(folder).as_posix() for path in (folder / "Resources").rglob("*") if path.is_file()}
     assert listed(text, "MODULE_PYTHON_RESOURCES", MODULE) == resources
-    assert f"add_subdirectory({MODULE})" in (repository / "CMakeLists.txt").read_text()
+    assert f"add_subdirectory({MODULE})" in (repository / "CMakeLists.txt").read_text(encoding="utf-8")
 
 
 def test_every_widget_that_python_uses_is_in_the_form(python_files, form):
     names = set(widgets(form))
     for path in python_files:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
                 owner = node.value
                 if getattr(owner, "attr", getattr(owner, "id", "")) == "ui":
@@ -53,7 +53,7 @@ def test_every_widget_that_python_uses_is_in_the_form(python_files, form):
 
 
 def test_every_parameter_is_bound_to_one_control(form, folder):
-    tree = ast.parse((folder / f"{MODULE}Lib" / "parameters.py").read_text())
+    tree = ast.parse((folder / f"{MODULE}Lib" / "parameters.py").read_text(encoding="utf-8"))
     parameters = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == f"{MODULE}ParameterNode")
     fields = {n.target.id for n in parameters.body if isinstance(n, ast.AnnAssign)}
     bound = {}
@@ -83,7 +83,7 @@ def test_node_selectors_follow_the_scene_and_controls_explain_themselves(form):
 
 def test_imports_at_file_scope_are_light_and_qt_stays_in_the_panels(python_files):
     for path in python_files:
-        tree = ast.parse(path.read_text())
+        tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in tree.body:
             roots = []
             if isinstance(node, ast.Import):
@@ -113,7 +113,7 @@ def test_the_module_does_not_load_torch(repository):
 def test_translated_strings_are_literals_with_named_placeholders(python_files):
     count = 0
     for path in python_files:
-        tree = ast.parse(path.read_text())
+        tree = ast.parse(path.read_text(encoding="utf-8"))
         for call in calls(tree, "_", "translate"):
             text = call.args[-1]
             assert isinstance(text, ast.Constant) and isinstance(text.value, str), f"{path.name}:{call.lineno}"
@@ -126,6 +126,31 @@ def test_translated_strings_are_literals_with_named_placeholders(python_files):
     assert count > 100
 
 
+# Words of the engine, and what a reader calls it.
+WORDS = {
+    "query": "target scan",
+    "queries": "target scans",
+    "director": "folder",
+    "cycle": "return error",
+    "vote": "templates agreeing",
+    "undo": "back to found position",
+    "not in this scan": "not found, or outside this scan",
+}
+
+
+def test_no_sentence_needs_a_word_of_the_engine(python_files, form):
+    sentences = [(s.text or "", "the form") for s in form.iter("string") if s.get("notr") != "true"]
+    for path in python_files:
+        called = calls(ast.parse(path.read_text(encoding="utf-8")), "_", "translate")
+        sentences += [(call.args[-1].value, f"{path.name}:{call.lineno}") for call in called]
+    assert len(sentences) > 250
+    for text, place in sentences:
+        # What stands in braces is filled in and never read.
+        shown = re.sub(r"{[^}]*}", "", text).lower()
+        for word, better in WORDS.items():
+            assert word not in shown, f"{place}: {text!r}: say {better!r}"
+
+
 def test_the_icon_has_the_size_the_index_recommends(folder):
     header = (folder / "Resources" / "Icons" / f"{MODULE}.png").read_bytes()[:24]
     assert header[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", header[16:24]) == (128, 128)
@@ -134,14 +159,14 @@ def test_the_icon_has_the_size_the_index_recommends(folder):
 def test_every_proof_in_the_feature_table_is_a_test(repository):
     folders = {"m": repository / "Testing" / "modules", "g": repository / "Testing" / "gui"}
     proofs = 0
-    for line in (repository / "docs" / "features-landmarks.md").read_text().splitlines():
+    for line in (repository / "docs" / "features-landmarks.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.split("|")]
         if len(cells) != 5 or cells[2] != "yes":
             continue
         text = None
         for place, name, test in re.findall(r"\b([mg]) (\w+)|`(\w+)`", cells[3]):
             if name:
-                text = (folders[place] / f"test_landmark_{name}.py").read_text()
+                text = (folders[place] / f"test_landmark_{name}.py").read_text(encoding="utf-8")
             else:
                 assert re.search(rf"def test_\w*{test}", text), f"{cells[1]}: {test}"
             proofs += 1

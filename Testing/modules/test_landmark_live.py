@@ -82,7 +82,7 @@ def test_a_place_without_counterpart_is_said_and_hides_the_point(ready):
     poll_until(ready, lambda: ready.state is LiveState.FOUND)
     ready.moveTo(ready.volumes[0], (-42.0, -10.0, 20.0))
     poll_until(ready, lambda: ready.state is LiveState.ABSENT)
-    assert "Not in this scan" in ready.message and not ready.marker.GetDisplayNode().GetVisibility()
+    assert "Not found" in ready.message and not ready.marker.GetDisplayNode().GetVisibility()
     ready.moveTo(ready.volumes[0], (500.0, 0.0, 0.0))
     assert ready.state is LiveState.OUTSIDE
 
@@ -97,6 +97,92 @@ def test_the_overlay_shows_where_it_is_similar_and_goes_again(ready):
     before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
     ready.stop()
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == before - 1
+
+
+def test_the_overlay_is_red_where_it_is_most_similar_and_has_a_legend(ready):
+    def nodes_of(name):
+        return slicer.mrmlScene.GetNumberOfNodesByClass(name)
+
+    before = [nodes_of(name) for name in ("vtkMRMLColorTableNode", "vtkMRMLColorLegendDisplayNode")]
+    ready.setHeatWanted(True)
+    ready.moveTo(ready.volumes[0], CENTER)
+    poll_until(ready, lambda: ready.heatNode is not None)
+    display = ready.heatNode.GetDisplayNode()
+    table, (least, best) = display.GetColorNode(), (display.GetWindowLevelMin(), display.GetWindowLevelMax())
+    assert best == 95 and least < 0.75 * best
+    first, last = [0.0] * 4, [0.0] * 4
+    table.GetColor(0, first)
+    table.GetColor(table.GetNumberOfColors() - 1, last)
+    assert first[2] > 2 * first[0] and last[0] > 2 * last[2], "cold is low, hot is high"
+    legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(display)
+    assert legend.GetVisibility() and "Similarity" in legend.GetTitleText()
+    ready.setHeatWanted(False)
+    assert not legend.GetVisibility()
+    ready.stop()
+    assert [nodes_of(name) for name in ("vtkMRMLColorTableNode", "vtkMRMLColorLegendDisplayNode")] == before
+
+
+def test_as_much_is_colored_as_can_be_seen(live):
+    from SAMLandmarkLib import similarity
+
+    # One sharp peak in voxels of 4 mm: 70 % of the best would be a speck.
+    axes = np.indices((40, 40, 40)) - 20
+    scores = (20 + 75 * np.exp(-(axes**2).sum(0) / 4.0)).astype(np.uint8)
+    scores[:5] = 0
+    least, best = similarity.shownRange(scores, 64.0)
+    assert best == scores.max() and (scores >= 0.7 * best).sum() * 64.0 < 1500
+    assert (scores >= least).sum() * 64.0 >= similarity.LEAST_VOLUME and least > 0
+    # A broad one is not widened, an empty one breaks nothing.
+    assert similarity.shownRange(np.full((40, 40, 40), 80, np.uint8), 64.0) == (56, 80)
+    assert similarity.shownRange(np.zeros((4, 4, 4), np.uint8), 64.0)[1] == 1
+
+
+class SlowWorker:
+    """Answers when the test says so."""
+
+    onEnd, isBusy, isRunning = None, False, True
+
+    def __init__(self):
+        self.asked = []
+
+    def start(self):
+        pass
+
+    stop = poll = start
+
+    def request(self, callback, **values):
+        self.asked.append((values, callback))
+
+
+def test_what_takes_long_is_told_until_the_first_answer(live):
+    from SAMLandmarkLib.live import LiveMatching, LiveState
+
+    slow = LiveMatching(*live.volumes, worker=SlowWorker())
+    slow.start()
+    assert slow.progress is None and "Preparing" in slow.message
+    poll_until(slow, lambda: len(slow._worker.asked) == 2)
+    for (_values, callback), fraction in zip(slow._worker.asked, (0.5, 0.6), strict=True):
+        callback({"stage": "embedding", "fraction": fraction})
+        assert 0.0 < slow.progress < 1.0 and f"{round(100 * slow.progress)} %" in slow.message
+        callback({"stage": "embedding", "fraction": 1.0})
+    # Both are described, nothing can be asked yet: not a bar that stands at its end.
+    assert slow.state is LiveState.LOADING and slow.progress is None and "Relating" in slow.message
+    # So it is when the second was described in an earlier session, and reports nothing.
+    slow._loading[live.volumes[1].GetID()] = None
+    assert slow.progress is None and "Relating" in slow._loadingSentence(0.0)
+    slow._started -= 7.0
+    slow.poll()
+    assert "(7 s)" in slow.message
+    for _values, callback in list(slow._worker.asked):
+        callback({"done": True})
+    assert slow.state is LiveState.READY and slow.progress == 1.0
+    slow.moveTo(live.volumes[0], CENTER)
+    slow._inFlight = (*slow._inFlight[:2], slow._inFlight[2] - 2.0)
+    slow.poll()
+    assert slow.state is LiveState.SEARCHING and slow.progress is None and "'B' (2 s)" in slow.message
+    slow._worker.asked[-1][1]({"done": True, "found": False, "score": 0.1, "state": "outside"})
+    assert slow.state is LiveState.ABSENT and slow.progress == 1.0 and "Outside this scan" in slow.message
+    slow.stop()
 
 
 def matrix_of(node):

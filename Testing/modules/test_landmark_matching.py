@@ -105,7 +105,7 @@ def build_bend():
         (lambda t, q, p: (None, p, q), "Choose the volume"),
         (lambda t, q, p: (t, p, t), "template itself"),
         (lambda t, q, p: (t, build.markups("Empty", []), q), "no point with a position"),
-        (lambda t, q, p: (t, p, []), "at least one query"),
+        (lambda t, q, p: (t, p, []), "at least one target scan"),
     ],
 )
 def test_unusable_input_is_told_in_one_sentence(logic, volumes, points, change, says):
@@ -288,3 +288,73 @@ def test_saving_a_template_starts_the_engine_with_a_new_folder(module, logic, vo
         logic.startSaving(tmp_path, "Head & neck", volumes[0], points)
     with pytest.raises(library.LibraryError, match="name"):
         logic.startSaving(tmp_path, " ", volumes[0], points)
+
+
+def test_one_point_outside_the_template_does_not_fail_the_rest(logic, results, volumes, points):
+    points.SetNthControlPointPositionWorld(0, 900.0, 0.0, 0.0)
+    found = logic.matchLandmarks(volumes[0], points, volumes[1])
+    rows = logic.pointRows(found)
+    assert [row.label for row in rows] == ["a", "gone", "c"]
+    assert [row.state for row in rows] == [results.OUTSIDE_TEMPLATE, results.NOT_FOUND, results.NEW]
+    np.testing.assert_allclose(results.positionOf(found, 2), np.add(POINTS[2], SHIFT_RAS), atol=1e-3)
+    assert "outside the template" in found.GetNthControlPointDescription(0)
+    for index in (1, 2):
+        points.SetNthControlPointPositionWorld(index, 900.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="No point of 'Points' lies inside 'Template'"):
+        logic.matchLandmarks(volumes[0], points, volumes[1])
+
+
+def test_a_point_left_out_takes_the_answer_of_another_template(module):
+    from SAMLandmarkLib import matching
+    from SAMLandmarkLib.results import OUTSIDE_TEMPLATE, TemplatePoint
+
+    near, far = (TemplatePoint(label, "", place) for label, place in (("a", (0.0, 0, 0)), ("b", (900.0, 0, 0))))
+    run = matching.PreparedMatch(points=[far, near], leftOut=[far], queryPaths=["q"])
+    a, b, c = ({"label": label, "found": True} for label in "abc")
+    run.target.write_text(json.dumps({"q": [a, b, c]}))
+    assert run.read() == [[b, a, c]]
+    run.target.write_text(json.dumps({"q": [a, c]}))
+    (answers,) = run.read()
+    assert answers[1:] == [a, c] and answers[0]["state"] == OUTSIDE_TEMPLATE and not answers[0]["found"]
+
+
+@pytest.mark.parametrize("beyond, inside", [(-0.4, True), (-0.6, False)])
+def test_inside_is_what_the_engine_calls_inside(module, volumes, beyond, inside):
+    from samconvex.space.volume import Volume
+    from SAMConvexLib import nodes
+    from SAMLandmarkLib import matching
+
+    build.linear_parent(volumes[0], build.translation(30, 0, 0))
+    matrix = nodes.parentToWorld(volumes[0]) @ nodes.ijkToRas(volumes[0])
+    place = (matrix @ [beyond, 10.0, 10.0, 1.0])[:3]
+    assert matching.isInside(place, volumes[0]) is inside
+    frame = nodes.imageFromVolume(volumes[0])
+    lps = nodes.lpsInFrame([place], frame.worldFromFrame)
+    assert bool(Volume.from_sitk(frame.image).grid.contains(np.asarray(lps))[0]) is inside
+
+
+def test_a_template_is_not_saved_with_a_point_beside_its_image(module, volumes, points, tmp_path):
+    from SAMLandmarkLib import library
+
+    points.SetNthControlPointPositionWorld(0, 900.0, 0.0, 0.0)
+    with pytest.raises(library.LibraryError, match="Outside 'Template': 'a'"):
+        library.prepareSaving(tmp_path, "Body", volumes[0], points)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_saved_template_without_its_image_knows_its_extent_too(logic, results, volumes, points, tmp_path):
+    from SAMLandmarkLib import matching
+
+    grid = {"size": [40] * 3, "spacing": [2.0] * 3, "origin": [-40.0, -20.0, -20.0]}
+    content = {"grids": {"volume": {**grid, "direction": [1, 0, 0, 0, 1, 0, 0, 0, 1]}}}
+    (tmp_path / "template.json").write_text(json.dumps(content))
+    points.SetAttribute(matching.TEMPLATE_FOLDER_ATTRIBUTE, str(tmp_path))
+    points.SetNthControlPointPositionWorld(0, 0.0, 30.0, 0.0)
+    request = matching.MatchRequest([matching.Template.of(points)], [volumes[1]])
+    assert [point.label for point in request.leftOut()] == ["a"]
+    assert f"Outside '{tmp_path.name}' and left out: 'a'" in matching.noteOn(request)
+    found = logic.matchLandmarks(None, points, volumes[1])
+    assert [row.state for row in logic.pointRows(found)][0] == results.OUTSIDE_TEMPLATE
+    # One of an earlier version says nothing about its extent: the engine judges.
+    (tmp_path / "template.json").write_text("{}")
+    assert request.leftOut() == []

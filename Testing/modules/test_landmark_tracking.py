@@ -89,6 +89,19 @@ def test_points_boxes_lines_and_segments_are_found(logic, lib, images):
     assert markups.GetNthControlPointPositionStatus(1) != slicer.vtkMRMLMarkupsNode.PositionDefined
 
 
+def test_separate_parts_of_a_segment_are_said_in_the_table(logic, lib, images, tmp_path):
+    mask = np.zeros((40, 44, 48), bool)
+    mask[18:22, 20:24, 14:18] = mask[18:22, 20:24, 28:32] = True
+    node = build.segmentation("Class map", images[0], [("s", "Nodules", (1, 0, 0), mask)])
+    table = logic.trackLesions(images[0], [node, line()], images[1])
+    lib.course.exportCsv(table, tmp_path / "course.csv")
+    with open(tmp_path / "course.csv", encoding="utf-8") as stream:
+        notes = [row["Note"] for row in csv.DictReader(stream)]
+    assert notes == ["Nodules has separate parts.", "", "", ""]
+    column = [table.GetTable().GetColumnName(n) for n in range(table.GetNumberOfColumns())].index("Note")
+    assert table.GetCellText(0, column) == notes[0]
+
+
 def test_a_segments_contours_lie_where_the_lesion_was_found(logic, lib, images):
     table = logic.trackLesions(images[0], segmentation(images[0]), images[1])
     place = lib.course.courseOf(table)["lesions"][0]["findings"][1]["place"]
@@ -186,7 +199,7 @@ def test_the_course_is_exported(lib, table, tmp_path):
         rows = list(csv.DictReader(stream))
     assert len(rows) == 6 and rows[0]["Confirmed (mm)"] == "20.00"
     lib.course.exportJson(table, tmp_path / "course.json")
-    values = json.loads((tmp_path / "course.json").read_text())
+    values = json.loads((tmp_path / "course.json").read_text(encoding="utf-8"))
     assert "not a diagnosis" in values["notice"] and values["response"][0]["category"] == "baseline"
 
 

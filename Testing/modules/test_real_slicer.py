@@ -394,7 +394,7 @@ def test_no_chosen_library_is_not_the_working_directory(load, working_directory)
     ui.libraryGroupBox.collapsed = False
     ui.libraryNameEdit.text = "mine"
     ui.librarySaveButton.click()
-    assert "library's directory" in ui.libraryDescriptionLabel.text and not widget.landmarkPanel.isRunning
+    assert "library's folder" in ui.libraryDescriptionLabel.text and not widget.landmarkPanel.isRunning
     ui.libraryDirectoryButton.directory = str(working_directory.parent)
     assert ui.libraryComboBox.count == 0
     slicer.app.userSettings().remove("SAMLandmark/LibraryDirectory")

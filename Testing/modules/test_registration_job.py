@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import slicer
@@ -88,7 +89,7 @@ def test_an_engine_that_ignores_the_request_is_killed_with_its_children_within_a
 def is_alive(pid):
     try:
         # A killed orphan may stay as a zombie until its new parent looks.
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split(")")[1].split()[0] != "Z"
     except OSError:
         try:
             os.kill(pid, 0)
@@ -206,3 +207,22 @@ def test_observers_are_removed_at_the_end(jobs):
 
 def observers():
     return str(slicer.mrmlScene).count("EventName:")
+
+
+def test_the_time_left_goes_on_while_the_engine_is_silent(scene, monkeypatch):
+    from SAMConvexLib import job, status
+
+    now = [100.0]
+    monkeypatch.setattr(job.time, "monotonic", lambda: now[0])
+    running = job.EngineJob([], command=["none"])
+    running.state = job.JobState.RUNNING
+    running._process = SimpleNamespace(exitStatus=None, lines=list)
+    monkeypatch.setattr(running, "_readLines", lambda: None)
+    running._readProgress('{"stage": "convex", "seconds_left": 40.0, "memory_mib": null}')
+    texts = []
+    running.onChange = lambda changed: texts.append(status.sentence(changed))
+    for _second in range(45):
+        now[0] += 1.0
+        running.poll()
+    assert texts[0].endswith("about 39 s left") and texts[-1].endswith("longer than expected")
+    assert len(set(texts)) > 39

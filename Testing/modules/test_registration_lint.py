@@ -29,14 +29,21 @@ CONNECTED = {
     "qMRMLNodeComboBox",
 }
 # Of the repository and of pip's package, not of the extension.
-NOT_INSTALLED = tuple(f"samconvex/{name}" for name in ("training/", "synthetic/", "demo/")) + tuple(
+NOT_INSTALLED = tuple(f"samconvex/{name}" for name in ("training/", "demo/")) + tuple(
     f"samconvex/cli/{name}.py" for name in ("train", "demo", "benchmark")
 )
 CONTAINERS = {"QWidget", "QTabWidget", "QLabel", "ctkCollapsibleButton", "ctkCollapsibleGroupBox", "qMRMLWidget"}
 # Standard library aside; torch and the engine only run in their own process.
 FILE_SCOPE_IMPORTS = {"slicer", "vtk", "qt", "ctk", "numpy", "SimpleITK", SHARED}
 # The engine's part without torch, for use inside Slicer.
-ENGINE_MODULES = {"samconvex.settings.features", "samconvex.memory", "samconvex.lesions.response"}
+ENGINE_MODULES = {
+    "samconvex.settings.features",
+    "samconvex.settings.presets",
+    "samconvex.memory",
+    "samconvex.lesions.response",
+    "samconvex.io.files",
+    "samconvex.report.colors",
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +69,7 @@ def widgets(form):
 
 
 def test_cmake_packages_every_file_and_no_other(folder):
-    text = (folder / "CMakeLists.txt").read_text()
+    text = (folder / "CMakeLists.txt").read_text(encoding="utf-8")
     scripts = {f"{MODULE}.py"}
     for package in (f"{MODULE}Lib", SHARED, "samconvex"):
         scripts |= {path.relative_to(folder).as_posix() for path in (folder / package).rglob("*.py")}
@@ -76,13 +83,13 @@ def test_cmake_packages_the_shipped_weights(folder, repository):
     models = repository / "Resources" / "Models"
     present = {path.relative_to(models).as_posix() for path in models.rglob("*") if path.is_file()}
     present = {name for name in present if "__pycache__" not in name}
-    assert listed((folder / "CMakeLists.txt").read_text(), "MODEL_FILES", MODULE) == present
+    assert listed((folder / "CMakeLists.txt").read_text(encoding="utf-8"), "MODEL_FILES", MODULE) == present
 
 
 def test_every_widget_that_python_uses_is_in_the_form(python_files, form):
     names = set(widgets(form))
     for path in python_files:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Attribute):
                 continue
             owner = node.value
@@ -93,7 +100,7 @@ def test_every_widget_that_python_uses_is_in_the_form(python_files, form):
 
 
 def test_every_parameter_in_the_form_exists_and_can_be_connected(form, folder):
-    tree = ast.parse((folder / f"{MODULE}Lib" / "parameters.py").read_text())
+    tree = ast.parse((folder / f"{MODULE}Lib" / "parameters.py").read_text(encoding="utf-8"))
     parameters = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == f"{MODULE}ParameterNode")
     fields = {n.target.id for n in parameters.body if isinstance(n, ast.AnnAssign)}
     bound = []
@@ -141,7 +148,7 @@ def test_nothing_heavy_is_imported_at_file_scope(python_files):
     import sys
 
     for path in python_files:
-        for node in ast.parse(path.read_text()).body:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Import):
                 roots = [alias.name.split(".")[0] for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -159,17 +166,22 @@ def test_the_engine_is_imported_by_one_function_that_finds_the_bundled_one(repos
     asked = set()
     for folder in (repository / MODULE, repository / "SAMLandmark"):
         for path in [*folder.glob("*.py"), *folder.glob("SAM*Lib/*.py")]:
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 assert not [name for name in names if name.split(".")[0] == "samconvex"], f"{path.name}:{node.lineno}"
-            asked |= {call.args[0].value for call in calls(ast.parse(path.read_text()), "engineModule")}
+            asked |= {call.args[0].value for call in calls(ast.parse(path.read_text(encoding="utf-8")), "engineModule")}
     assert asked == ENGINE_MODULES
 
 
 def test_qt_is_only_used_by_the_panels(python_files):
     for path in python_files:
-        imported = {a.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import) for a in n.names}
+        imported = {
+            a.name
+            for n in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(n, ast.Import)
+            for a in n.names
+        }
         with_qt = ("polling", "tablewidgets", "presetmenu", "previewpanel", "batchpanel")
         assert ("qt" in imported) <= (path.stem in with_qt), path.name
 
@@ -199,7 +211,7 @@ def calls(tree, *names):
 def test_translated_strings_are_literals_with_named_placeholders(python_files):
     count = 0
     for path in python_files:
-        for call in calls(ast.parse(path.read_text()), "_", "translate"):
+        for call in calls(ast.parse(path.read_text(encoding="utf-8")), "_", "translate"):
             text = call.args[-1]
             if isinstance(call.args[0], ast.Name) and call.args[0].id == "_TABLE":
                 continue
@@ -210,7 +222,7 @@ def test_translated_strings_are_literals_with_named_placeholders(python_files):
 
 
 def test_sentences_of_the_engines_table_are_literals_too(folder):
-    tree = ast.parse((folder / "samconvex" / "settings" / "features.py").read_text())
+    tree = ast.parse((folder / "samconvex" / "settings" / "features.py").read_text(encoding="utf-8"))
     marked = [call.args[0] for call in calls(tree, "_")]
     assert len(marked) == 2 * len(calls(tree, "Choice")) > 10
     assert all(isinstance(text, ast.Constant) for text in marked)
@@ -219,7 +231,7 @@ def test_sentences_of_the_engines_table_are_literals_too(folder):
 def test_what_the_user_reads_is_translatable(python_files):
     """No plain text goes into a widget's text, title or tool tip."""
     for path in python_files:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
                 if node.targets[0].attr in ("text", "toolTip", "title") and isinstance(node.value, ast.Constant):
                     assert not node.value.value, f"{path.name}:{node.lineno}"
@@ -230,8 +242,8 @@ def test_what_the_user_reads_is_translatable(python_files):
 
 
 def test_extension_metadata_agree(repository):
-    cmake = (repository / "CMakeLists.txt").read_text()
-    entry = json.loads((repository / "SAMConvex.json").read_text())
+    cmake = (repository / "CMakeLists.txt").read_text(encoding="utf-8")
+    entry = json.loads((repository / "SAMConvex.json").read_text(encoding="utf-8"))
     assert set(entry) <= {
         "$schema",
         "build_dependencies",
@@ -257,13 +269,13 @@ def test_extension_metadata_agree(repository):
 
 def test_no_metadata_hold_a_semicolon(repository):
     """CPack takes them over unquoted: the catalog would show what stands before it."""
-    values = re.findall(r'set\((EXTENSION_\w+) "([^"]*)"', (repository / "CMakeLists.txt").read_text())
+    values = re.findall(r'set\((EXTENSION_\w+) "([^"]*)"', (repository / "CMakeLists.txt").read_text(encoding="utf-8"))
     assert {"EXTENSION_DESCRIPTION", "EXTENSION_CONTRIBUTORS"} <= {name for name, _value in values}
     assert [name for name, value in values if ";" in value] == []
 
 
 def test_pictures_that_the_index_shows_are_in_the_repository(repository):
-    cmake = (repository / "CMakeLists.txt").read_text()
+    cmake = (repository / "CMakeLists.txt").read_text(encoding="utf-8")
     urls = re.search(r'EXTENSION_ICONURL "([^"]*)"', cmake).group(1).split()
     urls += re.search(r'EXTENSION_SCREENSHOTURLS "([^"]*)"', cmake).group(1).split()
     for url in urls:
@@ -285,14 +297,14 @@ def test_the_icon_has_the_size_the_index_recommends(repository):
 def test_every_proof_in_the_feature_table_is_a_test(repository):
     folders = {"m": repository / "Testing" / "modules", "g": repository / "Testing" / "gui"}
     proofs = 0
-    for line in (repository / "docs" / "features.md").read_text().splitlines():
+    for line in (repository / "docs" / "features.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.split("|")]
         if len(cells) != 5 or cells[2] != "yes":
             continue
         file = None
         for place, name, test in re.findall(r"\b([mg]) (\w+)|`(\w+)`", cells[3]):
             if name:
-                file = (folders[place] / f"test_registration_{name}.py").read_text()
+                file = (folders[place] / f"test_registration_{name}.py").read_text(encoding="utf-8")
             else:
                 assert re.search(rf"def test_\w*{test}", file), f"{cells[1]}: {test}"
             proofs += 1

@@ -199,7 +199,7 @@ def test_a_csv_of_pairs_runs_through_and_a_failed_pair_stops_no_other(logic, cho
     ]
     assert "constant" in items[1].message and run.fraction == 1.0
     assert (out / "first" / "transform.h5").is_file()
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert [entry["state"] for entry in manifest] == ["done", "failed", "done"]
     assert manifest[0]["report"]["preset"] == "ct-inter-patient"
 

@@ -21,6 +21,13 @@ REPORT = {
     "peak_memory_mib": 850.0,
     "folding_percent": 0.0,
     "inverse_consistency_mm": {"mean": 0.01, "p95": 0.02, "max": 0.1},
+    "expected_error_mm": {
+        "median": 2.0,
+        "p90": 4.5,
+        "max": 11.0,
+        "family": "between patients",
+        "own_calibration": True,
+    },
     "dice": {"initial": {"1": 0.3}, "final": {"1": 0.9}, "initial_mean": 0.3, "final_mean": 0.9},
     "tre_mm": {"initial": {"mean": 12.0, "p95": 20.0}, "final": {"mean": 1.5, "p95": 2.5}, "n": 8},
 }
@@ -63,6 +70,16 @@ def pair(parents=False):
     return fixed, moving
 
 
+def expected_error(image):
+    """2 mm, and 9 mm at one place, on a coarser grid."""
+    error = sitk.Image([9, 9, 9], sitk.sitkFloat32) + 2.0
+    error.SetSpacing([4.0 * step for step in image.GetSpacing()])
+    error.SetOrigin(image.GetOrigin())
+    error.SetDirection(image.GetDirection())
+    error[6, 5, 4] = 9.0
+    return error
+
+
 def filled(lib, request, transform, **wanted):
     """Import made-up engine results."""
     run = lib.request.prepare(request)
@@ -74,6 +91,7 @@ def filled(lib, request, transform, **wanted):
     valid.CopyInformation(run.fixed.image)
     sitk.WriteImage(valid, str(run.target / "valid.nii.gz"))
     sitk.WriteImage(warped, str(run.target / "warped.nii.gz"))
+    sitk.WriteImage(expected_error(run.fixed.image), str(run.target / "error.nii.gz"))
     (run.target / "report.json").write_text(json.dumps(REPORT))
     files = lib.outputs.readFiles(run, create)
     outputs = lib.outputs.OutputNodes()
@@ -252,6 +270,7 @@ def test_the_quality_table_names_structures_and_has_before_and_after(lib):
     assert ["Dice, Liver", "0.300", "0.900", ""] in rows
     assert ["Landmark error, mean", "12.00", "1.50", "mm"] in rows
     assert ["Computing time", "", "12.30", "s"] in rows
+    assert ["Expected error, nine tenths of the body", "", "4.50", "mm"] in rows
 
 
 @pytest.mark.parametrize("ending", [".mrb", ".mrml"])
@@ -343,6 +362,25 @@ def test_the_overlap_mask_lies_on_the_fixed_grid(lib):
     assert np.array_equal(slicer.util.arrayFromVolume(result), VALID)
     assert np.allclose(lib.nodes.ijkToRas(result), lib.nodes.ijkToRas(fixed))
     assert result.GetTransformNodeID() == fixed.GetTransformNodeID()
+
+
+def test_the_expected_error_lies_in_the_fixed_space_in_the_colors_of_the_picture(lib):
+    from SAMConvexRegistrationLib import comparison
+
+    fixed, moving = pair(parents=True)
+    request = lib.request.RegistrationRequest(fixed, moving)
+    volume = filled(lib, request, displacement(lib.nodes, fixed), create=["error"]).outputs.error
+    world = lib.nodes.parentToWorld(volume) @ lib.nodes.ijkToRas(volume)
+    fixedWorld = lib.nodes.parentToWorld(fixed) @ lib.nodes.ijkToRas(fixed)
+    assert np.allclose(world @ [6, 5, 4, 1], fixedWorld @ [24, 20, 16, 1], atol=1e-3)
+    colors = volume.GetDisplayNode().GetColorNode()
+    color = [0.0] * 4
+    colors.GetColor(0, color)
+    assert color[1] > color[0]
+    colors.GetColor(255, color)
+    assert color[0] > color[1] and comparison.errorColors() is colors
+    position, millimeters = comparison.leastCertainPlaces(volume, fixed)[0]
+    assert np.allclose(position, (fixedWorld @ [24, 20, 16, 1])[:3], atol=1e-3) and millimeters == 9.0
 
 
 def test_points_are_paired_by_label_and_otherwise_by_order(lib):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -34,6 +35,9 @@ CONFIDENT = 0.5
 # of heads and chests, 0.02 to 0.11 under those of 5 abdomens, of which all but one from 0.06 on beat the learning-free
 # map; at most 0.11, and a confidence below 0.5, under 30 maps of wrongly turned images.
 CLEAR = 0.1
+# From this share of all the body's points on, turns are not asked for. Below it, the images decide: a turn is tried
+# only where they fit better under it than upright. A wrong map can cover a small corner that agrees well.
+CERTAIN = 0.5
 
 
 def sam_affine(
@@ -56,8 +60,8 @@ def sam_affine(
     Returns:
         The transform (identity where nothing matched) and ``confidence`` in [0, 1] (trust it from
         :data:`CONFIDENT`), ``reason``, ``pairs``, ``inliers``, ``residual_mm`` (median), ``scale`` (of the similarity),
-        ``agreement`` (share of the points the map covers that agree under it), and ``turned_deg`` (pitch, roll, yaw)
-        where the moving image was found turned. Turns are looked for in volumes only.
+        ``agreement`` (share of the points the map covers that agree under it), ``agreed`` (of all points), and
+        ``turned_deg`` (pitch, roll, yaw) where the moving image was found turned. Turns are looked for in volumes only.
 
     Raises:
         InputError: no body, unusable weights or modality. Cancelled: by ``progress``.
@@ -72,7 +76,7 @@ def sam_affine(
     report = stage(progress, "affine")
     masks = (fixed_mask, moving_mask)
     found = _aligned((fixed, moving), masks, seed, report)
-    if found[1]["agreement"] < CLEAR and all(isinstance(v, Volume) and not v.is_slice for v in images):
+    if found[1]["agreed"] < CERTAIN and all(isinstance(v, Volume) and not v.is_slice for v in images):
         volumes: tuple[Volume, Volume] = images  # type: ignore[assignment]
         found = _turned(found, volumes, fixed, masks, model, device, seed, report)
     report(1.0)
@@ -92,7 +96,7 @@ def _aligned(
     similarity, inlier = ransac_similarity(pairs, np.random.default_rng(seed))
     if similarity is None:
         reason = "too few points of the two images match"
-        return AffineTransform.identity(), _details(pairs, tried, inlier, float("nan"), 0.0, reason)
+        return AffineTransform.identity(), _details(pairs, tried, inlier, float("nan"), (0.0, 0.0), reason)
     transform = reweighted_affine(pairs.where(inlier), similarity)
     report(0.6)
     local, _ = matched_pairs(*pair, *masks, lambda f: report(0.6 + 0.39 * f), near=transform)
@@ -113,8 +117,8 @@ def _agreement(
     moving_mask: Volume | None,
     transform: AffineTransform,
     local: PointPairs,
-) -> float:
-    """Share of the points that the map covers whose neighborhoods find each other again near it.
+) -> tuple[float, float]:
+    """Share of the points whose neighborhoods find each other again near the map: of those it covers, and of all.
 
     Some of ten thousand neighborhoods always agree on some map; under a right one, most of the body does.
     """
@@ -123,7 +127,7 @@ def _agreement(
     body = Volume(moving.body.cpu().to(torch.uint8)[None, None], moving.fine.grid)
     covered = int((in_mask(mapped, body) & in_mask(mapped, moving_mask)).sum())
     # A map that covers next to nothing is not right for the few points it does.
-    return min(1.0, len(local) / max(covered, len(points) / 4, 1))
+    return min(1.0, len(local) / max(covered, len(points) / 4, 1)), min(1.0, len(local) / max(len(points), 1))
 
 
 def _turned(
@@ -136,17 +140,24 @@ def _turned(
     seed: int,
     report: Callable[[float], None],
 ) -> _Found:
-    """The first of the likely turns of the moving image under which the anatomy clearly agrees, else ``upright``."""
+    """The first of the likely turns of the moving image under which the anatomy clearly agrees, else ``upright``.
+
+    Where the anatomy agrees upright too, only turns under which the images fit better than upright are likely.
+    """
 
     def unless_cancelled(fraction: float) -> None:
         report(0.99)
 
-    for rough in likely_turns(*volumes, *masks, device, unless_cancelled)[:TURNS_TRIED]:
+    ways = likely_turns(*volumes, *masks, device, unless_cancelled)
+    if upright[1]["agreement"] >= CLEAR:
+        ways = list(takewhile(lambda way: any(way.angles), ways))
+    for rough in [way for way in ways if any(way.angles)][:TURNS_TRIED]:
         turn = Turn(rough.transform.matrix, volumes[1].grid.center)
         seen = embed_cached(turn.upright(volumes[1]), model, device=device)
         mask = None if masks[1] is None else turn.upright(masks[1])
         transform, details = _aligned((fixed, seen), (masks[0], mask), seed, unless_cancelled)
-        if details["confidence"] >= CONFIDENT and details["agreement"] > max(CLEAR, upright[1]["agreement"]):
+        clear = details["confidence"] >= CONFIDENT and details["agreement"] > CLEAR
+        if clear and details["agreed"] > upright[1]["agreed"]:
             return turn.map_back(transform), {**details, "turned_deg": list(rough.angles)}
     return upright
 
@@ -165,7 +176,7 @@ def pair_affine(template: SamEmbedding, query: SamEmbedding) -> tuple[AffineTran
 
 
 def _details(
-    pairs: PointPairs, tried: int, inlier: np.ndarray, residual: float, agreement: float, reason: str
+    pairs: PointPairs, tried: int, inlier: np.ndarray, residual: float, agreement: tuple[float, float], reason: str
 ) -> dict[str, Any]:
     """Confidence from how many pairs agree, absolutely and in proportion, how widely they are spread, and the result.
 
@@ -179,7 +190,7 @@ def _details(
         "most pairs disagree": min(1.0, max(0.0, (share - 0.15) / 0.25)),
         "the pairs lie close together": min(1.0, spread / 25.0),
         "under the map that most pairs want, little of the bodies agrees": min(
-            1.0, max(0.0, (agreement - 0.04) / 0.06)
+            1.0, max(0.0, (agreement[0] - 0.04) / 0.06)
         ),
     }
     confidence = 0.0 if reason else float(np.prod(list(parts.values())) ** 0.5)
@@ -191,7 +202,8 @@ def _details(
         "points": tried,
         "pairs": len(pairs),
         "inliers": count,
-        "agreement": round(agreement, 3),
+        "agreement": round(agreement[0], 3),
+        "agreed": round(agreement[1], 3),
         "residual_mm": residual,
         "spread_mm": round(spread, 1),
     }

@@ -31,6 +31,8 @@ MODELS = ("affine", "similarity", "rigid")
 STAGE = "affine"
 # Working voxels: about this many in the larger body's box, between these spacings in mm.
 VOXELS, FINEST, COARSEST = 250_000, 1.0, 6.0
+# The last steps of an exact alignment: so many times finer than the working spacing, on so many points.
+EXACT_FINER, EXACT_POINTS = 2.0, 20_000
 # Smaller images are crops of one organ: all of them counts, there is no body outline to find.
 CROP_MM = 120.0
 # Two maps that differ by less than this share of the body's radius are one hypothesis.
@@ -69,6 +71,7 @@ def moments_affine(
     moving_mask: Volume | None = None,
     model: str = "affine",
     start: AffineTransform | None = None,
+    exact: bool = False,
     device: torch.device | str = "cpu",
     seed: int = 0,
     progress: Progress | None = None,
@@ -80,6 +83,7 @@ def moments_affine(
         fixed_mask, moving_mask: tissue to align, nonzero; any grid. Default: the body that is found.
         model: "affine" (12 degrees of freedom), "similarity" (7) or "rigid" (6).
         start: a map that is roughly right; it is refined and nothing is searched.
+        exact: end on a grid twice as fine, where nothing deformable follows.
         seed: of the points that are drawn; the same seed gives the same answer.
         progress: called often with the stage "affine"; may raise Cancelled.
 
@@ -93,8 +97,30 @@ def moments_affine(
     seen = images.seen(turn)
     found = _aligned(seen, model, None if start is None else turn.map_upright(start), device, seed, progress)
     if start is None and (found.confidence < LOW_CONFIDENCE or images.look_turned(device)):
-        return _turned(images, found, model, device, seed, progress)
-    return found if turn.is_none else replace(found, transform=turn.map_back(found.transform))
+        found, turn = _turned(images, found, model, device, seed, progress), Turn(np.eye(3), moving.grid.center)
+    if not turn.is_none:
+        found = replace(found, transform=turn.map_back(found.transform))
+    if exact:
+        found = replace(found, transform=_exact(images, found.transform, model, device, seed, stage(progress, STAGE)))
+    return found
+
+
+def _exact(
+    images: _Images,
+    start: AffineTransform,
+    model: str,
+    device: torch.device | str,
+    seed: int,
+    report: Callable[[float], None],
+) -> AffineTransform:
+    """The map after its last steps on the finer grid."""
+
+    def asked(_fraction: float) -> None:
+        report(1.0)  # the alignment reported its end; this only asks whether to stop
+
+    turn = Turn(nearest_axis_rotation(start.matrix), images.moving.grid.center)
+    problem = _problem(images.seen(turn).prepared(device, [], asked, EXACT_FINER), 1, EXACT_POINTS, seed)
+    return turn.map_back(problem.refine(turn.map_upright(start), model=model, iterations=15, report=asked))
 
 
 @dataclass(frozen=True)
@@ -118,14 +144,14 @@ class _Images:
         return bool(starts) and any(starts[0].angles)
 
     def prepared(
-        self, device: torch.device | str, notes: list[str], report: Callable[[float], None]
+        self, device: torch.device | str, notes: list[str], report: Callable[[float], None], finer: float = 1.0
     ) -> list[StartImage]:
-        """Both on grids around the tissue that counts."""
+        """Both on grids around the tissue that counts, ``finer`` times as fine as usual."""
         regions = []
         for volume, mask, share in ((self.fixed, self.fixed_mask, 0.4), (self.moving, self.moving_mask, 0.8)):
             regions.append(_region(volume, mask, notes))
             report(share)
-        spacing = _working_spacing([region for _, region in regions], (self.fixed, self.moving))
+        spacing = _working_spacing([region for _, region in regions], (self.fixed, self.moving), finer)
         return [
             _image(volume, base, region, spacing, device)
             for volume, (base, region) in zip((self.fixed, self.moving), regions, strict=True)
@@ -142,12 +168,12 @@ def likely_turns(
 ) -> list[Hypothesis]:
     """Rough maps for the ways in which a wrong header can turn the moving image, the most likely first.
 
-    The upright way is not among them. Each map's matrix is one of :func:`samconvex.space.linear.axis_rotations`.
+    The upright way, whose angles are 0, has its place among them. Each map's matrix is one of
+    :func:`samconvex.space.linear.axis_rotations`.
     """
     images = _Images(fixed, moving, fixed_mask, moving_mask).prepared(device, [], lambda f: report(0.2 * f))
     first, second = (image.coarser() for image in images)
-    starts = turned_starts(first, second, lambda f: report(0.2 + 0.8 * f))
-    return [start for start in starts if any(start.angles)]
+    return turned_starts(first, second, lambda f: report(0.2 + 0.8 * f))
 
 
 def _turned(
@@ -165,7 +191,7 @@ def _turned(
         images.fixed, images.moving, images.fixed_mask, images.moving_mask, device, lambda fraction: report(1.0)
     )
     found = []
-    for rough in turns[:TURNS_TRIED]:
+    for rough in [turn for turn in turns if any(turn.angles)][:TURNS_TRIED]:
         report(1.0)
         turn = Turn(rough.transform.matrix, images.moving.grid.center)
         result = _aligned(images.seen(turn), model, turn.map_upright(rough.transform), device, seed, None)
@@ -303,11 +329,12 @@ def _box(region: Volume) -> tuple[np.ndarray, np.ndarray]:
     return corners[0], corners[1] - corners[0]
 
 
-def _working_spacing(regions: list[Volume], volumes: tuple[Volume, Volume]) -> float:
-    """mm: about ``VOXELS`` in the larger box, not much finer than the coarser image."""
+def _working_spacing(regions: list[Volume], volumes: tuple[Volume, Volume], finer: float) -> float:
+    """mm: about ``VOXELS`` in the larger box at ``finer`` 1, not much finer than the coarser image."""
     largest = max(float(np.prod(_box(region)[1])) for region in regions)
     native = max(float(np.prod(volume.grid.spacing)) ** (1 / 3) for volume in volumes)
-    return float(np.clip((largest / VOXELS) ** (1 / 3), min(max(FINEST, 0.8 * native), COARSEST), COARSEST))
+    spacing = (largest / VOXELS) ** (1 / 3) / finer
+    return float(np.clip(spacing, min(max(FINEST, 0.8 * native), COARSEST), COARSEST))
 
 
 def _image(volume: Volume, base: Volume, region: Volume, spacing: float, device: torch.device | str) -> StartImage:

@@ -10,6 +10,7 @@ import torch
 from ..space.grid import Grid
 from ..space.linear import limited, polar
 from ..space.sampling import sample
+from ..space.totals import total
 from ..space.transforms import AffineTransform
 from .translations import chance_level
 
@@ -75,8 +76,8 @@ class AffineProblem:
         """
         values, region = self._sample(transform.map_points(self.points)[None])
         squared = (values[0] - self.fixed).square().sum(1)
-        overlap = float(region.sum())
-        inliers = float((region[0] * (squared < 0.5 * self.chance)).sum())
+        overlap = float(total(region))
+        inliers = float(total(region[0] * (squared < 0.5 * self.chance)))
         return {
             "gain": self._gain(squared, region[0]),
             "overlap": min(overlap / len(self.points) * self.fixed_share, 1.0),
@@ -84,7 +85,7 @@ class AffineProblem:
         }
 
     def _gain(self, squared: torch.Tensor, region: torch.Tensor) -> float:
-        agreement = (region * (self.chance - squared.clamp(max=1.5 * self.chance))).sum()
+        agreement = total(region * (self.chance - squared.clamp(max=1.5 * self.chance)))
         return float(agreement) / self.chance / len(self.points) * self.fixed_share
 
     def refine(
@@ -135,7 +136,7 @@ class AffineProblem:
         squared = residual.square().sum(1)
         scale = torch.quantile(squared[region > 0.3], 0.5).clamp(min=1e-6)
         weight = region * (scale / (scale + squared)).square()
-        noise = ((weight * squared).sum() / weight.sum().clamp(min=1e-6)).clamp(min=1e-5)
+        noise = (total(weight * squared) / total(weight).clamp(min=1e-6)).clamp(min=1e-5)
         share = INDEPENDENT_OBSERVATIONS / len(squared) / float(noise)
         normal = torch.einsum("anc,bnc->nab", gradient, gradient) * weight[:, None, None]
         slope = torch.einsum("anc,nc->na", gradient, residual) * weight[:, None]

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..space.totals import total
+
 
 def chance_level(
     fixed: torch.Tensor, fixed_weight: torch.Tensor, moving: torch.Tensor, moving_weight: torch.Tensor
@@ -17,7 +19,7 @@ def chance_level(
     """
 
     def moments(values: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        share = (weight / weight.sum().clamp(min=1e-6)).flatten()
+        share = (weight / total(weight).clamp(min=1e-6)).flatten()
         values = values.flatten(1)
         return values @ share, (values.square() @ share).sum()
 
@@ -64,10 +66,10 @@ def translation_gain(
         power_m += m.square()
         cross += transform(fixed_weight * f).conj() * transform(moving_weight * m)
     overlap = weight_f * weight_m
-    total = chance * overlap + 2 * cross
-    total -= transform(fixed_weight * power_f).conj() * weight_m + weight_f * transform(moving_weight * power_m)
-    smaller = float(min(fixed_weight.sum(), moving_weight.sum()))
-    gain = torch.fft.irfftn(total, s=sizes) / (chance * smaller)
+    agreement = chance * overlap + 2 * cross
+    agreement -= transform(fixed_weight * power_f).conj() * weight_m + weight_f * transform(moving_weight * power_m)
+    smaller = float(min(total(fixed_weight), total(moving_weight)))
+    gain = torch.fft.irfftn(agreement, s=sizes) / (chance * smaller)
     return gain.masked_fill_(torch.fft.irfftn(overlap, s=sizes) < least_overlap * smaller, -1.0)
 
 

@@ -1,7 +1,8 @@
 """Embeddings kept in memory and on disk by content, so that asking the same volume again takes milliseconds.
 
-An entry's key is the checksum of voxels, grid, mask and weights. Disk entries are 8-bit, written atomically, and the
-oldest go when the folder grows beyond its limit; an entry that cannot be read counts as absent.
+An entry's key is the checksum of voxels, grid, mask and weights. Disk entries hold the very bits that were computed, so
+that a result does not depend on what was asked before; they are written atomically, and the oldest go when the folder
+grows beyond its limit. An entry that cannot be read counts as absent.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .embedding import SamEmbedding
 from .known import KNOWN
 
 LOGGER = logging.getLogger(__name__)
-_FORMAT = 1
+_FORMAT = 2
 DISK_BYTES = 4 << 30
 
 
@@ -58,6 +59,19 @@ def embed_cached(
         if disk:
             _write(path, embedding)
     return KNOWN.embeddings.keep(f"{key}-{kind}", embedding)
+
+
+def embed_known(
+    volume: Volume, model: SamModel, *, device: torch.device | str = "cpu", disk: bool = True
+) -> SamEmbedding | None:
+    """The embedding of a whole volume where memory or the disk holds it; nothing is computed."""
+    if volume.is_slice != model.planar:
+        return None
+    key = content_key(volume, model)
+    found = KNOWN.embeddings.get(f"{key}-{torch.device(device).type}")
+    if found is None and disk and not os.environ.get("SAMCONVEX_NO_DISK_CACHE"):
+        found = _read(cache_folder() / f"{key}.pt", model, volume.grid, device)
+    return found
 
 
 def cache_folder() -> Path:
@@ -97,17 +111,11 @@ def _voxel_checksum(tensor: torch.Tensor) -> str:
     return value
 
 
-def quantized(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(1, C, D, H, W) as int8 with one scale per voxel; cosines change by less than 0.001."""
-    scale = vectors.float().abs().amax(1, keepdim=True).clamp_(min=1e-6) / 127
-    return (vectors.float() / scale).round_().to(torch.int8), scale.half()
-
-
 def _write(path: Path, embedding: SamEmbedding) -> None:
     content: dict[str, Any] = {"format": _FORMAT, "network": embedding.network, "body": embedding.body.cpu()}
     for name in ("fine", "coarse"):
         part: FeatureMap = getattr(embedding, name)
-        content[name], content[f"{name}_scale"] = quantized(part.tensor.cpu())
+        content[name] = part.tensor.cpu()
         content[f"{name}_grid"] = plain_grid(part.grid)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,10 +137,9 @@ def _read(path: Path, model: SamModel, grid: Grid, device: torch.device | str) -
         maps = {}
         for name in ("fine", "coarse"):
             place = grid_of(content[f"{name}_grid"])
-            vectors = (content[name].float() * content[f"{name}_scale"].float()).half()
-            if tuple(vectors.shape[2:]) != place.shape:
+            if tuple(content[name].shape[2:]) != place.shape:
                 return None
-            maps[name] = FeatureMap(vectors.to(device), place)
+            maps[name] = FeatureMap(content[name].to(device), place)
         body = content["body"].to(device)
         if tuple(body.shape) != maps["fine"].grid.shape:
             return None

@@ -14,7 +14,7 @@ from ..errors import InputError, ResourceError
 from ..progress import Progress, stage
 from ..space.filters import dilated
 from ..space.grid import Grid
-from ..space.intensity import looks_like_ct
+from ..space.intensity import check_ct, looks_like_ct
 from ..space.sampling import slabs
 from ..space.volume import FeatureMap, Volume, resample
 from ..weights.models import SamModel, SemanticModel, load_sam, suited_to
@@ -51,7 +51,7 @@ def embed(
     grid, inside, values = _prepare_slice(volume, mask, model) if model.planar else _prepare(volume, mask, model)
     report(0.15)
     try:
-        fine, coarse = _forward(model, values, torch.device(device), stage(progress, "embedding", 0.15, 1.0))
+        fine, coarse = network_maps(model, values, torch.device(device), stage(progress, "embedding", 0.15, 1.0))
     except RuntimeError as error:
         if ran_out_of_memory(error):
             raise ResourceError(
@@ -74,8 +74,8 @@ def embed(
 def _prepare(volume: Volume, mask: Volume | None, model: SamModel) -> tuple[Grid, torch.Tensor, torch.Tensor]:
     """Grid around the body, the body on it (bool), and the network's input."""
     is_ct = looks_like_ct(volume)
-    if model.modality == "ct" and not is_ct:
-        raise InputError(f"{volume.name} is no CT in Hounsfield units, but the weights {model.name} were made for CT.")
+    if model.modality == "ct":
+        check_ct(volume)
     grid, inside, near = body_grid(volume, mask if mask is not None else body_mask(volume), model)
     values = resample(volume, grid).tensor
     air = _AIR_HU if is_ct else float(values.min())
@@ -149,10 +149,15 @@ def _prepare_mr(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def _forward(
-    model: SamModel, values: torch.Tensor, device: torch.device, report: Callable[[float], None]
+def network_maps(
+    model: SamModel, values: torch.Tensor, device: torch.device, report: Callable[[float], None] = lambda fraction: None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both maps in half precision, slab by slab where the volume is large."""
+    """Fine and coarse maps (1, C, d, h, w) in half precision, slab by slab where the volume is large.
+
+    Args:
+        values: (1, 1, D, H, W) as the network's ``prepare`` gives them, sizes at its multiples.
+        report: receives the finished fraction; may raise Cancelled.
+    """
     network = model.network.to(device)
     low_precision = torch.float16 if device.type == "cuda" else torch.bfloat16
     autocast = torch.autocast(device.type, low_precision, enabled=device.type == "cuda" or cpu_has_bfloat16())

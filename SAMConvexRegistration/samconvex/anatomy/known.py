@@ -58,6 +58,7 @@ class Known:
         embeddings, organs: by the checksum of everything that they depend on. Two or three large CTs; the vectors for
             searching, made on demand, come on top.
         bodies, checksums: of a tensor.
+        anatomies: of an embedding.
         affines: of two embeddings.
     """
 
@@ -66,11 +67,12 @@ class Known:
         self.organs: Recent[Any] = Recent(6)
         self.bodies: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.checksums: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self.anatomies: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         self.affines: WeakKeyDictionary[Any, WeakKeyDictionary] = WeakKeyDictionary()
 
     def clear(self) -> None:
         """Forget everything."""
-        for held in (self.embeddings, self.organs, self.bodies, self.checksums, self.affines):
+        for held in (self.embeddings, self.organs, self.bodies, self.checksums, self.anatomies, self.affines):
             held.clear()
 
 

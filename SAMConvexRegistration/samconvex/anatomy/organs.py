@@ -7,10 +7,10 @@ import os
 import torch
 
 from ..device import cpu_has_bfloat16, ran_out_of_memory
-from ..errors import InputError, ResourceError
+from ..errors import ResourceError
 from ..networks.semantic import HU_RANGE, prepare
 from ..progress import Progress, stage
-from ..space.intensity import looks_like_ct
+from ..space.intensity import check_ct
 from ..space.volume import FeatureMap, Volume, resample
 from ..weights.models import SemanticModel, load_semantic
 from .body import body_mask
@@ -42,8 +42,7 @@ def organ_probabilities(
             ``progress``.
     """
     model = model if isinstance(model, SemanticModel) else load_semantic(model)
-    if not looks_like_ct(volume):
-        raise InputError(f"{volume.name} is no CT in Hounsfield units, but the weights {model.name} were made for CT.")
+    check_ct(volume)
     key = f"{content_key(volume, model, mask)}-{torch.device(device).type}"
     found = KNOWN.organs.get(key)
     if found is None:

@@ -79,6 +79,9 @@ def _carry_points(args: argparse.Namespace, progress: ConsoleProgress) -> list[s
     return [*notes, *transform.notes, *points.notes, *([outside] if outside else [])]
 
 
+_MIXED = "interpolation mixed them into values between; use --labels if it is one"
+
+
 def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> list[str]:
     from ..io.checks import labels_note
     from ..io.images import check_format, read_grid_and_notes, read_labels, read_volume, write_volume
@@ -103,5 +106,5 @@ def _carry_image(args: argparse.Namespace, progress: ConsoleProgress) -> list[st
         write_volume(warped, path)
     if bool((warped.tensor == (0 if args.labels else volume.background)).all()):
         notes.append(f"{Path(args.output).name} is empty: this transform does not bring {args.input} onto {args.like}.")
-    note = None if args.labels else labels_note(volume)
+    note = None if args.labels else labels_note(volume, _MIXED)
     return notes + ([note] if note else [])

@@ -18,12 +18,15 @@ from ..io.outputs import discard_unfinished
 PATIENCE_S = 0.4
 
 
-def run_cancellable(work: Callable[[threading.Event], int], patience_s: float = PATIENCE_S) -> int:
+def run_cancellable(
+    work: Callable[[threading.Event], int], patience_s: float = PATIENCE_S, *, then_ends: bool = False
+) -> int:
     """Run ``work(cancelled)`` in a thread and return its exit status; the main thread stays free for signals.
 
     The first SIGINT or SIGTERM sets ``cancelled``; work that checks it raises Cancelled. Work that does not (it may be
     inside one long tensor operation) is abandoned after ``patience_s``: unfinished outputs are removed and the process
-    ends with status 3. A second signal abandons at once.
+    ends with status 3. A second signal abandons at once. Where the process ``then_ends``, a signal after the work
+    changes nothing any more.
     """
     cancelled = threading.Event()
     outcome: list[int | BaseException] = []
@@ -53,7 +56,7 @@ def run_cancellable(work: Callable[[threading.Event], int], patience_s: float = 
                     _abandon()
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if then_ends else handler)
     result = outcome[0]
     if isinstance(result, BaseException):
         raise result

@@ -7,21 +7,31 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from typing import TextIO
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
 
 from ..memory import current_memory_mib
+from ..report.verdict import CHECK, DO_NOT_USE, GOOD, sentence
 from .cancellation import raise_if
 
 KINDS = ("bar", "json", "none")
 _REDRAW_S = 0.1
 _REPORT_S = 0.5
+# Terminal colors: green, yellow, red.
+_VERDICT_COLORS = {GOOD: "32", CHECK: "33", DO_NOT_USE: "31"}
 
 
 def say_notes(notes: Iterable[str]) -> None:
     """Print what reading had to decide, each sentence once, to stderr."""
     for note in dict.fromkeys(notes):
         print(f"Warning: {note}", file=sys.stderr)
+
+
+def loud_verdict(judged: Mapping[str, Any]) -> str:
+    """The verdict as the line that is read last: bold and colored where stdout is a terminal."""
+    text = sentence(judged)
+    color = _VERDICT_COLORS.get(str(judged["level"]), "33")
+    return f"\x1b[1;{color}m{text}\x1b[0m" if sys.stdout.isatty() else text
 
 
 class ConsoleProgress:

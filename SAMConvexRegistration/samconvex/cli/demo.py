@@ -119,6 +119,5 @@ def write_results(
     report = dict(result.report)
     report["demo"] = {"title": pair.title, "notes": list(pair.notes), "table": [list(row) for row in table]}
     save_report(report, folder / "report.json")
-    write_report_picture(
-        folder / "report.png", pair.fixed, pair.moving, result, registered.warped, pair.lungs[0], labels
-    )
+    shown = (pair.fixed, pair.moving, result, registered.warped, pair.lungs[0], labels)
+    write_report_picture(folder / "report.png", *shown, result.expected_error)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..io.outputs import check_output_file, output_file
 from ..io.points import read_points
-from .console import ConsoleProgress
+from .console import ConsoleProgress, loud_verdict
 from .options import add_progress
 
 if TYPE_CHECKING:
+    from ..registration.measure import Truth
     from ..space.transforms import Transform
     from ..space.volume import Volume
 
@@ -32,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--moving-labels", metavar="F", help="label map of the moving image")
     parser.add_argument("--fixed-points", metavar="F", help="points of the fixed image")
     parser.add_argument("--moving-points", metavar="F", help="corresponding points of the moving image")
+    parser.add_argument(
+        "--error",
+        metavar="F",
+        help="expected error that register wrote, error.nii.gz; compared with the truth that points and labels tell",
+    )
     parser.add_argument("-o", "--output", metavar="REPORT", help="also write the figures to this .json file")
     add_progress(parser)
 
@@ -44,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         given = [getattr(args, f"{side}_{kind}") for side in ("fixed", "moving")]
         if bool(given[0]) != bool(given[1]):
             raise InputError(f"--fixed-{kind} and --moving-{kind} belong together; give both or none.")
+    if args.error and not (args.fixed_labels or args.fixed_points):
+        raise InputError("--error needs a truth to be compared with; give labels or points of both images too.")
     sources = [
         args.fixed,
         args.moving,
@@ -52,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         args.moving_labels,
         args.fixed_points,
         args.moving_points,
+        args.error,
     ]
     if args.output:
         check_output_file(args.output, inputs=sources)
@@ -73,6 +82,7 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
     from ..io.files import file_sha256
     from ..io.images import read_labels, read_volume
     from ..progress import stage
+    from ..registration.evidence import judged
     from ..registration.finish import Maps
     from ..registration.measure import Truth, measure
     from ..report.document import build_report
@@ -94,24 +104,65 @@ def _evaluate(args: argparse.Namespace, progress: ConsoleProgress) -> dict[str, 
         fixed_points, moving_points = paired(*lists)
         for listed, image in zip(lists, (fixed, moving), strict=True):
             warnings.append(outside_note(listed.positions[listed.defined], image.grid, image.name))
+    bound = _bound(args.error, fixed) if args.error else None
     progress("measure", 0.0)
     notes = [note for note in warnings if note]
     body = _body(fixed, notes)
     jacobian = _jacobian(transform, fixed)
     progress("measure", 0.2)
-    measured = measure(
-        fixed,
-        moving,
-        Maps(Transform(), transform, transform.inverse(), jacobian),
-        body,
-        Truth(fixed_labels, moving_labels, fixed_points, moving_points),
-        notes,
-        stage(progress, "measure", 0.2, 1.0),
-    )
-    record = {"path": str(args.transform), "sha256": file_sha256(args.transform)}
-    return build_report(
-        version=__version__, fixed=fixed, moving=moving, warnings=notes, further={"transform": record}, **measured
-    )
+    truth = Truth(fixed_labels, moving_labels, fixed_points, moving_points)
+    maps = Maps(Transform(), transform, transform.inverse(), jacobian)
+    measured = measure(fixed, moving, maps, body, truth, notes, stage(progress, "measure", 0.2, 0.7))
+    further: dict[str, Any] = {
+        "transform": {"path": str(args.transform), "sha256": file_sha256(args.transform)},
+        "verdict": judged(fixed, moving, maps, body, measured, stage(progress, "measure", 0.7, 1.0)),
+    }
+    if bound is not None:
+        further["bound_against_truth"] = compared(bound, transform, truth)
+    return build_report(version=__version__, fixed=fixed, moving=moving, warnings=notes, further=further, **measured)
+
+
+def _bound(path: str, fixed: Volume) -> Volume:
+    """The expected error of a file.
+
+    Raises:
+        InputError: unreadable, values that are no distances, or of another place than the fixed image.
+    """
+    from ..errors import InputError
+    from ..io.images import read_volume
+
+    bound = read_volume(path)
+    if not bool((bound.tensor >= 0).all()):
+        raise InputError(f"{path} holds values below 0, which no error in mm has; give the error.nii.gz of register.")
+    if not bound.grid.contains(fixed.grid.center[None])[0]:
+        raise InputError(f"{path} lies elsewhere than {fixed.name}; give the error.nii.gz of this registration.")
+    return bound
+
+
+def compared(bound: Volume, transform: Transform, truth: Truth) -> dict[str, Any]:
+    """How the bound of (N,) errors stands to what points and the surfaces of labels tell of them, each by itself."""
+    from ..registration.expected_error import error_at
+    from ..report import metrics
+
+    known = {}
+    if truth.fixed_points is not None and truth.moving_points is not None:
+        errors = metrics.target_registration_error(transform, truth.fixed_points, truth.moving_points)
+        known["points"] = (truth.fixed_points, errors)
+    if truth.fixed_labels is not None and truth.moving_labels is not None:
+        places, errors, _ = metrics.surface_errors(transform, truth.fixed_labels, truth.moving_labels)
+        known["surfaces"] = (places, errors)
+    record = {}
+    for kind, (places, errors) in known.items():
+        if len(errors):
+            bounds = error_at(bound, places)
+            record[kind] = {
+                "coverage_percent": metrics.coverage_percent(bounds, errors),
+                "rank_correlation": metrics.rank_correlation(bounds, errors),
+                "mean_bound_mm": float(bounds.mean()),
+                "mean_error_mm": float(errors.mean()),
+                "n": len(errors),
+            }
+    return record
 
 
 def _body(fixed: Volume, notes: list[str]) -> Volume:
@@ -157,6 +208,12 @@ def table(report: dict[str, Any]) -> list[str]:
     if tre:
         lines.append(f"{'Point error, mm':<24}{'before':>10}{'after':>10}   ({tre['n']} points)")
         lines += [f"  {key:<22}{tre['initial'][key]:>10.2f}{tre['final'][key]:>10.2f}" for key in tre["final"]]
+    for kind, figures in report.get("bound_against_truth", {}).items():
+        rank = figures.get("rank_correlation")
+        lines.append(
+            f"Expected error, {kind:<8}{figures['coverage_percent']:>9.1f} % of {figures['n']} errors are below it "
+            f"(mean {figures['mean_bound_mm']:.2f} mm)" + ("" if rank is None else f", rank correlation {rank:.2f}")
+        )
     for key, name, digits in (
         ("folding_percent", "Folding, % of voxels", 3),
         ("sdlogj", "SDlogJ", 3),
@@ -167,4 +224,5 @@ def table(report: dict[str, Any]) -> list[str]:
     inverse = report.get("inverse_consistency_mm")
     if inverse:
         lines.append(f"{'Inverse consistency':<24}{inverse['mean']:>10.3f} mm mean, {inverse['max']:.3f} mm at most")
-    return lines + [f"Note: {warning}" for warning in report["warnings"]]
+    lines += [f"Note: {warning}" for warning in report["warnings"]]
+    return lines + ([loud_verdict(report["verdict"])] if "verdict" in report else [])

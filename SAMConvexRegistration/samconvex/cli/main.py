@@ -1,6 +1,7 @@
 """The command ``samconvex``: finds the subcommand, runs it, turns errors into one sentence and an exit status.
 
-0 done; 2 unusable input or arguments; 3 cancelled; 4 not enough memory or disk, or a failing device; 1 our defect.
+0 done; 2 unusable input or arguments; 3 cancelled; 4 not enough memory or disk, or a failing device; 5 done, but a
+check (commission, verify) did not pass; 1 our defect.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -67,6 +69,12 @@ _ALL_COMMANDS = (
     Command("track", "find and measure the lesions of a baseline image in follow-up images", "track"),
     Command("evaluate", "measure how good a transform is: overlap, landmark error, folding", "evaluate"),
     Command("apply", "carry an image, a label map or points through a transform", "apply"),
+    Command(
+        "commission",
+        "test this installation on known deformations, against limits as physicists use them",
+        "commission",
+    ),
+    Command("verify", "run the registration of a report again and compare the results", "verify"),
     Command("train", "train a network on a folder of images", "train", patience_s=60.0, quiet=False),
     Command(
         "weights",
@@ -105,10 +113,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, args = _parse(words)
     except SystemExit as end:
         return int(end.code or 0)
-    with _quiet_libraries() if as_program and command.quiet else contextlib.nullcontext():
-        status = guarded(lambda: run_cancellable(lambda cancelled: _run(command, args, cancelled), command.patience_s))
-        if as_program and status == Cancelled.exit_status:
-            leave_now(status)
+    except KeyboardInterrupt:
+        return _complain(str(Cancelled()), Cancelled.exit_status)
+    try:
+        with _quiet_libraries() if as_program and command.quiet else contextlib.nullcontext():
+            run = partial(_run, command, args)
+            status = guarded(lambda: run_cancellable(run, command.patience_s, then_ends=as_program))
+            if as_program and status == Cancelled.exit_status:
+                leave_now(status)
+    except KeyboardInterrupt:
+        # Between the words and the work; during the work signals are handled there.
+        return _complain(str(Cancelled()), Cancelled.exit_status)
     return status
 
 
@@ -118,7 +133,8 @@ def _parse(words: list[str]) -> tuple[Command, argparse.Namespace]:
         formatter_class=_Help,
         description="Registration, landmark matching and lesion tracking of CT and MR with anatomical embeddings.",
         epilog="Coordinates are LPS millimeters. Exit status: 0 done, 2 unusable input, 3 cancelled, 4 not enough "
-        "memory or disk or a failing device, 1 a defect of ours. 'samconvex COMMAND --help' explains a command.",
+        "memory or disk or a failing device, 5 a check did not pass (commission, verify), 1 a defect of ours. "
+        "'samconvex COMMAND --help' explains a command.",
     )
     parser.add_argument("--version", action="version", version=f"samconvex {__version__}")
     listing = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", parser_class=_Parser)

@@ -24,14 +24,16 @@ if TYPE_CHECKING:
     from ..progress import Progress
     from ..space.volume import Volume
 
-COLUMNS = ("label", "x", "y", "z", "score", "cycle_mm", "found")
+COLUMNS = ("label", "x", "y", "z", "score", "cycle_mm", "found", "state", "error90_mm")
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 EXPLANATION = """
-Find the points of TEMPLATE in each QUERY by anatomical embeddings. OUT ends in .csv (label,x,y,z,score,cycle_mm,found;
-LPS mm; no coordinates where a point was not found) or in .mrk.json (not found: an undefined control point). With
-several queries, one file each: OUT_QUERY.csv, or QUERY.csv in the folder OUT. Where OUT ends in .json, one file holds
-all queries, with the best place also of points that were not found. TEMPLATE may be a folder of "samconvex template".
+Find the points of TEMPLATE in each QUERY by anatomical embeddings. OUT ends in .csv
+(label,x,y,z,score,cycle_mm,found,state,error90_mm; LPS mm; no coordinates where a point was not found) or in
+.mrk.json (not found: an undefined control point). The state is "found", "not found" (no reliable match) or "outside"
+(the query does not show that part of the body); nine of ten errors stay below error90_mm. With several queries, one
+file each: OUT_QUERY.csv, or QUERY.csv in the folder OUT. Where OUT ends in .json, one file holds all queries, with
+the best place also of points that were not found, and "warnings". TEMPLATE may be a folder of "samconvex template".
 """
 
 
@@ -98,6 +100,7 @@ def run_match(args: argparse.Namespace) -> int:
     import torch
 
     from ..device import chosen_device
+    from ..io.checks import check_inside
     from ..io.images import read_volume
     from ..landmarks.templates import template_embedding
     from ..space.volume import Volume
@@ -111,12 +114,17 @@ def run_match(args: argparse.Namespace) -> int:
     progress = ConsoleProgress(args.progress, (("read", 2.0), *shares), args.cancelled)
     model = load_sam(args.weights)
     progress("read", 0.0)
+    for query in args.queries[1:]:
+        # A later one that is unusable must not cost the work on those before it.
+        read_volume(query, slices=True)
     templates = []
     notes: list[str] = []
     for image, points in [(args.template, args.points), *args.also]:
         template = template_embedding(image, model, device=device, progress=_numbered(progress, 0, steps))
         notes += template.notes if isinstance(template, Volume) else ()
-        templates.append(Source(template, read_points(points, template.grid)))
+        known = read_points(points, template.grid)
+        check_inside(known, template.grid, str(image))
+        templates.append(Source(template, known))
     labels, rows = common_points([source.points for source in templates])
     results: list[tuple[PointSet, Vote]] = []
     options = {"weights": model, "mode": args.mode, "min_score": args.min_score, "device": device}
@@ -127,7 +135,8 @@ def run_match(args: argparse.Namespace) -> int:
         results.append((PointSet(votes.matches.positions, labels, source=str(query)), votes))
     with output_folder(folder, overwrite=True) as staging:
         if _is_report(args.output):
-            report = {str(q): _report(p, v) for q, (p, v) in zip(args.queries, results, strict=True)}
+            report: dict[str, Any] = {str(q): _report(p, v) for q, (p, v) in zip(args.queries, results, strict=True)}
+            report["warnings"] = list(dict.fromkeys(notes))
             text = json.dumps(report, indent=1, allow_nan=False) + "\n"
             (staging / targets[0].name).write_text(text, encoding="utf-8")
         else:
@@ -172,18 +181,32 @@ def _match(
     steps: int,
 ) -> Vote:
     """One query against all templates; a point that a template lacks has score 0 there and is not found."""
+    from ..anatomy.cache import embed_cached
+    from ..anatomy.embedding import SamEmbedding
+    from ..anatomy.level import anatomy_of, warnings_about
     from ..landmarks.matching import Matches, match_points
     from ..landmarks.voting import vote
+
+    def embedded(source: Volume | SamEmbedding, report: Progress) -> SamEmbedding:
+        if isinstance(source, SamEmbedding):
+            return source
+        return embed_cached(source, options["weights"], device=options["device"], progress=report)
 
     answers = []
     for turn, (source, mine) in enumerate(zip(templates, rows, strict=True)):
         known = np.array([row is not None and bool(source.points.defined[row]) for row in mine])
         chosen = source.points.positions[[row for row, use in zip(mine, known, strict=True) if use and row is not None]]
         report = _numbered(progress, number * len(templates) + turn, steps)
-        matches = match_points(source.image, chosen, image, progress=report, **options)
-        every = Matches(np.zeros((len(mine), 3)), np.zeros(len(mine)), np.zeros(len(mine)), np.zeros(len(mine), bool))
+        pair = embedded(source.image, report), embedded(image, report)
+        say_notes(warnings_about(anatomy_of(pair[0]), anatomy_of(pair[1]), ("the template", image.name)))
+        matches = match_points(pair[0], chosen, pair[1], progress=report, **options)
+        count = len(mine)
+        no = np.zeros(count, bool)
+        every = Matches(np.zeros((count, 3)), np.zeros(count), np.zeros(count), no, no.copy())
         for name in ("points", "score", "cycle_mm", "found"):
             getattr(every, name)[known] = getattr(matches, name)
+        if matches.outside is not None and every.outside is not None:
+            every.outside[known] = matches.outside
         answers.append(every)
     return vote(answers)
 
@@ -211,6 +234,8 @@ def _report(points: PointSet, votes: Vote) -> list[dict[str, Any]]:
             "score": round(float(matches.score[row]), 4),
             "cycle_mm": round(float(matches.cycle_mm[row]), 3),
             "found": bool(matches.found[row]),
+            "state": matches.state[row],
+            **({"error90_mm": round(float(matches.error90_mm[row]), 1)} if matches.found[row] else {}),
             "votes": int(votes.votes[row]),
             "spread_mm": round(float(votes.spread_mm[row]), 3),
         }
@@ -248,7 +273,10 @@ def _write(path: Path, points: PointSet, votes: Vote) -> None:
     known = matches.score != 0
     if path.name.lower().endswith(".mrk.json"):
         texts = [
-            f"score {matches.score[row]:.3f}, cycle {matches.cycle_mm[row]:.1f} mm" if known[row] else ""
+            f"{matches.state[row]}, score {matches.score[row]:.3f}, cycle {matches.cycle_mm[row]:.1f} mm"
+            + (f", nine of ten within {matches.error90_mm[row]:.0f} mm" if matches.found[row] else "")
+            if known[row]
+            else ""
             for row in range(len(matches))
         ]
         write_points(points, path, descriptions=texts)
@@ -259,5 +287,6 @@ def _write(path: Path, points: PointSet, votes: Vote) -> None:
         for row, (label, position) in enumerate(zip(points.labels, points.positions, strict=True)):
             found = bool(matches.found[row])
             place = [f"{value:.3f}" for value in position] if found else ["", "", ""]
+            bound = f"{matches.error90_mm[row]:.1f}" if found else ""
             numbers = [f"{matches.score[row]:.4f}", f"{matches.cycle_mm[row]:.2f}"] if known[row] else ["", ""]
-            writer.writerow([label, *place, *numbers, str(found).lower()])
+            writer.writerow([label, *place, *numbers, str(found).lower(), matches.state[row], bound])

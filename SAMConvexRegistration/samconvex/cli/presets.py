@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
+from typing import TYPE_CHECKING
 
+from ..settings.strength import QUALITIES
 from .options import add_strength
+
+if TYPE_CHECKING:
+    from ..settings.registration import Settings
 
 EXPLANATION = """
 List the presets with the expected time (on two CPU cores) and memory of registering two volumes of the given size, and
@@ -34,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="millimeters per voxel (default: 0.8 0.8 1.0)",
     )
     parser.add_argument("--image", metavar="F", help="take size and spacing from this image")
+    parser.add_argument("--features", metavar="NAME", help="forecast with this descriptor instead of each preset's own")
+    parser.add_argument("--refine", choices=("none", "adam", "diffusion"), help="forecast with this last step")
+    parser.add_argument("--quality", choices=QUALITIES, default="standard", help="forecast at this quality")
+    parser.add_argument("--symmetric", action="store_true", help="forecast both directions")
     add_strength(parser, "show the numbers of this strength (default: normal)")
     parser.add_argument("--json", action="store_true", help="print one JSON object with all settings")
 
@@ -51,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if min(args.size) < 1 or min(args.spacing) <= 0:
         raise InputError("--size and --spacing need numbers above 0.")
     grid = read_grid(args.image) if args.image else Grid(tuple(args.size), tuple(args.spacing))
-    costs = {name: forecast(settings, grid, grid) for name, settings in PRESETS.items()}
+    costs = {name: forecast(_chosen(settings, args), grid, grid) for name, settings in PRESETS.items()}
     if args.json:
         listing = {
             name: {
@@ -73,3 +82,21 @@ def run(args: argparse.Namespace) -> int:
         for line in lines[1:]:
             print(" " * 53 + line)
     return 0
+
+
+def _chosen(settings: Settings, args: argparse.Namespace) -> Settings:
+    """A preset's settings with what was chosen beside it; one that ends with the linear map takes none of it.
+
+    Raises:
+        InputError: a feature that does not exist.
+    """
+    from dataclasses import replace
+
+    from ..registration.options import Options
+    from ..settings.strength import adjusted
+
+    settings = adjusted(settings, quality=args.quality)
+    if not settings.deforms:
+        return settings
+    chosen = Options(preset=settings, features=args.features, refine=args.refine).settings()
+    return replace(chosen, symmetric=chosen.symmetric or args.symmetric)

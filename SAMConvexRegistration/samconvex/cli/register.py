@@ -14,15 +14,45 @@ from typing import TYPE_CHECKING, Any
 from ..io.outputs import check_output_folder, output_folder
 from ..io.points import PointSet, read_points, write_points
 from ..settings.strength import MODES, QUALITIES
-from .console import ConsoleProgress
+from .console import ConsoleProgress, loud_verdict
 from .options import add_machine, add_progress, add_strength, add_weights, positive_float
 
 if TYPE_CHECKING:
     from ..registration.register import RegistrationResult
     from ..space.volume import Volume
 
-ALWAYS = ("transform.h5", "inverse.h5", "warped.nii.gz", "valid.nii.gz", "report.json", "report.png")
+ALWAYS = ("transform.h5", "inverse.h5", "warped.nii.gz", "valid.nii.gz", "error.nii.gz", "report.json", "report.png")
 LABELS, POINTS = "labels.nii.gz", "points.csv"
+
+# Files that may come with the two images, and all else that decides the result; by the names of the arguments.
+FURTHER = (
+    "moving_labels",
+    "fixed_labels",
+    "moving_points",
+    "fixed_points",
+    "initial_transform",
+    "fixed_mask",
+    "moving_mask",
+    "protect",
+)
+OPTIONS = (
+    "preset",
+    "strength",
+    "quality",
+    "features",
+    "affine",
+    "coarse",
+    "refine",
+    "initial_network",
+    "symmetric",
+    "protect_mode",
+    "weights",
+    "device",
+    "threads",
+    "max_memory",
+    "seed",
+    "reproducible",
+)
 
 # Shares of the time, for the bar: seconds of the stages of a chest CT pair on two cores.
 PLAN = (
@@ -30,9 +60,12 @@ PLAN = (
     ("prepare", 2.0),
     ("affine", 8.0),
     ("embedding", 3.0),
+    ("coarse", 3.0),
+    ("network", 3.0),
     ("convex", 10.0),
     ("refine", 10.0),
     ("finish", 2.0),
+    ("error", 3.0),
     ("measure", 1.0),
     ("warp", 1.0),
     ("write", 3.0),
@@ -43,8 +76,9 @@ Align MOVING with FIXED and write into OUTDIR, all at once at the end:
   transform.h5    ITK transform, maps fixed points to moving points (LPS mm); inverse.h5 the other direction
   warped.nii.gz   MOVING on the grid of FIXED, pixel type kept
   valid.nii.gz    1 where MOVING really had data, 0 where warped.nii.gz is filled up
+  error.nii.gz    expected error in mm, on the grid of the field: nine of ten errors are below it
   labels.nii.gz   the moving labels on the grid of FIXED, if --moving-labels is given
-  points.csv      the moving points carried to FIXED, if --moving-points is given
+  points.csv      the moving points carried to FIXED, each with its error90_mm, if --moving-points is given
   report.json     settings, times, memory, quality;  report.png the same for the eye
 """
 
@@ -71,6 +105,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     method.add_argument("--affine", choices=("none", "moments", "sam"), help="first alignment (default: the preset's)")
     method.add_argument("--refine", choices=("none", "adam", "diffusion"), help="last step (default: the preset's)")
+    method.add_argument(
+        "--coarse",
+        choices=("none", "sam"),
+        help="sam: begin with a coarse field through points matched by embeddings (default: the preset's)",
+    )
+    method.add_argument(
+        "--initial-network",
+        metavar="NAME|FILE",
+        help="weights of a network that predicts a field (LapIRN, SAM-VoxelMorph) to start levels and refinement from",
+    )
     method.add_argument(
         "--symmetric",
         action="store_true",
@@ -107,30 +151,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what may be held (default: what is free); smaller settings are taken where more is needed",
     )
     machine.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default: 0)")
+    machine.add_argument(
+        "--reproducible",
+        action="store_true",
+        help="the same bits for any --threads and any free memory, computed by one thread",
+    )
     add_progress(machine)
 
 
 def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | None = None) -> int:
     """Register as ``args`` say; ``register`` replaces the engine's in tests."""
+    progress = ConsoleProgress(args.progress, PLAN, args.cancelled)
+    report = perform(args, progress, register)
+    progress.finish(str(args.output))
+    if args.progress != "json":
+        print("\n".join(summary(report, args.output)))
+    return 0
+
+
+def perform(
+    args: argparse.Namespace, progress: ConsoleProgress, register: Callable[..., RegistrationResult] | None = None
+) -> dict[str, Any]:
+    """Read, register and write what ``args`` say; returns the report."""
     clock = _Clock()
     names = [*ALWAYS, *([LABELS] if args.moving_labels else []), *([POINTS] if args.moving_points else [])]
-    sources = [
-        args.fixed,
-        args.moving,
-        args.moving_labels,
-        args.fixed_labels,
-        args.moving_points,
-        args.fixed_points,
-        args.initial_transform,
-        args.fixed_mask,
-        args.moving_mask,
-        args.protect,
-    ]
+    sources = [getattr(args, name) for name in ("fixed", "moving", *FURTHER)]
     check_output_folder(args.output, names=names, overwrite=args.overwrite, inputs=sources)
     from ..settings.presets import get_settings
     from ..settings.strength import adjusted
 
-    progress = ConsoleProgress(args.progress, PLAN, args.cancelled)
     _check_names(args)
     _use_threads(args.threads)
     progress("read", 0.0)
@@ -148,6 +197,8 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
         affine=args.affine,
         refine=args.refine,
         features=args.features,
+        coarse=args.coarse,
+        initial_network=args.initial_network,
         initial_transform=inputs.initial_transform,
         fixed_mask=inputs.fixed_mask,
         moving_mask=inputs.moving_mask,
@@ -162,18 +213,34 @@ def run(args: argparse.Namespace, register: Callable[..., RegistrationResult] | 
         max_memory_gib=args.max_memory,
         seed=args.seed,
         progress=progress,
+        tell=lambda sentence: _tell(sentence, progress),
         weights=args.weights,
+        reproducible=args.reproducible,
     )
     clock.lap(None)
     if result.report.get("tier", "full") != "full":
         # On stderr too, for scripts that read no report.
         sys.stderr.write(next(w for w in result.report["warnings"] if f"tier '{result.report['tier']}'" in w) + "\n")
     with output_folder(args.output, overwrite=args.overwrite, stale=_earlier_results(args.output, sources)) as folder:
-        report = _write(folder, inputs, result, progress, clock)
-    progress.finish(str(args.output))
-    if args.progress != "json":
-        print("\n".join(summary(report, args.output)))
-    return 0
+        return _write(folder, inputs, result, progress, clock, _asked(args))
+
+
+def _asked(args: argparse.Namespace) -> dict[str, Any]:
+    """What ``samconvex verify`` needs to ask the same again: every option, and the files beside the two images."""
+    from ..io.files import file_sha256
+
+    given = {name: getattr(args, name) for name in FURTHER if getattr(args, name)}
+    return {
+        "options": {name: getattr(args, name) for name in OPTIONS},
+        "files": {name: {"path": path, "sha256": file_sha256(path)} for name, path in given.items()},
+    }
+
+
+def _tell(sentence: str, progress: ConsoleProgress) -> None:
+    """A warning that must not wait for the end."""
+    progress.clear()
+    sys.stderr.write(f"Warning: {sentence}\n")
+    sys.stderr.flush()
 
 
 def _engine() -> Callable[..., RegistrationResult]:
@@ -277,10 +344,14 @@ class _Inputs:
 
 
 def _check_names(args: argparse.Namespace) -> None:
-    """Refuse an unknown preset before images are read."""
+    """Refuse an unknown preset, and weights that predict no field, before images are read."""
     from ..settings.presets import get_settings
 
     get_settings(args.preset)
+    if args.initial_network:
+        from ..weights.models import load_feed_forward
+
+        load_feed_forward(args.initial_network)
 
 
 def _use_threads(threads: int | None) -> None:
@@ -291,20 +362,25 @@ def _use_threads(threads: int | None) -> None:
 
 
 def _expected_bytes(inputs: _Inputs) -> int:
-    """Upper estimate of what the results take: uncompressed images, two fields of float64 at 3 mm, the picture."""
+    """Upper estimate of what the results take: uncompressed images, two fields of float64 and one float at 3 mm."""
     voxels = inputs.fixed.grid.voxel_count
     images = voxels * (inputs.moving.tensor.element_size() + 1)
     if inputs.moving_labels is not None:
         images += voxels * inputs.moving_labels.tensor.element_size()
     # A margin of 30 mm on every side, where fields fade out.
     nodes = float(((inputs.fixed.grid.extent + 60.0) / 3.0).prod())
-    return int(images + 2 * 24 * nodes + 8 * 2**20)
+    return int(images + (2 * 24 + 4) * nodes + 8 * 2**20)
 
 
 def _write(
-    folder: Path, inputs: _Inputs, result: RegistrationResult, progress: ConsoleProgress, clock: _Clock
+    folder: Path,
+    inputs: _Inputs,
+    result: RegistrationResult,
+    progress: ConsoleProgress,
+    clock: _Clock,
+    asked: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write every result into ``folder``; returns the report."""
+    """Write every result into ``folder``; returns the report, which holds what was ``asked`` too."""
     from ..io.images import write_volume
     from ..memory import peak_memory_mib
     from ..progress import stage
@@ -316,6 +392,8 @@ def _write(
     progress("write", 0.0)
     write_volume(warped, folder / "warped.nii.gz")
     write_volume(valid, folder / "valid.nii.gz")
+    if result.expected_error is not None:
+        write_volume(result.expected_error, folder / "error.nii.gz")
     progress("write", 0.3)
     if inputs.moving_labels is not None:
         write_volume(transform.warp_labels(inputs.moving_labels, inputs.fixed), folder / LABELS)
@@ -323,14 +401,14 @@ def _write(
     transform.save(folder / "transform.h5")
     result.moving_to_fixed.save(folder / "inverse.h5")
     if inputs.moving_points is not None:
-        positions = inputs.moving_points.positions.copy()
-        defined = inputs.moving_points.defined
-        positions[defined] = result.moving_to_fixed.map_points(positions[defined])
-        write_points(inputs.moving_points.with_positions(positions), folder / POINTS)
+        _write_carried(folder / POINTS, inputs.moving_points, result)
     progress("write", 0.7)
-    write_report_picture(folder / "report.png", inputs.fixed, inputs.moving, result, warped)
+    picture = (inputs.fixed, inputs.moving, result, warped)
+    write_report_picture(folder / "report.png", *picture, bound=result.expected_error)
     progress("write", 0.9)
     report = dict(result.report)
+    report["options"] = asked["options"]
+    report["inputs"] = {**report["inputs"], **asked["files"]}
     report["peak_memory_mib"] = peak_memory_mib()
     report["warnings"] = list(dict.fromkeys([*report.get("warnings", []), *inputs.notes]))
     clock.lap("write")
@@ -338,6 +416,17 @@ def _write(
     report["outputs"] = sorted([*(path.name for path in folder.iterdir()), "report.json"])
     save_report(report, folder / "report.json")
     return report
+
+
+def _write_carried(path: Path, points: PointSet, result: RegistrationResult) -> None:
+    """The moving points in the fixed space, each with its expected error where the result has one."""
+    positions, defined = points.positions.copy(), points.defined
+    positions[defined] = result.moving_to_fixed.map_points(positions[defined])
+    bounds = [""] * len(points)
+    if result.expected_error is not None:
+        for row, bound in zip(defined.nonzero()[0], result.error_at(positions[defined]), strict=True):
+            bounds[row] = f"{bound:.3f}"
+    write_points(points.with_positions(positions), path, columns={"error90_mm": bounds})
 
 
 def _earlier_results(folder: str, sources: list[str | None]) -> list[str]:
@@ -364,8 +453,14 @@ def summary(report: dict[str, Any], folder: str) -> list[str]:
     if "final" in tre:
         before = f"{tre['initial']['mean']:.2f} mm before, " if "initial" in tre else ""
         lines.append(f"Point error (mean of {tre['n']}): {before}{tre['final']['mean']:.2f} mm after.")
+    expected = report.get("expected_error_mm")
+    if expected:
+        lines.append(
+            f"Expected error (nine of ten are below): {expected['median']:.1f} mm in half of the body, "
+            f"{expected['p90']:.1f} mm in nine tenths."
+        )
     if "folding_percent" in report:
         lines.append(f"Folding: {report['folding_percent']:.3f} % of the voxels.")
     lines += [f"Note: {warning}" for warning in report.get("warnings", [])]
     lines.append(f"Results are in {folder}.")
-    return lines
+    return lines + ([loud_verdict(report["verdict"])] if "verdict" in report else [])

@@ -47,6 +47,7 @@ def run_template(args: argparse.Namespace) -> int:
 
     from ..anatomy.cache import embed_cached
     from ..device import chosen_device
+    from ..io.checks import check_inside
     from ..io.images import read_volume
     from ..landmarks.templates import save_template
     from ..weights.models import load_sam
@@ -57,6 +58,7 @@ def run_template(args: argparse.Namespace) -> int:
     model = load_sam(args.weights)
     image = read_volume(args.image, slices=True)
     points = read_points(args.points, image.grid)
+    check_inside(points, image.grid, str(args.image))
     embedding = embed_cached(image, model, device=device, progress=progress)
     progress("write", 0.0)
     reference = None if args.reference is None else Path(args.reference or args.image).absolute()

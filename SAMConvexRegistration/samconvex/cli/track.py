@@ -93,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
+    from ..anatomy.cache import embed_cached
+    from ..anatomy.level import anatomy_of, warnings_about
     from ..device import chosen_device
     from ..io.images import check_format, read_volume
     from ..lesions.files import lesion_notes, read_lesions
@@ -116,6 +118,16 @@ def run(args: argparse.Namespace) -> int:
         if not (single or args.each_contour):
             straighten = f"resample {path} onto a straight grid first, or give --each-contour"
             check_format(contours[number], follow_ups[-1].grid, way_out=straighten)
+    already: list[str] = []
+    for follow_up in follow_ups:
+        # Tracking asks for the same embeddings again.
+        shown = [
+            anatomy_of(embed_cached(image, model, device=device, progress=progress)) for image in (baseline, follow_up)
+        ]
+        said = warnings_about(shown[0], shown[1], ("the baseline", follow_up.name))
+        say_notes(said)
+        already += said
+        warnings = [*said, *warnings]
     result = track_lesions(
         baseline, lesions, follow_ups, minimum_score=args.min_score, weights=model, device=device, progress=progress
     )
@@ -127,7 +139,12 @@ def run(args: argparse.Namespace) -> int:
         if not (single or args.each_contour):
             _write_contours(result, follow_ups, [staging / name for name in contours])
     progress.finish(str(args.output))
-    say_notes([*warnings, *(finding.reason for finding in result.findings if finding.merged_with)])
+    say_notes(
+        [
+            *(note for note in warnings if note not in already),
+            *(finding.reason for finding in result.findings if finding.merged_with),
+        ]
+    )
     if args.progress != "json":
         for number, path in enumerate(args.follow_ups):
             states = Counter(finding.state for finding in result.findings if finding.follow_up == number)

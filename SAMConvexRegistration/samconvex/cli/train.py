@@ -18,9 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument(
         "network",
-        choices=["sam", "masr", "featcnn", "suits", "semantic"],
+        choices=["sam", "masr", "featcnn", "suits", "semantic", "lapirn", "same", "levels"],
         help="what to train: sam, the anatomical embedding of CT; masr, descriptors alike across modalities; featcnn, "
-        "a replicator of MIND; suits, featcnn end to end; semantic, organ probabilities from label maps",
+        "a replicator of MIND; suits, featcnn end to end; semantic, organ probabilities from label maps; lapirn, "
+        "a field in one pass; same, SAM-VoxelMorph, the same of CT with embeddings; levels, the reference that tells "
+        "which part of a body an image shows, from embeddings",
     )
     parser.add_argument(
         "--data",
@@ -63,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{output} is a folder; -o needs the name of a weights file.")
     if output.exists() and not args.overwrite and not args.resume:
         raise InputError(f"{output} exists; give --overwrite to replace it or --resume to go on.")
+    if args.network == "levels":
+        return _run_levels(args, output)
     if args.network != "sam":
         return _run_small(args, output)
     from ..training.sam.recipe import train
@@ -102,12 +106,37 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run_small(args: argparse.Namespace, output: Path) -> int:
-    """The recipes that share :mod:`samconvex.training.loop`."""
-    from ..training import masr, semantic, suits
+def _run_levels(args: argparse.Namespace, output: Path) -> int:
+    """Build the reference of body levels; no steps are taken, so nothing limits or resumes them."""
+    from ..training.levels import LevelSettings, build
     from ..training.loop import read_settings
 
-    kinds = {"masr": masr.MasrSettings, "semantic": semantic.SemanticSettings}
+    if args.config is None or args.data == PHANTOM:
+        raise InputError(
+            "train levels needs --config with the levels of real CTs; see training/configs/levels_ct.json."
+        )
+    if args.resume or args.start_from or args.steps is not None:
+        raise InputError("train levels goes through the images once; leave out --resume, --start-from and --steps.")
+    settings = read_settings(LevelSettings, Path(args.config))
+    if args.threads is not None:
+        settings.threads = max(1, args.threads)
+    progress = ConsoleProgress(args.progress, [("data", 1.0)], getattr(args, "cancelled", None))
+    result = build(Path(args.data), output, settings=settings, progress=progress)
+    print(f"{output}: {result['places']} places of {result['cases']} bodies")
+    return 0
+
+
+def _run_small(args: argparse.Namespace, output: Path) -> int:
+    """The recipes that share :mod:`samconvex.training.loop`."""
+    from ..training import lapirn, masr, same, semantic, suits
+    from ..training.loop import read_settings
+
+    kinds = {
+        "masr": masr.MasrSettings,
+        "semantic": semantic.SemanticSettings,
+        "lapirn": lapirn.LapirnSettings,
+        "same": same.SameSettings,
+    }
     kind = kinds.get(args.network, suits.SuitsSettings)
     settings: Any = read_settings(kind, Path(args.config) if args.config else None)
     if args.threads is not None:
@@ -126,6 +155,10 @@ def _run_small(args: argparse.Namespace, output: Path) -> int:
         result = masr.train(data, output, settings=settings, **options)
     elif isinstance(settings, semantic.SemanticSettings):
         result = semantic.train(data, output, settings=settings, **options)
+    elif isinstance(settings, lapirn.LapirnSettings):
+        result = lapirn.train(data, output, settings=settings, **options)
+    elif isinstance(settings, same.SameSettings):
+        result = same.train(data, output, settings=settings, **options)
     else:
         result = suits.train(data, output, end_to_end=args.network == "suits", settings=settings, **options)
     print(f"{output}: {result['step']} steps in {result['seconds'] / 60:.1f} minutes")

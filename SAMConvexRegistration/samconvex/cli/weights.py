@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 EXPLANATION = """
-Network weights: those shipped, and files you import (this project's or the published SAM and UAE checkpoints).
+Network weights: those shipped, and files you import (this project's or the published SAM, UAE and LapIRN checkpoints).
 """
 
 
@@ -17,7 +17,7 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     verify = actions.add_parser("verify", help="compare files with their checksums; status 2 if one differs")
     verify.add_argument("name", nargs="?", metavar="NAME", help="only these weights")
     imported = actions.add_parser("import", help="check a weights file and copy it into your folder")
-    imported.add_argument("file", metavar="FILE", help="compact, SAM or UAE checkpoint (.pt, .pth)")
+    imported.add_argument("file", metavar="FILE", help="checkpoint of this project, SAM, UAE or LapIRN (.pt, .pth)")
     imported.add_argument("--name", metavar="NAME", help="how to call it (default: the file's name)")
     remove = actions.add_parser("remove", help="delete imported weights")
     remove.add_argument("name", metavar="NAME")

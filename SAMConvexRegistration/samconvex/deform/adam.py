@@ -15,6 +15,7 @@ from ..settings.registration import AdamSettings
 from ..space.field import DisplacementField
 from ..space.filters import smooth
 from ..space.grid import Grid
+from ..space.totals import total
 from ..space.volume import FeatureMap
 from .multigrid import laplacian
 
@@ -37,7 +38,7 @@ class Comparison:
 
     def __init__(self, fixed: FeatureMap, moving: FeatureMap, weight: torch.Tensor) -> None:
         self.counted = (weight[0, 0] > 0).flatten().nonzero()[:, 0]
-        self._share = weight.flatten()[self.counted] / weight.sum().clamp(min=1e-6)
+        self._share = weight.flatten()[self.counted] / total(weight).clamp(min=1e-6)
         target, values = fixed.tensor[0].flatten(1)[:, self.counted], moving.tensor[0].flatten(1)
         # An organ that neither image shows, for example.
         told = (target != 0).any(1) | (values != 0).any(1)
@@ -72,7 +73,7 @@ class Comparison:
             weights.requires_grad_(True)
             found = F.embedding_bag(indices, self._values, mode="sum", per_sample_weights=weights)
         difference = found.detach() - self._target
-        distance = 0.5 * float(torch.linalg.vecdot(difference, difference) @ self._share)
+        distance = 0.5 * float(total(torch.linalg.vecdot(difference, difference) * self._share))
         # What more of each corner would do to the distance; from there to millimeters by the chain rule.
         (pull,) = torch.autograd.grad(found, weights, difference)
         near, far = pull.view(-1, 4, 2).unbind(2)
@@ -107,9 +108,11 @@ def optimize(
         report: receives the finished fraction; may raise Cancelled.
 
     Returns:
-        The smoothed field of the least energy, on ``grid``.
+        The field of the least energy, on ``grid``.
     """
-    parameters = field.on_grid(grid, fill=None).tensor.clone().requires_grad_(True)
+    # What came before stays as sharp as it was: only what is added is filtered.
+    start = field.on_grid(grid, fill=None).tensor
+    parameters = torch.zeros_like(start, requires_grad=True)
     optimizer = torch.optim.Adam([parameters], lr=settings.step_mm)
     comparison = Comparison(fixed, moving, weight)
     parts = settings.subdivision
@@ -118,7 +121,7 @@ def optimize(
     energies: list[float] = []
     best = None
     for iteration in range(settings.iterations + 1):
-        u = smooth(parameters, settings.box_passes)
+        u = start + smooth(parameters, settings.box_passes)
         dense = u if parts == 1 else F.interpolate(u, scale_factor=parts, mode="trilinear")
         moved = dense.flatten(2)[0, :, comparison.counted]
         with torch.no_grad():

@@ -16,11 +16,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 
 from ..settings.registration import DiffusionSettings
 from ..space.field import DisplacementField
+from ..space.filters import smooth
 from ..space.grid import Grid
 from ..space.sampling import interpolate
+from ..space.totals import total
 from ..space.volume import FeatureMap
 from .multigrid import ENTRIES, laplacian, solve
 
@@ -52,7 +55,7 @@ class Linearization:
     def distance(self, u: torch.Tensor) -> float:
         """Half the weighted squared feature difference at the displacement (1, 3, D, H, W)."""
         difference = self._at(self._moving, u) - self.fixed
-        return 0.5 * float((difference.square().sum(1, keepdim=True) * self.weight).sum())
+        return 0.5 * float(total(difference.square().sum(1, keepdim=True) * self.weight))
 
     def system(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Data blocks (1, 6, D, H, W) and the data part of the right side (1, 3, D, H, W) at ``u``."""
@@ -70,11 +73,16 @@ def increment(
     u: torch.Tensor,
     regularization: float,
     *,
+    warped: bool = False,
     tolerance: float = 1e-3,
     report: Callable[[], None] | None = None,
 ) -> torch.Tensor:
-    """One Gauss-Newton step from ``u`` (1, 3, D, H, W) mm; differentiable in the pair's features."""
-    blocks, right = pair.system(u)
+    """One Gauss-Newton step from ``u`` (1, 3, D, H, W) mm; differentiable in the pair's features.
+
+    Args:
+        warped: the pair's moving features are those of the image already warped by ``u``.
+    """
+    blocks, right = pair.system(torch.zeros_like(u) if warped else u)
     spacing = pair.grid.spacing
     right = right - laplacian(u, spacing, regularization)
     return solve(blocks, right, spacing, regularization, tolerance=tolerance, report=report)
@@ -82,7 +90,7 @@ def increment(
 
 def roughness(u: torch.Tensor, spacing: Sequence[float], regularization: float) -> float:
     """Half of ``regularization`` times the sum of squared displacement gradients, mm per mm."""
-    terms = ((u.diff(dim=axis) / spacing[4 - axis]).square().sum() for axis in (2, 3, 4))
+    terms = (total((u.diff(dim=axis) / spacing[4 - axis]).square()) for axis in (2, 3, 4))
     return 0.5 * regularization * float(sum(terms))
 
 
@@ -132,6 +140,48 @@ def descend(
         current = best
     report(1.0)
     return DisplacementField(u, grid)
+
+
+@torch.no_grad()
+def descend_anew(
+    field: DisplacementField,
+    fixed: torch.Tensor,
+    moved: Callable[[torch.Tensor], torch.Tensor],
+    weight: torch.Tensor,
+    settings: DiffusionSettings,
+    *,
+    grid: Grid,
+    report: Callable[[float], None] = lambda fraction: None,
+) -> DisplacementField:
+    """The descent as SUITS published it: before every step the moving image is warped and described anew.
+
+    Args:
+        field: start, on any identity-direction grid.
+        fixed: (1, C, D, H, W) features on ``grid``.
+        moved: gives the features on ``grid`` of the moving image warped by a displacement (1, 3, D, H, W) mm on
+            ``grid``, spread to its voxels by :func:`quadratic_spline`.
+        weight: (1, 1, D, H, W) on ``grid``.
+        grid: of the displacement.
+        report: receives the finished fraction; may raise Cancelled.
+
+    Returns:
+        The control field, whose :func:`quadratic_spline` is the map.
+    """
+    u = field.on_grid(grid, fill=None).tensor
+    for iteration in range(settings.iterations):
+        pair = Linearization(fixed, FeatureMap(moved(u), grid), weight, grid)
+        done = partial(report, iteration / settings.iterations)
+        u = u + settings.step * increment(
+            pair, u, settings.regularization, warped=True, tolerance=settings.tolerance, report=done
+        )
+    report(1.0)
+    return DisplacementField(u, grid)
+
+
+def quadratic_spline(u: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """A control field on ``shape`` voxels: linear, then the mean over 5^3 voxels, together a quadratic B-spline."""
+    spread = F.interpolate(u, size=tuple(shape), mode="trilinear", align_corners=False)
+    return smooth(spread, 1, radius=2)
 
 
 def _central(values: torch.Tensor, axis: int, spacing: float) -> torch.Tensor:

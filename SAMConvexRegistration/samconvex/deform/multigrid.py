@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ..space.totals import total
+
 # Entries xx, yy, zz, xy, xz, yz of the symmetric 3x3 block of a voxel.
 ENTRIES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 # Keeps the matrix definite where no image gradient fixes a constant shift; relative to the Laplacian's diagonal.
@@ -129,27 +131,32 @@ def conjugate_gradients(
         report: called every iteration; may raise Cancelled.
     """
     x = torch.zeros_like(right)
-    norm = float(right.norm())
+    norm = _length(right)
     if norm == 0.0:
         return Solution(x, 0, 0.0)
     residual = right.clone()
     z = system.precondition(residual)
     direction = z
-    energy = float((residual * z).sum())
+    energy = float(total(residual * z))
     size, iteration = 1.0, 0
     while size > tolerance and iteration < maximum and energy > 0:
         image = system.apply(direction)
-        length = energy / float((direction * image).sum())
+        length = energy / float(total(direction * image))
         x += length * direction
         residual -= length * image
         iteration += 1
-        size = float(residual.norm()) / norm
+        size = _length(residual) / norm
         if report is not None:
             report()
         z = system.precondition(residual)
         previous, energy = energy, float((residual * z).sum())
         direction = z + (energy / previous) * direction
-    return Solution(x, iteration, float((right - system.apply(x)).norm()) / norm)
+    return Solution(x, iteration, _length(right - system.apply(x)) / norm)
+
+
+def _length(values: torch.Tensor) -> float:
+    """The Euclidean norm of all elements."""
+    return float(total(values.square()).sqrt())
 
 
 class _Solve(torch.autograd.Function):

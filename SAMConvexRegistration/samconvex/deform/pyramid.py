@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from ..progress import Progress, stage
-from ..settings.registration import FORBIDDEN, Level
+from ..settings.registration import COUPLINGS, FORBIDDEN, Level
 from ..space.field import DisplacementField
 from ..space.filters import dilated, smooth
 from ..space.grid import Grid
@@ -36,6 +36,7 @@ def solve_level(
     field: DisplacementField | None,
     *,
     coupling: float,
+    couplings: Sequence[float] = COUPLINGS,
     box_passes: int,
     report: Callable[[float], None],
 ) -> DisplacementField:
@@ -67,6 +68,7 @@ def solve_level(
             correlation,
             control.spacing,
             coupling_per_mm2=coupling * level.coupling,
+            couplings=couplings,
             box_passes=box_passes,
             weight=weight,
             report=lambda fraction: report(start + (end - start) * fraction),
@@ -118,7 +120,9 @@ def run_pyramid(
     extractor: Extractor,
     levels: Sequence[Level],
     *,
+    start: DisplacementField | None = None,
     coupling: float,
+    couplings: Sequence[float] = COUPLINGS,
     box_passes: int = 2,
     forget: Callable[[set[str]], None] | None = None,
     progress: Progress | None = None,
@@ -126,15 +130,25 @@ def run_pyramid(
     """Solve all levels, coarse to fine; returns the field (before ``scene.initial``) on the last control grid.
 
     Args:
+        start: what is known already, before ``scene.initial``.
         forget: told the names of descriptors that will not be asked for again, to let go of them.
     """
-    field: DisplacementField | None = None
+    field = start
     levels = affordable(levels, scene.counted_mm3())
     work = np.array([level.spacing**-3 * (2 * level.radius + 1) ** 3 for level in levels])
     ends = np.cumsum(work) / work.sum()
     for number, level in enumerate(levels):
         report = stage(progress, "convex", float(ends[number - 1]) if number else 0.0, float(ends[number]))
-        field = solve_level(scene, extractor, level, field, coupling=coupling, box_passes=box_passes, report=report)
+        field = solve_level(
+            scene,
+            extractor,
+            level,
+            field,
+            coupling=coupling,
+            couplings=couplings,
+            box_passes=box_passes,
+            report=report,
+        )
         if forget is not None:
             # The last level's descriptors may be wanted for a refinement.
             later = {name for following in (*levels[number + 1 :], levels[-1]) for name in following.features}

@@ -134,6 +134,8 @@ def described(
     grid: Grid,
     subdivision: int,
     dtype: torch.dtype = torch.float32,
+    *,
+    spread: bool = True,
 ) -> FeatureMap:
     """All named features side by side on ``grid``, scaled so that squared distances add with the given weights.
 
@@ -141,6 +143,8 @@ def described(
         weights: of the descriptors' costs; empty means 1.
         subdivision: image voxels per voxel of ``grid`` along an axis, for descriptors that look at the warped image.
         dtype: of the result.
+        spread: the places of the image's voxels are interpolated between those of ``grid``, see :meth:`View.image`;
+            otherwise each is computed, for fields finer than ``grid``.
     """
     image = None
     maps = []
@@ -150,7 +154,7 @@ def described(
             tensor = _averaged(view, descriptor, grid)
         else:
             if image is None:
-                image = view.image(grid, subdivision)
+                image = view.image(grid, subdivision) if spread else view.image(grid.subdivided(subdivision), 1)
             if subdivision > 1 and hasattr(descriptor, "pooled"):  # without ever holding all voxels' descriptors
                 tensor = descriptor.pooled(image, subdivision).tensor
             else:

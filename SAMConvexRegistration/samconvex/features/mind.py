@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ..space.filters import smooth
+from ..space.totals import mean
 from ..space.volume import FeatureMap, Volume
 
 # The six face neighbors in z, y, x; the 12 pairs of them at distance sqrt(2) are the descriptor's channels.
@@ -54,7 +55,7 @@ def mind_ssc(image: torch.Tensor, radius: int = 1, dilation: int = 2) -> torch.T
         # The mean over pairs estimates the local noise.
         variance[:, :, first:last] = part.mean(1, keepdim=True)
     # Its clamp keeps flat air from amplifying noise.
-    average = float(variance.mean())
+    average = float(mean(variance))
     variance.clamp_(average * 1e-3, average * 1e3).clamp_(min=1e-12).reciprocal_().neg_()
     for first, last in slabs:
         distances[:, :, first:last].mul_(variance[:, :, first:last]).exp_()

@@ -40,8 +40,8 @@ def other_grid_note(grid: Grid, name: str, image: Volume) -> str | None:
     return f"{name} is on another grid than {image.name}; it was resampled by position."
 
 
-def labels_note(volume: Volume) -> str | None:
-    """A sentence where an image of whole numbers looks like a label map; interpolation would invent labels."""
+def labels_note(volume: Volume, way_out: str) -> str | None:
+    """A sentence where an image of whole numbers looks like a label map; ``way_out`` ends it."""
     values = volume.tensor.flatten()
     if values.is_floating_point():
         return None
@@ -51,10 +51,7 @@ def labels_note(volume: Volume) -> str | None:
         or len(found := values.unique()) > MOST_LABELS
     ):
         return None
-    return (
-        f"{volume.name} holds only {len(found)} different values, as a label map does: interpolation mixed them into "
-        "values between; use --labels if it is one."
-    )
+    return f"{volume.name} holds only {len(found)} different values, as a label map does: {way_out}."
 
 
 def _any_inside(labels: Volume, grid: Grid) -> bool:
@@ -65,6 +62,18 @@ def _any_inside(labels: Volume, grid: Grid) -> bool:
         if len(rows) and grid.contains(labels.grid.voxels_to_points(voxels)).any():
             return True
     return False
+
+
+def check_inside(points: PointSet, grid: Grid, image: str) -> None:
+    """Raise InputError, before any work, for a point that lies outside the image that it belongs to."""
+    outside = np.flatnonzero(points.defined)[~grid.contains(points.positions[points.defined])]
+    if len(outside):
+        row = int(outside[0])
+        label = f" ({points.labels[row]})" if points.labels[row] else ""
+        raise InputError(
+            f"{points.name}: point {row + 1}{label} lies outside {image}; correct or remove it, or give the image that "
+            "it belongs to."
+        )
 
 
 def outside_note(points: np.ndarray, grid: Grid, image: str | None) -> str | None:

@@ -37,6 +37,7 @@ _NO_IMAGE = (
     ("1.2.840.10008.5.1.4.1.1.9", "waveform", _ORIGINAL),
     ("1.2.840.10008.1.3.10", "directory (DICOMDIR)", "give the folder that directly contains the slices"),
 )
+_COLORS = ("PALETTE", "RGB", "YBR", "HSV", "ARGB", "CMYK")
 
 
 def is_dicom(path: Path) -> bool:
@@ -76,6 +77,7 @@ def read_dicom(path: Path, *, labels: bool = False, slices: bool = False) -> tup
     if path.is_file() and images[0].frames == 1:
         raise InputError(f"{path} is one slice of a DICOM series; give its folder, or a multi-frame file.")
     chosen, notes = _largest_series(images, path)
+    notes += _of_one_patient(chosen, path)
     found = [item for header in chosen for item in slices_of(header)]
     reader = _Pixels()
     stack = choose_stack(found, str(path), chosen[0].data.text("Modality"), reader.same)
@@ -85,7 +87,12 @@ def read_dicom(path: Path, *, labels: bool = False, slices: bool = False) -> tup
 def _objects(path: Path) -> list[Header]:
     try:
         files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-        return [header for file in files if (header := read_header(file)) is not None]
+        found = [header for file in files if (header := read_header(file)) is not None]
+        ending = {header.path.suffix.lower() for header in found}
+        empty = next((file for file in files if file.suffix.lower() in ending and file.stat().st_size == 0), None)
+        if empty is not None:
+            raise InputError(f"{empty} is empty; copy the series again, or leave it out.")
+        return found
     except OSError as error:
         raise InputError(
             f"{error.filename or path} could not be opened ({error.strerror}); check its permissions."
@@ -97,7 +104,11 @@ def _refusal(header: Header) -> str | None:
     for start, kind, way_out in _NO_IMAGE:
         if header.sop_class == start or header.sop_class.startswith(f"{start}."):
             return f"{header.path} is a DICOM {kind}, not an image; {way_out}."
-    return None if header.pixels is not None else f"{header.path} is a DICOM object without pixels; {_ORIGINAL}."
+    if header.pixels is None:
+        return f"{header.path} is a DICOM object without pixels of whole numbers; {_ORIGINAL}."
+    if header.data.text("Photometric").startswith(_COLORS):
+        return f"{header.path} is a color image; {_ORIGINAL}."
+    return None
 
 
 def _nothing_here(folder: Path) -> str:
@@ -111,6 +122,24 @@ def _nothing_here(folder: Path) -> str:
     if others:
         return f"{folder} holds no DICOM series but {len(others)} image files; name one of them, such as {others[0]}."
     return f"{folder} holds no DICOM series; {way_out}."
+
+
+def _of_one_patient(headers: list[Header], path: Path) -> tuple[str, ...]:
+    """Refuse a series of several patients; a note where its positions are relative to several origins."""
+    first: dict[str, Path] = {}
+    for header in headers:
+        if header.data.text("Patient"):
+            first.setdefault(header.data.text("Patient"), header.path)
+    if len(first) > 1:
+        one, other = list(first.values())[:2]
+        raise InputError(
+            f"{path} mixes {len(first)} patients in one series ({one.name} and {other.name} differ in PatientID); give "
+            "each a folder of its own."
+        )
+    frames = {header.data.text("FrameOfReference") for header in headers} - {""}
+    if len(frames) < 2:
+        return ()
+    return (f"The slices of {path} belong to {len(frames)} frames of reference; check that they fit together.",)
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -139,6 +168,39 @@ def _largest_series(images: list[Header], path: Path) -> tuple[list[Header], tup
     )
 
 
+def _check_pixels(header: Header) -> None:
+    """Refuse pixels that GDCM would make up or take for other values.
+
+    Raises:
+        InputError: too few, bits in an unusual place, or a table in place of slope and intercept.
+    """
+    if header.data.first("ModalityTable") is not None:
+        raise InputError(
+            f"{header.path} gives its values by a table (ModalityLUTSequence), which is not read; export it with a "
+            "rescale slope and intercept."
+        )
+    stored, high = header.data.short("BitsStored"), header.data.short("HighBit")
+    if stored and "HighBit" in header.data.values and high != stored - 1:
+        raise InputError(
+            f"{header.path} keeps {stored} bits of a pixel below bit {high} (HighBit), which is not read; export it "
+            "again."
+        )
+    if header.pixels is not None and header.pixels[1] is not None:
+        count = header.frames * header.data.short("Rows") * header.data.short("Columns")
+        if header.pixels[1] < (count * header.data.short("BitsAllocated") + 7) // 8:
+            raise InputError(f"{header.path} is cut short (its pixels end too early); copy or export it again.")
+
+
+def _not_inverted(header: Header, array: np.ndarray) -> np.ndarray:
+    """Values as their slope gives them: GDCM turns those of MONOCHROME1, which only says how they are displayed."""
+    if header.data.text("Photometric") != "MONOCHROME1":
+        return array
+    slope, intercept = slices_of(header)[0].rescale
+    span = -1 if header.data.short("PixelRepresentation") else 2 ** header.data.short("BitsStored") - 1
+    turned = slope * span + 2 * intercept - array.astype(np.float64)
+    return turned.astype(array.dtype if array.dtype.kind == "f" else np.int32)
+
+
 class _Pixels:
     """Pixels of slices, in the units their own slope and intercept give; the file read last is kept."""
 
@@ -156,6 +218,7 @@ class _Pixels:
         return np.array_equal(self.of(first).copy(), self.of(second))
 
     def _read(self, header: Header) -> np.ndarray:
+        _check_pixels(header)
         scales = {item.rescale for item in slices_of(header)} if header.frames > 1 else set()
         if len(scales) > 1:
             return self._scaled_frames(header)
@@ -166,6 +229,7 @@ class _Pixels:
         array = array.reshape(-1, *array.shape[-2:])
         if len(array) != header.frames:
             raise InputError(f"{header.path} announces {header.frames} frames but holds {len(array)}; export it again.")
+        array = _not_inverted(header, array)
         return array.astype(np.float32) if array.dtype.kind == "f" else array
 
     @staticmethod

@@ -211,7 +211,11 @@ def choose_stack(
         elif same is not None and len(kept := _without_repeats(slices, same)) < len(slices):
             notes += (f"{name} holds {len(slices) - len(kept)} slices twice; the copies were left out.",)
             slices = kept
-    return Stack(slices, notes + _check(slices, name))
+    try:
+        return Stack(slices, notes + _check(slices, name))
+    except InputError as error:
+        # What was left out may be what lacks.
+        raise InputError(" ".join([str(error), *notes])) from error
 
 
 def _without_copies(slices: list[Slice], name: str) -> tuple[list[Slice], tuple[str, ...]]:

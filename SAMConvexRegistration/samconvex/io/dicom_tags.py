@@ -27,6 +27,7 @@ TAGS = {
     "ContentTime": 0x00080033,
     "AcquisitionTime": 0x00080032,
     "Modality": 0x00080060,
+    "Patient": 0x00100020,
     "SeriesDescription": 0x0008103E,
     "FrameType": 0x00089007,
     "SliceThickness": 0x00180050,
@@ -42,16 +43,20 @@ TAGS = {
     "InstanceNumber": 0x00200013,
     "Position": 0x00200032,
     "Orientation": 0x00200037,
+    "FrameOfReference": 0x00200052,
     "TemporalPosition": 0x00200100,
     "StackID": 0x00209056,
     "TemporalPositionIndex": 0x00209128,
     "FrameAcquisitionNumber": 0x00209156,
     "CardiacPhase": 0x00209241,
+    "Photometric": 0x00280004,
     "Frames": 0x00280008,
     "Rows": 0x00280010,
     "Columns": 0x00280011,
     "PixelSpacing": 0x00280030,
     "BitsAllocated": 0x00280100,
+    "BitsStored": 0x00280101,
+    "HighBit": 0x00280102,
     "PixelRepresentation": 0x00280103,
     "RescaleIntercept": 0x00281052,
     "RescaleSlope": 0x00281053,
@@ -70,6 +75,7 @@ TAGS = {
     "MREcho": 0x00189114,
     "MRDiffusion": 0x00189117,
     "CardiacSynchronization": 0x00189118,
+    "ModalityTable": 0x00283000,
     "CTImageFrameType": 0x00189329,
     "MRImageFrameType": 0x00189226,
     "Detector": 0x00540022,
@@ -272,7 +278,10 @@ class _Reader:
             last = tag
             if depth == 0 and tag == _PIXELS:
                 self.pixels = (self.stream.tell(), None if length == _UNDEFINED else length)
-                if length != _UNDEFINED:
+                if length == _UNDEFINED:
+                    self._check_fragments(max(1, int(data.number("Frames", 1) or 1)))
+                    self._check_rest(self.stream.tell())
+                else:
                     self._check_rest(self._end(length))
                 break
             name = _NAMES.get(tag)
@@ -287,6 +296,24 @@ class _Reader:
             else:
                 self._value(data, tag, length)
         return data
+
+    def _check_fragments(self, frames: int) -> None:
+        """Refuse compressed pixels that the file cuts short, or of fewer fragments than frames.
+
+        The mark at their end is not asked for: some writers leave it out, and GDCM does without.
+        """
+        fragments = -1
+        while self.stream.tell() + 8 <= self.size:
+            tag, length = self._tag(), struct.unpack(f"{self.order}I", self.stream.read(4))[0]
+            if tag == _SEQUENCE_END:
+                break
+            if tag != _ITEM:
+                raise _Damaged
+            # The first item holds the offsets of the others.
+            fragments += 1
+            self._skip(length)
+        if fragments < frames:
+            raise _Damaged
 
     def _check_rest(self, start: int) -> None:
         """Refuse what follows the pixels and is neither zeros nor elements that the file can hold.
@@ -366,6 +393,7 @@ _SEQUENCES = frozenset(
         "MREcho",
         "MRDiffusion",
         "CardiacSynchronization",
+        "ModalityTable",
         "CTImageFrameType",
         "MRImageFrameType",
         "Detector",

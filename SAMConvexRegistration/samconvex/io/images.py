@@ -12,10 +12,10 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..errors import InputError, ResourceError, refusing
+from ..errors import InputError, ResourceError, check_at_hand, refusing
 from ..space.grid import Grid
 from ..space.image_files import place_notes, read_header, read_image
-from ..space.volume import Volume, check_volume
+from ..space.volume import Volume, check_fits, check_volume
 from .dicom import is_dicom, read_dicom
 from .files import replaced
 
@@ -51,6 +51,7 @@ def read_labels(path: str | os.PathLike) -> Volume:
     if tensor.is_floating_point():
         if not bool(torch.isfinite(tensor).all()) or not bool((tensor == tensor.round()).all()):
             raise InputError(f"{path} holds fractional values; a label map needs whole numbers.")
+        check_fits(float(tensor.abs().max()), str(path))
         fits = bool(tensor.abs().max() < 2**31)
         volume = replace(
             volume,
@@ -163,14 +164,13 @@ def _in_small_letters(name: str) -> str:
 
 def _read(path: str | os.PathLike, slices: bool = False, labels: bool = False) -> tuple[sitk.Image, tuple[str, ...]]:
     location = Path(path)
-    if not location.exists():
-        raise InputError(f"{path} does not exist; check the path.")
+    check_at_hand(path, folder=True)
     notes: tuple[str, ...] = ()
     with refusing(_UNREADABLE.format(path)):
         if is_dicom(location):
             image, notes = read_dicom(location, labels=labels, slices=slices)
         else:
-            image = read_image(location)
+            image = read_image(location, "0" if labels else "the air value")
             if image.GetDimension() == 3:
                 notes = place_notes(location, Grid.from_sitk(image))
     if image.GetNumberOfComponentsPerPixel() != 1:
@@ -205,8 +205,7 @@ def read_grid_and_notes(path: str | os.PathLike) -> tuple[Grid, tuple[str, ...]]
         InputError: missing, not an image, or not 3D.
     """
     location = Path(path)
-    if not location.exists():
-        raise InputError(f"{path} does not exist; check the path.")
+    check_at_hand(path, folder=True)
     if is_dicom(location):
         image, notes = _read(path)
         return Grid.from_sitk(image), notes

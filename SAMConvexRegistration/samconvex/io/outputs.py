@@ -242,9 +242,9 @@ def check_complete(path: Path) -> None:
         elif name.endswith(".nii"):
             _check_nifti_size(path)
         elif name.endswith((".h5", ".tfm")):
-            import SimpleITK as sitk
+            from ..space.itk_transforms import read_records
 
-            sitk.ReadTransform(str(path))
+            read_records(path)
         elif path.is_file() and path.stat().st_size == 0:
             raise EOFError
     except (EOFError, InputError, OSError, RuntimeError, zlib.error) as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, refusing
+from ..errors import InputError, check_at_hand, refusing
 from ..space.grid import Grid, as_points
 
 POINT_ENDINGS = (".csv", ".mrk.json", ".fcsv", ".txt", ".pts")
@@ -86,8 +86,7 @@ def read_points(path: str | os.PathLike, grid: Grid | None = None) -> PointSet:
         InputError: missing, unreadable, of unknown kind or without any defined point.
     """
     location = Path(path)
-    if not location.is_file():
-        raise InputError(f"{path} does not exist; check the path of the points.")
+    check_at_hand(path, "of the points")
     readers = {".csv": _read_csv, ".mrk.json": _read_markups, ".fcsv": _read_fcsv}
     ending = next((e for e in POINT_ENDINGS if location.name.lower().endswith(e)), None)
     if ending is None:
@@ -174,7 +173,9 @@ def _read_csv(text: str, path: str) -> PointSet:
     label = names.index("label") if "label" in names else None
     positions, labels = [], []
     for number, row in enumerate(csv.reader(lines[1:], delimiter=delimiter), start=2):
-        if any(cell.strip() for cell in row[max(len(names), 4) :]):
+        beyond = [cell.strip() for cell in row[len(names) :] if cell.strip()]
+        # A label may lack its header; a number there is the half of one that a decimal comma cut.
+        if len(beyond) > 1 or (beyond and (len(names) > 3 or _is_number(beyond[0]))):
             raise InputError(
                 f"{path}, line {number} has {len(row)} cells but the header {len(names)}; where commas are decimal "
                 "signs, separate the cells by semicolons."
@@ -187,11 +188,21 @@ def _read_csv(text: str, path: str) -> PointSet:
     return PointSet(np.array(positions).reshape(-1, 3), tuple(labels), source=path)
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _position(cells: Sequence[Any], place: str) -> list[float]:
     """Three numbers, or three NaN where all cells are empty; anything else is an error at ``place``."""
     if all(cell == "" for cell in cells):
         return [math.nan] * 3
     try:
+        if any("_" in str(cell) for cell in cells):
+            raise ValueError
         position = [float(cell) for cell in cells]
     except (TypeError, ValueError):
         position = []
@@ -235,7 +246,7 @@ def markups_points(lists: Sequence[Mapping[str, Any]], path: str) -> PointSet:
         if matrix.size != 9:
             raise InputError(f"{path}, control point {number}: the orientation needs nine numbers; correct that point.")
         orientations.append(flip[:, None] * matrix.reshape(3, 3))
-        labels.append(str(point.get("label", "")))
+        labels.append("" if point.get("label") is None else str(point["label"]))
     return PointSet(np.array(positions).reshape(-1, 3), tuple(labels), np.array(orientations).reshape(-1, 3, 3), path)
 
 

@@ -99,6 +99,7 @@ class LiveMatcher:
             "score": round(float(matches.score[0]), 4),
             "cycle_mm": round(float(matches.cycle_mm[0]), 2),
             "found": bool(matches.found[0]),
+            "state": matches.state[0],
         }
 
     def _similarity(self, request: dict[str, Any], report: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ..align.by_embeddings import pair_affine
 from ..align.local_maps import robust_local_maps
 from ..anatomy.cache import embed_cached
 from ..anatomy.embedding import SamEmbedding
+from ..anatomy.level import anatomy_of, level_not_shown
 from ..anatomy.search import CUBE, nearest
 from ..errors import InputError
 from ..progress import Progress, stage
@@ -34,6 +35,30 @@ MAXIMUM_CYCLE_MM = 12.0
 REACH_MM = 40.0
 # Less is asked of it here than where a registration starts from it: a peak out of its reach is hardly ever right.
 GUIDING = 0.4
+# Quality and the bound, mm, that nine of ten errors stay below: 240 landmarks of the embedding's 12 validation patients
+# (head and neck), by Testing/benchmarks/studies/match_error.py. A table of one half held for 85 % of the other.
+_BOUNDS = (
+    (0.818, 20.8),
+    (0.89, 20.8),
+    (0.918, 20.8),
+    (0.933, 20.8),
+    (0.949, 20.8),
+    (0.96, 18.1),
+    (0.967, 18.1),
+    (0.973, 15.5),
+)
+FOUND, NOT_FOUND, OUTSIDE = "found", "not found", "outside"
+
+
+def quality(score: np.ndarray, cycle_mm: np.ndarray) -> np.ndarray:
+    """(N,) one number for how good matches look: the score, less where they do not lead back."""
+    return np.asarray(score, float) - np.minimum(np.asarray(cycle_mm, float), 40.0) / 100.0
+
+
+def bounded(score: np.ndarray, cycle_mm: np.ndarray) -> np.ndarray:
+    """(N,) mm: nine of ten matches of such score and cycle error lie nearer to the truth."""
+    qualities, bounds = np.asarray(_BOUNDS).T
+    return np.interp(quality(score, cycle_mm), qualities, bounds)
 
 
 @dataclass(frozen=True)
@@ -45,12 +70,15 @@ class Matches:
         score: (N,) mean cosine of coarse and fine embeddings, at most 1.
         cycle_mm: (N,) distance between a point and the place its answer leads back to.
         found: (N,) bool, score and cycle error are within the limits.
+        outside: (N,) bool, the query does not show the level of the body, or the place, where the point lies; None
+            where nothing is known of it.
     """
 
     points: np.ndarray
     score: np.ndarray
     cycle_mm: np.ndarray
     found: np.ndarray
+    outside: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.points)
@@ -59,6 +87,19 @@ class Matches:
     def positions(self) -> np.ndarray:
         """(N, 3) LPS mm with NaN where nothing was found."""
         return np.where(self.found[:, None], self.points, np.nan)
+
+    @property
+    def error90_mm(self) -> np.ndarray:
+        """(N,) mm that nine of ten errors of such matches stay below; NaN where nothing was found."""
+        return np.where(self.found, bounded(self.score, self.cycle_mm), np.nan)
+
+    @property
+    def state(self) -> list[str]:
+        """ "found", "not found" (no reliable match) or "outside" (the query does not show that part) for each point."""
+        beyond = np.zeros(len(self), bool) if self.outside is None else self.outside
+        return [
+            FOUND if found else OUTSIDE if away else NOT_FOUND for found, away in zip(self.found, beyond, strict=True)
+        ]
 
 
 def match_points(
@@ -114,8 +155,8 @@ def match_points(
     least = limits.get("minimum_score", MINIMUM_SCORE) if min_score is None else min_score
     most = limits.get("maximum_cycle_mm", MAXIMUM_CYCLE_MM) if max_cycle_mm is None else max_cycle_mm
     report(1.0)
-    found = (score >= least) & (cycle <= most) & ~search.leaves_the_query(points)
-    return Matches(answers, score, cycle, found)
+    beyond = search.leaves_the_query(points) | level_not_shown(points, anatomy_of(first), anatomy_of(second))
+    return Matches(answers, score, cycle, (score >= least) & (cycle <= most) & ~beyond, beyond)
 
 
 def _embeddings(

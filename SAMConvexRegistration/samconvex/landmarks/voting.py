@@ -51,5 +51,9 @@ def vote(answers: Sequence[Matches]) -> Vote:
     share /= share.sum(0)
     place = (share[..., None] * points).sum(0)
     spread = np.sqrt((share * ((points - place) ** 2).sum(-1)).sum(0))
-    common = Matches(place, (share * score).sum(0), (share * cycle).sum(0), np.asarray(anyone))
+    # A template that lacks a point has no score and no opinion.
+    silent = score == 0
+    beyond = np.stack([np.zeros(len(a), bool) if a.outside is None else a.outside for a in answers])
+    outside = (beyond | silent).all(0) & ~silent.all(0)
+    common = Matches(place, (share * score).sum(0), (share * cycle).sum(0), np.asarray(anyone), outside)
     return Vote(common, np.where(anyone, agree.sum(0), 0), spread)

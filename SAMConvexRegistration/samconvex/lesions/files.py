@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..errors import InputError, refusing
+from ..errors import InputError, check_at_hand, refusing
 from ..io.checks import other_grid_note
 from ..io.dicom import is_dicom
 from ..io.dicom_segmentation import segment_names
@@ -41,8 +41,7 @@ def read_lesions(path: str | os.PathLike) -> list[Lesion]:
         InputError: missing, unreadable, empty, or markups of another kind.
     """
     location = Path(path)
-    if not location.exists():
-        raise InputError(f"{path} does not exist; check the path of the lesions.")
+    check_at_hand(path, "of the lesions", folder=True)
     name = location.name.lower()
     with refusing(f"{path} could not be read as lesions; see `samconvex track --help`."):
         if name.endswith(MARKUPS_FILE):
@@ -53,7 +52,7 @@ def read_lesions(path: str | os.PathLike) -> list[Lesion]:
             lesions = _from_points(read_points(path), "lesion")
         else:
             lesions = _from_labels(location)
-        return _uniquely_named(lesions)
+        return [replace(lesion, note=_parts_note(lesion)) for lesion in _uniquely_named(lesions)]
 
 
 def lesion_notes(lesions: Iterable[Lesion], image: Volume) -> list[str]:
@@ -116,16 +115,16 @@ def _from_labels(path: Path) -> list[Lesion]:
         found = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(image, True)))
         components = torch.from_numpy(found.astype(np.int32))[None, None]
         parts = [(f"lesion {number}", components == number) for number in range(1, int(components.max()) + 1)]
-    lesions = [
+    return [
         Lesion.from_mask(name, Volume(inside.to(torch.uint8), labels.grid, sitk.sitkUInt8, str(path)))
         for name, inside in parts
     ]
-    return [replace(lesion, note=_parts_note(lesion)) for lesion in lesions]
 
 
 def _parts_note(lesion: Lesion) -> str:
-    """A sentence where a lesion's label has several separate parts; a class map is no map of lesions."""
-    assert lesion.mask is not None
+    """A sentence where a lesion's segment has several separate parts; a class map is no map of lesions."""
+    if lesion.mask is None:
+        return ""
     image = sitk.GetImageFromArray((lesion.mask.tensor[0, 0] > 0).to(torch.uint8).numpy())
     sizes = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(image, True), _STRAY_VOXELS))
     count = int(sizes.max())

@@ -93,6 +93,8 @@ class TrackingResult:
         lesions = []
         for lesion in self.lesions:
             record: dict = {"name": lesion.name, "point": np.round(lesion.point, 3).tolist()}
+            if lesion.note:
+                record["note"] = lesion.note
             measurement = self.baseline.get(lesion.name)
             if measurement is not None:
                 record["measurement"] = measurement.to_dict()

@@ -57,7 +57,8 @@ def _one_way(pair: Pair, initial: Transform, run: Run, device: torch.device) -> 
         mask = None if pair.moving_mask is None else initial.warp_labels(pair.moving_mask, moving.grid)
         pair = replace(pair, moving=moving, moving_mask=mask)
     run.progress("affine", 0.0)
-    start = None
+    start: AffineTransform | None = None
+    details: dict = {}
     if settings.affine == "sam":
         start, details = _from_embeddings(pair, run, device)
         if start is not None and not settings.polish_affine:
@@ -74,12 +75,19 @@ def _one_way(pair: Pair, initial: Transform, run: Run, device: torch.device) -> 
         moving_mask=pair.moving_mask,
         model=settings.affine_model,
         start=start,
+        exact=not settings.deforms,
         device=str(device),
         seed=run.options.seed,
         progress=run.progress,
     )
     if start is not None:
-        return initial.after(Transform((found.transform,))), {"method": "sam, refined by the images", **details}
+        # Anatomy and images are two witnesses of one pose.
+        apart = disagreement_mm(start, found.transform.inverse(), pair.fixed.grid.corners())
+        return initial.after(Transform((found.transform,))), {
+            "method": "sam, refined by the images",
+            **details,
+            "apart_mm": apart,
+        }
     angles = found.details.get("turned_deg")
     if angles is not None:
         run.warnings.append(turned_note(pair, angles))
@@ -88,6 +96,7 @@ def _one_way(pair: Pair, initial: Transform, run: Run, device: torch.device) -> 
         run.warnings.append(f"The affine alignment is uncertain (confidence {found.confidence:.2f}): {reason}")
     return initial.after(Transform((found.transform,))), {
         "method": "moments",
+        **details,
         "confidence": found.confidence,
         **found.details,
     }
@@ -108,7 +117,10 @@ def _from_embeddings(pair: Pair, run: Run, device: torch.device) -> tuple[Affine
 
     model = load_sam(weights_for("sam", run.options.weights))
     other = not_for(model, pair.fixed, pair.moving)
+    details: dict = {}
     if other is not None:
+        if not (run.settings.deforms or run.settings.modality):  # a linear preset for any images: nothing is amiss
+            return None, {}
         reason = f"{other.name} is no CT in Hounsfield units"
     else:
         try:
@@ -122,7 +134,7 @@ def _from_embeddings(pair: Pair, run: Run, device: torch.device) -> tuple[Affine
                 progress=run.progress,
             )
         except InputError as error:  # such as a crop without any outline of a body
-            reason = str(error)
+            reason, details = str(error), {"confidence": 0.0}
         else:
             if details["confidence"] >= CONFIDENT:
                 if "turned_deg" in details:
@@ -130,4 +142,4 @@ def _from_embeddings(pair: Pair, run: Run, device: torch.device) -> tuple[Affine
                 return transform, details
             reason = details["reason"]
     run.warnings.append(f"The embedding-based affine was not used ({reason}); the learning-free one was.")
-    return None, {}
+    return None, {"embeddings_confidence": details["confidence"]} if details else {}

@@ -17,7 +17,7 @@ from ..features.hounsfield import Hounsfield
 from ..features.mind import Mind
 from ..features.organs import SemanticPair
 from ..features.protocols import FeatureExtractor, PairFeatures
-from ..features.sam import SamPair
+from ..features.sam import SamAnew, SamPair
 from ..networks.featcnn import FeatCNN
 from ..networks.masr import MASRNet
 from ..progress import Progress, stage
@@ -34,25 +34,27 @@ def describable(
     settings: Settings, fixed: Volume, moving: Volume, weights: str | os.PathLike | None, warnings: list[str]
 ) -> Settings:
     """Settings without embeddings where the images are not of the network's modality, if other features remain."""
-    of_ct = {name for level in settings.levels for name in level.features if FEATURES[name].of_ct}
+    of_ct = {name for name in settings.compared if FEATURES[name].of_ct}
     if not of_ct:
         return settings
     embedded = "sam" in networks_of(of_ct)
     other = not_for(load_sam(weights_for("sam", weights)) if embedded else None, fixed, moving)
     if other is None:
         return settings
+    nothing_left = f"The features {', '.join(sorted(of_ct))} need CT in Hounsfield units, not {other.name}; use mind."
     levels = []
     for level in settings.levels:
         shares = zip(level.features, level.weights or (1.0,) * len(level.features), strict=True)
         left = [(name, weight) for name, weight in shares if name not in of_ct]
         if not left:
-            raise InputError(
-                f"The features {', '.join(sorted(of_ct))} need CT in Hounsfield units, not {other.name}; use mind."
-            )
+            raise InputError(nothing_left)
         names, factors = zip(*left, strict=True)
         levels.append(replace(level, features=names, weights=factors))
     warnings.append(f"Features of CT were not compared ({other.name} is no CT in Hounsfield units).")
-    return replace(settings, levels=tuple(levels))
+    own = tuple(name for name in settings.refine_features if name not in of_ct)
+    if settings.refine_features and not own:
+        raise InputError(nothing_left)
+    return replace(settings, levels=tuple(levels), refine_features=own)
 
 
 def not_for(model: SamModel | None, fixed: Volume, moving: Volume) -> Volume | None:
@@ -111,6 +113,9 @@ class Extractors:
                 maps = [self._turn.features_back(part) for part in (second.fine, second.coarse)]
                 second = replace(second, fine=maps[0], coarse=maps[1])
             return SamPair(first, second, {"sam": "both"}.get(name, name.removeprefix("sam-")))
+        if name in ("sam-anew", "sam-anew-fine"):
+            model = load_sam(weights_for("sam", weights))
+            return SamAnew(model, "both" if name == "sam-anew" else "fine", device)
         if name == "semantic":
             organs = load_semantic(weights_for("semantic", weights))
             images = (self._images[0], self._turn.upright(self._images[1]))

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..deform.feed_forward import VOXELS
 from ..deform.pyramid import affordable
 from ..features.dns import map_voxels
 from ..settings.features import FEATURES, channels_at
-from ..settings.registration import Level, Settings
+from ..settings.registration import AdamSettings, DiffusionSettings, Level, Settings
 from ..space.grid import Grid
+
+# Of a feed-forward network, for each voxel that it sees.
+_NETWORK_BYTES, _NETWORK_SECONDS = 1500, 1e-5
 
 
 @dataclass(frozen=True)
@@ -33,39 +37,51 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
     # About half of an image is body.
     pyramid = affordable(settings.levels, 0.5 * volume_mm3)
     levels = [_level_bytes(level, volume_mm3) for level in pyramid]
-    refinement = 0.0
-    if settings.refine == "adam":
-        voxels = volume_mm3 / (settings.adam.spacing / settings.adam.subdivision) ** 3
-        refinement = voxels * 4 * 12 * 6
-    elif settings.refine == "diffusion":
-        # Features, their three slopes and what is sampled from both, and the multigrid hierarchy.
-        refinement = volume_mm3 / settings.diffusion.spacing**3 * 4 * (12 * 10 + 60)
+    channels = max(channels_at(settings.refined_by[0])) or 12
+    refinements = [_refinement(step, volume_mm3, channels) for step in settings.refinements]
+    network = 0.0
+    if settings.initial_network:
+        network = min(VOXELS, volume_mm3 / settings.working_spacing**3)
     output = 4 * moving.voxel_count + 12 * fixed.voxel_count
     embedding, embedding_seconds = 0.0, 0.0
-    if settings.affine == "sam":
+    if "sam" in (settings.affine, settings.coarse):
         # One image at a time; what the first leaves stays until the affine is found.
         voxels_2mm = [float(np.prod(grid.extent)) / 8.0 for grid in (fixed, moving)]
         embedding = max(voxels_2mm) * 90 + min(voxels_2mm) * 40
         embedding_seconds = 1.0 + sum(voxels_2mm) * 0.2e-6
+        # Both images of every level, and those of the refinement.
+        embedding_seconds *= 1 + sum(any(FEATURES[n].strided for n in level.features) for level in pyramid) / 2
     described = 0.0
-    if any("dns" in level.features for level in pyramid):
-        described = 2 * map_voxels(volume_mm3, pyramid[-1].spacing)
+    if "dns" in settings.compared:
+        described = 2 * map_voxels(volume_mm3, pyramid[-1].spacing if pyramid else settings.finest)
     # The maps of both images, and what making one takes.
     kept = described * 4 * FEATURES["dns"].channels + (4e8 if described else 0.0)
-    peak = 0.8e9 + 4 * native + working + kept + max([*levels, refinement, embedding, float(output)])
+    peak = (
+        0.8e9
+        + 4 * native
+        + working
+        + kept
+        + max([*levels, *(memory for memory, _ in refinements), network * _NETWORK_BYTES, embedding, float(output)])
+    )
     work = sum(
         (2 * level.radius + 1) ** 3 * volume_mm3 / level.spacing**3 * (2 if level.consistent else 1)
         for level in pyramid
     )
-    refinement_work = 0.0
-    if settings.refine == "adam":
-        voxels = volume_mm3 / (settings.adam.spacing / settings.adam.subdivision) ** 3
-        refinement_work = settings.adam.iterations * voxels
-    elif settings.refine == "diffusion":
-        refinement_work = settings.diffusion.iterations * 20 * volume_mm3 / settings.diffusion.spacing**3
+    refinement_work = sum(steps for _, steps in refinements)
     convex = work * 3.2e-8 * (2 if settings.symmetric else 1)
-    seconds = 1.5 + embedding_seconds + described * 2.5e-6 + native * 8e-8 + convex + refinement_work * 2e-7
+    embedding_seconds += described * 2.5e-6 + network * _NETWORK_SECONDS
+    seconds = 1.5 + embedding_seconds + native * 8e-8 + convex + refinement_work * 2e-7
     return Forecast(seconds, peak / 2**30)
+
+
+def _refinement(step: AdamSettings | DiffusionSettings, volume_mm3: float, channels: int) -> tuple[float, float]:
+    """Bytes of one level of the refinement, and its voxel steps."""
+    if isinstance(step, AdamSettings):
+        voxels = volume_mm3 / (step.spacing / step.subdivision) ** 3
+        return voxels * 4 * channels * 6, step.iterations * voxels
+    voxels = volume_mm3 / step.spacing**3
+    # Features, their three slopes and what is sampled from both, and the multigrid hierarchy.
+    return voxels * 4 * (channels * 10 + 60), step.iterations * 20 * voxels
 
 
 def _level_bytes(level: Level, volume_mm3: float) -> float:

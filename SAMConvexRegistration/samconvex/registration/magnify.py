@@ -92,10 +92,16 @@ class Magnification:
 
     def true_maps(self, maps: Maps, start: Transform) -> Maps:
         """The maps between points at their true places."""
-        if self.factor == 1.0:
-            return maps
-        back = 1.0 / self.factor
-        jacobian = maps.jacobian
-        if jacobian is not None:
-            jacobian = replace(jacobian, grid=jacobian.grid.scaled(back))
-        return Maps(start, maps.forward.scaled(back), maps.backward.scaled(back), jacobian, maps.protected)
+        return maps if self.factor == 1.0 else replace(_scaled(maps, 1.0 / self.factor), start=start)
+
+    def large_maps(self, maps: Maps) -> Maps:
+        """Maps between points at their true places -> between the magnified ones."""
+        return maps if self.factor == 1.0 else _scaled(maps, self.factor)
+
+
+def _scaled(maps: Maps, factor: float) -> Maps:
+    jacobian = maps.jacobian
+    if jacobian is not None:
+        jacobian = replace(jacobian, grid=jacobian.grid.scaled(factor))
+    start, forward, backward = (part.scaled(factor) for part in (maps.start, maps.forward, maps.backward))
+    return Maps(start, forward, backward, jacobian, maps.protected)

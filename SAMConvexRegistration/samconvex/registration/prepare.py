@@ -8,12 +8,15 @@ import torch
 
 from ..device import chosen_device
 from ..errors import InputError
-from ..io.checks import grid_note, outside_note
+from ..io.checks import grid_note, labels_note, outside_note
+from ..memory import machine_memory_gib
 from ..progress import Progress
+from ..report.environment import environment, utc_now
 from ..space.filling import as_air
 from ..space.grid import as_points
 from ..space.volume import Volume, average_to, check_shape
-from .options import Options, unused_weights
+from ..weights.models import load_feed_forward
+from .options import Options, unused_weights, weights_used
 from .pair import Pair
 from .regions import filling_note, mask_or_body
 from .run import Run
@@ -47,15 +50,28 @@ def begun(fixed: Volume, moving: Volume, options: Options, progress: Progress) -
     options = _checked(options)
     notes = _truth_notes(fixed, moving, options)
     device = chosen_device(options.device)
-    settings, tier, shortage = fitting(settings, fixed, moving, options.max_memory_gib)
-    if options.threads is not None:
-        torch.set_num_threads(max(1, options.threads))
+    settings, tier, shortage = fitting(settings, fixed, moving, _memory_limit(options))
     torch.manual_seed(options.seed)
     warnings = [*fixed.notes, *moving.notes, *unused_weights(options.weights, settings), *notes]
     if shortage:
         warnings.append(shortage)
     progress("prepare", 0.0, shortage or "")
-    return Run(options, settings, device, progress, warnings), {"strength": options.strength, "tier": tier}
+    # Before anything is computed: what the affine needs is known now, what the levels need may shrink later.
+    details = {
+        "date": utc_now(),
+        "strength": options.strength,
+        "tier": tier,
+        "seed": options.seed,
+        "reproducible": options.reproducible,
+        "weights": weights_used(options.weights, settings),
+        "environment": environment(),
+    }
+    return Run(options, settings, device, progress, warnings), details
+
+
+def _memory_limit(options: Options) -> float | None:
+    """What may be held, GiB; what happens to be free now must not decide a reproducible result."""
+    return machine_memory_gib() if options.reproducible and options.max_memory_gib is None else options.max_memory_gib
 
 
 def prepared(fixed: Volume, moving: Volume, run: Run) -> Prepared:
@@ -73,7 +89,8 @@ def _checked(options: Options) -> Options:
     """The options with their points as (N, 3).
 
     Raises:
-        InputError: a mask or label map that is no volume, points that cannot be compared row by row, a mirrored start.
+        InputError: a mask or label map that is no volume, points that cannot be compared row by row, a mirrored start,
+            weights of a network that predicts no field.
     """
     for further in (
         options.fixed_mask,
@@ -84,6 +101,8 @@ def _checked(options: Options) -> Options:
     ):
         if further is not None:
             check_shape(further)
+    if options.initial_network is not None:
+        load_feed_forward(options.initial_network)
     if options.start.mirrors:
         raise InputError(
             "The initial transform mirrors the patient (its determinant is negative); correct the sign of one axis."
@@ -97,9 +116,12 @@ def _checked(options: Options) -> Options:
     return replace(options, fixed_points=fixed, moving_points=moving)
 
 
+_IMAGE_WANTED = "give the image itself here, and the label map as --fixed-labels or --moving-labels"
+
+
 def _truth_notes(fixed: Volume, moving: Volume, options: Options) -> list[str]:
-    """What to say of labels and points that do not quite fit their images."""
-    notes: list[str | None] = []
+    """What to say of images that seem to be labels, and of labels and points that do not quite fit their images."""
+    notes: list[str | None] = [labels_note(image, _IMAGE_WANTED) for image in (fixed, moving)]
     if options.fixed_labels is not None and options.moving_labels is not None:
         notes += [grid_note(options.fixed_labels, fixed), grid_note(options.moving_labels, moving)]
     for points, image in zip((options.fixed_points, options.moving_points), (fixed, moving), strict=True):

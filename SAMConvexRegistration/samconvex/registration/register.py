@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..device import device_name
+from ..device import computing, device_name
 from ..memory import peak_memory_mib
 from ..progress import Progress, null_progress, stage
 from ..report.document import build_report
+from ..report.verdict import verdict
 from ..settings.registration import Settings
 from ..space.field import DisplacementField
 from ..space.transforms import Transform
 from ..space.volume import Volume
 from ..version import __version__
 from .affine import align
+from .evidence import gathered, told
+from .expected_error import ExpectedError, error_at, expected_error, summarized
 from .features import describable
 from .finish import Maps, finished
 from .magnify import Magnification
 from .measure import Truth, measure
 from .options import Options
 from .prepare import Prepared, begun, prepared
-from .regions import check_overlap, regions_of
+from .regions import Regions, check_overlap, regions_of
 from .run import Run
+from .shown import shown
 from .solve import solve
 
 
@@ -39,12 +44,24 @@ class RegistrationResult:
         moving_to_fixed: its inverse; carries moving points to the fixed image.
         report: the dictionary of ``report.json``.
         jacobian: determinant of the deformation (without the affine part) on the field's grid.
+        expected_error: float32 mm on the field's grid in the fixed space; nine of ten errors are below it.
     """
 
     fixed_to_moving: Transform
     moving_to_fixed: Transform
     report: dict
     jacobian: Volume | None = None
+    expected_error: Volume | None = None
+
+    def error_at(self, points: np.ndarray) -> np.ndarray:
+        """(N,) mm: the expected error at (N, 3) LPS mm of the fixed space.
+
+        Raises:
+            InputError: points of another shape, or not finite. ValueError: this result has no expected error.
+        """
+        if self.expected_error is None:
+            raise ValueError("this result has no expected error")
+        return error_at(self.expected_error, points)
 
 
 def register(
@@ -56,6 +73,8 @@ def register(
     affine: str | None = None,
     refine: str | None = None,
     features: str | None = None,
+    coarse: str | None = None,
+    initial_network: str | os.PathLike | None = None,
     symmetric: bool | None = None,
     initial_transform: Transform | None = None,
     fixed_mask: Volume | None = None,
@@ -71,7 +90,9 @@ def register(
     max_memory_gib: float | None = None,
     seed: int = 0,
     weights: str | os.PathLike | None = None,
+    reproducible: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> RegistrationResult:
     """Register ``moving`` to ``fixed``.
 
@@ -81,6 +102,10 @@ def register(
             :func:`samconvex.settings.strength.adjusted`.
         affine, refine, features: override the preset ("none", "moments", "sam"; "none", "adam", "diffusion"; "mind",
             "sam+mind").
+        coarse: "sam" starts from a coarse field through points matched by embeddings, "none" does not.
+        initial_network: weights, by name or file, of a network that predicts a field (LapIRN,
+            SAM-VoxelMorph): what follows starts from
+            it.
         symmetric: solve both directions and let them meet halfway: exchanging the images gives the inverse transform.
             Takes twice the time.
         initial_transform: maps fixed points to moving points; the affine stage then runs only if ``affine`` is given.
@@ -96,7 +121,10 @@ def register(
             are chosen and a warning says so, see :mod:`samconvex.registration.tiers`.
         seed: of everything random.
         weights: of one network, by name or file, instead of the shipped ones; the other networks keep theirs.
+        reproducible: the same bits for any ``threads``, by using one, see :func:`samconvex.device.computing`.
         progress: see :mod:`samconvex.progress`.
+        tell: called before the long work with every sentence that a person should hear at once, such as that both
+            images have nothing in common; the report's warnings begin with the same.
 
     Raises:
         InputError: unusable input, or images that do not overlap. Cancelled: by ``progress``. ResourceError: memory,
@@ -109,6 +137,8 @@ def register(
         affine,
         refine,
         features,
+        coarse,
+        initial_network,
         symmetric,
         initial_transform,
         fixed_mask,
@@ -124,24 +154,48 @@ def register(
         max_memory_gib,
         seed,
         weights,
+        reproducible,
     )
+    with computing(threads, reproducible):
+        return _registered(fixed, moving, options, progress or null_progress, began, tell)
+
+
+def _registered(
+    fixed: Volume,
+    moving: Volume,
+    options: Options,
+    progress: Progress,
+    began: float,
+    tell: Callable[[str], None] | None,
+) -> RegistrationResult:
+    """The stages one after the other; ``began`` as time.perf_counter gives it."""
     size = Magnification.of(fixed, moving)
     large = size.volume(fixed), size.volume(moving)
-    run, details = begun(*large, size.options(options), progress or null_progress)
+    run, details = begun(*large, size.options(options), progress)
     if size.note:
         run.warnings.append(size.note)
         details["magnification"] = size.factor
+    run.tell = tell or run.tell
     images = prepared(*large, run)
+    if anatomy := shown(images.work, run):
+        details["anatomy"] = anatomy
     initial = _aligned(images, run, details)
-    solved = _deformed(images, initial, run)
-    maps = size.true_maps(finished(*large, initial, solved, run), options.start)
+    solved, regions = _deformed(images, initial, run)
+    maps = finished(*large, initial, solved, run)
+    with run.clock("error"):
+        expected = run.computed(lambda device: expected_error(run, images, initial, maps.forward, regions, device))
+    expected = expected.scaled(1.0 / size.factor)
+    evidence = _evidence(images, maps, run)
+    maps = size.true_maps(maps, options.start)
     images = size.true_images(images, fixed, moving)
-    measured = _measured(images, maps, options, run)
+    measured = _measured(images, maps, expected, options, run)
+    evidence |= told(images.work, run.settings, details, measured)
+    details["verdict"] = verdict(evidence, same_patient=run.settings.same_patient)
     if maps.protected:
-        details["protected"] = {"mode": protect_mode, "bodies": list(maps.protected)}
+        details["protected"] = {"mode": options.protect_mode, "bodies": list(maps.protected)}
     report = _reported(images, run, time.perf_counter() - began, details, measured)
     run.progress("done", 1.0)
-    return RegistrationResult(maps.forward, maps.backward, report, maps.jacobian)
+    return RegistrationResult(maps.forward, maps.backward, report, maps.jacobian, expected.bound)
 
 
 def _aligned(images: Prepared, run: Run, details: dict) -> Transform:
@@ -154,34 +208,50 @@ def _aligned(images: Prepared, run: Run, details: dict) -> Transform:
     return initial
 
 
-def _deformed(images: Prepared, initial: Transform, run: Run) -> list[DisplacementField]:
-    """The solved fields; none where the preset ends with the linear part."""
+def _deformed(images: Prepared, initial: Transform, run: Run) -> tuple[list[DisplacementField], Regions]:
+    """The solved fields, none where the settings end with the linear part; and what of the images is matched."""
     run.settings = describable(run.settings, images.work.fixed, images.work.moving, run.options.weights, run.warnings)
-    if not run.settings.levels:
-        return []
+    deforms = run.settings.deforms
     with run.clock("prepare"):
         regions = regions_of(
             images.work,
             images.fixed_body,
             initial,
-            run.settings.symmetric,
-            run.warnings,
+            run.settings.symmetric and deforms,
+            run.warnings if deforms else [],
             (images.fixed, images.moving),
         )
-    return run.computed(lambda device: solve(run, images, initial, regions, device))
+    if not deforms:
+        return [], regions
+    return run.computed(lambda device: solve(run, images, initial, regions, device)), regions
 
 
-def _measured(images: Prepared, maps: Maps, options: Options, run: Run) -> dict:
+def _measured(images: Prepared, maps: Maps, expected: ExpectedError, options: Options, run: Run) -> dict:
     truth = Truth(options.fixed_labels, options.moving_labels, options.fixed_points, options.moving_points)
     with run.clock("measure"):
-        return measure(
+        figures = measure(
             images.fixed,
             images.moving,
             maps,
             images.fixed_body,
             truth,
             run.warnings,
-            stage(run.progress, "measure"),
+            stage(run.progress, "measure", 0.5, 1.0),
+        )
+        return {**figures, "expected_error_mm": summarized(expected, images.fixed_body)}
+
+
+def _evidence(images: Prepared, maps: Maps, run: Run) -> dict[str, float]:
+    """What the finished maps show, at the size that was worked at."""
+    with run.clock("verdict"):
+        return gathered(
+            images.work,
+            maps,
+            images.fixed_body,
+            same_patient=run.settings.same_patient,
+            weights=run.options.weights,
+            device=run.device,
+            report=stage(run.progress, "measure", 0.0, 0.5),
         )
 
 

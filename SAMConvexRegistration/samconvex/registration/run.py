@@ -28,6 +28,7 @@ class Run:
         progress: told what is going on; raises Cancelled.
         warnings: sentences for the user, in the order in which they arose.
         clock: seconds of every stage.
+        tell: called with a sentence that should not wait for the report.
     """
 
     options: Options
@@ -36,6 +37,7 @@ class Run:
     progress: Progress
     warnings: list[str]
     clock: Clock = field(default_factory=Clock)
+    tell: Callable[[str], None] = lambda sentence: None
 
     def computed(self, work: Callable[[torch.device], T]) -> T:
         """What ``work(device)`` gives, on the CPU from now on where the memory of the GPU does not suffice."""

@@ -7,19 +7,23 @@ from dataclasses import replace
 
 import torch
 
+from ..align.coarse_field import sam_coarse
+from ..anatomy.cache import embed_cached
 from ..deform.adam import optimize
-from ..deform.diffusion import descend
+from ..deform.diffusion import descend, descend_anew, quadratic_spline
+from ..deform.feed_forward import predicted
 from ..deform.pyramid import run_pyramid
 from ..deform.scene import Extractor, Scene, View, described
 from ..device import cpu_has_bfloat16
 from ..progress import Progress, stage
-from ..settings.registration import Settings
+from ..settings.registration import AdamSettings, DiffusionSettings, Settings
 from ..space.field import DisplacementField
 from ..space.grid import Grid
 from ..space.intensity import normalized_intensity
 from ..space.transforms import Transform
 from ..space.volume import Volume
-from .features import Extractors
+from ..weights.models import load_feed_forward, load_sam, weights_for
+from .features import Extractors, not_for
 from .pair import Pair
 from .prepare import Prepared
 from .regions import Regions, box_of
@@ -39,8 +43,7 @@ def solve(
     run: Run, images: Prepared, initial: Transform, regions: Regions, device: torch.device
 ) -> list[DisplacementField]:
     """The field, and in a symmetric registration that of the exchanged images."""
-    sides = [on_device(normalized_volume(work), device) for work in (images.work.fixed, images.work.moving)]
-    ways = [(_scene(run, images, initial, regions, sides, device), images.work)]
+    ways = [(scene_of(run, images, initial, regions, device), images.work)]
     if run.settings.symmetric and regions.moving_body is not None:
         ways.append((_exchanged(ways[0][0], run, regions, device), images.work.exchanged()))
     found = []
@@ -50,13 +53,12 @@ def solve(
     return found
 
 
-def _scene(
-    run: Run, images: Prepared, initial: Transform, regions: Regions, sides: list[Volume], device: torch.device
-) -> Scene:
-    """What the levels see, from the fixed image's side."""
+def scene_of(run: Run, images: Prepared, initial: Transform, regions: Regions, device: torch.device) -> Scene:
+    """What is seen of both images, from the fixed image's side."""
+    fixed, moving = (on_device(normalized_volume(work), device) for work in (images.work.fixed, images.work.moving))
     return Scene(
-        fixed=sides[0],
-        moving=sides[1],
+        fixed=fixed,
+        moving=moving,
         initial=initial,
         box=box_of(images.fixed_body),
         fixed_mask=_there(regions.fixed.matched, device),
@@ -84,23 +86,52 @@ def _exchanged(scene: Scene, run: Run, regions: Regions, device: torch.device) -
 
 def _one_way(scene: Scene, pair: Pair, run: Run, progress: Progress, device: torch.device) -> DisplacementField:
     settings = run.settings
-    extractor = Extractors(
-        scene, pair.fixed, pair.moving, run.options.weights, settings.levels[-1].spacing, device, progress
-    )
-    with run.clock("convex"):
-        field = run_pyramid(
-            scene,
-            extractor,
-            settings.levels,
-            coupling=settings.coupling,
-            box_passes=settings.box_passes,
-            forget=extractor.forget,
-            progress=progress,
-        )
-    if settings.refine == "none":
-        return field
-    with run.clock("refine"):
-        return refined(scene, extractor, settings, field, stage(progress, "refine"))
+    extractor = Extractors(scene, pair.fixed, pair.moving, run.options.weights, settings.finest, device, progress)
+    field = _coarse(scene, pair, run, device, progress) if settings.coarse == "sam" else None
+    if settings.initial_network:
+        with run.clock("network"):
+            network = load_feed_forward(settings.initial_network).to(device)
+            field = predicted(network, scene, extractor, stage(progress, "network"), field)  # type: ignore[arg-type]
+    if settings.levels:
+        with run.clock("convex"):
+            field = run_pyramid(
+                scene,
+                extractor,
+                settings.levels,
+                start=field,
+                coupling=settings.coupling,
+                couplings=settings.couplings,
+                box_passes=settings.box_passes,
+                forget=extractor.forget,
+                progress=progress,
+            )
+    steps = settings.refinements
+    if field is None:  # the refinement is all there is
+        field = DisplacementField.zeros(Grid.covering(scene.box, settings.finest), device)
+    for number, step in enumerate(steps):
+        part = stage(progress, "refine", number / len(steps), (number + 1) / len(steps))
+        with run.clock("refine"):
+            field = refined(scene, extractor, settings, step, field, part)
+    return field
+
+
+def _coarse(scene: Scene, pair: Pair, run: Run, device: torch.device, progress: Progress) -> DisplacementField | None:
+    """SAM-coarse; None, with a warning, where the embeddings cannot be used."""
+    model = load_sam(weights_for("sam", run.options.weights))
+    other = not_for(model, pair.fixed, pair.moving)
+    reason = f"{other.name} is no CT in Hounsfield units" if other is not None else "too few points match"
+    if other is None:
+        with run.clock("coarse"):
+            fixed, moving = (
+                embed_cached(v, model, device=device, progress=progress) for v in (pair.fixed, pair.moving)
+            )
+            masks = (pair.fixed_mask, pair.moving_mask)
+            report = stage(progress, "coarse")
+            field = sam_coarse(fixed, moving, scene.initial, scene.box, masks=masks, report=report)
+        if field is not None:
+            return field
+    run.warnings.append(f"The coarse field of embeddings was left out ({reason}).")
+    return None
 
 
 def _there(mask: Volume | None, device: torch.device) -> Volume | None:
@@ -125,23 +156,36 @@ def refined(
     scene: Scene,
     extractor: Extractor,
     settings: Settings,
+    step: AdamSettings | DiffusionSettings,
     deformation: DisplacementField,
     report: Callable[[float], None],
 ) -> DisplacementField:
-    adam, diffusion = settings.adam, settings.diffusion
-    by_adam = settings.refine == "adam"
-    spacing, pool, parts = (
-        (adam.spacing, adam.pool, adam.subdivision) if by_adam else (diffusion.spacing, diffusion.pool, 1)
-    )
-    grid = Grid.covering(scene.box, spacing)
+    """``deformation`` after one level of the refinement."""
+    parts = step.subdivision if isinstance(step, AdamSettings) else 1
+    grid = Grid.covering(scene.box, step.spacing)
     dense = grid.subdivided(parts)
     # Displaced samples may leave the box by a few centimeters.
-    wide = grid.padded(int(24.0 / spacing)).subdivided(parts)
-    chosen = (extractor, settings.levels[-1].features, settings.levels[-1].weights)
-    fixed = described(View(scene, "fixed"), *chosen, dense, pool)
-    moving = described(View(scene, "moving"), *chosen, wide, pool)
+    wide = grid.padded(int(24.0 / step.spacing)).subdivided(parts)
+    chosen = (extractor, *settings.refined_by)
+    fixed = described(View(scene, "fixed"), *chosen, dense, step.pool)
     # The edge of the moving image is no feature: what lies beyond pulls at nothing.
     weight = scene.weight_on(dense) * scene.valid_on(dense, deformation)
-    if by_adam:
-        return optimize(deformation, fixed, moving, weight, adam, grid=grid, report=report)
-    return descend(deformation, fixed, moving, weight, diffusion, grid=grid, report=report)
+    if isinstance(step, DiffusionSettings) and step.anew:
+        finer = grid.subdivided(step.pool)
+
+        def spline(u: torch.Tensor) -> DisplacementField:
+            return DisplacementField(quadratic_spline(u, finer.shape), finer)
+
+        def moved(u: torch.Tensor) -> torch.Tensor:
+            return described(View(scene, "moving", spline(u)), *chosen, grid, step.pool, spread=False).tensor
+
+        found = descend_anew(deformation, fixed.tensor, moved, weight, step, grid=grid, report=report)
+        return spline(found.tensor)
+    so_far = deformation.on_grid(wide, fill=None) if isinstance(step, AdamSettings) and step.anew else None
+    moving = described(View(scene, "moving", so_far), *chosen, wide, step.pool)
+    if isinstance(step, DiffusionSettings):
+        return descend(deformation, fixed, moving, weight, step, grid=grid, report=report)
+    if so_far is None:
+        return optimize(deformation, fixed, moving, weight, step, grid=grid, report=report)
+    start = DisplacementField.zeros(grid, scene.device)
+    return so_far.after(optimize(start, fixed, moving, weight, step, grid=grid, report=report))

@@ -19,26 +19,33 @@ def tier(settings: Settings, name: str) -> Settings:
 
     "half" leaves out the finest level, takes the others as coarse as they may become, averages images to 1.5 times the
     working spacing and refines on a grid 1.5 times as coarse. "fast" keeps the levels of 6 mm and more, images at twice
-    the working spacing, and does not refine.
+    the working spacing, and does not refine; a refinement that is all there is stays, on a grid twice as coarse.
     """
-    if name == "full" or not settings.levels:
+    if name == "full" or not settings.deforms:
         return settings
+    if name == "fast" and not settings.levels:
+        return _coarser(settings, 2.0)
     levels = tuple(
         replace(level, spacing=max(level.spacing, level.coarsest)) for level in settings.levels[:-1] or settings.levels
     )
     if name == "half":
-        return replace(
-            settings,
-            levels=levels,
-            working_spacing=1.5 * settings.working_spacing,
-            adam=replace(settings.adam, spacing=1.5 * settings.adam.spacing),
-            diffusion=replace(settings.diffusion, spacing=1.5 * settings.diffusion.spacing),
-        )
+        return replace(_coarser(settings, 1.5), levels=levels)
     return replace(
         settings,
         levels=tuple(level for level in levels if level.spacing >= _FAST_FINEST_MM) or levels[:1],
         working_spacing=2.0 * settings.working_spacing,
         refine="none",
+    )
+
+
+def _coarser(settings: Settings, factor: float) -> Settings:
+    """Images and refinement on grids ``factor`` times as coarse."""
+    return replace(
+        settings,
+        working_spacing=factor * settings.working_spacing,
+        adam=replace(settings.adam, spacing=factor * settings.adam.spacing),
+        diffusion=replace(settings.diffusion, spacing=factor * settings.diffusion.spacing),
+        stages=tuple(replace(step, spacing=factor * step.spacing) for step in settings.stages),
     )
 
 

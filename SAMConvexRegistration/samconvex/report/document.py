@@ -43,6 +43,7 @@ def build_report(
     dice_final: Mapping[int, float] | None = None,
     tre_initial_mm: np.ndarray | None = None,
     tre_final_mm: np.ndarray | None = None,
+    expected_error_mm: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
     further: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -54,6 +55,8 @@ def build_report(
         overlap_percent: share of the fixed image's body where the moving image has data.
         dice_initial, dice_final: overlap by label before and after.
         tre_initial_mm, tre_final_mm: (N,) distances of corresponding points before and after.
+        expected_error_mm: ``median``, ``p90`` and ``max`` of the 90 % bound inside the body, the ``family`` of presets
+            whose calibration it has, and ``own_calibration``: the preset was one of them.
         further: additional top-level fields.
     """
     report: dict[str, Any] = {
@@ -74,6 +77,7 @@ def build_report(
         report["dice"] = _dice_record(dice_initial, dice_final)
     if tre_initial_mm is not None or tre_final_mm is not None:
         report["tre_mm"] = _tre_record(tre_initial_mm, tre_final_mm)
+    report["expected_error_mm"] = expected_error_mm
     report |= dict(further or {})
     report["warnings"] = list(dict.fromkeys(warnings))
     return plain(report)

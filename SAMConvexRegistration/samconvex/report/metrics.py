@@ -10,6 +10,7 @@ import SimpleITK as sitk
 import torch
 
 from ..space.field import DisplacementField
+from ..space.sampling import sample
 from ..space.transforms import Transform
 from ..space.volume import Volume
 
@@ -65,6 +66,61 @@ def _distance_to(surface: sitk.Image) -> np.ndarray:
 
 def _mask(volume: Volume, label: int) -> sitk.Image:
     return sitk.GetImageFromArray((volume.tensor[0, 0] == label).numpy().astype(np.uint8))
+
+
+def surface_errors(
+    transform: Transform, fixed_labels: Volume, moving_labels: Volume
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How far the surfaces of the fixed labels, carried to the moving image, lie from those of the same labels there.
+
+    A surface can slide along itself unseen: the distances are lower bounds of the error. Where a label touches an end
+    of its image, or is carried beyond the moving one, nothing is known.
+
+    Returns:
+        (N, 3) LPS mm in the fixed space, (N,) mm, and (N,) the labels.
+    """
+    places, distances, names = [np.zeros((0, 3))], [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
+    for label in common_labels(fixed_labels, moving_labels):
+        contour = sitk.LabelContour(_mask(fixed_labels, label))
+        points = _inner_points(sitk.GetArrayFromImage(contour) > 0, fixed_labels)
+        target = moving_labels.grid.apply_to_sitk(_mask(moving_labels, label))
+        signed = sitk.GetArrayFromImage(
+            sitk.SignedMaurerDistanceMap(target, squaredDistance=False, useImageSpacing=True)
+        )
+        mapped = transform.map_points(points)
+        center = moving_labels.grid.center
+        relative = torch.as_tensor(mapped - center, dtype=torch.float32)[None, None]
+        found = sample(torch.from_numpy(signed).float()[None, None], moving_labels.grid, relative, reference=center)
+        known = moving_labels.grid.contains(mapped)
+        places.append(points[known])
+        distances.append(found.abs().flatten().numpy()[known].astype(float))
+        names.append(np.full(int(known.sum()), label))
+    return np.concatenate(places), np.concatenate(distances), np.concatenate(names)
+
+
+def _inner_points(mask: np.ndarray, volume: Volume) -> np.ndarray:
+    """(N, 3) LPS mm of a (D, H, W) mask's voxels that are not of the image's outermost two layers."""
+    inner = np.zeros_like(mask)
+    inner[2:-2, 2:-2, 2:-2] = mask[2:-2, 2:-2, 2:-2]
+    return volume.grid.voxels_to_points(np.argwhere(inner)[:, ::-1])
+
+
+def coverage_percent(bounds: np.ndarray, errors: np.ndarray) -> float:
+    """Percentage of (N,) errors that are not above their (N,) bounds."""
+    return 100.0 * float((np.asarray(errors) <= np.asarray(bounds)).mean())
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of (N,) values, ties sharing their mean rank; NaN where one of them is constant."""
+    ranks = [_ranks(np.asarray(values, dtype=float)) for values in (first, second)]
+    if len(ranks[0]) < 2 or any(np.ptp(rank) == 0 for rank in ranks):
+        return float("nan")
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
 
 
 def target_registration_error(transform: Transform, fixed_points: np.ndarray, moving_points: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from ..space.field import DisplacementField
 from ..space.sampling import sample
 from ..space.volume import Volume
+from .colors import FOLDED, error_color
 from .slices import Slice, sampled
 
 GRID_STEP_MM = 15.0
@@ -65,10 +66,8 @@ def outlines(labels: Volume, cut: Slice) -> np.ndarray:
     return edge * 0.9
 
 
-def deformation_panels(
-    gray: np.ndarray, field: DisplacementField, cut: Slice, body: Volume | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The warped grid over the dimmed fixed image, and the Jacobian determinant in color over it."""
+def deformation_panel(gray: np.ndarray, field: DisplacementField, cut: Slice) -> np.ndarray:
+    """The warped grid over the dimmed fixed image; where the map folds, magenta."""
     u = sample(field.tensor, field.grid, cut.points, reference=cut.reference, fill=None)[0, :, 0]
     moved = (cut.points[0].permute(2, 0, 1) + u).numpy()
     lines = np.zeros(gray.shape, dtype=np.float32)
@@ -77,28 +76,18 @@ def deformation_panels(
         slope = np.hypot(*np.gradient(coordinate))
         distance = np.abs(coordinate - np.round(coordinate)) / np.maximum(slope, 1e-4)
         lines = np.maximum(lines, np.clip(1.15 - distance, 0, 1))
-    dimmed = rgb(gray * 0.55)
-    grid_panel = dimmed.copy()
-    stain(grid_panel, lines * 0.85, (120, 220, 235))
-    determinant = field.jacobian_determinant()
-    local = sample(determinant, field.grid, cut.points, reference=cut.reference, fill=None)[0, 0, 0].numpy()
-    weight = np.clip(np.abs(np.log2(np.maximum(local, 1e-3))) / 0.6, 0, 1) * 0.75
-    weight = np.where(local <= 0, 1.0, weight)
+    panel = rgb(gray * 0.55)
+    stain(panel, lines * 0.85, (120, 220, 235))
+    local = sample(field.jacobian_determinant(), field.grid, cut.points, reference=cut.reference)[0, 0, 0].numpy()
+    stain(panel, (local <= 0).astype(np.float32), FOLDED)
+    return panel
+
+
+def error_panel(gray: np.ndarray, bound: Volume, cut: Slice, body: Volume | None) -> np.ndarray:
+    """The expected error in color over the dimmed fixed image, inside the body."""
+    values = sample(bound.tensor, bound.grid, cut.points, reference=cut.reference)[0, 0, 0].numpy()
+    weight = np.full(values.shape, 0.6, dtype=np.float32)
     if body is not None:
-        # What air does is of no interest.
         weight = weight * sampled(body.with_tensor(body.tensor.float()), cut).numpy()
-    color = volume_change_color(local)
-    jacobian_panel = dimmed + weight[..., None] * (color - dimmed)
-    return grid_panel, jacobian_panel.astype(np.float32)
-
-
-def volume_change_color(determinant: np.ndarray) -> np.ndarray:
-    """Blue where the moving image holds less tissue volume, orange where it holds more, magenta where it folds.
-
-    A doubling or halving is the full color; (...,) to (..., 3) in 0..255.
-    """
-    strength = np.clip(np.log2(np.maximum(determinant, 1e-3)), -1, 1)[..., None]
-    neutral = np.array([118.0, 120.0, 124.0])
-    less, more = np.array([44.0, 123.0, 255.0]), np.array([255.0, 142.0, 24.0])
-    color = neutral + np.abs(strength) * (np.where(strength < 0, less, more) - neutral)
-    return np.where((determinant <= 0)[..., None], np.array([255.0, 0.0, 220.0]), color).astype(np.float32)
+    dimmed = rgb(gray * 0.7)
+    return (dimmed + weight[..., None] * (error_color(values) - dimmed)).astype(np.float32)

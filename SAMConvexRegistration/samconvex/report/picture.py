@@ -1,7 +1,7 @@
 """report.png: what a registration did, on one page for a clinician.
 
 Rows are the three planes through the middle of the fixed body; columns show both images before and after, how they
-agree, and where tissue was moved, stretched or squeezed. Drawn with numpy; SimpleITK writes the PNG.
+agree, where tissue was moved, and how far off that may be. Drawn with numpy; SimpleITK writes the PNG.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import SimpleITK as sitk
 from ..io.images import write_image
 from ..space.transforms import Transform
 from ..space.volume import Volume
+from .colors import ERROR_STOPS_MM, FOLDED, error_color
 from .lettering import draw_text, fit_text, text_width
 from .panels import (
     GRID_STEP_MM,
     checkerboard,
-    deformation_panels,
+    deformation_panel,
+    error_panel,
     outlines,
     overlay,
     rgb,
     stain,
-    volume_change_color,
     window,
 )
 from .slices import (
@@ -41,6 +42,8 @@ from .slices import (
     slice_of,
     starting_position,
 )
+from .verdict import CHECK, DO_NOT_USE
+from .verdict import GOOD as GOOD_VERDICT
 
 BACKGROUND = (21, 23, 28)
 PANEL = (8, 9, 11)
@@ -48,6 +51,9 @@ TEXT = (232, 234, 238)
 MUTED = (150, 156, 168)
 ACCENT = (255, 196, 84)
 GOOD, POOR = (120, 214, 150), (255, 130, 110)
+VERDICT_COLORS = {GOOD_VERDICT: GOOD, CHECK: (255, 205, 80), DO_NOT_USE: (255, 95, 80)}
+# Height of the verdict's banner, pixels.
+BANNER = 48
 FIXED_COLOR, MOVING_COLOR = (255, 214, 70), (70, 200, 255)
 
 
@@ -69,6 +75,7 @@ def write_report_picture(
     warped: Volume | None = None,
     fixed_labels: Volume | None = None,
     warped_labels: Volume | None = None,
+    bound: Volume | None = None,
 ) -> None:
     """Write the picture as PNG (or another format SimpleITK writes).
 
@@ -76,11 +83,12 @@ def write_report_picture(
         result: its ``fixed_to_moving`` transform is drawn, its ``report`` gives the figures.
         warped: the registered moving image, where it exists already; else only the slices shown are computed.
         fixed_labels, warped_labels: label maps whose outlines are drawn, the second in the fixed space.
+        bound: the expected error, mm in the fixed space; drawn where there is one.
 
     Raises:
         InputError: unknown file ending. ResourceError: the disk refused.
     """
-    write_picture(render_report(fixed, moving, result, warped, fixed_labels, warped_labels), path)
+    write_picture(render_report(fixed, moving, result, warped, fixed_labels, warped_labels, bound), path)
 
 
 def write_picture(picture: np.ndarray, path: str | os.PathLike) -> None:
@@ -95,6 +103,7 @@ def render_report(
     warped: Volume | None = None,
     fixed_labels: Volume | None = None,
     warped_labels: Volume | None = None,
+    bound: Volume | None = None,
 ) -> np.ndarray:
     """The picture as an (H, W, 3) uint8 array; arguments as :func:`write_report_picture`."""
     transform = result.fixed_to_moving
@@ -112,15 +121,18 @@ def render_report(
         ("Both, after", "gray where they agree"),
         ("Checkerboard, after", "edges should continue"),
         ("Deformation", f"{GRID_STEP_MM:g} mm grid, alignment removed"),
-        ("Local volume", "moving relative to fixed"),
     ]
+    if bound is not None:
+        titles.append(("Expected error", "nine of ten errors are below"))
     rows: list[list[np.ndarray]] = []
     for cut in slices:
         a = gray_fixed(sampled(fixed, cut))
         before = gray_moving(sampled(moving, cut, start))
         after = gray_moving(sampled(warped, cut) if warped is not None else sampled(moving, cut, transform))
         panels = [rgb(a), rgb(before), rgb(after), overlay(a, before), overlay(a, after)]
-        panels += [checkerboard(a, after, cut.mm_per_pixel), *deformation_panels(a, field, cut, body)]
+        panels += [checkerboard(a, after, cut.mm_per_pixel), deformation_panel(a, field, cut)]
+        if bound is not None:
+            panels.append(error_panel(a, bound, cut, body))
         if fixed_labels is not None:
             outline = outlines(fixed_labels, cut)
             for index in (0, 2):
@@ -129,7 +141,9 @@ def render_report(
             stain(panels[2], outlines(warped_labels, cut), MOVING_COLOR)
         rows.append(panels)
     outlined = (fixed_labels is not None, warped_labels is not None)
-    return _page(rows, slices, titles, fixed, moving, result.report, outlined)
+    page = _page(rows, slices, titles, fixed, moving, result.report, outlined)
+    judged = result.report.get("verdict")
+    return page if judged is None else np.concatenate([verdict_banner(judged, page.shape[1]), page])
 
 
 # --- page -----------------------------------------------------------------------------------------------------------
@@ -166,8 +180,18 @@ def _page(
                 _orientation_letters(page, x, top, row_height, cut.plane.letters)
                 _scale_bar(page, x + COLUMN - 12, top + row_height - 14, cut.mm_per_pixel)
         top += row_height + GUTTER
-    _legend(page, left, top - GUTTER + 30, outlined)
+    _legend(page, left, top - GUTTER + 30, outlined, len(titles) > 7)
     return np.clip(np.round(page), 0, 255).astype(np.uint8)
+
+
+def verdict_banner(judged: Mapping[str, Any], width: int) -> np.ndarray:
+    """(H, W, 3) uint8: the verdict by color and word, and as many of its reasons as fit."""
+    banner = np.empty((BANNER, width, 3), dtype=np.float32)
+    banner[:] = VERDICT_COLORS[judged["level"]]
+    x = draw_text(banner, MARGIN, 0.65 * BANNER, str(judged["level"]).upper(), 16, (0, 0, 0), bold=True)
+    reasons = fit_text(" ".join(judged["reasons"]), 11, width - MARGIN - x - 24)
+    draw_text(banner, x + 24, 0.65 * BANNER, reasons, 11, (0, 0, 0))
+    return np.clip(np.round(banner), 0, 255).astype(np.uint8)
 
 
 def _header(page: np.ndarray, fixed: Volume, moving: Volume, report: Mapping[str, Any]) -> None:
@@ -213,6 +237,10 @@ def key_figures(report: Mapping[str, Any]) -> list[tuple[str, str, str, tuple[in
     inverse = report.get("inverse_consistency_mm", {}).get("mean")
     if inverse is not None:
         figures.append(("There and back", f"{inverse:.2f} mm", "mean inverse error", TEXT))
+    expected = report.get("expected_error_mm", {}).get("median")
+    if expected is not None:
+        note = f"median; worst {report['expected_error_mm']['max']:.0f} mm"
+        figures.append(("Expected error", f"{expected:.1f} mm", note, TEXT))
     dice = report.get("dice", {})
     if "final_mean" in dice:
         before = f"before {dice['initial_mean']:.2f}" if "initial_mean" in dice else ""
@@ -263,7 +291,7 @@ def _scale_bar(page: np.ndarray, right: int, bottom: int, mm_per_pixel: float) -
     draw_text(page, right, bottom - 6, f"{length_mm} mm", 8, TEXT, halo=True, align="right")
 
 
-def _legend(page: np.ndarray, left: int, top: int, outlined: tuple[bool, bool]) -> None:
+def _legend(page: np.ndarray, left: int, top: int, outlined: tuple[bool, bool], with_error: bool) -> None:
     def swatch(x: float, color: tuple[int, int, int], text: str) -> float:
         page[top - 9 : top + 1, int(x) : int(x) + 14] = color
         return draw_text(page, x + 22, top, text, 9.5, MUTED) + 28
@@ -277,16 +305,18 @@ def _legend(page: np.ndarray, left: int, top: int, outlined: tuple[bool, bool]) 
     x = swatch(max(x, overlay), (0, 200, 0), "only fixed")
     x = swatch(x, (200, 0, 200), "only moving")
     swatch(x, (150, 150, 150), "both alike")
-    # The color bar stands under its column.
-    bar_left, bar_width = left + 7 * (COLUMN + GUTTER), COLUMN
-    exponents = np.linspace(-1, 1, bar_width)
-    page[top - 12 : top + 2, bar_left : bar_left + bar_width] = volume_change_color(2.0**exponents)[None]
-    for value, text in ((0.5, "half"), (0.75, "0.75"), (1.0, "same"), (4 / 3, "1.33"), (2.0, "double")):
-        at = bar_left + (np.log2(value) + 1) / 2 * (bar_width - 1)
+    swatch(left + 6 * (COLUMN + GUTTER), FOLDED, "folded")
+    if with_error:
+        _error_bar(page, left + 7 * (COLUMN + GUTTER), top)
+
+
+def _error_bar(page: np.ndarray, left: int, top: int) -> None:
+    """The colors of the expected error, in mm, under their column."""
+    low, high = np.log(ERROR_STOPS_MM[0]), np.log(ERROR_STOPS_MM[-1])
+    page[top - 12 : top + 2, left : left + COLUMN] = error_color(np.exp(np.linspace(low, high, COLUMN)))[None]
+    for value in ERROR_STOPS_MM:
+        at = left + (np.log(value) - low) / (high - low) * (COLUMN - 1)
         page[top + 2 : top + 6, int(at) : int(at) + 1] = MUTED
-        align = "left" if value == 0.5 else "right" if value == 2.0 else "center"
+        align = "left" if value == ERROR_STOPS_MM[0] else "right" if value == ERROR_STOPS_MM[-1] else "center"
+        text = f"{value:g} mm" if align == "right" else f"{value:g}"
         draw_text(page, at, top + 20, text, 9, MUTED, align=align)
-    note = "magenta: folded"
-    draw_text(page, bar_left - 2 * GUTTER, top, note, 9.5, MUTED, align="right")
-    fold = bar_left - 2 * GUTTER - text_width(note, 9.5) - 22
-    page[top - 9 : top + 1, int(fold) : int(fold) + 14] = (255, 0, 220)

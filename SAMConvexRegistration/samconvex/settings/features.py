@@ -20,6 +20,7 @@ class Feature:
         network: family of the network that makes it, None without one.
         channels: of its map.
         read: made once for each image and read where points come to lie, instead of made anew of every warped image.
+        strided: made anew, but on the level's own grid alone, however finely the image is looked at.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Feature:
     network: str | None = None
     channels: int = 0
     read: bool = False
+    strided: bool = False
 
 
 FEATURES: dict[str, Feature] = {
@@ -39,6 +41,8 @@ FEATURES: dict[str, Feature] = {
         Feature("sam", of_ct=True, network="sam", channels=32, read=True),
         Feature("sam-fine", of_ct=True, network="sam", channels=32, read=True),
         Feature("sam-coarse", of_ct=True, network="sam", channels=32, read=True),
+        Feature("sam-anew", of_ct=True, network="sam", channels=256, strided=True),
+        Feature("sam-anew-fine", of_ct=True, network="sam", channels=128, strided=True),
         Feature("semantic", of_ct=True, network="semantic", channels=7, read=True),
     )
 }
@@ -134,6 +138,7 @@ def networks_of(names: Iterable[str]) -> set[str]:
 
 
 def channels_at(names: Iterable[str]) -> tuple[int, int]:
-    """Most channels that are made anew of a warped image at once, and channels of all maps together."""
+    """Most channels that are made at once of all voxels of a warped image, and channels of all maps together."""
     known = [FEATURES[name] for name in names if name in FEATURES]
-    return max((f.channels for f in known if not f.read), default=0), sum(f.channels for f in known)
+    anew = (f.channels for f in known if not f.read and not f.strided)
+    return max(anew, default=0), sum(f.channels for f in known)

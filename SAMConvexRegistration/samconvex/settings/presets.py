@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from .registration import AdamSettings, Level, Settings
+from .registration import AdamSettings, DiffusionSettings, Level, Settings
 
 # Embeddings for the capture range, organs where the network knows them, MIND for what no network was taught.
 _ANATOMY = ("sam", "mind", "semantic")
@@ -29,7 +29,8 @@ PRESETS: dict[str, Settings] = {
             box_passes=1,
             # On request only: of two training pairs the abdomen gained by it (Dice 0.604 to 0.617), the head and neck
             # lost (0.585 to 0.575), all of that by the filter alone (0.573).
-            adam=AdamSettings(spacing=4.0, iterations=20, regularization=0.1),
+            adam=AdamSettings(spacing=3.0, iterations=20, regularization=0.1, box_passes=1),
+            modality="ct",
         ),
         Settings(
             "ct-lung-breathing",
@@ -41,6 +42,7 @@ PRESETS: dict[str, Settings] = {
             refine="adam",
             adam=AdamSettings(spacing=3.0, iterations=25, step_mm=1.0),
             field_spacing=3.0,
+            modality="ct",
         ),
         Settings(
             "ct-follow-up",
@@ -51,6 +53,8 @@ PRESETS: dict[str, Settings] = {
             coupling=0.12,
             box_passes=3,
             affine_model="rigid",
+            same_patient=True,
+            modality="ct",
         ),
         Settings(
             "ct-multiphase",
@@ -60,6 +64,8 @@ PRESETS: dict[str, Settings] = {
             levels=(Level(8.0, 3), Level(4.0, 2), Level(3.0, 1)),
             coupling=0.12,
             affine_model="rigid",
+            same_patient=True,
+            modality="ct",
         ),
         Settings(
             "mr-ct",
@@ -69,6 +75,8 @@ PRESETS: dict[str, Settings] = {
             coupling=0.12,
             refine="diffusion",
             affine_model="rigid",
+            same_patient=True,
+            modality="mr and ct",
         ),
         Settings(
             "brain-mr",
@@ -76,6 +84,30 @@ PRESETS: dict[str, Settings] = {
             levels=(Level(8.0, 2), Level(4.0, 2), Level(2.0, 2)),
             working_spacing=1.0,
             field_spacing=2.0,
+            modality="mr",
+        ),
+        Settings(
+            "mr-body",
+            "MR of the body, the same person at two breathing states or dates: sliding, up to several centimeters.",
+            levels=(Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(2.5, 1)),
+            coupling=0.02,
+            affine_model="rigid",
+            field_spacing=3.0,
+            modality="mr",
+        ),
+        Settings(
+            "rigid",
+            "Turn and shift alone, for two images of one person in any modality: a bone, a head, a later date.",
+            affine="sam",
+            polish_affine=True,
+            levels=(),
+            affine_model="rigid",
+        ),
+        Settings(
+            "affine",
+            "Turn, shift, scale and shear alone, for any two images: a start for others, or a map without bends.",
+            affine="sam",
+            levels=(),
         ),
         Settings(
             "fast-preview",
@@ -86,12 +118,43 @@ PRESETS: dict[str, Settings] = {
         ),
         Settings(
             "paper",
-            "SAMConvex with the levels of its paper (Li et al., MICCAI 2023): embeddings only. For comparisons.",
+            "SAMConvex as published (Li et al., MICCAI 2023): embeddings made anew at every level. For comparisons.",
             affine="sam",
-            levels=(Level(16.0, 2, 2, ("sam",)), Level(8.0, 3, 2, ("sam",)), Level(4.0, 3, 2, ("sam-fine",))),
+            # The network sees images of 8, 4 and 2 mm, averaged over their voxels; features lie at twice that.
+            levels=(
+                Level(16.0, 2, 8, ("sam-anew",)),
+                Level(8.0, 3, 4, ("sam-anew",)),
+                Level(4.0, 3, 2, ("sam-anew-fine",)),
+            ),
+            couplings=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
             box_passes=3,
             refine="adam",
-            adam=AdamSettings(spacing=4.0, pool=1, iterations=50, step_mm=1.0),
+            adam=AdamSettings(spacing=4.0, pool=2, iterations=50, anew=True),
+            modality="ct",
+        ),
+        Settings(
+            "masr",
+            "MASR-Net's registration (Mok et al., CVPR 2024): learned self-similarity from the affine alone. For "
+            "comparisons.",
+            levels=(),
+            refine="adam",
+            refine_features=("dns",),
+            # Rates of 0.01, 0.005 and 0.003 of half an image of 400 mm, on grids from half the image's to its own.
+            stages=(
+                AdamSettings(spacing=4.0, pool=1, iterations=100, step_mm=2.0, regularization=0.6),
+                AdamSettings(spacing=3.0, pool=1, iterations=80, step_mm=1.0, regularization=0.5),
+                AdamSettings(spacing=2.0, pool=1, iterations=50, step_mm=0.6, regularization=0.4),
+            ),
+        ),
+        Settings(
+            "suits",
+            "SUITS as published (Blendowski et al., 2020): Gauss-Newton on FeatCNN, made anew at every step. For "
+            "comparisons.",
+            levels=(),
+            refine="diffusion",
+            refine_features=("featcnn",),
+            # A field on every fourth voxel of 2 mm.
+            diffusion=DiffusionSettings(spacing=8.0, pool=4, iterations=15, regularization=10.0, anew=True),
         ),
     )
 }

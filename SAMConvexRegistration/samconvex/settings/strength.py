@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InputError
-from .registration import Settings
+from .registration import AdamSettings, DiffusionSettings, Settings
+
+Refinement = TypeVar("Refinement", AdamSettings, DiffusionSettings)
 
 MODES = ("rigid", "volume")
 STRENGTHS = ("stiff", "normal", "flexible")
@@ -32,20 +34,18 @@ def adjusted(settings: Settings, strength: str = "normal", quality: str = "stand
     if quality not in QUALITIES:
         raise InputError(f"There is no quality {quality!r}; choose one of: {', '.join(QUALITIES)}.")
     factor, passes = _STIFFNESS[strength]
-    adam = replace(settings.adam, regularization=settings.adam.regularization * factor)
-    diffusion = replace(settings.diffusion, regularization=settings.diffusion.regularization * factor)
-    if quality == "fast":
-        adam = replace(adam, iterations=max(1, adam.iterations // 2))
-        diffusion = replace(diffusion, iterations=max(1, diffusion.iterations // 2))
-    elif quality == "best":
-        adam = replace(adam, iterations=adam.iterations * 2)
-        diffusion = replace(diffusion, iterations=diffusion.iterations * 2)
+
+    def changed(step: Refinement) -> Refinement:
+        iterations = {"fast": max(1, step.iterations // 2), "best": step.iterations * 2}.get(quality, step.iterations)
+        return replace(step, regularization=step.regularization * factor, iterations=iterations)
+
     return replace(
         settings,
         coupling=settings.coupling * factor,
         box_passes=max(1, settings.box_passes + passes),
-        adam=adam,
-        diffusion=diffusion,
+        adam=changed(settings.adam),
+        diffusion=changed(settings.diffusion),
+        stages=tuple(changed(step) for step in settings.stages),
         symmetric=settings.symmetric or quality == "best",
     )
 
@@ -54,5 +54,5 @@ def stiffness_numbers(settings: Settings) -> dict[str, Any]:
     """What a strength acts on: ``coupling``, ``box_passes`` and, where a refinement follows, ``regularization``."""
     numbers: dict[str, Any] = {"coupling": settings.coupling, "box_passes": settings.box_passes}
     if settings.refine != "none":
-        numbers["regularization"] = getattr(settings, settings.refine).regularization
+        numbers["regularization"] = settings.refinements[-1].regularization
     return numbers

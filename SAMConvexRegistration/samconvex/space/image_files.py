@@ -12,16 +12,34 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from ..errors import InputError, refusing
+from . import hdf5
 from .grid import Grid
-from .nifti import check_nifti, check_place, frame_notes, is_nifti_name, named_alone, refusal
+from .nifti import (
+    check_nifti,
+    check_place,
+    frame_notes,
+    is_nifti_name,
+    named_alone,
+    refusal,
+    without_lone_intercept,
+)
+from .stored_voxels import check_lengths, check_stored, in_meaning, nrrd_fields
 
 # Fields of text headers that say how far apart the voxels lie, and where they are.
 _PLACE_FIELDS = {
-    (".nrrd", ".nhdr"): (("space directions", "spacings"), ("space origin",)),
+    (".nrrd", ".nhdr"): (("space directions", "spacings"), ("space origin", "axis mins", "axismins")),
     (".mha", ".mhd"): (("ElementSpacing", "ElementSize"), ("Offset", "Position", "Origin")),
 }
+_PATIENT_SPACE = re.compile("(?i)^(left|right)-(anterior|posterior)-(superior|inferior)|^[LR][AP][SI]T?$")
+# ITK's objects and their places in memory.
+_OBJECTS = re.compile(r"\b\w+\(0x[0-9a-f]+\): ")
 _MOST_HEADER = 1 << 16
-_GIPL_HEADER = 256
+_OTHERS = {
+    b"version https://git-lfs": "a pointer of Git LFS",
+    b"<html": "a web page",
+    b"<!doctype html": "a web page",
+    b"pk\x03\x04": "a zip archive",
+}
 _META_IMAGE = (".mha", ".mhd")
 _BY_ENDING = {".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".gipl": "GiplImageIO"}
 # Deflate makes nothing smaller than this; ITK takes the memory that a header asks for before it looks at the voxels.
@@ -47,9 +65,11 @@ def read_image(path: str | os.PathLike, filler: str = "the air value") -> sitk.I
     if is_nifti_name(path):
         check_nifti(path, filler)
     with _opened(path) as reader:
+        check_stored(Path(path), reader, _voxel_bytes(reader))
         image = reader.Execute()
-    _check_length(Path(path), image)
-    return image
+    if is_nifti_name(path):
+        return without_lone_intercept(path, image)
+    return in_meaning(Path(path), image)
 
 
 def read_header(path: str | os.PathLike) -> sitk.ImageFileReader:
@@ -80,10 +100,13 @@ def _opened(path: str | os.PathLike) -> Iterator[sitk.ImageFileReader]:
         check_place(path)
     elif location.suffix.lower() in _META_IMAGE:
         _check_meta_image(location)
+    if _beginning(location).startswith(hdf5.SIGNATURE):
+        _check_hdf5(location)
     with refusing(lambda error: _sentence(path, error)), _alone(path) as opened:
         # ITK knows these by their endings, in small letters only.
         kind = _BY_ENDING.get(location.suffix.lower(), "") if location.suffix.isupper() else ""
         reader = _reader(location, opened, kind)
+        check_lengths(location, _beginning(location))
         if not 2 <= reader.GetDimension() <= _MOST_DIMENSIONS:
             raise _wrong_dimensions(path, reader.GetDimension())
         if reader.GetDimension() == 3:
@@ -120,6 +143,16 @@ def _check_meta_image(path: Path) -> None:
             raise _wrong_dimensions(path, count.decode(errors="replace")[:20])
 
 
+def _check_hdf5(path: Path) -> None:
+    """The HDF5 library ends the process on a damaged file, and ITK looks for it under any name."""
+    try:
+        hdf5.read_datasets(path.read_bytes())
+    except hdf5.DamagedError as error:
+        raise InputError(
+            f"{path} could not be read as an image: it is a damaged or unusual HDF5 file; convert it to NIfTI or NRRD."
+        ) from error
+
+
 def _wrong_dimensions(path: str | os.PathLike, count: object) -> InputError:
     return InputError(f"{path} announces {count} dimensions; give one 3D volume.")
 
@@ -133,10 +166,14 @@ def _beginning(path: Path) -> bytes:
         return b""
 
 
+def _voxel_bytes(reader: sitk.ImageFileReader) -> int:
+    pixel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
+    return reader.GetNumberOfComponents() * pixel.GetSizeOfPixelComponent()
+
+
 def _check_announced(reader: sitk.ImageFileReader, path: Path) -> None:
     """Refuse a header that announces more voxels than the file can hold."""
-    pixel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
-    announced = math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * pixel.GetSizeOfPixelComponent()
+    announced = math.prod(reader.GetSize()) * _voxel_bytes(reader)
     size = path.stat().st_size
     # A side beyond 32 bits comes out of the reader as 0 or small.
     if announced == 0 or announced > max(_ALWAYS_ALLOWED_BYTES, _DENSEST * size):
@@ -146,34 +183,33 @@ def _check_announced(reader: sitk.ImageFileReader, path: Path) -> None:
         )
 
 
-def _check_length(path: Path, image: sitk.Image) -> None:
-    """ITK fills .gipl and binary .vtk files that were cut short without a word."""
-    if path.suffix.lower() not in (".gipl", ".vtk"):
-        return
-    with open(path, "rb") as stream:
-        if b"\nASCII" in stream.read(1024):
-            return
-    count = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
-    if path.stat().st_size < count + (_GIPL_HEADER if path.suffix.lower() == ".gipl" else 0):
-        raise InputError(f"{path} could not be read because it is cut short or damaged; copy or export it again.")
-
-
 def place_notes(path: str | os.PathLike, grid: Grid) -> tuple[str, ...]:
     """Sentences where a file does not say where its voxels lie, or says it twice; ``grid`` is what ITK made of it."""
     if is_nifti_name(path):
         return frame_notes(path, grid)
     fields = next((fields for ends, fields in _PLACE_FIELDS.items() if str(path).lower().endswith(ends)), ())
+    if str(path).lower().endswith((".tif", ".tiff")):
+        return (f"{path} is a TIFF, which holds no position and no distance of slices; 0 and 1 mm were used.",)
     if not fields:
         return ()
-    header = _beginning(Path(path)).decode("latin-1")
-    names = {line.partition(mark)[0].strip().lower() for line in header.splitlines()[:400] for mark in ":="}
+    head = _beginning(Path(path))
+    lines = [re.split("[:=]", line, maxsplit=1) for line in head.decode("latin-1").splitlines()[:400]]
+    # A NRRD axis of unknown spacing is "nan"; ITK takes it for 1 mm.
+    names = {words[0].strip().lower() for words in lines if "nan" not in words[-1].lower().replace(",", " ").split()}
     kinds = ("spacing", "position")
     lacking = [
         kind for kind, any_of in zip(kinds, fields, strict=True) if not any(name.lower() in names for name in any_of)
     ]
-    if not lacking:
-        return ()
-    return (f"{path} states no {' and no '.join(lacking)}; it was read as if it lay at 0 with voxels of 1 mm.",)
+    notes: tuple[str, ...] = ()
+    if lacking:
+        how = " ".join(["at 0"] * ("position" in lacking) + ["with voxels of 1 mm"] * ("spacing" in lacking))
+        notes += (f"{path} states no {' and no '.join(lacking)}; it was read as if it lay {how}.",)
+    nrrd = nrrd_fields(head)
+    space = nrrd.get("space", "")
+    if nrrd.get("space origin") and not _PATIENT_SPACE.search(space):
+        stated = f"space {space}" if space else "no space"
+        notes += (f"{path} does not say how it lies in the patient ({stated}); it was read as LPS.",)
+    return notes
 
 
 def _alone(path: str | os.PathLike) -> AbstractContextManager[Path]:
@@ -186,6 +222,9 @@ def _sentence(path: str | os.PathLike, error: Exception) -> str:
         return f"{path} could not be opened ({error.strerror}); check its permissions."
     if location.is_file() and location.stat().st_size == 0:
         return f"{path} is empty; copy or export it again."
+    for start, what in _OTHERS.items():
+        if _beginning(location).lstrip()[:40].lower().startswith(start):
+            return f"{path} is {what}, not an image; obtain the file itself."
     sentence = refusal(location) if is_nifti_name(path) else None
     if sentence is not None:
         return sentence
@@ -204,4 +243,5 @@ def _reason(error: Exception) -> str:
         return "cut short, or its data file is missing"
     for mark in ("ITK ERROR:", "sitk::ERROR:"):
         last = last.rpartition(mark)[2].strip()
+    last = _OBJECTS.sub("", last)
     return "" if "Unable to determine ImageIO" in last or "does not exist" in last else last.rstrip(".!")[:160]

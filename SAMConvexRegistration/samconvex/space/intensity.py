@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..errors import InputError
 from .volume import Volume
 
 # Hounsfield units that normalized intensities span.
@@ -29,3 +30,12 @@ def normalized_intensity(volume: Volume) -> torch.Tensor:
 def looks_like_ct(volume: Volume) -> bool:
     """Hounsfield units: air near -1000, or, in a crop inside the body, at least the negative values of fat."""
     return volume.modality == "ct" or volume.background <= -100
+
+
+def check_ct(volume: Volume) -> None:
+    """Raise InputError unless an image for a network that knows CT alone is one."""
+    if not looks_like_ct(volume):
+        raise InputError(
+            f"{volume.name} is no CT in Hounsfield units; this works on CT only. Choose a CT, or for a registration a "
+            "preset for other images."
+        )

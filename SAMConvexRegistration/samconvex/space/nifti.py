@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import SimpleITK as sitk
 
 from ..errors import InputError
 from .grid import FARTHEST_MM, Grid
@@ -29,10 +30,16 @@ ENDINGS = (".nii.gz", ".nii", ".hdr.gz", ".hdr", ".img.gz", ".img")
 _BLOCK_BYTES = 1 << 24
 # NIfTI-1 and Analyze headers begin with their own size.
 _HEADER_BYTES = 348
+_NIFTI_START = 352
 _NIFTI2_HEADER_BYTES = 540
+_UNREAD_KINDS = {1: "single bits", 32: "complex numbers", 1792: "complex numbers", 2048: "complex numbers"}
+_UNREAD_KINDS[1536] = "numbers of 128 bits"
 _FLOATS = {16: "f4", 64: "f8"}
 _PARTNER = {".hdr": ".img", ".img": ".hdr"}
 _FRAME_MM = 1.0
+_STRAIGHT_DEGREES = 0.1
+# Rounding in headers stays far below; over 500 voxels of 1 mm it moves the last by half a millimeter.
+_SAME_LENGTH = 1e-3
 
 
 def is_nifti_name(path: str | os.PathLike) -> bool:
@@ -119,6 +126,11 @@ def check_nifti(path: str | os.PathLike, filler: str = "the air value") -> None:
     layout = _layout(header)
     if layout is None:
         return
+    if header[344:347] == b"n+1" and layout.offset < _NIFTI_START:
+        raise InputError(
+            f"{path} says that its voxels begin within its header (vox_offset {layout.offset}); correct it to 352 or "
+            "export it again."
+        )
     voxels = location
     if header[344:347] == b"ni1":
         image = location if _ending(location).startswith(".img") else _partner(location)
@@ -156,6 +168,32 @@ def check_place(path: str | os.PathLike) -> None:
     numbers = struct.unpack(f"{order}26f", header[76:108] + header[256:328])
     if not all(abs(number) < FARTHEST_MM for number in numbers):
         raise InputError(f"{path} has a header whose place in space is no number; correct it or export it again.")
+    frames = _frames(header)
+    if frames is not None and frames.qform_code <= 0 < frames.sform[0]:
+        _check_sform_alone(path, frames)
+
+
+def _check_sform_alone(path: str | os.PathLike, frames: _Frames) -> None:
+    """Beside an sform without a qform, ITK takes pixdim for the lengths of its axes; a sheared one it refuses."""
+    if _shear_degrees(frames.sform[1]) > _STRAIGHT_DEGREES:
+        return
+    lengths = np.linalg.norm(frames.sform[1][:, :3], axis=0)
+    if np.allclose(lengths, np.abs(frames.pixdim), rtol=_SAME_LENGTH, atol=0.0):
+        return
+    stated, meant = (" x ".join(f"{value:.4g}" for value in values) for values in (frames.pixdim, lengths))
+    raise InputError(
+        f"{path} gives voxels of {meant} mm in its sform but of {stated} mm in its pixdim; correct the header."
+    )
+
+
+def without_lone_intercept(path: str | os.PathLike, image: sitk.Image) -> sitk.Image:
+    """The image without the scl_inter that ITK adds where scl_slope is 0, which says that nothing is scaled."""
+    header = _header(Path(path))
+    order = _byte_order(header)
+    if order is None:
+        return image
+    slope, intercept = struct.unpack(f"{order}2f", header[112:120])
+    return image - intercept if slope == 0 and math.isfinite(intercept) and intercept != 0 else image
 
 
 def refusal(path: str | os.PathLike) -> str | None:
@@ -168,8 +206,11 @@ def refusal(path: str | os.PathLike) -> str | None:
     frames = _frames(header)
     if frames is None:
         return None
+    kind = _UNREAD_KINDS.get(struct.unpack(f"{_byte_order(header)}h", header[70:72])[0])
+    if kind:
+        return f"{path} holds {kind}, which ITK cannot read; save it as whole or floating-point numbers of 32 bits."
     code, sform = frames.sform
-    if code > 0 and frames.qform_code <= 0 and (angle := _shear_degrees(sform)) > 0.1:
+    if code > 0 and frames.qform_code <= 0 and (angle := _shear_degrees(sform)) > _STRAIGHT_DEGREES:
         return (
             f"{path} lies on a sheared grid (sform, {angle:.1f} degrees from right angles) and has no qform to fall "
             "back on; resample it onto a straight grid first."
@@ -179,8 +220,14 @@ def refusal(path: str | os.PathLike) -> str | None:
 
 def frame_notes(path: str | os.PathLike, grid: Grid) -> tuple[str, ...]:
     """Sentences where ``grid``, as ITK read it, is not what the header's sform says, or the header says nothing."""
-    frames = _frames(_header(Path(path)))
+    header = _header(Path(path))
+    frames = _frames(header)
     if frames is None:
+        if len(header) == _HEADER_BYTES and header[:4] in (
+            struct.pack("<i", _HEADER_BYTES),
+            struct.pack(">i", _HEADER_BYTES),
+        ):
+            return (f"{path} is an Analyze file, which states no position and no sides; check left and right.",)
         return ()
     code, sform = frames.sform
     if code <= 0:
@@ -189,6 +236,8 @@ def frame_notes(path: str | os.PathLike, grid: Grid) -> tuple[str, ...]:
         return (f"{path} states no orientation (neither sform nor qform); it was read as if it lay along the axes.",)
     flip = np.diag([-1.0, -1.0, 1.0])
     voxels = grid.points_to_voxels(grid.corners())
+    # ITK turns the qform's lengths into mm; the sform's are in the same unit.
+    sform = sform * frames.unit_mm
     off = np.abs((voxels @ sform[:, :3].T + sform[:, 3]) @ flip - grid.corners()).max()
     if not off > _FRAME_MM:
         return ()
@@ -197,10 +246,12 @@ def frame_notes(path: str | os.PathLike, grid: Grid) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Frames:
-    """Where a NIfTI-1 header says the voxels lie: the qform's code, the sform's code and (3, 4) matrix, RAS mm."""
+    """Where a NIfTI-1 header says the voxels lie: the qform's code, the sform's code and (3, 4) RAS matrix."""
 
     qform_code: int
     sform: tuple[int, np.ndarray]
+    unit_mm: float
+    pixdim: np.ndarray
 
 
 def _header(path: Path) -> bytes:
@@ -227,7 +278,8 @@ def _frames(header: bytes) -> _Frames | None:
         return None
     qform_code, sform_code = struct.unpack(f"{order}2h", header[252:256])
     rows = np.array(struct.unpack(f"{order}12f", header[280:328])).reshape(3, 4)
-    return _Frames(qform_code, (sform_code, rows))
+    pixdim = np.array(struct.unpack(f"{order}3f", header[80:92]))
+    return _Frames(qform_code, (sform_code, rows), {1: 1000.0, 3: 0.001}.get(header[123] & 7, 1.0), pixdim)
 
 
 def _shear_degrees(matrix: np.ndarray) -> float:

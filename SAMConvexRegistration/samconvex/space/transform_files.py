@@ -1,18 +1,15 @@
-"""Transform files whose name or numbers do not say which way they map: Slicer's inverses, fields of other tools."""
+"""Displacement fields as image files, whose numbers do not say which way they map or what they mean."""
 
 from __future__ import annotations
 
 import os
-import re
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..errors import InputError, refusing
+from ..errors import InputError
 from .field import DisplacementField
 from .grid import Grid
 from .image_files import read_header, read_image
@@ -26,10 +23,6 @@ _SPM_INTENT_NAME = "Mapping"
 _NIFTYREG_INTENT_NAME = "NREG_TRANS"
 _FNIRT_INTENTS = range(2006, 2020)
 _RAS = torch.tensor([-1.0, -1.0, 1.0])[None, :, None, None, None]
-_CLASS_NAME = rb"(Inverse)?([A-Z]\w*Transform_(?:double|float)_\d+_\d+)"
-# What Slicer puts before the class name of a transform that stands for its inverse.
-_INVERSE = b"Inverse"
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -134,46 +127,3 @@ def sampled(transform: sitk.Transform, grid: Grid) -> DisplacementField:
         transform, sitk.sitkVectorFloat64, grid.size, grid.origin, grid.spacing, grid.direction
     )
     return DisplacementField.from_sitk_image(image)
-
-
-def read_itk(path: str | os.PathLike) -> tuple[sitk.Transform, tuple[bool, ...]]:
-    """Read an ITK transform file, with Slicer's ``Inverse...Transform`` classes.
-
-    Returns:
-        The transform, and for each of its parts (the parts of a composite in its order) whether the file means the
-        part's inverse.
-
-    Raises:
-        InputError: unreadable.
-    """
-    location = Path(path)
-    text = location.name.lower().endswith((".txt", ".tfm"))
-    hint = " (ITK's text files begin with '#Insight Transform File V1.0')" if text else ""
-    with refusing(f"{path} could not be read as a transform; give an ITK .h5, .tfm or .txt file{hint}."):
-        content = location.read_bytes()
-        if text and _CONTROL.search(content):
-            # ITK stops counting numbers there and writes beyond its memory.
-            raise InputError(f"{path} could not be read as a transform: it is damaged; copy or save it again.")
-        names = [(bool(match[1]), match[2]) for match in re.finditer(_CLASS_NAME, content)]
-        if not any(inverse for inverse, _ in names):
-            return sitk.ReadTransform(str(location)), ()
-        inverses = tuple(inverse for inverse, name in names if not name.startswith(b"Composite"))
-        with tempfile.TemporaryDirectory(prefix="samconvex-") as folder:
-            plain = Path(folder) / location.name
-            plain.write_bytes(_without_inverse(content, location.name.lower().endswith((".h5", ".hdf5"))))
-            transform = sitk.ReadTransform(str(plain))
-    composite = isinstance(transform.Downcast(), sitk.CompositeTransform)
-    parts = sitk.CompositeTransform(transform).GetNumberOfTransforms() if composite else 1
-    if parts != len(inverses) or len(names) - len(inverses) > 1:
-        raise InputError(f"{path} nests inverse transforms; harden it in 3D Slicer and save it again.")
-    return transform, inverses
-
-
-def _without_inverse(content: bytes, hdf5: bool) -> bytes:
-    """The file with the classes that ITK knows; in HDF5 every name keeps its room, filled with zeros."""
-
-    def known(match: re.Match[bytes]) -> bytes:
-        filling = b"\0" * len(_INVERSE) if hdf5 and match[1] else b""
-        return match[2] + filling
-
-    return re.sub(_CLASS_NAME, known, content)

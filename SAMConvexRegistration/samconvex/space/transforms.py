@@ -15,12 +15,13 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..errors import InputError, ResourceError, refusing
+from ..errors import InputError, ResourceError, check_at_hand, refusing
 from .field import DisplacementField, InverseField
 from .filling import not_measured
 from .grid import Grid, as_points
+from .itk_transforms import read_itk
 from .sampling import inside, sample, slabs
-from .transform_files import FIELD_ENDINGS, linear_part, read_field, read_itk, sampled
+from .transform_files import FIELD_ENDINGS, linear_part, read_field, sampled
 from .volume import Volume
 
 
@@ -271,8 +272,7 @@ class Transform:
             InputError: missing or unreadable, not finite, of unknown meaning, or a transform that needs ``like``.
         """
         location = Path(path)
-        if not location.exists():
-            raise InputError(f"{path} does not exist; check the path of the transform.")
+        check_at_hand(path, "of the transform")
         parts: tuple[Part, ...]
         notes: tuple[str, ...] = ()
         if location.name.lower().endswith(FIELD_ENDINGS):

@@ -41,7 +41,8 @@ class Volume:
         """From a scalar 3D SimpleITK image; the voxels are copied.
 
         Raises:
-            InputError: several components, not 3D, or no usable place (see :meth:`Grid.from_sitk`).
+            InputError: several components, not 3D, no usable place (see :meth:`Grid.from_sitk`), or whole numbers
+                above 2^63 - 1.
         """
         name = source or "the image"
         if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
@@ -52,6 +53,8 @@ class Volume:
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         array = sitk.GetArrayFromImage(image)
+        if array.dtype == np.uint64:
+            check_fits(int(array.max()), name)
         wider = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}.get(array.dtype.name)
         tensor = torch.from_numpy(array.astype(wider) if wider else array)[None, None]
         return cls(tensor, grid, image.GetPixelID(), source, notes)
@@ -105,6 +108,16 @@ class Volume:
     def with_tensor(self, tensor: torch.Tensor, grid: Grid | None = None) -> Volume:
         """The same image with other voxels."""
         return replace(self, tensor=tensor, grid=grid or self.grid)
+
+
+def check_fits(largest: float, name: str) -> None:
+    """Refuse a whole number that 64 bits with a sign do not hold.
+
+    Raises:
+        InputError: ``largest`` is above 2^63 - 1.
+    """
+    if largest >= 2**63:
+        raise InputError(f"{name} holds the value {largest:.0f}; renumber it with numbers below 2^63.")
 
 
 def check_volume(volume: Volume, *, slices: bool = False) -> None:

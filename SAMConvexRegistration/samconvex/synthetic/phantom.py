@@ -27,6 +27,7 @@ from .torso import (
     draw_body,
     draw_chest,
     draw_couch,
+    draw_parenchyma,
     draw_skeleton,
     lung_shape,
     spine_y,
@@ -92,6 +93,7 @@ def make_phantom(
     noise_hu: float = 14.0,
     nodules: int = 0,
     variation: float = 1.0,
+    parenchyma: bool = False,
 ) -> Phantom:
     """Draw a patient.
 
@@ -107,6 +109,7 @@ def make_phantom(
         noise_hu: standard deviation of the noise at the given spacing.
         nodules: number of small lung lesions.
         variation: scales how far the patient differs from the atlas; 0 draws the atlas itself.
+        parenchyma: draw what a scan shows inside organs, too: small vessels, septa, the grain of tissue.
     """
     step = np.broadcast_to(np.asarray(spacing, dtype=float), (3,))
     voxels = np.maximum(np.round(np.asarray(DEFAULT_EXTENT_MM) / step), 8).astype(int) if size is None else size
@@ -124,6 +127,8 @@ def make_phantom(
         radius = float(random.uniform(5.0, 11.0))
         canvas.paint(ball(position, (radius,) * 3), 45.0, 16, near=(position - radius, position + radius))
         landmarks[f"nodule {number}"] = position
+    if parenchyma:
+        draw_parenchyma(canvas)
     hounsfield = canvas.hounsfield
     if couch:
         draw_couch(canvas, np.asarray(center, dtype=float))

@@ -226,14 +226,7 @@ def train(
         raise InputError("the crop ('shape') must be a multiple of 8 voxels along every axis.")
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
-    training, held_out = split_images(
-        data,
-        spacing=settings.spacing_mm,
-        include=settings.include,
-        exclude=settings.exclude,
-        validation=settings.validation,
-        progress=progress,
-    )
+    training, held_out = split_images(data, settings, progress)
     places = drawable(training)
     network = _network(settings) if start_from is None else load_network(MASRNet, start_from).requires_grad_(True)
 

@@ -439,16 +439,7 @@ def _examples(
     data: Path | None, settings: SemanticSettings, progress: Callable[[str, float, str], None]
 ) -> tuple[list[Example], list[Example]]:
     """Examples to train on, and those held out."""
-    taken, left_out = split_images(
-        data,
-        spacing=settings.spacing_mm,
-        include=settings.include,
-        exclude=settings.exclude,
-        validation=settings.validation,
-        progress=progress,
-        phantoms=4,
-        phantoms_held_out=1,
-    )
+    taken, left_out = split_images(data, settings, progress, phantoms=4, phantoms_held_out=1)
 
     def examples_of(images: list[Image]) -> list[Example]:
         made = (make_example(image, settings) for image in images if image.modality == "ct")

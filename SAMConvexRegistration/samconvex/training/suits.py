@@ -2,7 +2,9 @@
 
 SUITS (Blendowski et al., Medical Image Analysis 2020): features are good if the Gauss-Newton descent on them carries
 one patient to another, labels and all. Of 15 descent steps one is differentiated: k_back steps run without gradients,
-then one whose linear system passes the label loss back to both images' features.
+then one whose linear system passes the label loss back to both images' features. The published steps before it run on
+the label maps, and every step warps the image and describes it anew (``label_driven``, configs/suits_published.json);
+by default they run on the features themselves, made once.
 """
 
 from __future__ import annotations
@@ -16,18 +18,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..deform.diffusion import Linearization, increment
+from ..deform.diffusion import Linearization, descend_anew, increment, quadratic_spline
 from ..device import cpu_has_bfloat16
 from ..errors import InputError
 from ..features.mind import mind_ssc
 from ..networks.featcnn import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, FeatCNN
-from ..space.filters import smooth
+from ..settings.registration import DiffusionSettings
+from ..space.field import DisplacementField
 from ..space.grid import Grid
 from ..space.sampling import interpolate
 from ..space.volume import FeatureMap
 from ..weights.models import load_network
 from .data.contrast import random_contrast
 from .data.images import Image, cropped, random_corner, split_images
+from .data.overlap import mean_dice
 from .loop import Drawn, Loop, Plan, writer
 
 # A crop with a smaller standard deviation shows nothing to describe.
@@ -48,6 +52,8 @@ class SuitsSettings:
         reductions: stride 2 (1) or 4 (2), see networks/featcnn.py.
         contrast: how often the second image gets a random contrast and takes the other modality's branch.
         batch, learning_rate, pretraining_rate: pairs of a step; Adam's rates end to end and for the replicator.
+        label_driven: the training's k_back steps run on the label maps, and the held-out descents make the features
+            of the warped image anew at every step.
         iterations, regularization, test_regularization, step: of the descent; k_back is drawn from 0 to iterations.
     """
 
@@ -65,6 +71,7 @@ class SuitsSettings:
     regularization: float = 5.0
     test_regularization: float = 10.0
     step: float = 1.0
+    label_driven: bool = False
     threads: int = 2
     seed: int = 0
 
@@ -86,11 +93,6 @@ def replicator_loss(network: FeatCNN, values: Tensor, branch: str) -> Tensor:
     """Mean absolute difference to MIND-SSC, averaged to the network's stride."""
     target = F.avg_pool3d(mind_ssc(values), network.stride)
     return (described(network, values, branch) - target).abs().mean()
-
-
-def dense(u: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """The control field on every voxel: linear, then the mean over 5^3 voxels, together a quadratic B-spline."""
-    return smooth(F.interpolate(u, size=shape, mode="trilinear", align_corners=False), 1, radius=2)
 
 
 def warped(values: Tensor, u: Tensor, grid: Grid) -> Tensor:
@@ -123,16 +125,85 @@ def pair_loss(
     Args:
         fixed, moving: values (1, 1, D, H, W), labels (1, 1, D, H, W) and branch.
     """
-    image_grid = Grid((settings.shape[2], settings.shape[1], settings.shape[0]), (settings.spacing_mm,) * 3)
+    image_grid = _grid(settings)
     control = image_grid.strided(network.stride)
-    first, second = described(network, fixed[0], fixed[2]), described(network, moving[0], moving[2])
-    u = descent(first.detach(), second.detach(), control, settings, k_back, settings.regularization)
+    first = described(network, fixed[0], fixed[2])
+    if settings.label_driven:
+        u = label_descent(fixed[1], moving[1], control, image_grid, settings, k_back)
+        pulled = warped(moving[0], quadratic_spline(u, settings.shape), image_grid)
+        second = described(network, pulled, moving[2])
+    else:
+        second = described(network, moving[0], moving[2])
+        u = descent(first.detach(), second.detach(), control, settings, k_back, settings.regularization)
     pair = Linearization(first, FeatureMap(second, control), torch.ones_like(first[:, :1]), control)
-    u = u + settings.step * increment(pair, u, settings.regularization)
-    classes = int(max(fixed[1].max(), moving[1].max())) + 1
-    one_hot = F.one_hot(moving[1][0], classes).permute(0, 4, 1, 2, 3).float()
-    probability = warped(one_hot, dense(u, settings.shape), image_grid).clamp(min=_FLOOR)
+    u = u + settings.step * increment(pair, u, settings.regularization, warped=settings.label_driven)
+    one_hot = _one_hot(moving[1], _classes(fixed[1], moving[1]))
+    probability = warped(one_hot, quadratic_spline(u, settings.shape), image_grid).clamp(min=_FLOOR)
     return F.nll_loss(probability.log(), fixed[1][0])
+
+
+def label_descent(
+    fixed: Tensor, moving: Tensor, control: Grid, image_grid: Grid, settings: SuitsSettings, steps: int
+) -> Tensor:
+    """The field on ``control`` after ``steps`` Gauss-Newton steps from zero that compare label maps alone."""
+    classes = _classes(fixed, moving)
+    stride = round(control.spacing[0] / image_grid.spacing[0])
+    target, maps = _one_hot(fixed, classes), _one_hot(moving, classes)
+
+    def moved(u: Tensor) -> Tensor:
+        return F.avg_pool3d(warped(maps, quadratic_spline(u, settings.shape), image_grid), stride)
+
+    return _anew(F.avg_pool3d(target, stride), moved, control, settings, steps, settings.regularization)
+
+
+def image_descent(
+    network: FeatCNN,
+    fixed: tuple[Tensor, str],
+    moving: tuple[Tensor, str],
+    control: Grid,
+    image_grid: Grid,
+    settings: SuitsSettings,
+) -> Tensor:
+    """The field on ``control`` after the descent of testing, which describes the warped image anew at every step."""
+
+    def moved(u: Tensor) -> Tensor:
+        pulled = warped(moving[0], quadratic_spline(u, settings.shape), image_grid)
+        return described(network, pulled, moving[1])
+
+    first = described(network, *fixed)
+    return _anew(first, moved, control, settings, settings.iterations, settings.test_regularization)
+
+
+@torch.no_grad()
+def _anew(
+    fixed: Tensor,
+    moved: Callable[[Tensor], Tensor],
+    control: Grid,
+    settings: SuitsSettings,
+    steps: int,
+    regularization: float,
+) -> Tensor:
+    found = descend_anew(
+        DisplacementField.zeros(control),
+        fixed,
+        moved,
+        torch.ones_like(fixed[:, :1]),
+        DiffusionSettings(iterations=steps, regularization=regularization, step=settings.step),
+        grid=control,
+    )
+    return found.tensor
+
+
+def _grid(settings: SuitsSettings) -> Grid:
+    return Grid((settings.shape[2], settings.shape[1], settings.shape[0]), (settings.spacing_mm,) * 3)
+
+
+def _classes(*labels: Tensor) -> int:
+    return max(int(each.max()) for each in labels) + 1
+
+
+def _one_hot(labels: Tensor, classes: int) -> Tensor:
+    return F.one_hot(labels[0], classes).permute(0, 4, 1, 2, 3).float()
 
 
 def held_out_figures(network: FeatCNN, images: list[Image], settings: SuitsSettings) -> dict[str, float]:
@@ -157,7 +228,7 @@ def pair_dice(network: FeatCNN, images: list[Image], settings: SuitsSettings) ->
     "start" is what the images have in common centered, before any registration.
     """
     network.eval()
-    image_grid = Grid((settings.shape[2], settings.shape[1], settings.shape[0]), (settings.spacing_mm,) * 3)
+    image_grid = _grid(settings)
     control = image_grid.strided(network.stride)
     scores: dict[str, list[float]] = {}
     generator = torch.Generator().manual_seed(1)
@@ -173,20 +244,20 @@ def pair_dice(network: FeatCNN, images: list[Image], settings: SuitsSettings) ->
                 ("same", moving, images[k - 1].modality),
                 ("other", random_contrast(moving, generator), other),
             ):
-                first, second = described(network, fixed, image.modality), described(network, values, branch)
-                u = descent(first, second, control, settings, settings.iterations, settings.test_regularization)
+                pair = ((fixed, image.modality), (values, branch))
+                if settings.label_driven:
+                    u = image_descent(network, *pair, control, image_grid, settings)
+                else:
+                    first, second = (described(network, *side) for side in pair)
+                    u = descent(first, second, control, settings, settings.iterations, settings.test_regularization)
                 scores.setdefault(kind, []).append(_mean_dice(labels, target, u, settings, image_grid))
     network.train()
     return scores
 
 
 def _mean_dice(labels: Tensor, target: Tensor, u: Tensor, settings: SuitsSettings, grid: Grid) -> float:
-    field = dense(u, settings.shape)
-    overlaps = []
-    for value in sorted(set(target.unique().tolist()) & set(labels.unique().tolist()) - {0}):
-        found, truth = warped((labels == value).float(), field, grid) > 0.5, target == value
-        overlaps.append(2 * float((found & truth).sum()) / max(1.0, float(found.sum() + truth.sum())))
-    return sum(overlaps) / max(1, len(overlaps))
+    field = quadratic_spline(u, settings.shape)
+    return mean_dice(labels, target, lambda mask: warped(mask, field, grid))
 
 
 def _other(modality: str) -> str:
@@ -256,14 +327,7 @@ def train(
         raise InputError("the box ('shape') must be a multiple of 4 voxels along every axis.")
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
-    training, held_out = split_images(
-        data,
-        spacing=settings.spacing_mm,
-        include=settings.include,
-        exclude=settings.exclude,
-        validation=settings.validation,
-        progress=progress,
-    )
+    training, held_out = split_images(data, settings, progress)
     if end_to_end:
         training = [image for image in training if image.labels is not None]
         if len(training) < 2:

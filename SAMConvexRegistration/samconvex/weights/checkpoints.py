@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, refusing
+from ..errors import InputError, check_at_hand, refusing
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -23,13 +23,14 @@ def read_checkpoint(path: Path) -> Any:
     Raises:
         InputError: missing, too large, no weights file, or with values that are not finite.
     """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; check the path of the weights file.")
+    check_at_hand(path, "of the weights file")
     if path.stat().st_size > LARGEST_FILE:
         raise InputError(f"{path} is too large for a weights file; check that it is the right one.")
     with refusing(f"{path} could not be read as weights; it is damaged, truncated or not a PyTorch weights file."):
         # weights_only refuses anything but tensors and plain containers; mmap would keep the file busy on Windows.
         content = torch.load(path, map_location="cpu", weights_only=True)
+        if not all(_is_plain(value) for _, value in _tensors(content)):
+            raise ValueError("tensors that no network has")
     broken = not_finite(content)
     if broken is not None:
         raise InputError(f"{path} holds values that are not finite ({broken}); use an earlier file, or train again.")
@@ -48,6 +49,13 @@ def _tensors(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     pairs = content.items() if isinstance(content, dict) else ()
     for key, value in enumerate(content) if isinstance(content, (list, tuple)) else pairs:
         yield from _tensors(value, f"{name}.{key}" if name else str(key))
+
+
+def _is_plain(value: Tensor) -> bool:
+    """False for tensors that are sparse, quantized, without values, or larger than what the file stores of them."""
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def as_float(state: dict[str, Tensor]) -> dict[str, Tensor]:

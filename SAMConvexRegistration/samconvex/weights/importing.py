@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import re
 from pathlib import Path
 
+import torch
+
 from ..errors import InputError, ResourceError
-from ..io.files import file_sha256
+from ..io.files import file_sha256, replaced
 from ..networks import semantic
 from .checkpoints import read_checkpoint
-from .models import FAMILIES, load_network, load_sam_file
+from .models import FAMILIES, load_network, load_sam_file, readable_checkpoint
 from .registry import WeightsEntry, all_entries, copy_weights, imported_folder, known_weights, read_index, write_index
 
 
@@ -18,7 +22,7 @@ def import_weights(path: str | os.PathLike, name: str | None = None) -> WeightsE
     """Check a weights file and copy it into the user's folder.
 
     Args:
-        path: a checkpoint of this project, or an official SAM or UAE file.
+        path: a checkpoint of this project, or an official SAM, UAE or LapIRN file.
         name: how to call it; default the file's name without ending.
 
     Raises:
@@ -26,6 +30,10 @@ def import_weights(path: str | os.PathLike, name: str | None = None) -> WeightsE
     """
     source = Path(path)
     digest, network, modality = _examined(source)
+    # A published file whose network only its name tells is kept in a form that says so itself.
+    own = _own_form(source)
+    if own is not None:
+        digest = hashlib.sha256(own).hexdigest()
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", source.stem).strip("-.").lower()
     if not name or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise InputError(f"{name!r} is not a usable name; use letters, digits, dot, dash and underscore.")
@@ -36,7 +44,11 @@ def import_weights(path: str | os.PathLike, name: str | None = None) -> WeightsE
     target = folder / f"{name}.pt"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        copy_weights(source, target)
+        if own is None:
+            copy_weights(source, target)
+        else:
+            with replaced(target) as temporary:
+                temporary.write_bytes(own)
         index = read_index(folder)
         index[name] = {
             "file": target.name,
@@ -55,7 +67,7 @@ def import_weights(path: str | os.PathLike, name: str | None = None) -> WeightsE
 
 def _examined(path: Path) -> tuple[str, str, str]:
     """Checksum, network and modality of a file that holds complete weights."""
-    content = read_checkpoint(path)
+    content = readable_checkpoint(path)
     form = content.get("format") if isinstance(content, dict) else None
     family = next((f for f in FAMILIES if f.form == form), None)
     if family is None:
@@ -63,3 +75,13 @@ def _examined(path: Path) -> tuple[str, str, str]:
         return model.sha256, model.kind, model.modality
     load_network(family.kind, path)
     return file_sha256(path), family.name, "ct" if family.kind is semantic.SemanticNet else "any"
+
+
+def _own_form(path: Path) -> bytes | None:
+    """A published file as one of this package's own; None where it is kept as it is."""
+    content = readable_checkpoint(path)
+    if not isinstance(content, dict) or "format" not in content or "format" in read_checkpoint(path):
+        return None
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, refusing
 from ..io.files import file_sha256
-from ..networks import featcnn, masr, sam_2d, sam_compact, sam_official, semantic
+from ..networks import featcnn, lapirn, masr, sam_2d, sam_compact, sam_official, sam_voxelmorph, semantic
 from .checkpoints import Network, built, read_checkpoint
 from .registry import (
     DEFAULT_SAM,
@@ -44,21 +44,33 @@ class Family:
         name: what the registry calls them.
         kind: the class, made from a checkpoint's ``config``.
         form, version: of their checkpoints.
-        default: name of the shipped weights.
+        default: name of the shipped weights; None where none are.
     """
 
     name: str
     kind: type[nn.Module]
     form: str
     version: int
-    default: str
+    default: str | None
 
 
 FAMILIES = (
     Family("masr", masr.MASRNet, masr.CHECKPOINT_FORMAT, masr.CHECKPOINT_VERSION, "masr"),
     Family("featcnn", featcnn.FeatCNN, featcnn.CHECKPOINT_FORMAT, featcnn.CHECKPOINT_VERSION, "featcnn"),
     Family("semantic", semantic.SemanticNet, semantic.CHECKPOINT_FORMAT, semantic.CHECKPOINT_VERSION, DEFAULT_SEMANTIC),
+    Family("lapirn", lapirn.LapIRN, lapirn.CHECKPOINT_FORMAT, lapirn.CHECKPOINT_VERSION, None),
+    Family(
+        "sam-voxelmorph",
+        sam_voxelmorph.SAMVoxelMorph,
+        sam_voxelmorph.CHECKPOINT_FORMAT,
+        sam_voxelmorph.CHECKPOINT_VERSION,
+        None,
+    ),
 )
+# Families that predict a field from two images.
+FEED_FORWARD = ("lapirn", "sam-voxelmorph")
+# What the names of LapIRN's published files say of their network: integrates velocities or not.
+_LAPIRN_FILES = {"disp": False, "diff": True}
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +132,13 @@ def load_network(kind: type[Network], name_or_path: str | os.PathLike | None = N
         InputError: unknown name; unreadable, altered, foreign or damaged file, or of another version.
     """
     family = next(f for f in FAMILIES if f.kind is kind)
-    entry, path = existing_file(name_or_path or family.default)
+    wanted = name_or_path or family.default
+    if wanted is None:
+        raise InputError(f"No {family.name} weights are shipped; give a file, or train some (samconvex train).")
+    entry, path = existing_file(wanted)
     if entry is not None:
         check_unchanged(entry, file_sha256(path))
-    content = read_checkpoint(path)
+    content = readable_checkpoint(path)
     if not isinstance(content, dict) or content.get("format") != family.form:
         raise InputError(f"{path} holds other weights than {family.form}; give those of the network that is to run.")
     if content.get("version") != family.version:
@@ -131,6 +146,39 @@ def load_network(kind: type[Network], name_or_path: str | os.PathLike | None = N
     with refusing(f"{path} holds damaged {family.form} weights; train or import them again."):
         network = built(kind, content)
     return network.eval().requires_grad_(False)
+
+
+def readable_checkpoint(path: Path) -> Any:
+    """What a weights file holds; a published file of LapIRN in the form of this package's own.
+
+    Raises:
+        InputError: see :func:`read_checkpoint`; a file of LapIRN whose name does not tell which network it is of.
+    """
+    content = read_checkpoint(path)
+    state = sam_official.checkpoint_state(content)
+    if state is None or not lapirn.is_published(state):
+        return content
+    found = [integrates for word, integrates in _LAPIRN_FILES.items() if word in path.stem.lower()]
+    if len(found) != 1:
+        raise InputError(
+            f"{path} holds weights of LapIRN, but its name does not tell which of the two networks they are of; rename "
+            "it so that it contains 'disp' (displacements) or 'diff' (velocities)."
+        )
+    return lapirn.from_published(state, found[0])
+
+
+def load_feed_forward(name_or_path: str | os.PathLike) -> nn.Module:
+    """A network that predicts a field from two images, by weights name or file, in evaluation mode.
+
+    Raises:
+        InputError: as :func:`load_network`; weights of a network that predicts none.
+    """
+    name = family_of(name_or_path)
+    if name not in FEED_FORWARD:
+        raise InputError(
+            f"{name_or_path} holds {name} weights, which predict no field; give those of {' or '.join(FEED_FORWARD)}."
+        )
+    return load_network(next(f for f in FAMILIES if f.name == name).kind, name_or_path)
 
 
 def family_of(name_or_path: str | os.PathLike) -> str:
@@ -148,7 +196,7 @@ def family_of(name_or_path: str | os.PathLike) -> str:
 
 @lru_cache(maxsize=16)
 def _family_of_file(path: str, _modified: int, _size: int) -> str:
-    content = read_checkpoint(Path(path))
+    content = readable_checkpoint(Path(path))
     form = content.get("format") if isinstance(content, dict) else None
     return next((f.name for f in FAMILIES if f.form == form), SAM)
 
@@ -160,6 +208,21 @@ def weights_for(family: str, name_or_path: str | os.PathLike | None) -> str | os
         InputError: see :func:`family_of`.
     """
     return name_or_path if name_or_path is not None and family_of(name_or_path) == family else None
+
+
+def identity_of(family: str, *given: str | os.PathLike | None) -> dict[str, str]:
+    """``name`` and ``sha256`` of the weights that a network of this family runs with: the first of it that are given.
+
+    Raises:
+        InputError: unknown name, or a missing file.
+    """
+    default = next((f.default for f in FAMILIES if f.name == family), DEFAULT_SAM)
+    own = [one for one in given if weights_for(family, one) is not None]
+    entry, path = existing_file(own[0] if own else default)
+    if entry is not None:
+        # Whoever loads it compares the file with this checksum.
+        return {"name": entry.name, "sha256": entry.sha256}
+    return {"name": path.name, "sha256": file_sha256(path)}
 
 
 def load_sam(name_or_path: str | os.PathLike | None = None) -> SamModel:
@@ -198,12 +261,18 @@ def suited_to(model: SamModel, volume: Volume) -> SamModel:
 
 
 def load_semantic(name_or_path: str | os.PathLike | None = None) -> SemanticModel:
-    """Organ network by name or file; None is the shipped one.
+    """Organ network by name or file; None is the shipped one. The last one stays loaded.
 
     Raises:
         InputError: as :func:`load_network`.
     """
     wanted = name_or_path or DEFAULT_SEMANTIC
+    stamp = existing_file(wanted)[1].stat()
+    return _load_semantic_cached(os.fspath(wanted), stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=1)
+def _load_semantic_cached(wanted: str, _modified: int, _size: int) -> SemanticModel:
     network = sam_compact.fused(load_network(semantic.SemanticNet, wanted))
     return semantic_model(network, Path(wanted).stem, file_sha256(path_of(wanted)))
 

@@ -15,6 +15,7 @@ from ..io.files import file_sha256, replaced, user_folder
 DEFAULT_SAM = "sam-ct"
 DEFAULT_XRAY = "sam-xray"
 DEFAULT_SEMANTIC = "semantic-ct"
+DEFAULT_LEVELS = "levels-ct"
 INDEX = "index.json"
 
 
@@ -75,7 +76,7 @@ def find(name_or_path: str | os.PathLike | None = None) -> WeightsEntry | Path:
     for entry in entries:
         if entry.name == wanted:
             return entry
-    if Path(wanted).is_file():
+    if os.path.isfile(wanted):
         return Path(wanted)
     names = ", ".join(entry.name for entry in entries) or "none"
     raise InputError(f"{wanted} is neither a weights file nor a known name ({names}); see `samconvex weights list`.")

@@ -55,7 +55,7 @@ def prepare(case: Case, start: Transform, folder: Path, origin: str = "given") -
 def is_prepared(folder: Path, origin: str = "given") -> bool:
     """Whole, and from a start of that ``origin``, which is written last."""
     file = folder / "origin.txt"
-    return file.is_file() and file.read_text() == origin
+    return file.is_file() and file.read_text(encoding="utf-8") == origin
 
 
 def _plain(volume: Volume) -> Volume:

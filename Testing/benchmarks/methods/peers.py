@@ -172,7 +172,7 @@ def peak_memory_mib() -> float:
     """Largest resident set of this process so far."""
     status = Path("/proc/self/status")
     if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
     import resource
     import sys

@@ -71,7 +71,11 @@ def run_process(command: list[str], output: Path, threads: int) -> dict:
     if done.returncode != 0 or not (output / "run.json").exists():
         lines = done.stderr.strip().splitlines() or [""]
         return {"failed": f"exit status {done.returncode}: {lines[-1]}"[:300]}
-    return {**json.loads((output / "run.json").read_text()), "process_seconds": seconds, "threads": threads}
+    return {
+        **json.loads((output / "run.json").read_text(encoding="utf-8")),
+        "process_seconds": seconds,
+        "threads": threads,
+    }
 
 
 def run_all(
@@ -92,7 +96,7 @@ def run_all(
         origin = f"affine {get_settings(pair.preset).affine}" if given is None else "given"
         wanted = [method for method, file in files.items() if not (resume and is_finished(file, origin))]
         if not wanted:
-            records += [json.loads(file.read_text()) for file in files.values()]
+            records += [json.loads(file.read_text(encoding="utf-8")) for file in files.values()]
             continue
         case = pair.load()
         job = output / "work" / pair.name
@@ -107,14 +111,14 @@ def run_all(
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(json.dumps(record, indent=1))
                 print(_line(record), flush=True)
-            records.append(json.loads(file.read_text()))
+            records.append(json.loads(file.read_text(encoding="utf-8")))
     return records
 
 
 def is_finished(file: Path, origin: str) -> bool:
     """A record that is whole, no failure, and from a start of that ``origin``."""
     try:
-        record = json.loads(file.read_text())
+        record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return "failed" not in record and record.get("start") == origin
@@ -161,10 +165,10 @@ def describe_machine() -> str:
     memory = ""
     cpuinfo, meminfo = Path("/proc/cpuinfo"), Path("/proc/meminfo")
     if cpuinfo.exists():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        lines = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
         model = lines[0].split(":", 1)[1].strip() if lines else model
     if meminfo.exists():
-        memory = f", {int(meminfo.read_text().split()[1]) / 2**20:.0f} GiB"
+        memory = f", {int(meminfo.read_text(encoding='utf-8').split()[1]) / 2**20:.0f} GiB"
     return (
         f"Machine: {model}, {os.cpu_count()} cores{memory}, {platform.system()}, Python {platform.python_version()}, "
         f"torch {torch.__version__}; no accelerator used."
@@ -174,8 +178,8 @@ def describe_machine() -> str:
 def create_peers_environment() -> None:
     """Install the peers into ``.venv-peers`` once; again when their requirements changed."""
     stamp = PEERS_ENVIRONMENT / ".ready"
-    wanted = REQUIREMENTS.read_text()
-    if stamp.exists() and stamp.read_text() == wanted:
+    wanted = REQUIREMENTS.read_text(encoding="utf-8")
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return
     print("Installing the peers into .venv-peers (about 3 GB, minutes) ...", flush=True)
     subprocess.run([sys.executable, "-m", "venv", str(PEERS_ENVIRONMENT)], check=True)

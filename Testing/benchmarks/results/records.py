@@ -33,4 +33,4 @@ def remember_command(folder: Path, suite: str, words: Sequence[str]) -> None:
 def commands_of(folder: Path) -> list[str]:
     """The command lines that filled a folder."""
     file = folder / "commands.txt"
-    return file.read_text().splitlines() if file.is_file() else []
+    return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []

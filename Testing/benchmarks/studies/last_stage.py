@@ -53,9 +53,9 @@ WEIGHTS = (0.03, 0.1, 0.3)
 
 
 def candidates(preset: Settings) -> dict[str, AdamSettings | None]:
-    """The preset's own pyramid, and refined with every weight; "smoothed" takes no step, it filters the field only."""
+    """The preset's own pyramid, and refined with every weight."""
     own = preset.adam
-    found: dict[str, AdamSettings | None] = {"none": None, "smoothed": replace(own, iterations=0)}
+    found: dict[str, AdamSettings | None] = {"none": None}
     return found | {f"weight {weight:g}": replace(own, regularization=weight) for weight in WEIGHTS}
 
 
@@ -79,7 +79,9 @@ class Refiner:
             if self._known is None:
                 captured: list[Any] = []
 
-                def keep(scene: Scene, extractor: Extractor, settings: Settings, field: DisplacementField, _: Any):
+                def keep(
+                    scene: Scene, extractor: Extractor, settings: Settings, step: Any, field: DisplacementField, _: Any
+                ):
                     captured.append((scene, extractor, field))
                     return field
 
@@ -94,7 +96,7 @@ class Refiner:
             begin = time.process_time()
             settings = replace(run.settings, refine="adam", adam=self.adam)
             scene, extractor, field = self._known
-            result = solve.refined(scene, extractor, settings, field, lambda fraction: None)
+            result = solve.refined(scene, extractor, settings, self.adam, field, lambda fraction: None)
             self.seconds = time.process_time() - begin
             return result
 

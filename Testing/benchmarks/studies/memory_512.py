@@ -58,7 +58,7 @@ def main() -> int:
         if figures["exit_status"] != 0:
             print(f"The registration ended with exit status {figures['exit_status']}.")
             return 1
-        report = json.loads((folder / "result" / "report.json").read_text())
+        report = json.loads((folder / "result" / "report.json").read_text(encoding="utf-8"))
         figures |= {"preset": chosen.preset, "size": list(chosen.size), "seconds": report["seconds"]}
     peak = figures["peak_memory_mib"] / 1024
     print(
@@ -113,14 +113,14 @@ def watch(command: list[str], environment: dict[str, str]) -> dict:
 
 def _children(pid: int) -> list[int]:
     try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
     except OSError:
         return []
 
 
 def _peak_kib(pid: int) -> int:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)

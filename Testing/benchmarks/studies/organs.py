@@ -69,7 +69,7 @@ def main() -> int:
         return 2
     with open(data / "headneck_pairs.csv", newline="") as file:
         evaluation = sorted({case for row in csv.DictReader(file) for case in row.values()})
-    groups = {"evaluation": evaluation, "held out": json.loads(CONFIG.read_text())["validation"]}
+    groups = {"evaluation": evaluation, "held out": json.loads(CONFIG.read_text(encoding="utf-8"))["validation"]}
     model = load_semantic(chosen.weights)
     figures: dict = {"threads": torch.get_num_threads(), "weights": model.sha256, "organs": {}}
     every: list[float] = []

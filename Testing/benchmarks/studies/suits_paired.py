@@ -18,6 +18,7 @@ sys.path[:0] = [
     str(Path(__file__).resolve().parents[3] / "SAMConvexRegistration"),
 ]
 
+from samconvex.features.mind import mind_ssc  # noqa: E402
 from samconvex.networks.featcnn import FeatCNN  # noqa: E402
 from samconvex.training.data.images import load_images  # noqa: E402
 from samconvex.training.loop import read_settings  # noqa: E402
@@ -28,13 +29,29 @@ from benchmarks.data.pairs import REPOSITORY, data_folder  # noqa: E402
 from benchmarks.results.paired import wilcoxon  # noqa: E402
 
 CONFIG = REPOSITORY / "SAMConvexRegistration" / "samconvex" / "training" / "configs" / "suits.json"
+MIND = "mind"
+
+
+class MindNetwork(torch.nn.Module):
+    """MIND-SSC at FeatCNN's stride, as what FeatCNN imitates; the branch makes no difference."""
+
+    stride = 2
+
+    def forward(self, values: torch.Tensor, branch: str) -> torch.Tensor:
+        return torch.nn.functional.avg_pool3d(mind_ssc(values.float()), self.stride)
+
+
+def network_of(name: str) -> FeatCNN:
+    """FeatCNN by weights, or MIND in its place."""
+    return MindNetwork() if name == MIND else load_network(FeatCNN, name)  # type: ignore[return-value]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--before", default="featcnn", metavar="WEIGHTS", help="the replicator")
-    parser.add_argument("--after", default="suits", metavar="WEIGHTS", help="trained end to end")
+    parser.add_argument("--before", default="featcnn", metavar="WEIGHTS", help=f"the replicator, or {MIND}")
+    parser.add_argument("--after", default="suits", metavar="WEIGHTS", help=f"trained end to end, or {MIND}")
     parser.add_argument("--cases", type=int, default=12, help="hippocampi that no training used (at most 20)")
+    parser.add_argument("--anew", action="store_true", help="SUITS's own descent: features made anew at every step")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, metavar="FILE.json")
     chosen = parser.parse_args()
@@ -43,6 +60,7 @@ def main() -> int:
         parser.error("this needs the evaluation images (SAMCONVEX_DATA)")
     torch.set_num_threads(chosen.threads)
     settings = read_settings(SuitsSettings, CONFIG)
+    settings.label_driven = chosen.anew
     names = sorted(settings.exclude)[: chosen.cases]
     images = load_images(
         data,
@@ -51,7 +69,7 @@ def main() -> int:
         exclude=[],
         progress=lambda fraction, message: None,
     )
-    before, after = (pair_dice(load_network(FeatCNN, name), images, settings) for name in (chosen.before, chosen.after))
+    before, after = (pair_dice(network_of(name), images, settings) for name in (chosen.before, chosen.after))
     figures: dict = {"cases": [image.name for image in images]}
     for kind in before:
         if kind == "start":

@@ -110,7 +110,7 @@ def run_all(
                     files[name].parent.mkdir(parents=True, exist_ok=True)
                     files[name].write_text(json.dumps(record, indent=1))
                     print(_line(record), flush=True)
-        records += [json.loads(file.read_text()) for file in files.values()]
+        records += [json.loads(file.read_text(encoding="utf-8")) for file in files.values()]
     return records
 
 
@@ -125,7 +125,7 @@ def _described(settings: Settings) -> str:
 def _is_finished(file: Path, settings: Settings) -> bool:
     """A record that is whole, no failure, and of the same settings: presets change."""
     try:
-        record = json.loads(file.read_text())
+        record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return "failed" not in record and record["settings"] == _described(settings)
@@ -153,7 +153,7 @@ def _line(record: dict) -> str:
 
 def write_results(folder: Path) -> dict:
     """Gather the records into ablation.json and ablation.md, in the order of the variants; returns the document."""
-    records = [json.loads(file.read_text()) for file in sorted((folder / "runs").glob("*/*.json"))]
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((folder / "runs").glob("*/*.json"))]
     order = [name for preset in PRESETS.values() for name, _ in variants(preset)]
     records.sort(key=lambda record: order.index(record["method"]) if record["method"] in order else len(order))
     document = {"machine": describe_machine(), "commands": commands_of(folder), "records": records}

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = weights.load_sam(options.weights)
     options.output.mkdir(parents=True, exist_ok=True)
     file = options.output / "landmarks.json"
-    document = json.loads(file.read_text()) if file.exists() else {}
+    document = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if document.get("weights") != model.sha256:
         document = {"weights": model.sha256, "points": [], "runs": [], "cuts": []}
     methods = [m for m in options.methods.split(",") if m] + [m for m in options.peers.split(",") if m]
@@ -87,14 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             temporary.write_text(json.dumps(document, indent=1))
             temporary.replace(file)
             (options.output / "landmarks.md").write_text(markdown(document))
-    print((options.output / "landmarks.md").read_text())
+    print((options.output / "landmarks.md").read_text(encoding="utf-8"))
     return 0
 
 
 def all_pairs(data: Path, head_neck: int, groups: list[str]) -> Iterator[tuple[str, Callable[[], LandmarkPair]]]:
     """Every pair by name, loaded on demand."""
     if "head-neck" in groups:
-        for row in (data / "headneck_pairs.csv").read_text().split()[1 : head_neck + 1]:
+        for row in (data / "headneck_pairs.csv").read_text(encoding="utf-8").split()[1 : head_neck + 1]:
             fixed, moving = row.split(",")
             yield f"{fixed}-{moving}", lambda f=fixed, m=moving: _labeled(data / "headneck", f, m, "head-neck")
     if "lung" in groups:

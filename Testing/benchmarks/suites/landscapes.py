@@ -137,7 +137,7 @@ def loss(first: torch.Tensor, second: torch.Tensor) -> float:
 
 def write_results(folder: Path, image: str) -> dict:
     """Gather the records into landscapes.json; returns the document."""
-    records = [json.loads(file.read_text()) for file in (folder / "runs").glob("*.json")]
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in (folder / "runs").glob("*.json")]
     records.sort(key=lambda record: (record["kind"], record["axis"], record["amount"]))
     document = {
         "machine": describe_machine(),

@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def write_results(output: Path) -> dict:
     """Gather every record on disk into multimodal.json; returns the document."""
-    records = [json.loads(file.read_text()) for file in sorted((output / "runs").glob("*/*.json"))]
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((output / "runs").glob("*/*.json"))]
     order = ["start", *DEFAULT]
     records.sort(
         key=lambda record: (
@@ -151,7 +151,7 @@ def publish_page(output: Path, document: dict, target: Path = PAGE, pictures: Pa
     text = page(document)
     measured, picture = output / "landscape.json", output / "landscape.png"
     if measured.is_file():
-        text += "\n" + "\n".join(landscape_lines(json.loads(measured.read_text()))) + "\n"
+        text += "\n" + "\n".join(landscape_lines(json.loads(measured.read_text(encoding="utf-8")))) + "\n"
         if picture.is_file():
             pictures.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(picture, pictures / PICTURE)

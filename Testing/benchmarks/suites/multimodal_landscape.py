@@ -111,7 +111,7 @@ def draw(source: Path, target: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    found = json.loads(source.read_text())
+    found = json.loads(source.read_text(encoding="utf-8"))
     figure, axes = pyplot.subplots(1, len(AXES), figsize=(12, 3.6), sharey=True)
     for axis, panel in zip(AXES, axes, strict=True):
         for name in MEASURES:

@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
         records += run_all(derived, chosen.methods, folder, launch, resume=chosen.resume, starts=folder / "starts")
         write_results(folder)
     draw(folder / "robustness.json")
-    print((folder / "robustness.md").read_text())
+    print((folder / "robustness.md").read_text(encoding="utf-8"))
     if publish and chosen.publish:
         publish(chosen.output)
     return int(any("failed" in record for record in records))
@@ -139,7 +139,7 @@ def disturbance(fixed: Volume, size: float, seed: int) -> AffineTransform:
 
 def write_results(folder: Path) -> dict:
     """Gather the records into robustness.json and robustness.md; returns the document."""
-    records = [json.loads(file.read_text()) for file in sorted((folder / "runs").glob("*/*.json"))]
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((folder / "runs").glob("*/*.json"))]
     document = {
         "machine": describe_machine(),
         "commands": commands_of(folder),

@@ -125,7 +125,7 @@ def sized(volume: Volume, spacing: float, share: float) -> Volume:
 
 def write_results(folder: Path) -> dict:
     """Gather the records into scaling.json and scaling.md; returns the document."""
-    records = [json.loads(file.read_text()) for file in sorted((folder / "runs").glob("*/*.json"))]
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((folder / "runs").glob("*/*.json"))]
     records = [record for record in records if record["method"] != "start"]
     records.sort(key=lambda record: (record["group"], record["method"], record["voxels"]))
     document = {"machine": describe_machine(), "commands": commands_of(folder), "records": records}

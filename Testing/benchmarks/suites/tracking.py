@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         document = {"weights": model.sha256, "summary": summary(records), "records": records}
         (options.output / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
         (options.output / f"{name}.md").write_text(markdown(document))
-    print((options.output / f"{name}.md").read_text())
+    print((options.output / f"{name}.md").read_text(encoding="utf-8"))
     return 0
 
 

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         document = {"weights": model.sha256, **summary(records), "records": records}
         file.write_text(json.dumps(document, indent=1) + "\n")
         file.with_suffix(".md").write_text(markdown(document))
-    print(file.with_suffix(".md").read_text())
+    print(file.with_suffix(".md").read_text(encoding="utf-8"))
     if options.calibration:
         score, cycle = balanced_limits([record for record in records if "present" in record])
         print(f"Limits where false finds and false losses balance: score {score:.2f}, cycle {cycle:.0f} mm")
@@ -76,9 +76,9 @@ def patient_pairs(count: int, calibration: bool) -> Iterator[tuple[str, list[tup
         yield "phantoms", [(phantom.ct, label_landmarks(phantom.labels, None)) for phantom in phantoms]
         return
     folder = data / "headneck"
-    rows = (data / "headneck_pairs.csv").read_text().split()[1:]
+    rows = (data / "headneck_pairs.csv").read_text(encoding="utf-8").split()[1:]
     if calibration:
-        watching = json.loads(CONFIG.read_text())["validation"]
+        watching = json.loads(CONFIG.read_text(encoding="utf-8"))["validation"]
         rows = [",".join(pair) for pair in zip(watching, watching[1:] + watching[:1], strict=True)]
     for row in rows[:count]:
         yield (

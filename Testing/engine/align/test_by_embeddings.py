@@ -125,6 +125,30 @@ def test_a_header_that_turns_the_patient_is_found_in_volumes_and_doubted_in_embe
     assert unaware["confidence"] < CONFIDENT and unaware["reason"]
 
 
+def test_a_small_corner_that_agrees_upright_does_not_hide_a_turn(model, monkeypatch):
+    body = textured_block()
+    turn = Turn(axis_rotations()[(0, 0, 180)], body.grid.center)
+    moving = body.with_tensor(body.tensor, body.grid.turned(turn.matrix, turn.center))
+    aligned, calls = by_embeddings._aligned, []
+
+    def corner_first(*arguments):
+        transform, details = aligned(*arguments)
+        calls.append(details)
+        corner = {"confidence": 0.83, "agreement": 0.134, "agreed": 0.119, "reason": ""}
+        return transform, {**details, **corner} if len(calls) == 1 else details
+
+    monkeypatch.setattr(by_embeddings, "_aligned", corner_first)
+    found, details = sam_affine(body, moving, weights=model)
+    corners = body.grid.corners()
+    truth = turn.map_back(AffineTransform.identity())
+    assert np.linalg.norm(found.map_points(corners) - truth.map_points(corners), axis=1).max() < 2.0
+    assert details["turned_deg"] == [0, 0, 180] and len(calls) == 2
+    # Where the images fit best upright, no turn is embedded.
+    calls.clear()
+    sam_affine(body, body, weights=model)
+    assert len(calls) == 1
+
+
 def test_many_pairs_that_agree_on_a_wrong_map_give_no_confidence(model, monkeypatch):
     body = embed(textured_body(), model)
     wrong = AffineTransform(rotation(0), np.array([20.0, 30.0, 0]))

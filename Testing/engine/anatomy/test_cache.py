@@ -62,6 +62,17 @@ def test_voxels_changed_in_place_are_noticed(counted):
     assert len(counted) == 2
 
 
+def test_a_disk_entry_is_the_very_embedding_that_was_computed():
+    body, model = textured_body(), random_model()
+    computed = embed_cached(body, model)
+    clear()
+    stored = embed_cached(body, model)
+    assert stored is not computed
+    for name in ("fine", "coarse"):
+        assert torch.equal(getattr(stored, name).tensor, getattr(computed, name).tensor)
+    assert torch.equal(stored.body, computed.body)
+
+
 def test_disk_entry_replaces_the_network_and_matches_alike(counted):
     body, model = textured_body(), random_model()
     points = body_points(body)

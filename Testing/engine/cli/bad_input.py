@@ -106,6 +106,12 @@ CASES = (
         r"none\.csv does not exist",
     ),
     Case(
+        "point outside its template",
+        ("match", "ct.nii.gz", "outside.csv", "ct.nii.gz", "-o", "o.csv"),
+        2,
+        r"outside\.csv: point 2 lies outside ct\.nii\.gz; correct or remove it",
+    ),
+    Case(
         "points without header",
         _register("ct.nii.gz", "ct.nii.gz", "--moving-points", "headless.csv"),
         2,
@@ -197,6 +203,12 @@ CASES = (
         _register("ct.nii.gz", "ct.nii.gz", "--moving-labels", "fine_labels.nii.gz"),
         0,
         r"fine_labels\.nii\.gz is on another grid than .*ct\.nii\.gz; it was resampled by position",
+    ),
+    Case(
+        "label map in place of an image",
+        _register("ct.nii.gz", "labels.nii.gz"),
+        0,
+        r"labels\.nii\.gz holds only \d+ different values, as a label map does: give the image itself",
     ),
     Case(
         "points outside",

@@ -51,7 +51,15 @@ def test_input_that_needs_a_remark_is_used_and_remarked(
 ) -> None:
     assert main(case.words) == 0
     assert re.search(case.says, capsys.readouterr().out)
-    assert re.search(case.says, (folder / "out" / "report.json").read_text())
+    assert re.search(case.says, (folder / "out" / "report.json").read_text(encoding="utf-8"))
+
+
+def test_a_later_query_is_looked_at_before_the_first_is_embedded(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samconvex.anatomy.cache.embed_cached", lambda *_, **__: pytest.fail("work has begun"))
+    assert main(["match", "ct.nii.gz", "points.csv", "ct.nii.gz", "text.txt", "-o", "matches"]) == 2
+    assert "text.txt could not be read as an image" in _sentence(capsys)
 
 
 def test_a_full_disk_is_noticed_before_the_work(

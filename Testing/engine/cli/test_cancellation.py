@@ -20,7 +20,9 @@ ENGINE = Path(__file__).resolve().parents[3] / "SAMConvexRegistration"
 
 # Every program writes into OUT and says when it has started; none imports torch, so that each takes milliseconds.
 PREAMBLE = """
-import sys, time, threading
+import signal, sys, time, threading
+# A shell that puts the tests in the background leaves Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 from samconvex.cli.cancellation import raise_if, run_cancellable
 from samconvex.errors import Cancelled
@@ -90,6 +92,35 @@ except Cancelled as error:
 sys.exit(status)
 """
 
+BEFORE = (
+    PREAMBLE
+    + """
+import samconvex.cli.main
+program = sys.modules["samconvex.cli.main"]
+def work(cancelled):
+    return 0
+def reading(words):
+    started()
+    time.sleep(30)
+program._parse = reading
+sys.exit(program.main())
+"""
+)
+BETWEEN = BEFORE.replace("def reading(words):", "def reading(work, *words, **names):").replace(
+    "program._parse = reading", "program.run_cancellable = reading\nsys.argv = ['samconvex', 'presets']"
+)
+AFTER = (
+    PREAMBLE
+    + """
+def work(cancelled):
+    return 0
+status = run_cancellable(work, then_ends=True)
+started()
+time.sleep(0.3)
+sys.exit(status)
+"""
+)
+
 
 def _second() -> float:
     """One second, or more where other programs keep the processors busy."""
@@ -133,6 +164,18 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
     assert time.monotonic() - begin < 0.5 * _second()
     assert process.returncode == 3
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "said"),
+    [(BEFORE, 3, "Cancelled; nothing was written."), (BETWEEN, 3, "Cancelled; nothing was written."), (AFTER, 0, "")],
+)
+def test_ctrl_c_beside_the_work_is_answered_too(tmp_path: Path, program: str, status: int, said: str) -> None:
+    """While the words are read it cancels; once the work is done it changes nothing."""
+    process = _start(program, tmp_path / "out")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors.strip()) == (status, said)
 
 
 def test_work_that_is_not_disturbed_ends_with_its_own_status(tmp_path: Path) -> None:
@@ -181,6 +224,7 @@ def test_a_cancellation_at_every_stage_leaves_nothing(tmp_path: Path, monkeypatc
         "convex",
         "refine",
         "finish",
+        "error",
         "measure",
         "warp",
         "write",

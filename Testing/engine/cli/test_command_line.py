@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -84,6 +85,7 @@ def test_register_writes_all_results_and_reports_progress(registered: tuple[Path
     folder, result = registered
     assert (result.returncode, result.stderr) == (0, "")
     assert sorted(path.name for path in folder.iterdir()) == [
+        "error.nii.gz",
         "inverse.h5",
         "labels.nii.gz",
         "points.csv",
@@ -103,7 +105,7 @@ def test_register_writes_all_results_and_reports_progress(registered: tuple[Path
 def test_the_report_follows_the_schema_and_the_registration_helped(
     registered: tuple[Path, subprocess.CompletedProcess],
 ) -> None:
-    report = json.loads((registered[0] / "report.json").read_text())
+    report = json.loads((registered[0] / "report.json").read_text(encoding="utf-8"))
     assert schema_errors(report) == []
     assert report["preset"] == "fast-preview"
     assert report["dice"]["final_mean"] > report["dice"]["initial_mean"] + 0.1
@@ -138,7 +140,7 @@ def test_the_validity_mask_marks_where_simpleitk_finds_the_moving_image(
     expected = sitk.GetArrayFromImage(sitk.Resample(ones, fixed, transform, sitk.sitkNearestNeighbor, 0.0))
     assert 0.2 < expected.mean() < 0.95
     assert (sitk.GetArrayFromImage(valid) != expected).mean() < 1e-3
-    report = json.loads((registered[0] / "report.json").read_text())
+    report = json.loads((registered[0] / "report.json").read_text(encoding="utf-8"))
     assert 50.0 < report["overlap_percent"] < 100.0
 
 
@@ -151,6 +153,51 @@ def test_points_go_through_the_inverse_transform(
     for before, after in zip(moving.positions, carried.positions, strict=True):
         np.testing.assert_allclose(inverse.TransformPoint(before), after, atol=1e-3)
         np.testing.assert_allclose(transform.TransformPoint(after), before, atol=1.0)
+
+
+def test_carried_points_have_the_expected_error_of_their_place(
+    registered: tuple[Path, subprocess.CompletedProcess],
+) -> None:
+    with open(registered[0] / "points.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    image = sitk.ReadImage(str(registered[0] / "error.nii.gz"))
+    assert image.GetPixelID() == sitk.sitkFloat32
+    for row in rows:
+        place = [float(row[axis]) for axis in "xyz"]
+        index = np.clip(image.TransformPhysicalPointToContinuousIndex(place), 0, np.array(image.GetSize()) - 1)
+        assert float(row["error90_mm"]) == pytest.approx(image.EvaluateAtContinuousIndex(index.tolist()), abs=0.05)
+    report = json.loads((registered[0] / "report.json").read_text(encoding="utf-8"))
+    figures = report["expected_error_mm"]
+    assert 0 < figures["median"] <= figures["p90"] <= figures["max"] <= sitk.GetArrayViewFromImage(image).max() + 1e-3
+
+
+def test_evaluate_compares_the_bound_with_the_truth(
+    pair: Path, registered: tuple[Path, subprocess.CompletedProcess], tmp_path: Path
+) -> None:
+    error = sitk.ReadImage(str(registered[0] / "error.nii.gz"))
+    words = ["evaluate", "--transform", str(registered[0] / "transform.h5"), "-o", str(tmp_path / "figures.json")]
+    for side in ("fixed", "moving"):
+        words += [f"--{side}", str(pair / f"{side}.nii.gz"), f"--{side}-points", str(pair / f"{side}.mrk.json")]
+    report = json.loads((registered[0] / "report.json").read_text(encoding="utf-8"))
+    for factor, coverage in ((1e-6, 0.0), (1e6, 100.0)):
+        sitk.WriteImage(error * factor, str(tmp_path / "error.nii.gz"))
+        assert main([*words, "--error", str(tmp_path / "error.nii.gz")]) == 0
+        found = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["bound_against_truth"]["points"]
+        assert (found["coverage_percent"], found["n"]) == (coverage, report["tre_mm"]["n"])
+        assert found["mean_error_mm"] == pytest.approx(report["tre_mm"]["final"]["mean"], abs=1e-3)
+
+
+def test_evaluate_refuses_a_bound_without_truth_or_of_no_meaning(
+    pair: Path, registered: tuple[Path, subprocess.CompletedProcess], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--transform", str(registered[0] / "transform.h5")]
+    words += ["--fixed", str(pair / "fixed.nii.gz"), "--moving", str(pair / "moving.nii.gz")]
+    assert main([*words, "--error", str(registered[0] / "error.nii.gz")]) == 2
+    assert "--error needs a truth" in capsys.readouterr().err
+    for side in ("fixed", "moving"):
+        words += [f"--{side}-points", str(pair / f"{side}.mrk.json")]
+    assert main([*words, "--error", str(pair / "moving.nii.gz")]) == 2
+    assert "values below 0" in capsys.readouterr().err
 
 
 def test_apply_repeats_what_register_wrote(
@@ -197,8 +244,8 @@ def test_evaluate_gives_the_figures_of_the_report(
         words += [f"--{side}", str(pair / f"{side}.nii.gz"), f"--{side}-labels", str(pair / f"{side}_labels.nrrd")]
         words += [f"--{side}-points", str(pair / f"{side}.mrk.json")]
     assert main(words) == 0
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    report = json.loads((registered[0] / "report.json").read_text())
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    report = json.loads((registered[0] / "report.json").read_text(encoding="utf-8"))
     scalars = ("folding_percent", "sdlogj", "sdlogj_learn2reg", "overlap_percent")
     for key in ("dice", "tre_mm", "inverse_consistency_mm", *scalars):
         expected = report[key] if isinstance(report[key], dict) else {key: report[key]}
@@ -208,7 +255,12 @@ def test_evaluate_gives_the_figures_of_the_report(
                 assert found[name] == pytest.approx(value, abs=1e-3), key
             else:
                 assert found[name] == pytest.approx(value, abs=1e-3), key
-    assert "Dice" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Dice" in printed
+    assert printed.splitlines()[-1].startswith(f"VERDICT: {figures['verdict']['level'].upper()}.")
+    # The same map of the same images, seen at another working spacing and without the preset's expectations.
+    for name in ("scale", "covered_percent", "dice", "point_error_mm"):
+        assert figures["verdict"]["evidence"][name] == pytest.approx(report["verdict"]["evidence"][name], rel=0.05)
 
 
 def test_overwrite_replaces_results_and_drops_those_that_no_longer_apply(
@@ -222,6 +274,7 @@ def test_overwrite_replaces_results_and_drops_those_that_no_longer_apply(
     assert main(words) == 2
     assert main([*words, "--overwrite"]) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "error.nii.gz",
         "inverse.h5",
         "report.json",
         "report.png",
@@ -264,6 +317,21 @@ def test_presets_are_listed_with_time_and_memory(capsys: pytest.CaptureFixture[s
     table = json.loads(capsys.readouterr().out)
     assert "ct-inter-patient" in table and all(name in text for name in table)
     assert all(entry["forecast"]["memory_gib"] > 0 and entry["settings"]["name"] == n for n, entry in table.items())
+
+
+def test_the_forecast_of_presets_knows_what_is_chosen_beside_them(capsys: pytest.CaptureFixture[str]) -> None:
+    def listing(*more: str) -> dict:
+        assert main(["presets", "--json", *more]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    plain = listing()
+    for more in (["--features", "sam+mind"], ["--refine", "adam"], ["--quality", "best"], ["--symmetric"]):
+        chosen = listing(*more)
+        assert chosen["ct-inter-patient"]["forecast"] != plain["ct-inter-patient"]["forecast"], more
+        # What ends with the linear map has neither.
+        assert chosen["rigid"] == plain["rigid"]
+    assert main(["presets", "--features", "nothing"]) == 2
+    assert "There is no feature 'nothing'" in capsys.readouterr().err
 
 
 def test_benchmark_outside_a_checkout_says_where_to_get_it(

@@ -7,7 +7,9 @@ import json
 import threading
 
 import pytest
-from samconvex.cli.console import ConsoleProgress
+from samconvex.cli.console import ConsoleProgress, loud_verdict
+from samconvex.cli.evaluate import table
+from samconvex.cli.register import summary
 from samconvex.errors import Cancelled
 
 PLAN = (("read", 1.0), ("solve", 3.0))
@@ -77,3 +79,18 @@ def test_a_cancellation_surfaces_at_the_next_report(kind: str) -> None:
     cancelled.set()
     with pytest.raises(Cancelled):
         progress("read", 0.6)
+
+
+@pytest.mark.parametrize(("level", "color"), [("good", "32"), ("check", "33"), ("do not use", "31")])
+def test_the_verdict_is_loud_on_a_terminal_and_plain_in_a_file(level: str, color: str, monkeypatch) -> None:
+    judged = {"level": level, "reasons": ["Bones do not lie on each other."]}
+    plain = f"VERDICT: {level.upper()}. Bones do not lie on each other."
+    for stream, text in ((io.StringIO(), plain), (_Terminal(), f"\x1b[1;{color}m{plain}\x1b[0m")):
+        monkeypatch.setattr("sys.stdout", stream)
+        assert loud_verdict(judged) == text
+
+
+def test_the_verdict_is_the_last_line_of_register_and_evaluate() -> None:
+    report = {"peak_memory_mib": 1.0, "verdict": {"level": "check", "reasons": ["Look."]}, "warnings": ["A note."]}
+    assert summary(report, "out")[-2:] == ["Results are in out.", "VERDICT: CHECK. Look."]
+    assert table(report)[-1] == "VERDICT: CHECK. Look."

@@ -152,7 +152,7 @@ def test_demo_writes_everything_and_prints_the_table(small_pair, tmp_path, monke
     printed = capsys.readouterr().out
     for words in ("before", "registered", "Right lung, overlap (Dice)", "Landmark error", "Peak memory", "A note."):
         assert words in printed
-    report = json.loads((output / "report.json").read_text())
+    report = json.loads((output / "report.json").read_text(encoding="utf-8"))
     rows = {row[0]: row[1:] for row in report["demo"]["table"]}
     before, aligned, registered = map(float, rows["Similarity in the body (correlation)"])
     assert registered > aligned and registered > before

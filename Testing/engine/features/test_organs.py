@@ -105,7 +105,7 @@ def test_the_same_volume_is_computed_once(body, model):
 
 
 def test_other_modalities_are_refused_in_one_sentence(body, model):
-    with pytest.raises(InputError, match="no CT in Hounsfield units"):
+    with pytest.raises(InputError, match="no CT in Hounsfield units; this works on CT only"):
         organ_probabilities(body.with_tensor(body.tensor.float() + 1000), model)
 
 
@@ -320,7 +320,9 @@ def test_training_goes_on_from_weights_of_fewer_organs():
 
 def test_evaluation_patients_are_never_trained_on(repository):
     configs = repository / "SAMConvexRegistration" / "samconvex" / "training" / "configs"
-    ours, sam = (json.loads((configs / f"{name}.json").read_text()) for name in ("semantic_ct", "sam_ct"))
+    ours, sam = (
+        json.loads((configs / f"{name}.json").read_text(encoding="utf-8")) for name in ("semantic_ct", "sam_ct")
+    )
     assert len(sam["exclude"]) == 44 and set(sam["exclude"]) <= set(ours["exclude"])
     assert ours["validation"] == sam["validation"]
     assert SemanticSettings(**ours).organs == ORGANS
@@ -329,7 +331,7 @@ def test_evaluation_patients_are_never_trained_on(repository):
 @pytest.mark.parametrize("recipe", ["semantic_trunk", "sam_trunk"])
 def test_the_trunk_recipes_keep_the_evaluation_patients_out(repository, recipe):
     configs = repository / "SAMConvexRegistration" / "samconvex" / "training" / "configs"
-    ours, shipped = (json.loads((configs / f"{name}.json").read_text()) for name in (recipe, "sam_ct"))
+    ours, shipped = (json.loads((configs / f"{name}.json").read_text(encoding="utf-8")) for name in (recipe, "sam_ct"))
     abdomen = {f"btcv{number}" for number in range(14, 20)}
     assert set(shipped["exclude"]) | abdomen <= set(ours["exclude"])
     assert set(shipped["validation"]) <= set(ours["validation"]) and not abdomen & set(ours["validation"])

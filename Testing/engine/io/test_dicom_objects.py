@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from samconvex.errors import InputError
 from samconvex.io.dicom_segmentation import segment_names
-from samconvex.io.images import read_labels, read_volume
+from samconvex.io.images import read_grid, read_labels, read_volume
 from samconvex.lesions.files import lesion_notes, read_lesions
 from samconvex.space.image_files import read_dicom_image
 from samconvex.space.volume import resample
@@ -19,6 +19,7 @@ pydicom = pytest.importorskip("pydicom")
 highdicom = pytest.importorskip("highdicom")
 
 from engine.io import dicom_files as files  # noqa: E402
+from pydicom.uid import RLELossless  # noqa: E402
 
 DEPTH = 12
 
@@ -197,3 +198,39 @@ def test_what_follows_the_pixels_must_fit_the_file(tmp_path: Path, rest: bytes, 
     else:
         with pytest.raises(InputError, match=rf"{path.name} is a DICOM file that is cut short or damaged"):
             read_volume(tmp_path)
+
+
+def _compressed(folder: Path) -> Path:
+    """A series whose second slice is RLE-compressed; returns that slice."""
+    path = sorted(files.write_series(folder, files.voxels(), files.places()).iterdir())[1]
+    data = files.read(path)
+    data.compress(RLELossless, generate_instance_uid=False)
+    data.save_as(str(path), enforce_file_format=True)
+    return path
+
+
+def test_compressed_pixels_that_end_early_are_refused(tmp_path: Path) -> None:
+    path = _compressed(tmp_path)
+    np.testing.assert_array_equal(read_volume(tmp_path).tensor[0, 0].numpy(), files.voxels())
+    content = path.read_bytes()
+    start = content.rindex(b"\xe0\x7f\x10\0OB") + 12
+    offsets = 8 + int.from_bytes(content[start + 4 : start + 8], "little")
+    fragment = start + offsets
+    length = int.from_bytes(content[fragment + 4 : fragment + 8], "little")
+    half = content[:fragment] + content[fragment : fragment + 4] + (length // 4 * 2).to_bytes(4, "little")
+    path.write_bytes(content[:-8])
+    # Some writers leave the end mark out.
+    np.testing.assert_array_equal(read_volume(tmp_path).tensor[0, 0].numpy(), files.voxels())
+    damaged = {
+        "cut short": content[:-40],
+        "no fragment": content[:fragment] + content[-8:],
+        "longer than the file": content[: fragment + 4] + (1 << 30).to_bytes(4, "little") + content[fragment + 8 :],
+        "half a frame": half + content[fragment + 8 : fragment + 8 + length // 4 * 2] + content[-8:],
+    }
+    for kind, bad in damaged.items():
+        path.write_bytes(bad)
+        with pytest.raises(InputError, match=rf"{path.name} (is a DICOM file that is cut|could not be dec)"):
+            read_volume(tmp_path)
+        if kind != "half a frame":
+            with pytest.raises(InputError, match=rf"{path.name} is a DICOM file that is cut short or damaged"):
+                read_grid(tmp_path)

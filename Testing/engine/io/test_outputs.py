@@ -53,8 +53,8 @@ def test_overwrite_replaces_our_files_and_keeps_foreign_ones(tmp_path: Path) -> 
     with output_folder(target, overwrite=True, stale=["labels.nii.gz", "absent.txt"]) as staging:
         (staging / "a.txt").write_text("new")
     assert _names(target) == ["a.txt", "theirs.txt"]
-    assert (target / "a.txt").read_text() == "new"
-    assert (target / "theirs.txt").read_text() == "old"
+    assert (target / "a.txt").read_text(encoding="utf-8") == "new"
+    assert (target / "theirs.txt").read_text(encoding="utf-8") == "old"
     assert _names(tmp_path) == ["out"]
 
 
@@ -66,7 +66,7 @@ def test_an_error_while_replacing_brings_the_old_files_back(tmp_path: Path, monk
     replace = os.replace
 
     def failing(source: Path, destination: Path) -> None:
-        if Path(destination) == target / "b.txt" and Path(source).read_text() == "new":
+        if Path(destination) == target / "b.txt" and Path(source).read_text(encoding="utf-8") == "new":
             raise OSError(5, "Input/output error")
         replace(source, destination)
 
@@ -75,7 +75,7 @@ def test_an_error_while_replacing_brings_the_old_files_back(tmp_path: Path, monk
         for name in ("a.txt", "b.txt", "c.txt"):
             (staging / name).write_text("new")
     assert _names(target) == ["a.txt", "b.txt"]
-    assert {(target / name).read_text() for name in _names(target)} == {"old"}
+    assert {(target / name).read_text(encoding="utf-8") for name in _names(target)} == {"old"}
     assert _names(tmp_path) == ["out"]
 
 
@@ -113,7 +113,7 @@ def test_a_disk_that_fills_up_while_writing_keeps_the_old_result(tmp_path: Path)
     with pytest.raises(ResourceError, match="disk is full"), output_folder(target, overwrite=True) as staging:
         (staging / "report.json").write_text("new")
         raise OSError(28, "No space left on device")
-    assert (target / "report.json").read_text() == "old"
+    assert (target / "report.json").read_text(encoding="utf-8") == "old"
     assert _names(tmp_path) == ["out"]
 
 
@@ -144,7 +144,7 @@ def test_a_really_full_disk_is_noticed_for_every_format(tiny_disk: Path, name: s
                 sitk.WriteImage(sitk.GetImageFromArray(voxels), str(staging / name), name != "warped.nii")
         except RuntimeError as error:
             raise OSError(28, str(error)) from error
-    assert (tiny_disk / "old" / name).read_text() == "old"
+    assert (tiny_disk / "old" / name).read_text(encoding="utf-8") == "old"
     assert _names(tiny_disk) == ["old"]
     assert _names(tiny_disk / "old") == [name]
 
@@ -228,7 +228,7 @@ def test_what_a_killed_run_left_is_cleared_and_undone(tmp_path: Path, moment: st
     assert len(_names(tmp_path)) == 2
     check_output_folder(target, overwrite=True)
     assert _names(tmp_path) == ["out"] and _names(target) == ["a.txt", "b.txt", "theirs.txt"]
-    assert {path.read_text() for path in target.iterdir()} == {"old"}
+    assert {path.read_text(encoding="utf-8") for path in target.iterdir()} == {"old"}
 
 
 @pytest.mark.skipif(outputs.fcntl is None, reason="no locks on folders here")

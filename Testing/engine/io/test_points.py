@@ -133,7 +133,7 @@ def test_orientations_survive_a_round_trip(tmp_path: Path) -> None:
 
 def test_further_columns_follow_the_label(tmp_path: Path) -> None:
     write_points(PointSet(LPS[:1], ("a",)), tmp_path / "p.csv", columns={"score": [0.5]})
-    assert (tmp_path / "p.csv").read_text() == "x,y,z,label,score\n-1,-2,3,a,0.5\n"
+    assert (tmp_path / "p.csv").read_text(encoding="utf-8") == "x,y,z,label,score\n-1,-2,3,a,0.5\n"
 
 
 @pytest.mark.parametrize(
@@ -212,3 +212,15 @@ def test_points_of_another_shape_are_refused() -> None:
     for points in (np.zeros((3, 5)), np.zeros((2, 2)), np.zeros((1, 1, 3))):
         with pytest.raises(InputError, match="N rows of x, y, z"):
             PointSet(points)
+
+
+@pytest.mark.parametrize("row", ["1,5,2,3", "1_0,2,3"])
+def test_numbers_that_a_spreadsheet_wrote_otherwise_are_refused(tmp_path: Path, row: str) -> None:
+    (tmp_path / "p.csv").write_text(f"x,y,z\n{row}\n")
+    with pytest.raises(InputError, match="line 2"):
+        read_points(tmp_path / "p.csv")
+
+
+def test_a_label_without_a_header_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("x,y,z\n1,2,3,carina\n")
+    assert read_points(tmp_path / "p.csv").positions.tolist() == [[1.0, 2.0, 3.0]]

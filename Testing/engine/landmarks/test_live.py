@@ -71,7 +71,7 @@ def test_a_damaged_template_is_refused_with_its_file(template, tmp_path, damage)
             arrays = {**content, "body": ~content["body"]}
         np.savez_compressed(folder / "embedding.npz", **arrays)
     else:
-        values = json.loads((folder / "template.json").read_text())
+        values = json.loads((folder / "template.json").read_text(encoding="utf-8"))
         changed = {
             "description": "{",
             "format": json.dumps({**values, "format": 99}),
@@ -150,7 +150,7 @@ def test_match_takes_template_folders_and_votes(template, tmp_path, monkeypatch)
     )
     args.cancelled = threading.Event()
     assert match_command.run_match(args) == 0
-    entries = json.loads((tmp_path / "out.json").read_text())[str(tmp_path / "query.mha")]
+    entries = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))[str(tmp_path / "query.mha")]
     assert [entry["label"] for entry in entries] == list("abcd")
     assert [entry["votes"] for entry in entries] == [1, 2, 2, 1]
     assert abs(entries[1]["point"][2] - points.positions[1][2] - 0.5) < 0.6

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import threading
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,13 +15,16 @@ import pytest
 from engine.sam_fixtures import body_points, random_model, textured_body, turned
 from samconvex.align import by_embeddings as affine_sam
 from samconvex.align.local_maps import robust_local_maps
+from samconvex.anatomy import level
 from samconvex.anatomy import search as embedding_search
 from samconvex.anatomy.embed import embed
+from samconvex.anatomy.level import OUTSIDE_MM, Anatomy
 from samconvex.cli import match as match_command
 from samconvex.errors import Cancelled, InputError
 from samconvex.io.images import write_volume
 from samconvex.landmarks import matching
-from samconvex.landmarks.matching import match_points
+from samconvex.landmarks.matching import Matches, bounded, match_points
+from samconvex.landmarks.voting import vote
 from samconvex.space.transforms import AffineTransform
 
 
@@ -230,9 +235,12 @@ def test_command_writes_the_promised_columns(files, body):
     words = ("template.nii.gz", "points.csv", "query.nii.gz", "-o", str(out), "--min-score", "0.2")
     assert run(files, *words) == 0
     rows = list(csv.DictReader(out.open()))
-    assert list(rows[0]) == ["label", "x", "y", "z", "score", "cycle_mm", "found"]
+    assert list(rows[0]) == ["label", "x", "y", "z", "score", "cycle_mm", "found", "state", "error90_mm"]
     assert [r["label"] for r in rows] == ["P0", "P1", "P2", "lost"]
     assert rows[3]["found"] == "false" and rows[3]["x"] == rows[3]["score"] == ""
+    # Nothing is known of the level of an invented body: what is lost is not called outside.
+    assert {(r["found"], r["state"]) for r in rows} <= {("true", "found"), ("false", "not found")}
+    assert all((r["error90_mm"] != "") == (r["found"] == "true") for r in rows)
     truth = body_points(body, 3)
     near = [
         np.linalg.norm(np.array([float(r[a]) for a in "xyz"]) - t) < 6.0
@@ -244,13 +252,76 @@ def test_command_writes_the_promised_columns(files, body):
         run(files, *words)
 
 
+def test_what_reading_noticed_stands_in_the_json_too(files, body, capsys):
+    write_volume(body, files / "odd.nrrd")
+    content = (files / "odd.nrrd").read_bytes()
+    (files / "odd.nrrd").write_bytes(re.sub(rb"space origin: [^\n]*\n", b"", content))
+    run(files, "template.nii.gz", "points.csv", "odd.nrrd", "-o", str(files / "out.json"))
+    document = json.loads((files / "out.json").read_text(encoding="utf-8"))
+    assert [len(document[str(files / "odd.nrrd")]), len(document["warnings"])] == [4, 1]
+    assert "odd.nrrd states no position" in document["warnings"][0]
+    assert document["warnings"][0] in capsys.readouterr().err
+
+
 def test_command_marks_lost_points_undefined_in_markups(files):
     out = files / "out.mrk.json"
     run(files, "template.nii.gz", "points.csv", "query.nii.gz", "-o", str(out), "--min-score", "1")
-    points = json.loads(out.read_text())["markups"][0]["controlPoints"]
+    points = json.loads(out.read_text(encoding="utf-8"))["markups"][0]["controlPoints"]
     assert [p["positionStatus"] for p in points] == ["undefined"] * 4
 
 
 def test_command_writes_one_file_per_query(files):
     run(files, "template.nii.gz", "points.csv", "query.nii.gz", "template.nii.gz", "-o", str(files / "m.csv"))
     assert (files / "m_query.csv").is_file() and (files / "m_template.csv").is_file()
+
+
+def test_what_the_query_does_not_show_is_outside_and_never_found(body, embedding, monkeypatch):
+    """The upper half of the body is asked for in an image that, by its level, shows the lower half alone."""
+    heights = np.unique(body_points(body, 200)[:, 2])
+    middle = float(np.median(heights))
+    whole = Anatomy(True, "", 1.0, "upright", (0.0, -1.0), tuple(heights), tuple(-heights), ("chest",))
+    lower = tuple(z for z in heights if z < middle)
+    half = replace(whole, z_mm=lower, levels_mm=tuple(-z for z in lower))
+    points = body_points(body, 40)
+    answers = iter([whole, half, whole, whole])
+    monkeypatch.setattr(matching, "anatomy_of", lambda embedding: next(answers))
+    found = match_points(embedding, points, embedding, mode="fast", min_score=-1, max_cycle_mm=1e6)
+    beyond = points[:, 2] > max(lower) + OUTSIDE_MM
+    assert beyond.any() and not beyond.all()
+    assert [state == "outside" for state in found.state] == beyond.tolist()
+    assert (found.found == ~beyond).all() and np.isnan(found.error90_mm[beyond]).all()
+    assert set(match_points(embedding, points, embedding, mode="fast", max_cycle_mm=-1).state) == {"not found"}
+
+
+def test_the_bound_grows_as_matches_look_worse():
+    scores = bounded(np.linspace(0.2, 1.0, 20), np.zeros(20))
+    cycles = bounded(np.full(20, 0.99), np.linspace(0, 30, 20))
+    assert (np.diff(scores) <= 0).all() and scores[0] > scores[-1] > 0
+    assert (np.diff(cycles) >= 0).all() and cycles[-1] > cycles[0]
+
+
+def test_templates_say_outside_only_together():
+    def answer(found, score, outside):
+        return Matches(np.zeros((1, 3)), np.array([score]), np.zeros(1), np.array([found]), np.array([outside]))
+
+    assert vote([answer(False, 0.5, True), answer(False, 0.5, True)]).matches.state == ["outside"]
+    assert vote([answer(False, 0.5, True), answer(False, 0.6, False)]).matches.state == ["not found"]
+    assert vote([answer(False, 0.5, True), answer(False, 0.0, False)]).matches.state == ["outside"]  # one lacks it
+    assert vote([answer(False, 0.5, True), answer(True, 0.9, False)]).matches.state == ["found"]
+
+
+def test_command_says_before_matching_that_nothing_is_common(files, monkeypatch, capsys):
+    heights = (-100.0, 0.0)
+    head = Anatomy(True, "", 1.0, "upright", (0.0, -1.0), heights, (0.0, 100.0), ("head",))
+    belly = replace(head, levels_mm=(500.0, 600.0), regions=("abdomen",))
+    answers = iter([head, belly])
+    monkeypatch.setattr(level, "anatomy_of", lambda embedding: next(answers))
+
+    def matched(*arguments, **options):
+        raise InputError("matching began")
+
+    monkeypatch.setattr(matching, "match_points", matched)
+    with pytest.raises(InputError, match="matching began"):
+        run(files, "template.nii.gz", "points.csv", "query.nii.gz", "-o", str(files / "none.csv"))
+    said = capsys.readouterr().err
+    assert "the template shows the head" in said and "the abdomen: nothing in common" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import SimpleITK as sitk
 import torch
 from samconvex.io.images import write_volume
 from samconvex.lesions.files import lesion_notes, read_lesions
-from samconvex.lesions.findings import FOUND, UNCERTAIN, Finding
+from samconvex.lesions.findings import FOUND, UNCERTAIN, Finding, TrackingResult
 from samconvex.lesions.lesion import Lesion
 from samconvex.lesions.measurement import measure_lesion
 from samconvex.lesions.merging import joined, touch
@@ -71,6 +72,13 @@ def test_separate_parts_of_one_label_are_said(tmp_path) -> None:
     first, second = read_lesions(tmp_path / "classes.nrrd")
     assert "label 1 has 2 separate parts" in first.note
     assert second.note == ""
+    # As a list of masks, which is how the panel gives its segments.
+    (tmp_path / "list.json").write_text(json.dumps([{"name": n, "mask": "one.nrrd"} for n in ("a", "a")]))
+    write_volume(Volume(tensor == 1, GRID, sitk.sitkUInt8), tmp_path / "one.nrrd")
+    notes = [lesion.note for lesion in read_lesions(tmp_path / "list.json")]
+    assert "a has 2 separate parts" in notes[0] and "a (2) has 2 separate parts" in notes[1]
+    record = TrackingResult((first, second), (), {}, ("baseline",)).to_dict()["lesions"]
+    assert record[0]["note"] == first.note and "note" not in record[1]
 
 
 def test_lesions_on_another_grid_are_said(tmp_path) -> None:

@@ -306,7 +306,7 @@ def test_the_command_writes_json_table_and_contours(files, tmp_path, place, caps
     assert run(files, *words, home=tmp_path) == 0
     assert sorted(path.name for path in out.iterdir()) == ["contours_1.nii.gz", "tracking.csv", "tracking.json"]
     assert "1 found" in capsys.readouterr().out
-    document = json.loads((out / "tracking.json").read_text())
+    document = json.loads((out / "tracking.json").read_text(encoding="utf-8"))
     point = document["lesions"][0]["timepoints"][0]
     assert point["found"] and np.linalg.norm(np.array(point["position"]) - place - SHIFT) < 4.0
     assert "not a diagnosis" in document["notice"]
@@ -322,10 +322,24 @@ def test_the_command_writes_json_table_and_contours(files, tmp_path, place, caps
     assert (out / "theirs.txt").exists()
 
 
+def test_separate_parts_of_one_label_are_said_by_the_command(files, tmp_path, segment, capsys):
+    inside = segment.tensor > 0
+    # A label of two parts, and one of a single part.
+    step = int(inside.any(2).any(2).sum()) + 2
+    labels = inside.to(torch.uint8) + inside.roll(step, 4).to(torch.uint8) + 2 * inside.roll(-step, 4).to(torch.uint8)
+    write_volume(segment.with_tensor(labels), tmp_path / "classes.nrrd")
+    words = ("baseline.nii.gz", tmp_path / "classes.nrrd", "later.nii.gz", "-o", tmp_path / "out.json")
+    assert run(files, *words, home=tmp_path) == 0
+    document = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    said = [lesion.get("note", "") for lesion in document["lesions"]]
+    assert "label 1 has 2 separate parts and is followed as one lesion" in said[0] and said[1:] == [""]
+    assert said[0] in document["warnings"] and f"Warning: {said[0]}" in capsys.readouterr().err
+
+
 def test_every_contour_can_have_a_file_of_its_own(files, tmp_path, place, capsys):
     words = ("baseline.nii.gz", "lesions.nii.gz", "later.nii.gz", "--each-contour", "-o")
     assert run(files, *words, tmp_path / "out", home=tmp_path) == 0
-    point = json.loads((tmp_path / "out" / "tracking.json").read_text())["lesions"][0]["timepoints"][0]
+    point = json.loads((tmp_path / "out" / "tracking.json").read_text(encoding="utf-8"))["lesions"][0]["timepoints"][0]
     for kind in ("carried", "suggested"):
         contour = read_labels(tmp_path / "out" / point[kind])
         inside = contour.grid.voxels_to_points((contour.tensor[0, 0] > 0).nonzero().flip(1).numpy())

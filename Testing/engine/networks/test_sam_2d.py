@@ -128,7 +128,7 @@ def test_the_command_matches_images(tmp_path):
     words = ["match", "a.mha", "p.csv", "b.mha", "-o", "out.csv", "--weights", "w.pt"]
     words = [str(tmp_path / word) if "." in word else word for word in words]
     assert main([*words, "--min-score", "-1", "--progress", "none"]) == 0
-    row = (tmp_path / "out.csv").read_text().splitlines()[1].split(",")
+    row = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()[1].split(",")
     found = np.array([float(value) for value in row[1:4]])
     np.testing.assert_allclose(found - point, -np.asarray(GRID.origin), atol=1.5)
 

@@ -51,7 +51,7 @@ def official() -> SAMOfficial:
 
 @pytest.mark.parametrize(("semantic", "name"), [(False, "sam"), (True, "uae")])
 def test_keys_and_shapes_equal_the_published_checkpoints(parity, semantic, name):
-    expected = json.loads((parity / f"{name}_state_dict_shapes.json").read_text())
+    expected = json.loads((parity / f"{name}_state_dict_shapes.json").read_text(encoding="utf-8"))
     with torch.device("meta"):
         network = SAMOfficial(semantic)
     assert {key: list(value.shape) for key, value in network.state_dict().items()} == expected

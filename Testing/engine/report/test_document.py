@@ -16,6 +16,7 @@ from engine.report_schema import schema_errors
 from samconvex.io.files import file_sha256
 from samconvex.memory import peak_memory_mib
 from samconvex.report.document import build_report, plain, save_report
+from samconvex.report.verdict import verdict
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
 
@@ -57,6 +58,14 @@ def _full(volume: Volume) -> dict:
         dice_final={1: 0.5, 2: 1.0},
         tre_initial_mm=np.array([3.0, 4.0, 8.0]),
         tre_final_mm=np.array([1.0, 2.0, 3.0]),
+        further={"verdict": verdict({"near_percent": 80.0})},
+        expected_error_mm={
+            "median": 2.0,
+            "p90": np.float64(4.0),
+            "max": 9.0,
+            "family": "linear",
+            "own_calibration": False,
+        },
         warnings=["one", "one", "two"],
     )
 
@@ -80,7 +89,17 @@ def test_fields_without_data_are_absent(volume: Volume) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["version", "settings", "inputs", "seconds", "sdlogj", "inverse_consistency_mm", "overlap_percent", "warnings"],
+    [
+        "version",
+        "settings",
+        "inputs",
+        "seconds",
+        "sdlogj",
+        "inverse_consistency_mm",
+        "expected_error_mm",
+        "overlap_percent",
+        "warnings",
+    ],
 )
 def test_a_missing_or_wrong_field_is_found(volume: Volume, key: str) -> None:
     report = _full(volume)

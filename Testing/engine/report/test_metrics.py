@@ -50,6 +50,44 @@ def test_hausdorff_distance_is_in_millimeters() -> None:
     assert math.isinf(metrics.hausdorff95(cube(4, 14), cube(4, 14, 2), 1))
 
 
+def test_surfaces_are_as_far_apart_as_the_boxes_were_moved() -> None:
+    box = cube(4, 14)
+    points, errors, labels = metrics.surface_errors(Transform(), box, box)
+    assert (errors == 0).all() and (labels == 1).all() and len(points) == len(errors) > 100
+    # 2 mm along x: the two faces across are 2 mm off, the others slide along themselves.
+    shift = Transform((AffineTransform(np.eye(3), np.array([2.0, 0.0, 0.0])),))
+    points, errors, _ = metrics.surface_errors(shift, box, box)
+    x = GRID.points_to_voxels(points)[:, 0]
+    # At an end in x, but not near the other faces, where the next surface may be another one.
+    z, y = GRID.points_to_voxels(points)[:, 2], GRID.points_to_voxels(points)[:, 1]
+    middle = (np.abs(y - 9.5) < 3) & (np.abs(z - 9.5) < 3)
+    for end in (4, 13):
+        assert errors[middle & (np.round(x) == end)] == pytest.approx(2.0)
+    assert np.median(errors[(x > 7) & (x < 10)]) == 0.0
+
+
+def test_surfaces_that_end_with_the_image_or_are_carried_out_of_it_tell_nothing() -> None:
+    cut = cube(0, 10)
+    points, _, _ = metrics.surface_errors(Transform(), cut, cut)
+    assert GRID.points_to_voxels(points)[:, 0].min() > 1.5
+    away = Transform((AffineTransform(np.eye(3), np.array([500.0, 0.0, 0.0])),))
+    assert [len(part) for part in metrics.surface_errors(away, cut, cut)] == [0, 0, 0]
+    assert len(metrics.surface_errors(Transform(), cut, cube(0, 10, 2))[1]) == 0
+
+
+def test_coverage_counts_errors_that_reach_their_bound() -> None:
+    assert metrics.coverage_percent(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.5, 0.0, 4.5])) == 50.0
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    assert metrics.rank_correlation(values, np.exp(values)) == pytest.approx(1.0)
+    assert metrics.rank_correlation(values, -values) == pytest.approx(-1.0)
+    # Ties share their mean rank: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
+    assert metrics.rank_correlation(np.array([1.0, 2.0, 2.0, 9.0]), values) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+    assert math.isnan(metrics.rank_correlation(values, np.ones(4)))
+
+
 def test_landmark_error_carries_fixed_points_to_the_moving_image() -> None:
     shift = Transform((AffineTransform(np.eye(3), np.array([3.0, 0.0, 4.0])),))
     errors = metrics.target_registration_error(shift, np.zeros((2, 3)), np.array([[3.0, 0, 4], [0.0, 0, 0]]))

@@ -12,7 +12,8 @@ import torch
 from samconvex.errors import InputError
 from samconvex.report import lettering, slices
 from samconvex.report import picture as report_picture
-from samconvex.report.panels import volume_change_color
+from samconvex.report.colors import ERROR_STOPS_MM, error_color
+from samconvex.report.panels import FOLDED
 from samconvex.report.picture import key_figures, render_report
 from samconvex.report.slices import COLUMN, GUTTER, MARGIN
 from samconvex.space.field import DisplacementField
@@ -58,7 +59,8 @@ def panel(picture, column, rows=slice(TOP, TOP + 150)):
 def test_png_is_written_and_reads_back(breath, tmp_path):
     phantom, moving, result = breath
     path = tmp_path / "report.png"
-    report_picture.write_report_picture(path, phantom.ct, moving, result, None, phantom.labels, phantom.labels)
+    bound = Volume(torch.ones(1, 1, *phantom.ct.grid.shape), phantom.ct.grid)
+    report_picture.write_report_picture(path, phantom.ct, moving, result, None, phantom.labels, phantom.labels, bound)
     image = sitk.ReadImage(str(path))
     assert image.GetNumberOfComponentsPerPixel() == 3
     assert image.GetSize()[0] > 2000 and image.GetSize()[1] > 700
@@ -134,11 +136,33 @@ def test_image_scanned_elsewhere_is_shown_centered(breath):
     assert panel(picture, 1).mean() > 0.5 * panel(picture, 0).mean()
 
 
-def test_colors_say_shrunk_grown_and_folded():
-    less, same, more, folded = volume_change_color(np.array([0.5, 1.0, 2.0, -0.1]))
-    assert less[2] > less[0] and more[0] > more[2]
-    assert np.ptp(same) < 10
-    assert tuple(folded) == (255, 0, 220)
+def test_colors_go_from_green_to_purple_with_the_expected_error():
+    small, middle, large, huge = error_color(np.array([0.5, 5.0, 10.0, 90.0]))
+    assert small[1] > 2 * small[0] and min(middle[:2]) > 200 > middle[2]
+    assert large[0] > 2 * large[1] and huge[2] > 2 * huge[1]
+    assert np.array_equal(huge, error_color(np.array(ERROR_STOPS_MM[-1])))
+
+
+def test_the_expected_error_is_drawn_in_its_color_inside_the_body(breath):
+    phantom, moving, result = breath
+    columns = []
+    for value in (1.0, 20.0):
+        bound = Volume(torch.full((1, 1, *phantom.ct.grid.shape), value), phantom.ct.grid)
+        page = render_report(phantom.ct, moving, result, bound=bound)
+        columns.append(panel(page, 7))
+        # The bar under the column ends in the colors of the least and the largest error.
+        bar = page[-58:-40, LEFT + 7 * (COLUMN + GUTTER) :][:, :COLUMN].astype(float)
+        for place, end in ((2, 1.0), (-3, 20.0)):
+            assert np.abs(bar[:, place] - error_color(np.array(end))).max(1).min() < 12
+    green, purple = (column[60:100, 110:150].reshape(-1, 3).mean(0) for column in columns)
+    assert green[1] > green[0] + 20 and purple[0] > purple[1] + 20
+    air = [column[:4, :20].mean() for column in columns]
+    assert air[0] == air[1]
+    assert picture_width(render_report(phantom.ct, moving, result)) == picture_width(page) - COLUMN - GUTTER
+
+
+def picture_width(page):
+    return page.shape[1]
 
 
 def test_key_figures_are_those_of_the_report():
@@ -151,6 +175,8 @@ def test_key_figures_are_those_of_the_report():
         "Landmark error": "1.5 mm",
     }
     assert key_figures({}) == []
+    ((title, value, note, _),) = key_figures({"expected_error_mm": {"median": 3.14, "p90": 6.0, "max": 21.7}})
+    assert (title, value, note) == ("Expected error", "3.1 mm", "median; worst 22 mm")
     assert key_figures({"folding_percent": 0.0003})[0][1] == "0.0003 %"
 
 
@@ -161,8 +187,8 @@ def test_folding_is_shown_in_magenta(breath):
     field.tensor[:, 0, :, :, x - 1] = 14.0
     field.tensor[:, 0, :, :, x + 1] = -14.0
     result = SimpleNamespace(fixed_to_moving=Transform((field,)), report={})
-    pixels = panel(render_report(phantom.ct, moving, result), 7)
-    assert ((pixels[..., 0] > 200) & (pixels[..., 1] < 60) & (pixels[..., 2] > 170)).any()
+    pixels = panel(render_report(phantom.ct, moving, result), 6)
+    assert (np.abs(pixels - FOLDED).max(-1) < 20).any()
 
 
 def test_every_letter_can_be_told_from_every_other():
@@ -196,3 +222,16 @@ def test_long_names_are_shortened_to_the_room_there_is():
     short = lettering.fit_text("a-very-long-file-name-of-a-study.nii.gz", 10, 120)
     assert lettering.text_width(short, 10) <= 120
     assert short.endswith(".gz") and "..." in short
+
+
+@pytest.mark.parametrize("level", report_picture.VERDICT_COLORS)
+def test_the_verdict_stands_at_the_top_in_its_color(breath, picture, level):
+    phantom, moving, result = breath
+    judged = {"level": level, "reasons": ["Bones do not lie on each other."]}
+    told = SimpleNamespace(fixed_to_moving=result.fixed_to_moving, report=REPORT | {"verdict": judged})
+    page = render_report(phantom.ct, moving, told)
+    banner = page[: report_picture.BANNER]
+    assert np.array_equal(page[report_picture.BANNER :], picture)
+    assert tuple(banner[2, 2]) == report_picture.VERDICT_COLORS[level]
+    dark = (banner.max(2) < 60).sum(0) > 0
+    assert dark[MARGIN : MARGIN + 40].any() and dark[MARGIN + 240 : MARGIN + 500].any(), "word and reason"

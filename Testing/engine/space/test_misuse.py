@@ -84,6 +84,6 @@ def test_a_mirrored_initial_transform_is_refused() -> None:
 
 def test_an_image_of_few_whole_numbers_looks_like_labels() -> None:
     few = _volume("few").with_tensor(_volume().tensor % 7)
-    assert "few holds only 7 different values" in (labels_note(few) or "")
-    assert labels_note(_volume()) is None
-    assert labels_note(few.with_tensor(few.tensor.float())) is None
+    assert "few holds only 7 different values" in (labels_note(few, "x") or "")
+    assert labels_note(_volume(), "x") is None
+    assert labels_note(few.with_tensor(few.tensor.float()), "x") is None

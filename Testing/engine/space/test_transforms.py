@@ -10,6 +10,8 @@ import SimpleITK as sitk
 import torch
 from engine.geometry_fixtures import ramp, rotation, smooth_field
 from samconvex.errors import InputError
+from samconvex.io.images import read_labels, read_mask, write_volume
+from samconvex.lesions.files import read_lesions
 from samconvex.space.field import DisplacementField
 from samconvex.space.filling import not_measured
 from samconvex.space.filters import smooth
@@ -82,6 +84,22 @@ def test_large_label_ids_stay(chain: Transform, label: int) -> None:
     assert set(resample(labels, MOVING.canonical(3.0), mode="nearest").tensor.unique().tolist()) == expected
     assert set(resample(labels, FIXED, mode="nearest").tensor.unique().tolist()) <= expected
     assert np.unique(sitk.GetArrayFromImage(Transform().warp_labels(labels, MOVING).to_sitk())).max() == label
+
+
+@pytest.mark.parametrize("kind", [np.uint64, np.float64])
+def test_ids_beyond_63_bits_are_refused_not_wrapped(tmp_path: Path, kind: type) -> None:
+    values = np.zeros((9, 9, 9), kind)
+    values[2:5] = 2**63 + 4096
+    path = tmp_path / "labels.nrrd"
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(path))
+    for read in (read_labels, read_mask, read_lesions):
+        with pytest.raises(InputError, match=r"labels\.nrrd holds the value 9223372036854779904; renumber"):
+            read(path)
+    values[2:5] = 2**62
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(path))
+    labels = read_labels(path)
+    write_volume(labels, tmp_path / "again.nrrd")
+    assert read_labels(tmp_path / "again.nrrd").tensor.unique().tolist() == [0, 2**62]
 
 
 def test_outside_the_moving_image_lies_the_background(chain: Transform) -> None:

@@ -41,6 +41,23 @@ def test_organs_have_the_density_of_their_tissue(patient, name, lowest, highest)
     assert lowest < np.median(values) < highest
 
 
+def test_parenchyma_has_the_fine_texture_of_real_tissue_and_moves_nothing():
+    """What lies between a smoothing by 2 and by 4 mm spreads as in chest and abdomen CTs, see draw_parenchyma."""
+    right = {"offset": (-60.0, 0.0, -20.0), "noise_hu": 0.0, "couch": False}
+    plain, fine = (make_phantom(3, 3.0, (48, 48, 48), parenchyma=on, **right) for on in (False, True))
+    assert (plain.labels.tensor == fine.labels.tensor).all() and plain.landmarks.keys() == fine.landmarks.keys()
+
+    def spread(phantom, name):
+        image = sitk.GetImageFromArray(phantom.ct.tensor[0, 0].float().numpy())
+        band = [sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(image, mm / 3.0)) for mm in (2.0, 4.0)]
+        inside = sitk.BinaryErode(sitk.GetImageFromArray(organ(phantom, name).astype(np.uint8)), [3, 3, 3])
+        # The median's: large vessels are in both.
+        return 1.48 * float(np.median(np.abs(band[0] - band[1])[sitk.GetArrayFromImage(inside) > 0]))
+
+    for name, lowest, highest in (("right lung", 18.0, 33.0), ("liver", 2.5, 6.5)):
+        assert spread(plain, name) < 0.7 * lowest < lowest < spread(fine, name) < highest, name
+
+
 def test_organs_lie_where_a_reader_expects_them(patient):
     # LPS: +x left, +y back, +z head.
     assert centroid(patient, "liver")[0] < centroid(patient, "spleen")[0]

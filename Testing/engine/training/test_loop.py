@@ -63,7 +63,7 @@ def quiet(stage: str, fraction: float, message: str) -> None:
 
 
 def lines(path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_averaged_weights_are_the_exponential_mean_from_the_start_on(tmp_path, network):

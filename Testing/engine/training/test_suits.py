@@ -8,6 +8,7 @@ import pytest
 import torch
 from samconvex.errors import Cancelled, InputError
 from samconvex.networks.featcnn import FeatCNN
+from samconvex.space.grid import Grid
 from samconvex.training import suits
 from samconvex.training.data.contrast import bezier_table, random_contrast
 from samconvex.training.data.images import cropped
@@ -84,7 +85,10 @@ def test_training_end_to_end_writes_weights_log_and_can_go_on(tmp_path):
     assert result["step"] == 2 and figures == set(result["validation"]["after"])
     went_on = train(None, second, end_to_end=True, settings=SMALL, steps=3, resume=True)
     assert went_on["step"] == 3 and went_on["validation"]["before"] == result["validation"]["before"]
-    events = [json.loads(line).get("event") for line in (tmp_path / "suits.log.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line).get("event")
+        for line in (tmp_path / "suits.log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert events.count("before") == 1 and events.count("after") == 2
     assert isinstance(load_network(FeatCNN, second), FeatCNN)
 
@@ -104,3 +108,36 @@ def test_end_to_end_needs_a_replicator(tmp_path):
     with pytest.raises(InputError, match="--start-from"):
         train(None, tmp_path / "x.pt", end_to_end=True, settings=SMALL)
     assert suits.SuitsSettings().iterations == 15
+
+
+@pytest.mark.parametrize("k_back", [0, 2])
+def test_the_published_steps_run_on_the_label_maps(k_back, monkeypatch):
+    torch.manual_seed(0)
+    network = FeatCNN(2)
+    labels = torch.zeros(1, 1, 16, 16, 16, dtype=torch.long)
+    labels[..., 4:12, 4:12, 4:12] = 1
+    values = labels.float() * 0.6 + 0.2 * torch.rand(1, 1, 16, 16, 16)
+    settings = SuitsSettings(shape=(16, 16, 16), spacing_mm=1.0, reductions=2, label_driven=True, regularization=0.1)
+    seen = []
+    original = suits.described
+    monkeypatch.setattr(suits, "described", lambda n, v, branch: (seen.append(v), original(n, v, branch))[1])
+    moving = values.roll(2, 4)
+    loss = pair_loss(network, (values, labels, "ct"), (moving, labels.roll(2, 4), "mr"), k_back, settings)
+    loss.backward()
+    assert all(float(network.branches[b][0][0].weight.grad.abs().sum()) > 0 for b in ("ct", "mr"))
+    # The network sees each image once: the moving one warped by what the labels found, two voxels along x.
+    assert len(seen) == 2
+    closer = float((seen[1] - values).abs().mean()) / float((moving - values).abs().mean())
+    assert closer < 0.7 if k_back else closer == pytest.approx(1, abs=1e-5)
+
+
+def test_label_maps_alone_bring_a_shifted_label_back():
+    labels = torch.zeros(1, 1, 24, 24, 24, dtype=torch.long)
+    labels[..., 8:16, 8:16, 8:16] = 1
+    grid = Grid((24, 24, 24), (1.0, 1.0, 1.0))
+    settings = SuitsSettings(shape=(24, 24, 24), regularization=0.1)
+    shifted = labels.roll(3, 3)
+    u = suits.label_descent(labels, shifted, grid.strided(4), grid, settings, 10)
+    pulled = suits.warped(shifted.float(), suits.quadratic_spline(u, settings.shape), grid) > 0.5
+    before = float((shifted[labels > 0] > 0).float().mean())
+    assert float(pulled[labels > 0].float().mean()) > 0.9 > before

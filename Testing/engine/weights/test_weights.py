@@ -18,6 +18,7 @@ from samconvex.settings.presets import PRESETS
 from samconvex.training.loop import save_checkpoint
 from samconvex.weights import models as weights
 from samconvex.weights import registry
+from samconvex.weights.checkpoints import read_checkpoint
 from samconvex.weights.importing import import_weights
 
 
@@ -61,7 +62,7 @@ def test_import_list_path_and_remove(checkpoint, home, capsys):
     assert run("import", str(checkpoint)) == 0
     model = weights.load_sam("my-network")
     assert model.kind == "sam-compact" and model.calibration == {"minimum_score": 0.4}
-    assert weights.path_of("my-network").parent == home / "weights"
+    assert registry.path_of("my-network").parent == home / "weights"
     run("list")
     assert "my-network" in capsys.readouterr().out
     assert run("verify") == 0
@@ -120,6 +121,21 @@ def test_no_object_is_ever_unpickled(tmp_path):
         with pytest.raises(InputError, match="could not be read as weights"):
             weights.load_sam_file(file)
     assert not trace.exists()
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("odd", ["sparse", "compressed", "expanded", "meta"])
+def test_tensors_that_no_network_has_are_refused_before_they_are_touched(tmp_path, odd):
+    tensors = {
+        "sparse": torch.eye(3).to_sparse(),
+        "compressed": torch.eye(3).to_sparse_csr(),
+        # 32 GiB of which the file holds four bytes.
+        "expanded": torch.zeros(1).expand(1 << 33),
+        "meta": torch.zeros(3, device="meta"),
+    }
+    torch.save({"state_dict": {"weight": tensors[odd]}}, tmp_path / "odd.pt")
+    with pytest.raises(InputError, match=r"odd\.pt could not be read as weights; it is damaged"):
+        read_checkpoint(tmp_path / "odd.pt")
 
 
 def test_damaged_and_foreign_files_give_one_sentence(checkpoint, tmp_path):

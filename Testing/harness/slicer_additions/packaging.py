@@ -43,7 +43,7 @@ def pip_install(requirements, **kwargs) -> None:
 
 
 def load_requirements(path) -> list[Requirement]:
-    lines = (line.split("#")[0].strip() for line in Path(path).read_text().splitlines())
+    lines = (line.split("#")[0].strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
     return [Requirement(line) for line in lines if line]
 
 

@@ -25,6 +25,23 @@ def _unobserve(name_observers):
     name_observers.clear()
 
 
+class _SortFilterProxyModel:
+    """qMRMLSortFilterProxyModel: what is left out of the list although its type fits."""
+
+    def __init__(self, changed):
+        self._changed = changed
+        self._hidden = []
+
+    @property
+    def hiddenNodeIDs(self):
+        return tuple(self._hidden)
+
+    @hiddenNodeIDs.setter
+    def hiddenNodeIDs(self, identifiers):
+        self._hidden = [str(identifier) for identifier in identifiers]
+        self._changed()
+
+
 class qMRMLNodeComboBox(QtWidgets.QWidget):
     """Lists the scene's nodes of the given types, below them the actions that are enabled."""
 
@@ -57,6 +74,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self.setFocusProxy(self._combo)
         self.setSizePolicy(QtWidgets.QSizePolicy.Policy.Expanding, QtWidgets.QSizePolicy.Policy.Fixed)
         self._scene = None
+        self._whenDestroyed = None
         self._observers = []
         self._name_observers = []  # weakly: Slicer's widget is C++ and keeps no node's Python object alive
         self._current = None  # node ID
@@ -79,6 +97,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             "interactionNodeSingletonTag": "",
         }
         self._actions = []
+        self._proxy = _SortFilterProxyModel(self._fillAndKeep)
         self._combo.activated.connect(self._activated)
 
     # Scene
@@ -87,7 +106,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         return self._scene
 
     def setMRMLScene(self, scene):
-        _release(self._scene, self._observers, self._name_observers)
+        self.forgetScene()
         self._scene = scene
         if scene is not None:
 
@@ -110,12 +129,16 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
         # A widget that Qt deletes takes its observers along.
         scene_observers, name_observers = self._observers, self._name_observers
-        self.destroyed.connect(lambda: _release(scene, scene_observers, name_observers))
+        self._whenDestroyed = lambda: _release(scene, scene_observers, name_observers)
+        self.destroyed.connect(self._whenDestroyed)
         self._fillAndKeep()
 
     def forgetScene(self):
         """Follow the scene no longer, as after deletion; nobody is told."""
         _release(self._scene, self._observers, self._name_observers)
+        if self._whenDestroyed is not None:
+            self.destroyed.disconnect(self._whenDestroyed)
+            self._whenDestroyed = None
 
     def nodes(self):
         """The nodes on offer, in the scene's order."""
@@ -126,6 +149,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     def _isOffered(self, node):
         if node is None or (node.GetHideFromEditors() and not self._options["showHidden"]):
+            return False
+        if node.GetID() in self._proxy.hiddenNodeIDs:
             return False
         child = self._options["showChildNodeTypes"]
         if not any(node.IsA(t) if child else node.GetClassName() == t for t in self._types):
@@ -298,6 +323,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     def setCurrentNodeIndex(self, index):
         self.setCurrentNode(self.nodes()[index])
+
+    def sortFilterProxyModel(self):
+        return self._proxy
 
     def nodeCount(self):
         return len(self.nodes())

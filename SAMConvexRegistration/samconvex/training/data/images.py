@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,29 +83,30 @@ def phantom_images(count: int, spacing: float) -> list[Image]:
 
 def split_images(
     data: Path | None,
-    *,
-    spacing: float,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    validation: Sequence[str],
+    settings: Any,
     progress: Callable[[str, float, str], None],
+    *,
     phantoms: int = 5,
     phantoms_held_out: int = 2,
 ) -> tuple[list[Image], list[Image]]:
     """The images to train on and those held out by name; ``data`` None draws invented torsos.
 
+    Args:
+        settings: a recipe's: ``spacing_mm``, what to ``include`` and ``exclude``, names to hold out (``validation``).
+
     Raises:
         InputError: nothing usable, or nothing left to train on.
     """
+    validation = settings.validation
     if data is None:
-        images = phantom_images(phantoms, spacing)
+        images = phantom_images(phantoms, settings.spacing_mm)
         validation = validation or [image.name for image in images[-phantoms_held_out:]]
     else:
         images = load_images(
             data,
-            spacing=spacing,
-            include=list(include),
-            exclude=list(exclude),
+            spacing=settings.spacing_mm,
+            include=list(settings.include),
+            exclude=list(settings.exclude),
             progress=lambda fraction, message: progress("data", fraction, message),
         )
     training = [image for image in images if image.name not in validation]

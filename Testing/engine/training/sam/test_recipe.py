@@ -92,7 +92,7 @@ def test_a_run_can_be_stopped_and_resumed(tmp_path, cases):
     assert result["validation"]["warps"]["n"] > 0
     content = torch.load(output, weights_only=True)
     assert content["meta"]["step"] == 6 and content["meta"]["training_cases"] == 5
-    events = [json.loads(line) for line in (tmp_path / "sam.log.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (tmp_path / "sam.log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [e["resume"] for e in events if e.get("event") == "start"] == [False, True]
     with pytest.raises(InputError, match="does not fit"):
         train(cases, output, settings=replace(settings, widths=[8, 8, 8, 8]), steps=9, resume=True)
@@ -151,7 +151,7 @@ def test_evaluation_patients_are_those_of_the_pair_list(repository, shared_data)
     settings = SamSettings.from_file(
         repository / "SAMConvexRegistration" / "samconvex" / "training" / "configs" / "sam_ct.json"
     )
-    rows = (shared_data / "headneck_pairs.csv").read_text().split()[1:]
+    rows = (shared_data / "headneck_pairs.csv").read_text(encoding="utf-8").split()[1:]
     assert {name for row in rows for name in row.split(",")} <= set(settings.exclude)
 
 

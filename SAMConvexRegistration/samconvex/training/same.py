@@ -1,0 +1,154 @@
+"""Training of SAM-VoxelMorph: ``samconvex train same``; needs CTs, no labels and no pairs.
+
+SAME (Liu et al., 2021): the loss of VoxelMorph (local correlation, smoothness of the field) and how unlike the
+embeddings are that the field brings together. Images are embedded once, in the box that the network sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..features.sam import SamAnew
+from ..networks.lapirn import integrated, warped
+from ..networks.sam_voxelmorph import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, SAMVoxelMorph
+from ..space.grid import Grid
+from ..space.volume import Volume
+from ..weights.models import load_network, load_sam
+from .data.images import Image, split_images
+from .data.overlap import mean_dice
+from .lapirn import boxed, local_correlation, roughness
+from .loop import Drawn, Loop, Plan, writer
+
+
+@dataclass
+class SameSettings:
+    """Recipe.
+
+    Attributes:
+        include, exclude: patterns of relative paths to take and of case names never to touch.
+        validation: case names held out; registered to the next one in turn before and after training.
+        spacing_mm, shape: voxel size and box (z, y, x), multiples of 16, around the middle of what is no air. CTs that
+            the affine would bring far from there are better aligned first (``register --preset affine``).
+        width: factor on the network's channels.
+        embedding: weights of the embedding network; the shipped ones if empty.
+        window: of the local correlation, voxels.
+        smoothness: weight of the field's roughness, see :func:`samconvex.training.lapirn.roughness`.
+        similarity: weight of one minus the cosine of the embeddings.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    spacing_mm: float = 4.0
+    shape: tuple[int, int, int] = (64, 64, 96)
+    width: float = 1.0
+    embedding: str = ""
+    window: int = 9
+    smoothness: float = 1.0
+    similarity: float = 1.0
+    learning_rate: float = 1e-4
+    threads: int = 2
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An image in the network's box: values, labels (or None) and unit vectors at half resolution."""
+
+    values: Tensor
+    labels: Tensor | None
+    maps: Tensor
+
+
+def seen(image: Image, extractor: SamAnew, settings: SameSettings) -> Seen:
+    """What the network sees of an image.
+
+    Raises:
+        InputError: no CT.
+    """
+    if image.modality != "ct":
+        raise InputError(f"{image.name} is no CT in Hounsfield units; leave it out with 'exclude'.")
+    values, labels = boxed(image, settings.shape)
+    depth, height, width = settings.shape
+    volume = Volume(values, Grid((width, height, depth), (settings.spacing_mm,) * 3))
+    return Seen(values, labels, extractor.pooled(volume, 2).tensor.half())
+
+
+def pair_loss(network: SAMVoxelMorph, fixed: Seen, moving: Seen, settings: SameSettings) -> tuple[Tensor, Tensor]:
+    """The loss, and the normalized displacement that it judges."""
+    maps = moving.maps.float(), fixed.maps.float()
+    u = integrated(network.velocity(moving.values, fixed.values, *maps))
+    unlike = -local_correlation(warped(moving.values, u), fixed.values, settings.window)
+    half = torch.nn.functional.avg_pool3d(u, 2)
+    apart = 1 - torch.nn.functional.cosine_similarity(warped(maps[0], half), maps[1], dim=1).mean()
+    return unlike + settings.similarity * apart + settings.smoothness * roughness(u), u
+
+
+def held_out_figures(network: SAMVoxelMorph, images: list[Seen], settings: SameSettings) -> dict[str, Any]:
+    """Loss and Dice of each image registered to the next; "start" is before any registration."""
+    found: dict[str, list[float]] = {}
+    network.eval()
+    with torch.no_grad():
+        for k, fixed in enumerate(images if len(images) > 1 else []):
+            moving = images[k - 1]
+            loss, u = pair_loss(network, fixed, moving, settings)
+            found.setdefault("loss", []).append(float(loss))
+            if fixed.labels is not None and moving.labels is not None:
+                pulled = mean_dice(moving.labels, fixed.labels, lambda mask, u=u: warped(mask, u))  # type: ignore[misc]
+                found.setdefault("dice_start", []).append(mean_dice(moving.labels, fixed.labels, lambda mask: mask))
+                found.setdefault("dice", []).append(pulled)
+    network.train()
+    return {key: round(sum(values) / len(values), 4) for key, values in found.items()}
+
+
+def train(
+    data: Path | None,
+    output: Path,
+    *,
+    settings: SameSettings,
+    minutes: float | None = None,
+    steps: int | None = None,
+    resume: bool = False,
+    start_from: Path | None = None,
+    progress: Callable[[str, float, str], None] = lambda stage, fraction, message: None,
+) -> dict[str, Any]:
+    """Train on pairs of the CTs of a folder; ``data`` None draws invented torsos.
+
+    Raises:
+        InputError: unusable data, settings or files.
+    """
+    if any(n % SAMVoxelMorph.multiple for n in settings.shape):
+        raise InputError(f"the box ('shape') must be a multiple of {SAMVoxelMorph.multiple} voxels along every axis.")
+    torch.manual_seed(settings.seed)
+    torch.set_num_threads(settings.threads)
+    extractor = SamAnew(load_sam(settings.embedding or None), "fine", torch.device("cpu"))
+    training, held_out = split_images(data, settings, progress)
+    if len(training) < 2:
+        raise InputError("training needs at least two images that are not held out.")
+    known, watched = ([seen(image, extractor, settings) for image in images] for images in (training, held_out))
+    network = SAMVoxelMorph(settings.spacing_mm, settings.width)
+    if start_from is not None:
+        network = load_network(SAMVoxelMorph, start_from).requires_grad_(True)
+
+    def draw(generator: torch.Generator) -> Drawn:
+        first, second = torch.randperm(len(known), generator=generator)[:2].tolist()
+        loss, _ = pair_loss(network, known[first], known[second], settings)
+        return loss, {}
+
+    plan = Plan(
+        settings,
+        torch.optim.Adam(network.parameters(), lr=settings.learning_rate),
+        lambda step, share: settings.learning_rate,
+        writer(CHECKPOINT_FORMAT, CHECKPOINT_VERSION),
+        lambda _network: held_out_figures(network, watched, settings),
+        minutes,
+        steps or 30_000,
+    )
+    return Loop(network, output, plan, resume=resume).run(draw, progress)
