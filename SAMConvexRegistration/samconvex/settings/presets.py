@@ -27,8 +27,8 @@ PRESETS: dict[str, Settings] = {
                 Level(2.2, 1, 1, _DETAIL, (1.0, 2.0, 4.0), _UNSEEN, coarsest=3.0, coupling=0.2),
             ),
             box_passes=1,
-            # On request only: on two head-neck training pairs Dice 0.634 to 0.636, on one of abdomens 0.604 to 0.614, all
-            # less bent (SDlogJ 0.61 to 0.60, 0.66 to 0.62), for two fifths of the whole time.
+            # On request only: on two head-neck training pairs Dice 0.634 to 0.636, on one of abdomens 0.604 to 0.614,
+            # all less bent (SDlogJ 0.61 to 0.60, 0.66 to 0.62), for two fifths of the whole time.
             adam=AdamSettings(spacing=3.0, iterations=20, regularization=0.1, box_passes=1),
             modality="ct",
         ),
