@@ -1,12 +1,12 @@
 """Instance optimization: Adam on the displacement field of one pair (ConvexAdam; SAMConvex, section 2.3).
 
 Three things make it cheap enough for a last stage: only voxels that count are compared, their features lie side by side
-and without the channels that say nothing, and the descent ends when it gains next to nothing.
+and as few principal components as wanted, and the descent ends when it gains next to nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ from .multigrid import laplacian
 
 # The descent is judged by what so many iterations gained together: single ones of Adam may rise.
 PATIENCE = 6
+# Enough voxels of an image to know how its features scatter.
+_SAMPLED = 200_000
 
 
 class Comparison:
@@ -30,13 +32,14 @@ class Comparison:
         fixed: (1, C, D, H, W).
         moving: features in the same frame on an identity-direction grid that may reach further.
         weight: (1, 1, D, H, W) on the fixed features' grid.
+        components: so many principal components of the features at most; 0 takes all channels.
 
     Attributes:
         counted: (N,) flat indices of the voxels of the fixed grid with a weight above 0.
-        channels: of the features that are compared; those that are zero in both images are left out.
+        channels: how many are compared; those that are zero in both images are left out.
     """
 
-    def __init__(self, fixed: FeatureMap, moving: FeatureMap, weight: torch.Tensor) -> None:
+    def __init__(self, fixed: FeatureMap, moving: FeatureMap, weight: torch.Tensor, components: int = 0) -> None:
         self.counted = (weight[0, 0] > 0).flatten().nonzero()[:, 0]
         self._share = weight.flatten()[self.counted] / total(weight).clamp(min=1e-6)
         target, values = fixed.tensor[0].flatten(1)[:, self.counted], moving.tensor[0].flatten(1)
@@ -44,6 +47,9 @@ class Comparison:
         told = (target != 0).any(1) | (values != 0).any(1)
         if not bool(told.all()):
             target, values = target[told], values[told]
+        if 0 < components < len(values):
+            axes = principal_axes((target, values), components)
+            target, values = axes @ target, axes @ values
         self.channels = len(values)
         # A voxel's features side by side: a point reads eight short runs instead of eight places in every channel.
         self._target, self._values = target.T.contiguous(), values.T.contiguous()
@@ -86,6 +92,14 @@ class Comparison:
         return distance, slope.mul_(self._share)
 
 
+def principal_axes(features: Sequence[torch.Tensor], count: int) -> torch.Tensor:
+    """(count, C) orthonormal directions in which the features (C, N) of all images together scatter most."""
+    sampled = torch.cat([values[:, :: max(1, values.shape[1] // _SAMPLED)] for values in features], 1).double()
+    centered = sampled - sampled.mean(1, keepdim=True)
+    _, axes = torch.linalg.eigh(centered @ centered.T)
+    return axes[:, -count:].T.to(features[0])
+
+
 def optimize(
     field: DisplacementField,
     fixed: FeatureMap,
@@ -114,7 +128,7 @@ def optimize(
     start = field.on_grid(grid, fill=None).tensor
     parameters = torch.zeros_like(start, requires_grad=True)
     optimizer = torch.optim.Adam([parameters], lr=settings.step_mm)
-    comparison = Comparison(fixed, moving, weight)
+    comparison = Comparison(fixed, moving, weight, settings.components)
     parts = settings.subdivision
     # Twice: of the squared gradient, not of half of it.
     stiffness = 2 * settings.regularization * parts**3 / max(1, len(comparison.counted))

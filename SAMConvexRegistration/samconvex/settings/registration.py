@@ -45,6 +45,7 @@ class AdamSettings:
     spacing: grid of the displacement parameters, mm.
     subdivision: feature voxels per parameter voxel along an axis.
     pool: image voxels averaged into a feature voxel along an axis; features of a finer image find the last millimeter.
+    components: so many principal components of the features are compared at most; 0 compares all channels.
     iterations: Adam steps at most.
     step_mm: Adam's learning rate in millimeters at first; it falls evenly to zero.
     regularization: weight of the squared gradient of the displacement (dimensionless, mm per mm), per counted voxel.
@@ -57,6 +58,7 @@ class AdamSettings:
     spacing: float = 4.0
     subdivision: int = 1
     pool: int = 2
+    components: int = 0
     iterations: int = 40
     step_mm: float = 0.5
     regularization: float = 1.0

@@ -93,6 +93,27 @@ def test_channels_that_say_nothing_are_left_out():
     assert Comparison(*both, weight).channels == 6
 
 
+def mixed(features: FeatureMap, channels: int) -> FeatureMap:
+    """As many channels, each a sum of the few there are, and nearly constant ones of large values."""
+    generator = torch.Generator().manual_seed(9)
+    sums = torch.rand(channels, features.tensor.shape[1], generator=generator, dtype=torch.float64)
+    tensor = torch.einsum("cf,bfzyx->bczyx", sums, features.tensor)
+    return FeatureMap(torch.cat([tensor, tensor[:, :2] * 1e-4 + 5], 1), features.grid)
+
+
+def test_principal_components_compare_what_scatters():
+    fixed, moving, weight, u = random_pair(channels=3)
+    fixed, moving = mixed(fixed, 9), mixed(moving, 9)
+    whole, few = Comparison(fixed, moving, weight), Comparison(fixed, moving, weight, components=3)
+    assert (whole.channels, few.channels) == (11, 3)
+    found, expected = (comparison.distance(at_counted(whole, u)) for comparison in (few, whole))
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-7)
+    # One component less misses something; more than there are channels changes nothing.
+    assert Comparison(fixed, moving, weight, components=2).distance(at_counted(whole, u))[0] < 0.98 * expected[0]
+    assert Comparison(fixed, moving, weight, components=40).distance(at_counted(whole, u))[0] == expected[0]
+
+
 def waves(of: Grid, center, shift: torch.Tensor) -> FeatureMap:
     x, y, z = (of.voxel_centers(reference=center) - shift).unbind(-1)
     channels = [torch.sin(x / 9), torch.cos(y / 8), torch.sin((z + x) / 10), torch.cos((y - z) / 9)]
