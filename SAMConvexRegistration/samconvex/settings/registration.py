@@ -61,7 +61,7 @@ class AdamSettings:
     components: int = 0
     iterations: int = 40
     step_mm: float = 0.5
-    regularization: float = 1.0
+    regularization: float = 0.1
     box_passes: int = 2
     enough: float = 0.02
     anew: bool = False

@@ -18,7 +18,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,11 @@ PATIENTS = (
     ("headneck", "hn061", "hn082"),
     ("headneck", "hn087", "hn099"),
 )
+# None of the multimodal benchmark's.
+HIPPOCAMPI = tuple(
+    ("hippocampus", f"hc{first:03d}", f"hc{second:03d}")
+    for first, second in ((1, 3), (4, 6), (7, 8), (11, 14), (15, 17), (19, 20), (23, 24), (25, 26), (33, 34), (35, 36))
+)
 # Chests that breathe by a known warp.
 CHESTS = ("nsclcrg001", "lidc0314", "nlst", "cmbcrc01068")
 BREATHING = ("ct-lung-breathing",)
@@ -68,12 +73,15 @@ def pairs_of(preset: str, data: Path) -> list[tuple[str, str, Callable[[], Case]
     """Name, group and loader of the pairs that a preset is for."""
     if preset in BREATHING:
         return [(name, "breath", _breathing(data / "trunk" / f"{name}_ct.nii.gz", n)) for n, name in enumerate(CHESTS)]
-    return [(f"{first}-{second}", group, _case(data / group, first, second)) for group, first, second in PATIENTS]
+    modality, patients = ("mr", HIPPOCAMPI) if PRESETS[preset].modality == "mr" else ("ct", PATIENTS)
+    return [
+        (f"{first}-{second}", group, _case(data / group, modality, first, second)) for group, first, second in patients
+    ]
 
 
-def _case(folder: Path, *names: str) -> Callable[[], Case]:
+def _case(folder: Path, modality: str, *names: str) -> Callable[[], Case]:
     def load() -> Case:
-        fixed, moving = (read_volume(folder / f"{name}_ct.nii.gz") for name in names)
+        fixed, moving = (read_volume(folder / f"{name}_{modality}.nii.gz") for name in names)
         labels = [read_labels(folder / f"{name}_seg.nii.gz") for name in names]
         return Case(fixed, moving, labels=(labels[0], labels[1]))
 
@@ -154,11 +162,11 @@ def run(folder: Path, preset: str, weights: Sequence[float], names: str, pairs: 
                     file.write(json.dumps({"pair": name, "group": group, **record}) + "\n")
 
 
-def refined_by(wanted: dict[str, AdamSettings | None], preset: Settings, case: Case) -> list[dict[str, Any]]:
-    """A record for each candidate."""
+def refined_by(wanted: dict[str, AdamSettings | None], preset: Settings, case: Case) -> Iterator[dict[str, Any]]:
+    """A record for each candidate, as soon as it is known."""
     refiner, original = Refiner(), solve._one_way
     settings: dict[str, Any] = {"preset": replace(preset, refine="adam"), "device": "cpu", "threads": 1}
-    images, grid, records = (case.fixed, case.moving), common_grid(case.fixed), []
+    images, grid = (case.fixed, case.moving), common_grid(case.fixed)
     solve._one_way = refiner.solved(original)
     try:
         # The pyramid alone first, as a user has it, so that its seconds are known.
@@ -172,10 +180,9 @@ def refined_by(wanted: dict[str, AdamSettings | None], preset: Settings, case: C
             figures = assess(case, found, grid)
             _, path, sign, _ = merit_of([figures])  # type: ignore[misc]
             record = {"candidate": name, "figure": value(figures, path), "sign": sign, "sdlogj": figures["sdlogj"]}
-            records.append(record | {"seconds": refiner.seconds, "without": whole})
+            yield record | {"seconds": refiner.seconds, "without": whole}
     finally:
         solve._one_way = original
-    return records
 
 
 def read(records: Path) -> list[dict[str, Any]]:
