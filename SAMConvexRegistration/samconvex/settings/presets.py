@@ -45,6 +45,8 @@ PRESETS: dict[str, Settings] = {
             levels=(Level(12.0, 3), Level(6.0, 3), Level(4.0, 2), Level(2.5, 1)),
             coupling=0.02,
             refine="adam",
+            # A known breath of one chest (nlst): mean error 0.81 mm without it, 0.37 with it; with other weights 0.59
+            # (3), 0.34 (0.3) and 0.39 (0.1).
             adam=AdamSettings(spacing=3.0, iterations=25, step_mm=1.0, regularization=1.0),
             field_spacing=3.0,
             modality="ct",
