@@ -142,7 +142,9 @@ PRESETS: dict[str, Settings] = {
             couplings=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
             box_passes=3,
             refine="adam",
-            adam=AdamSettings(spacing=4.0, pool=2, iterations=50, anew=True),
+            # On two training pairs, from the default's field and with 32 components, Dice: hn168-hn172 0.677, with
+            # weight 1 0.676, 0.1 0.683, 0.02 0.684, 0.005 0.680; btcv03-btcv11 0.541, 1 0.531, 0.02 0.559.
+            adam=AdamSettings(spacing=4.0, pool=2, iterations=50, regularization=0.02, anew=True),
             modality="ct",
         ),
         Settings(
