@@ -259,3 +259,11 @@ def test_without_the_data_folder_phantoms_stand_in():
 def test_the_data_folder_gives_the_promised_pairs(shared_data):
     groups = [pair.group for pair in choose_pairs(6, shared_data)]
     assert [groups.count(group) for group in ("head-neck", "lung", "known warp")] == [6, 1, 4]
+
+
+def test_all_pairs_of_the_evaluation_abdomens_are_offered(shared_data):
+    names = [pair.name for pair in choose_pairs(0, shared_data, 15) if pair.group == "abdomen"]
+    assert len(set(names)) == 15 and all(name[:6] < name[7:] for name in names)
+    case = next(pair for pair in choose_pairs(0, shared_data, 1) if pair.group == "abdomen").load()
+    assert case.fixed.name != case.moving.name and case.labels is not None
+    assert {int(label) for label in case.labels[0].tensor.unique()} >= set(range(14))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from benchmarks import publish
 from benchmarks.results import tables
-from benchmarks.results.paired import wilcoxon
+from benchmarks.results.paired import interval, wilcoxon
 from benchmarks.results.records import commands_of, remember_command
 
 
@@ -139,3 +139,12 @@ def test_a_single_disturbance_is_no_curve_and_methods_have_readable_names() -> N
     row = {"group": "30 degrees", "method": "samconvex-own", "kept": 1.0}
     assert plot.robustness({"summary": [row, row | {"method": "start"}]}, None) is None
     assert plot.readable("samconvex-own") == "SAMConvex with its own start" and plot.readable("ants") == "ants"
+
+
+def test_an_interval_of_a_mean_is_that_of_the_normal_law_where_pairs_are_many():
+    values = np.random.default_rng(3).normal(0.4, 2.0, 400)
+    low, high = interval(values)
+    half = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.03)
+    assert high == pytest.approx(values.mean() + half, abs=0.03)
+    assert interval([0.3]) == pytest.approx((0.3, 0.3))

@@ -45,10 +45,12 @@ class AdamSettings:
     spacing: grid of the displacement parameters, mm.
     subdivision: feature voxels per parameter voxel along an axis.
     pool: image voxels averaged into a feature voxel along an axis; features of a finer image find the last millimeter.
-    iterations: Adam steps.
-    step_mm: Adam's learning rate in millimeters.
+    components: so many principal components of the features are compared at most; 0 compares all channels.
+    iterations: Adam steps at most.
+    step_mm: Adam's learning rate in millimeters at first; it falls evenly to zero.
     regularization: weight of the squared gradient of the displacement (dimensionless, mm per mm), per counted voxel.
-    box_passes: 3^3 box filters that smooth the parameters before they displace.
+    box_passes: 3^3 box filters over what is added to the field so far.
+    enough: the descent ends once six steps gain less than this share of all that was gained; 0 takes all steps.
     anew: start from zero on features of the image warped so far, and compose (SAMConvex, section 2.3); otherwise the
         parameters start as the field so far.
     """
@@ -56,10 +58,12 @@ class AdamSettings:
     spacing: float = 4.0
     subdivision: int = 1
     pool: int = 2
+    components: int = 0
     iterations: int = 40
     step_mm: float = 0.5
-    regularization: float = 1.0
+    regularization: float = 0.1
     box_passes: int = 2
+    enough: float = 0.02
     anew: bool = False
 
 

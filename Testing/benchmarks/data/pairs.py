@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 # CT never used for training, so that learned features get no advantage either.
 WARPED_CASES = ("lidc0001", "rad_lung1", "rad_lung2", "ts_example")
 BREATH_MM = 25.0
+# Abdomens kept for evaluation: 15 pairs of six patients.
+ABDOMENS = tuple(f"btcv{number}" for number in range(14, 20))
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,10 @@ def data_folder() -> Path | None:
     return folder if (folder / "headneck_pairs.csv").is_file() else None
 
 
-def choose_pairs(head_neck: int, data: Path | None) -> list[Pair]:
-    """The first ``head_neck`` inter-patient pairs, the lung pair and four known warps; phantoms without the data."""
+def choose_pairs(head_neck: int, data: Path | None, abdomen: int = 0) -> list[Pair]:
+    """The first ``head_neck`` and ``abdomen`` inter-patient pairs, the lung pair and four known warps; phantoms
+    without the data.
+    """
     if data is None:
         return [
             Pair("phantom-patients", "phantom", "ct-inter-patient", _phantom_patients),
@@ -71,7 +76,9 @@ def choose_pairs(head_neck: int, data: Path | None) -> list[Pair]:
     pairs = []
     for row in rows:
         name = f"{row['fixed']}-{row['moving']}"
-        pairs.append(Pair(name, "head-neck", "ct-inter-patient", _head_neck(data, row["fixed"], row["moving"])))
+        pairs.append(Pair(name, "head-neck", "ct-inter-patient", _patients(data / "headneck", *row.values())))
+    for names in list(itertools.combinations(ABDOMENS, 2))[:abdomen]:
+        pairs.append(Pair("-".join(names), "abdomen", "ct-inter-patient", _patients(data / "abdomen", *names)))
     pairs.append(Pair("lung", "lung", "ct-lung-breathing", lambda: _lung(data)))
     pairs += [
         Pair(f"breath-{name}", "known warp", "ct-lung-breathing", _breath(data, name, seed))
@@ -80,9 +87,8 @@ def choose_pairs(head_neck: int, data: Path | None) -> list[Pair]:
     return pairs
 
 
-def _head_neck(data: Path, fixed: str, moving: str) -> Callable[[], Case]:
+def _patients(folder: Path, fixed: str, moving: str) -> Callable[[], Case]:
     def load() -> Case:
-        folder = data / "headneck"
         images = [read_volume(folder / f"{case}_ct.nii.gz") for case in (fixed, moving)]
         labels = [read_labels(folder / f"{case}_seg.nii.gz") for case in (fixed, moving)]
         return Case(images[0], images[1], labels=(labels[0], labels[1]))

@@ -28,3 +28,11 @@ def wilcoxon(differences: Sequence[float]) -> float:
     positive = int(doubled[values > 0].sum())
     tail = min(ways[: positive + 1].sum(), ways[positive:].sum())
     return float(min(1.0, 2 * tail))
+
+
+def interval(differences: Sequence[float] | np.ndarray, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean by percentiles of a bootstrap over the pairs; the mean itself twice for one pair."""
+    values = np.asarray(differences, dtype=float)
+    drawn = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
+    low, high = np.percentile(values[drawn].mean(1), (2.5, 97.5))
+    return float(low), float(high)

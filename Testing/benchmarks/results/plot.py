@@ -10,6 +10,7 @@ import sys
 
 PANELS = (
     ("head-neck", "Dice", "mean Dice of organs"),
+    ("abdomen", "Dice", "mean Dice of organs"),
     ("phantom", "Dice", "mean Dice of organs"),
     ("lung", "TRE mm mean", "mean landmark error, mm"),
     ("known warp", "known-warp error mm mean", "mean error, mm"),

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
     """Run the suite; the exit status is 1 if a run failed."""
     parser = argparse.ArgumentParser(prog="samconvex benchmark --suite registration", description=__doc__)
     parser.add_argument("--pairs", type=int, default=20, metavar="N", help="head-neck pairs (default: all 20)")
+    parser.add_argument("--abdomen", type=int, default=15, metavar="N", help="abdomen pairs (default: all 15)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only the pair TEXT, or all whose name contains it")
     parser.add_argument(
         "--methods",
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
     data = data_folder()
     if data is None:
         print("The evaluation images are absent (SAMCONVEX_DATA); procedural phantoms stand in.", flush=True)
-    offered = choose_pairs(chosen.pairs, data)
+    offered = choose_pairs(chosen.pairs, data, chosen.abdomen)
     pairs = [pair for pair in offered if chosen.only == pair.name]
     pairs = pairs or [pair for pair in offered if chosen.only in pair.name]
     if not pairs:
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
 def write_results(output: Path) -> dict:
     """Gather every record on disk into registration.json and registration.md; returns the document."""
     records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((output / "runs").glob("*/*.json"))]
-    groups = ["head-neck", "lung", "known warp", "phantom"]
+    groups = ["head-neck", "abdomen", "lung", "known warp", "phantom"]
     order = ["start", *DEFAULT_METHODS]
     records.sort(
         key=lambda record: (
