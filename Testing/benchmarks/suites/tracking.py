@@ -129,7 +129,8 @@ def run_image(
     if len(known) == len(HARD) or time.monotonic() > end:
         return
     image = load()
-    lesions = place_pairs(image, place_lesions(image, run["lesions"], random, large=3), run["pairs"], random)
+    lesions = place_lesions(image, run["lesions"], random, large=3, seen=True)
+    lesions = place_pairs(image, lesions, run["pairs"], random)
     if not lesions:
         return
     baseline = insert(image, lesions, random)
