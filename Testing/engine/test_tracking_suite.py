@@ -9,7 +9,7 @@ import torch
 from benchmarks.data import synthetic_lesions as made
 from benchmarks.data.drawn_lesions import stands_out
 from benchmarks.data.later_images import HARD, Condition, averaged_slices, posture
-from benchmarks.results.tracking import figures, markdown, states, summary
+from benchmarks.results.tracking import figures, goal_lines, markdown, states, summary
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
 
@@ -137,6 +137,11 @@ def test_recall_precision_and_rates_count_what_they_name() -> None:
     assert row["present"] == 2 and row["absent"] == 3 and row["hit_percent"] == 100
     assert row["false_found_percent"] == pytest.approx(100 / 3) and row["within_error90_percent"] == 50
     assert row["within_radius_percent"] == 50 and row["within_10_mm_percent"] == 100
+    table = goal_lines(summary(records))
+    assert (
+        "| hits | 97 to 100 | 100.0 | met |" in table and "| recall of *grown* % | 95 to 100 | 50.0 | missed |" in table
+    )
     document = {"run": {"weights": "w" * 64}, "records": records, "summary": summary(records)}
     assert document["summary"]["groups"]["all"] == row
     assert "| grown | 2 | 50 (0 to 100) | 50 (0 to 100) | unchanged 1 |" in markdown(document)
+    assert all(line in markdown(document) for line in table)
