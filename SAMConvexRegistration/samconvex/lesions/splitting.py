@@ -24,8 +24,9 @@ _FINEST_MM, _COARSEST_MM, _COARSEST_SHARE, _SCALES = 1.8, 4.2, 0.3, 4
 _ANSWER = 0.186
 # A ball answers most at about this share of its radius.
 _SHARE_OF_RADIUS = 0.52
-# A part's height: in contrasts of the lesion, in standard deviations of the noise, in heights of the strongest part.
-_LEAST_CONTRAST, _MOST_CONTRAST, _LEAST_NOISE, _LEAST_OF_STRONGEST = 0.35, 3.0, 1.5, 0.3
+# A part's height: in contrasts of the lesion, in standard deviations of the noise, in heights of the strongest part; no
+# less than LEAST_CONTRAST.
+_LEAST_SHARE, _LARGEST_SHARE, _LEAST_NOISE, _LEAST_OF_STRONGEST = 0.2, 3.0, 1.5, 0.3
 # Its middle lies inside the old border, mm.
 _INSIDE_MM = 0.5
 # Mean likeness of the old core from which on the lesion is whole, and the share of it that parts fill at most.
@@ -62,8 +63,8 @@ def separate_parts(image: Volume, carried: Volume, before: Levels) -> list[torch
     bright = values if before.contrast >= 0 else -values
     noise = 1.48 * float((bright - smoothed(bright, spacing, 1.5 * spacing)).abs().median())
     blobs = _blobs(bright, distance, spacing)
-    least = max(_LEAST_CONTRAST * abs(before.contrast), _LEAST_NOISE * noise)
-    blobs = [blob for blob in blobs if least <= blob.height <= _MOST_CONTRAST * abs(before.contrast)]
+    least = max(_LEAST_SHARE * abs(before.contrast), _LEAST_NOISE * noise, LEAST_CONTRAST)
+    blobs = [blob for blob in blobs if least <= blob.height <= _LARGEST_SHARE * abs(before.contrast)]
     blobs = [blob for blob in blobs if blob.height >= _LEAST_OF_STRONGEST * blobs[0].height]
     if len(blobs) < 2:
         return []

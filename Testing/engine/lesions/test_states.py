@@ -142,6 +142,15 @@ def test_fragments_beside_what_the_lesion_had_covered_are_a_split() -> None:
     assert SPLIT not in {empty.state, single.state, joint.state} and not empty.found and single.found
 
 
+def test_faint_fragments_are_a_split_too(entry) -> None:
+    """Another contrast phase: a quarter of the contrast is left."""
+    faint = image()
+    faint = faint.with_tensor(faint.tensor + 21.0 * balls((-5, 0, 0, 3.5), (5, 0, 0, 3.5)))
+    finding = judge(entry, faint, HERE, 0, 0.5).finding
+    assert finding.state == SPLIT and len(finding.fragments) == 2 and finding.score >= 0.5
+    assert not judge(entry, faint, HERE, 0, 1.01).finding.found, "the least score is asked of parts as well"
+
+
 def test_a_match_that_does_not_lead_back_contradicts_no_place(entry) -> None:
     """What has vanished matches anything: only a match that returns to the lesion says that it is elsewhere."""
     astray = judge(entry, image(), replace(HERE, apart_mm=40.0, cycle_mm=39.0), 0, 0.5).finding
