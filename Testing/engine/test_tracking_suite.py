@@ -7,8 +7,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 from benchmarks.data import synthetic_lesions as made
-from benchmarks.data.later_images import HARD, Condition, averaged_slices
-from benchmarks.results.tracking import figures, markdown, states, summary
+from benchmarks.data.drawn_lesions import stands_out
+from benchmarks.data.later_images import HARD, Condition, averaged_slices, posture
+from benchmarks.results.tracking import figures, goal_lines, markdown, states, summary
 from samconvex.space.grid import Grid
 from samconvex.space.volume import Volume
 
@@ -53,6 +54,40 @@ def test_no_lesion_shrinks_to_less_than_the_slices_show() -> None:
     small, large = lesion(0, 4), lesion(30, 12)
     fates = [made._fates([small, large], np.random.default_rng(seed), True, 5.0) for seed in range(30)]
     assert "shrunk" not in {fate[0] for fate in fates} and "shrunk" in {fate[1] for fate in fates}
+
+
+def test_a_lesion_is_seen_by_half_of_its_border() -> None:
+    points = GRID.voxel_centers(reference=(0.0, 0.0, 0.0))
+    one = lesion(0, 9)
+    for share, seen in ((0.35, False), (0.65, True)):
+        # Tissue of the lesion's own brightness hides the border from here on; what is left of it is fat.
+        beyond = points[..., 0] > (2 * share - 1) * 10
+        values = torch.where(beyond, one.hounsfield, one.hounsfield - 100)[None, None]
+        assert stands_out(values, GRID, one, np.ones(3), level=one.hounsfield) is seen
+    # Brighter by 60 HU on one side, darker on the other, and alike in between.
+    mixed = one.hounsfield + 60.0 * (points[..., 0] / 4).trunc().clamp(-1, 1)[None, None]
+    assert not stands_out(mixed, GRID, one, np.ones(3), level=one.hounsfield), "neither brighter nor darker"
+
+
+def test_a_split_that_nobody_sees_has_not_happened(image) -> None:
+    hidden = lesion(0, 12, hounsfield=45.0)
+    clear = lesion(0, 12, hounsfield=140.0)
+    random = np.random.default_rng(1)
+    condition = Condition("x")
+    back = posture(GRID, random, condition)
+    for one, seen in ((hidden, False), (clear, True)):
+        values = image.tensor.float().clone()
+        shapes = made._draw_seen(values, GRID, [one], 0, "split", back, 2.5, random, condition)
+        assert (shapes is not None) is seen and bool((values != image.tensor).any()) is seen
+
+
+def test_no_fragment_is_thinner_than_the_slices_show() -> None:
+    wide = lesion(0, 12)
+    for seed in range(20):
+        fragments = made._shapes([wide], 0, "split", 6.0, np.random.default_rng(seed))
+        assert all(2 * shape.radii.min() >= 1.5 * 6.0 - 1e-9 for shape, _ in fragments)
+    fates = {made._fates([lesion(0, 9)], np.random.default_rng(seed), True, 6.0)[0] for seed in range(30)}
+    assert "split" not in fates
 
 
 @pytest.mark.parametrize("condition", HARD, ids=lambda condition: condition.name)
@@ -102,6 +137,11 @@ def test_recall_precision_and_rates_count_what_they_name() -> None:
     assert row["present"] == 2 and row["absent"] == 3 and row["hit_percent"] == 100
     assert row["false_found_percent"] == pytest.approx(100 / 3) and row["within_error90_percent"] == 50
     assert row["within_radius_percent"] == 50 and row["within_10_mm_percent"] == 100
+    table = goal_lines(summary(records))
+    assert (
+        "| hits | 97 to 100 | 100.0 | met |" in table and "| recall of *grown* % | 95 to 100 | 50.0 | missed |" in table
+    )
     document = {"run": {"weights": "w" * 64}, "records": records, "summary": summary(records)}
     assert document["summary"]["groups"]["all"] == row
     assert "| grown | 2 | 50 (0 to 100) | 50 (0 to 100) | unchanged 1 |" in markdown(document)
+    assert all(line in markdown(document) for line in table)

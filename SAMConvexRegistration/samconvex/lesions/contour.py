@@ -81,7 +81,7 @@ def neighborhood(contour: Volume, reach_mm: float) -> Grid:
 def measured_levels(image: Volume, soft: torch.Tensor, shell: torch.Tensor) -> Levels:
     """Medians of the image in a contour's core and in the shell around it, the blurred border between them left out."""
     values = image.tensor[0, 0]
-    distance = _signed_distance(soft >= min(0.5, float(soft.max())), image.grid.spacing[0])
+    distance = signed_distance(soft >= min(0.5, float(soft.max())), image.grid.spacing[0])
     # Small lesions have no voxel that deep: half of their depth is their core.
     core = distance <= max(-BORDER_MM, 0.5 * float(distance.min()))
     ring = shell > 0.5 if bool((shell > 0.5).any()) else shell >= shell.max()
@@ -98,8 +98,8 @@ def alike_beside(image: Volume, contour: Volume, levels: Levels) -> torch.Tensor
     """
     spacing = image.grid.spacing[0]
     shape = contour.tensor[0, 0] >= min(0.5, float(contour.tensor.max()))
-    values = _smoothed(image.tensor[0, 0].float(), spacing, 1.0)
-    return (levels.likeness(values) > 0.5) & (_signed_distance(shape, spacing) > ALIKE_GAP_MM)
+    values = smoothed(image.tensor[0, 0].float(), spacing, 1.0)
+    return (levels.likeness(values) > 0.5) & (signed_distance(shape, spacing) > ALIKE_GAP_MM)
 
 
 def fit_contour(
@@ -160,7 +160,7 @@ def suggest_contour(image: Volume, fit: Fit, alike: torch.Tensor | None = None) 
     shape = fit.soft > 0.5
     if not bool(shape.any()):
         shape = fit.soft >= fit.soft.max()
-    distance = _signed_distance(shape, spacing)
+    distance = signed_distance(shape, spacing)
     radius = max(_radius(shape.float(), grid), spacing)
     core = distance <= min(-0.35 * radius, float(distance.min()) + 0.5 * spacing)
     lesion = float(values[core].median())
@@ -176,8 +176,8 @@ def suggest_contour(image: Volume, fit: Fit, alike: torch.Tensor | None = None) 
     if abs(contrast) < 5.0:
         return shape
     noise = float((values[core] - lesion).abs().median()) * 1.48 / abs(contrast)
-    smoothed = _smoothed(values, spacing, min(0.5 * radius, spacing * (0.4 + min(noise, 1.0))))
-    level = (smoothed - background) / contrast
+    clear = smoothed(values, spacing, min(0.5 * radius, spacing * (0.4 + min(noise, 1.0))))
+    level = (clear - background) / contrast
     # 0.5 in the lesion, falling to either side: as far below half-way as above one and a half.
     evidence = (0.5 - (level - 1).abs()).clamp(-0.5, 0.5)
     # Free near the fitted shape, impossible half a radius away from it.
@@ -238,7 +238,7 @@ def _radius(soft: torch.Tensor, grid: Grid) -> float:
     return float((3 * float(soft.sum()) * float(np.prod(grid.spacing)) / (4 * np.pi)) ** (1 / 3))
 
 
-def _signed_distance(shape: torch.Tensor, spacing: float) -> torch.Tensor:
+def signed_distance(shape: torch.Tensor, spacing: float) -> torch.Tensor:
     """(D, H, W) mm to the border of ``shape``, negative inside; the border runs between voxels."""
     image = sitk.GetImageFromArray(shape.to(torch.uint8).numpy())
     parts = []
@@ -249,7 +249,8 @@ def _signed_distance(shape: torch.Tensor, spacing: float) -> torch.Tensor:
     return torch.from_numpy((parts[0] - parts[1]) / 2 * spacing)
 
 
-def _smoothed(values: torch.Tensor, spacing: float, sigma_mm: float) -> torch.Tensor:
+def smoothed(values: torch.Tensor, spacing: float, sigma_mm: float) -> torch.Tensor:
+    """(D, H, W) smoothed by a Gaussian; cubic voxels of ``spacing`` mm."""
     image = sitk.GetImageFromArray(values.numpy())
     return torch.from_numpy(sitk.GetArrayFromImage(sitk.DiscreteGaussian(image, [(sigma_mm / spacing) ** 2] * 3)))
 

@@ -14,6 +14,7 @@ from samconvex.space.sampling import sample, slabs
 from samconvex.space.volume import Volume
 from samconvex.synthetic.warps import SmoothWarp
 
+from .drawn_lesions import SyntheticLesion, draw, mapped, stands_out, window
 from .later_images import CUT, PLAIN, Condition, another_phase, averaged_slices, later_grid, posture, through_kernel
 
 PRESENT = ("grown", "shrunk", "unchanged", "merged", "split")
@@ -22,45 +23,12 @@ FATES = ("grown", "shrunk", "unchanged", "removed")
 PAIR_FATES = (("merged", "merged"), ("removed", "unchanged"), ("unchanged", "unchanged"), ("shrunk", "grown"))
 GAP_MM = 12.0
 SPLIT_FROM_MM = 15.0
+# Radii of fragments in radii of the lesion. Nothing that a thicker slice than one and a half would hide is drawn.
+FRAGMENT = (0.32, 0.42)
+LEAST_VOXELS = 1.5
+# How often another place of the parts is tried.
+LAYOUTS = 8
 NECROSIS_FROM_MM = 14.0
-
-
-@dataclass(frozen=True)
-class SyntheticLesion:
-    """An irregular ellipsoid with a blurred border. Frame: LPS mm of the baseline.
-
-    Attributes:
-        center: (3,). radii: (3,) mm. axes: (3, 3) rows are the ellipsoid's axes.
-        lumps: (K, 4) direction and relative height of bumps on the surface.
-        hounsfield: inside. blur_mm: half width of the border. core: share of the radii that is necrotic.
-        partner: number of the neighbor that looks like it, or None.
-    """
-
-    center: np.ndarray
-    radii: np.ndarray
-    axes: np.ndarray
-    lumps: np.ndarray
-    hounsfield: float
-    blur_mm: float = 0.7
-    core: float = 0.0
-    partner: int | None = None
-
-    def distance(self, points: torch.Tensor, growth: np.ndarray) -> torch.Tensor:
-        """(...) mm, negative inside, at (..., 3) points relative to the center; radii times ``growth`` (3,)."""
-        own = points @ torch.as_tensor(self.axes.T, dtype=points.dtype)
-        radii = torch.as_tensor(self.radii * growth, dtype=points.dtype)
-        scaled = own / radii
-        length = scaled.norm(dim=-1).clamp(min=1e-6)
-        direction = scaled / length[..., None]
-        surface = torch.ones_like(length)
-        for *lump, height in self.lumps:
-            along = direction @ torch.as_tensor(lump, dtype=points.dtype)
-            surface += height * torch.exp(4.0 * (along - 1))
-        return (length - surface) * float(np.prod(radii.numpy()) ** (1 / 3))
-
-    @property
-    def reach_mm(self) -> float:
-        return float(self.radii.max()) * (1 + float(self.lumps[:, 3].clip(0).sum())) + 4 * self.blur_mm
 
 
 @dataclass(frozen=True)
@@ -83,11 +51,13 @@ class FollowUp:
     necrotic: list[bool]
 
 
-def place_lesions(image: Volume, count: int, random: np.random.Generator, *, large: int = 0) -> list[SyntheticLesion]:
+def place_lesions(
+    image: Volume, count: int, random: np.random.Generator, *, large: int = 0, seen: bool = False
+) -> list[SyntheticLesion]:
     """Lesions of 6 to 30 mm (larger than two voxels) in lung and soft tissue, apart from skin, bone and one another.
 
     Args:
-        large: so many of them, the first, have 20 mm and more.
+        large: so many of them, the first, have 20 mm and more. seen: only where at least half of the border is seen.
     """
     body = body_mask(image)
     eroded = sitk.BinaryErode(sitk.GetImageFromArray(body.tensor[0, 0].numpy()), (3, 3, 2))
@@ -121,8 +91,14 @@ def place_lesions(image: Volume, count: int, random: np.random.Generator, *, lar
         directions = random.normal(size=(4, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         lumps = np.column_stack([directions, random.uniform(-0.15, 0.3, 4)])
-        lesions.append(SyntheticLesion(place, radii, axes, lumps, float(hounsfield), random.uniform(0.5, 1.2)))
+        lesion = SyntheticLesion(place, radii, axes, lumps, float(hounsfield), random.uniform(0.5, 1.2))
+        if not seen or _seen_in(image, lesion):
+            lesions.append(lesion)
     return lesions
+
+
+def _seen_in(image: Volume, lesion: SyntheticLesion) -> bool:
+    return stands_out(image.tensor.float(), image.grid, lesion, np.ones(3), level=lesion.hounsfield)
 
 
 def _values_within(image: Volume, place: np.ndarray, radius: float) -> np.ndarray:
@@ -137,13 +113,13 @@ def insert(image: Volume, lesions: list[SyntheticLesion], random: np.random.Gene
     """The baseline: ``image`` with all lesions in it."""
     values = image.tensor.float().clone()
     for lesion in lesions:
-        _draw(values, image.grid, lesion, np.ones(3), None, random)
+        draw(values, image.grid, lesion, np.ones(3), None, random)
     return image.with_tensor(values.round().to(image.tensor.dtype))
 
 
 def lesion_mask(image: Grid, lesion: SyntheticLesion) -> Volume:
     """The drawn segment on the image's own grid, as a reader would paint it."""
-    grid, _ = _window(image, lesion.center, lesion.reach_mm)
+    grid, _ = window(image, lesion.center, lesion.reach_mm)
     points = grid.voxel_centers(reference=lesion.center)
     inside = lesion.distance(points, np.ones(3)) <= 0
     return Volume(inside.to(torch.uint8)[None, None], grid, sitk.sitkUInt8)
@@ -173,6 +149,8 @@ def place_pairs(
             inside = image.grid.padded(-6).contains(center[None])[0]
             if apart and inside and values.max() < 280 and abs(float(np.median(values)) - middle) < 40:
                 twin = replace(lesion, center=center, axes=lesion.axes[::-1].copy(), partner=int(row))
+                if not _seen_in(image, twin):
+                    continue
                 result[row] = replace(lesion, partner=len(result))
                 result.append(twin)
                 break
@@ -210,8 +188,15 @@ def make_follow_up(
         if dead:
             shapes[row] = [(replace(shape, core=random.uniform(0.5, 0.65)), growth) for shape, growth in shapes[row]]
     for row in range(len(lesions)):
+        if hard and fates[row] in ("split", "shrunk"):
+            seen = _draw_seen(values, grid, lesions, row, fates[row], back, voxel, random, condition)
+            if seen is not None:
+                shapes[row] = seen
+                continue
+            # A change that nobody sees has not happened.
+            fates[row], shapes[row] = "unchanged", _shapes(lesions, row, "unchanged", voxel, random)
         for shape, growth in shapes[row] if fates[row] != "removed" else ():
-            _draw(values, grid, shape, growth, back, random, vary=condition.phase)
+            draw(values, grid, shape, growth, back, random, vary=condition.phase)
     values, seen_grid = averaged_slices(values, grid, parts)
     centers, boxes, measurements, view = [], [], [], []
     for row, (lesion, fate) in enumerate(zip(lesions, fates, strict=True)):
@@ -240,7 +225,7 @@ def _seen_through(image: Volume, back: SmoothWarp, grid: Grid) -> torch.Tensor:
     for z0, z1 in slabs(grid, 400_000):
         points = grid.voxel_centers(z0, z1, reference=grid.center)
         values[:, :, z0:z1] = sample(
-            source, image.grid, _mapped(back, points, grid.center), reference=grid.center, fill=image.background
+            source, image.grid, mapped(back, points, grid.center), reference=grid.center, fill=image.background
         )
     return values
 
@@ -248,21 +233,50 @@ def _seen_through(image: Volume, back: SmoothWarp, grid: Grid) -> torch.Tensor:
 def _fates(lesions: list[SyntheticLesion], random: np.random.Generator, hard: bool, voxel: float) -> list[str]:
     """One per lesion; with ``hard`` those large enough may split, and neighbors have theirs together.
 
-    None shrinks to less than one and a half voxels.
+    None shrinks or splits to less than LEAST_VOXELS.
     """
     fates = [str(fate) for fate in random.permutation(np.resize(FATES, len(lesions)))]
     if not hard:
         return fates
     for row, lesion in enumerate(lesions):
-        if lesion.partner is None and 2 * lesion.radii.min() > SPLIT_FROM_MM and random.uniform() < 0.5:
+        narrow = 2 * float(lesion.radii.min())
+        large = narrow > SPLIT_FROM_MM and FRAGMENT[1] * narrow >= LEAST_VOXELS * voxel
+        if lesion.partner is None and large and random.uniform() < 0.5:
             fates[row] = "split"
         if lesion.partner is not None and lesion.partner > row:
             fate = PAIR_FATES[int(random.choice(len(PAIR_FATES), p=(0.4, 0.2, 0.2, 0.2)))]
             fates[row], fates[lesion.partner] = fate if random.uniform() < 0.5 else fate[::-1]
     for row, lesion in enumerate(lesions):
-        if fates[row] == "shrunk" and 0.75 * 2 * float(lesion.radii.min()) < 1.5 * voxel:
+        if fates[row] == "shrunk" and 0.75 * 2 * float(lesion.radii.min()) < LEAST_VOXELS * voxel:
             fates[row] = "unchanged"
     return fates
+
+
+def _draw_seen(
+    values: torch.Tensor,
+    grid: Grid,
+    lesions: list[SyntheticLesion],
+    row: int,
+    fate: str,
+    back: SmoothWarp,
+    voxel: float,
+    random: np.random.Generator,
+    condition: Condition,
+) -> list[tuple[SyntheticLesion, np.ndarray]] | None:
+    """The parts that a fate leaves, drawn where each can be seen; None, and nothing drawn, where they cannot."""
+    center = back.unmap_points(lesions[row].center[None])[0]
+    around, part = window(grid, center, 2.5 * lesions[row].reach_mm)
+    if min(around.size) < 1:
+        return _shapes(lesions, row, fate, voxel, random)
+    for _ in range(LAYOUTS):
+        shapes = _shapes(lesions, row, fate, voxel, random)
+        drawn = values[0, 0][part][None, None].clone()
+        for shape, growth in shapes:
+            draw(drawn, around, shape, growth, back, random, vary=condition.phase)
+        if all(stands_out(drawn, around, shape, growth, back) for shape, growth in shapes):
+            values[0, 0][part] = drawn[0, 0]
+            return shapes
+    return None
 
 
 def _can_die(lesion: SyntheticLesion) -> bool:
@@ -286,7 +300,8 @@ def _shapes(
         angle = start + 2 * np.pi * number / count
         away = (0.56 + 0.06 * count) * lesion.radii.min()
         direction = np.array([np.cos(angle), np.sin(angle), random.uniform(-0.2, 0.2)])
-        smaller = lesion.radii.min() * random.uniform(0.32, 0.42) * np.ones(3)
+        least = max(FRAGMENT[0], LEAST_VOXELS * voxel / (2 * float(lesion.radii.min())))
+        smaller = lesion.radii.min() * random.uniform(min(least, FRAGMENT[1]), FRAGMENT[1]) * np.ones(3)
         fragments.append((replace(lesion, center=lesion.center + away * direction, radii=smaller), np.ones(3)))
     return fragments
 
@@ -308,7 +323,7 @@ def _growth(lesion: SyntheticLesion, fate: str, voxel: float, random: np.random.
     if fate not in ("grown", "shrunk"):
         return np.ones(3)
     if fate == "shrunk":
-        factor = max(factor, 1.5 * voxel / (2 * float(lesion.radii.min())))
+        factor = max(factor, LEAST_VOXELS * voxel / (2 * float(lesion.radii.min())))
     return factor * random.uniform(0.93, 1.07, 3)
 
 
@@ -317,70 +332,10 @@ def _truth(shapes: list[tuple[SyntheticLesion, np.ndarray]], back: SmoothWarp) -
     places = back.unmap_points(np.stack([shape.center for shape, _ in shapes]))
     reach = max(shape.reach_mm * float(growth.max()) * 1.3 for shape, growth in shapes)
     grid = Grid.covering(places, float(np.clip(reach / 40, 0.4, 1.0)), margin_mm=reach)
-    points = _mapped(back, grid.voxel_centers(reference=grid.center), grid.center)
+    points = mapped(back, grid.voxel_centers(reference=grid.center), grid.center)
     inside = torch.zeros(points.shape[:-1], dtype=torch.bool)
     for shape, growth in shapes:
         inside |= shape.distance(points + torch.as_tensor(grid.center - shape.center, dtype=points.dtype), growth) <= 0
     mask = Volume(inside.to(torch.uint8)[None, None], grid, sitk.sitkUInt8)
     assert np.linalg.norm(centroid(mask) - places.mean(0)) < reach
     return mask
-
-
-def _draw(
-    values: torch.Tensor,
-    image: Grid,
-    lesion: SyntheticLesion,
-    growth: np.ndarray,
-    back: SmoothWarp | None,
-    random: np.random.Generator,
-    *,
-    vary: bool = False,
-) -> None:
-    """Blend a lesion into (1, 1, D, H, W) ``values``; what lies beneath keeps a third of its texture.
-
-    Args:
-        vary: another contrast phase: the lesion stands out more or less than it did, by up to 40 %, from what is there.
-    """
-    center = lesion.center if back is None else back.unmap_points(lesion.center[None])[0]
-    grid, part = _window(image, center, lesion.reach_mm * float(growth.max()) * 1.3)
-    if min(grid.size) < 1:
-        return
-    points = grid.voxel_centers(reference=center)
-    if back is not None:
-        points = _mapped(back, points, center) + torch.as_tensor(center - lesion.center, dtype=points.dtype)
-    distance = lesion.distance(points, growth)
-    # Voxels average over their extent.
-    blur = max(lesion.blur_mm, 0.3 * max(image.spacing))
-    share = torch.sigmoid(-2.0 * distance / blur)
-    region = values[0, 0][part]
-    inside = region[distance <= 0]
-    middle = inside.median() if len(inside) else region.median()
-    texture = (0.33 * (region - middle)).clamp(-25, 25)
-    texture += torch.as_tensor(random.normal(scale=6.0, size=tuple(region.shape)), dtype=torch.float32)
-    level = torch.full_like(region, lesion.hounsfield)
-    if vary and abs(float(middle)) < 160:
-        contrast = float(np.clip(lesion.hounsfield - float(middle), -90, 90)) * random.uniform(0.6, 1.4)
-        level[:] = float(middle) + np.sign(contrast) * max(abs(contrast), 30.0)
-    if lesion.core:
-        dead = torch.sigmoid(-2.0 * lesion.distance(points, growth * lesion.core) / blur)
-        level = level * (1 - dead) + 12.0 * dead
-    values[0, 0][part] = region * (1 - share) + (level + texture) * share
-
-
-def _window(image: Grid, center: np.ndarray, reach: float) -> tuple[Grid, tuple[slice, slice, slice]]:
-    offsets = np.array([[(-1, 1)[c >> a & 1] for a in range(3)] for c in range(8)]) * reach
-    voxels = image.points_to_voxels(center + offsets)
-    lower = np.clip(np.floor(voxels.min(0)), 0, image.size).astype(int)
-    upper = np.clip(np.ceil(voxels.max(0)) + 1, lower, image.size).astype(int)
-    part = tuple(slice(int(a), int(b)) for a, b in zip(lower[::-1], upper[::-1], strict=True))
-    return image.cropped(lower.tolist(), (upper - lower).tolist()), part  # type: ignore[return-value]
-
-
-def _mapped(warp: SmoothWarp, points: torch.Tensor, reference: np.ndarray) -> torch.Tensor:
-    """T(p) relative to ``reference`` at (..., 3) points relative to it."""
-    moved = points + warp.bumps(points, reference)
-    assert warp.affine is not None
-    shift = warp.affine.map_points(reference[None])[0] - reference
-    return moved @ torch.as_tensor(warp.affine.matrix.T.copy(), dtype=points.dtype) + torch.as_tensor(
-        shift, dtype=points.dtype
-    )

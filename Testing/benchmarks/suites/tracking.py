@@ -4,7 +4,8 @@
 30 mm, some with a neighbor that looks like them; its follow-ups have another posture (turn, shift, bumps of up to 12
 mm), spacing, noise and brightness, and by turns another contrast phase, slices of 5 mm, a sharp or a soft kernel, a
 patient turned by up to 30 degrees, or a part of the body cut away. Every lesion is grown, shrunk, unchanged, removed,
-split or merged with its neighbor, some are necrotic. Evaluated are only images that no network was trained on;
+split or merged with its neighbor, some are necrotic; what a reader could not see does not happen (half of the border
+stands out by 30 HU, parts span one and a half voxels). Evaluated are only images that no network was trained on;
 ``--calibration`` takes other images, which thresholds were chosen on. ``--minutes`` ends a long run early; the same
 command then goes on where it stopped.
 """
@@ -129,7 +130,8 @@ def run_image(
     if len(known) == len(HARD) or time.monotonic() > end:
         return
     image = load()
-    lesions = place_pairs(image, place_lesions(image, run["lesions"], random, large=3), run["pairs"], random)
+    lesions = place_lesions(image, run["lesions"], random, large=3, seen=True)
+    lesions = place_pairs(image, lesions, run["pairs"], random)
     if not lesions:
         return
     baseline = insert(image, lesions, random)

@@ -112,6 +112,51 @@ def test_fragments_are_a_split_and_their_diameters_are_added(entry) -> None:
     assert judge(entry, image((0, 0, 0, 14)), HERE, 0, 0.5).finding.state == GROWN
 
 
+def test_the_bound_shrinks_with_the_score_and_is_wider_for_a_contour_that_was_found(entry) -> None:
+    bounds = [error90(score) for score in np.linspace(0, 1, 21)]
+    assert all(a >= b > 0 for a, b in zip(bounds, bounds[1:], strict=False)) and bounds[0] > bounds[-1]
+    assert error90(0.9, outlined=False) > error90(0.9)
+    boxed = describe(image((0, 0, 0, 10)), Lesion.from_box("b", np.array([[-11.0] * 3, [11.0] * 3])))
+    finding = judge(boxed, image((0, 0, 0, 10)), HERE, 0, 0.5).finding
+    assert finding.error90_mm == error90(finding.score, outlined=False)
+
+
+def slab(values: Volume, below: float, level: float) -> Volume:
+    """``values`` with a band of muscle at the back, from ``below`` mm on."""
+    points = GRID.voxel_centers(reference=(0.0, 0.0, 0.0))
+    return values.with_tensor(torch.where(points[..., 1] > below, level, values.tensor[0, 0])[None, None])
+
+
+def test_fragments_beside_what_the_lesion_had_covered_are_a_split() -> None:
+    """Muscle as bright as the lesion reached into it at the baseline and shows again when it falls apart."""
+    mask = Volume(balls((0, 0, 0, 10)).to(torch.uint8)[None, None], GRID, sitk.sitkUInt8)
+    known = describe(slab(image((0, 0, 0, 10)), 5.0, 120.0), Lesion.from_mask("a", mask))
+    later = slab(image((-5, -3, 0, 3.5), (5, -3, 0, 3.5)), 5.0, 120.0)
+    finding = judge(known, later, HERE, 0, 0.5).finding
+    assert finding.state == SPLIT and len(finding.fragments) == 2
+    assert sorted(round(float(place[0])) for _, place in finding.fragments) == [-5, 5]
+    # A band through the place and a single part are none, nor are parts without a gap between them.
+    empty = judge(known, slab(image(), 5.0, 120.0), HERE, 0, 0.5).finding
+    single = judge(known, slab(image((0, -3, 0, 5)), 5.0, 120.0), HERE, 0, 0.5).finding
+    joint = judge(known, slab(image((-3, -2, 0, 4), (3, -2, 0, 4)), 5.0, 120.0), HERE, 0, 0.5).finding
+    assert SPLIT not in {empty.state, single.state, joint.state} and not empty.found and single.found
+
+
+def test_faint_fragments_are_a_split_too(entry) -> None:
+    """Another contrast phase: a quarter of the contrast is left."""
+    faint = image()
+    faint = faint.with_tensor(faint.tensor + 21.0 * balls((-5, 0, 0, 3.5), (5, 0, 0, 3.5)))
+    finding = judge(entry, faint, HERE, 0, 0.5).finding
+    assert finding.state == SPLIT and len(finding.fragments) == 2 and finding.score >= 0.5
+    assert not judge(entry, faint, HERE, 0, 1.01).finding.found, "the least score is asked of parts as well"
+
+
+def test_a_match_that_does_not_lead_back_contradicts_no_place(entry) -> None:
+    """What has vanished matches anything: only a match that returns to the lesion says that it is elsewhere."""
+    astray = judge(entry, image(), replace(HERE, apart_mm=40.0, cycle_mm=39.0), 0, 0.5).finding
+    assert astray.state == GONE
+
+
 def test_nothing_there_is_gone_only_where_the_place_is_sure(entry) -> None:
     empty = image()
     finding = judge(entry, empty, HERE, 0, 0.5).finding
