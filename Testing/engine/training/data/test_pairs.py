@@ -36,6 +36,7 @@ def test_the_group_of_a_loaded_image_is_its_folder(tmp_path):
     for name in ("neck", "belly"):
         (tmp_path / name).mkdir()
         picture = sitk.Image(8, 8, 8, sitk.sitkInt16) - 1000
+        picture[2, 2, 2] = 40
         sitk.WriteImage(picture, str(tmp_path / name / "a_ct.nii.gz"))
     found = load_images(tmp_path, spacing=1.0, include=[], exclude=[], progress=lambda fraction, message: None)
     assert sorted(image.group for image in found) == ["belly", "neck"]
