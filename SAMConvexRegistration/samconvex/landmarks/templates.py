@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,27 @@ def template_embedding(
             "match with the weights it was made with (--weights)."
         )
     return embed_cached(read_volume(template.image, slices=True), model, device=device, progress=progress)
+
+
+def nearest_to_mean(embeddings: Sequence[SamEmbedding], points: Sequence[np.ndarray]) -> int:
+    """Which of several templates of the same landmarks is most usual: the best to find them in others from.
+
+    Its descriptors are on average most alike to the mean of all templates' descriptors (Yan et al., 2022, section IV).
+
+    Args:
+        embeddings: of one network, at least one.
+        points: (N, 3) LPS mm in each template, the same landmarks in the same order.
+
+    Raises:
+        InputError: other numbers of points, or several networks.
+    """
+    if len({len(one) for one in points}) != 1 or len(points) != len(embeddings):
+        raise InputError("Every template needs the same landmarks; leave out those that lack some.")
+    if len({embedding.network for embedding in embeddings}) != 1:
+        raise InputError("The templates were embedded by different networks; embed them again by one.")
+    vectors = torch.stack([e.descriptors(p).float().cpu() for e, p in zip(embeddings, points, strict=True)])
+    mean = torch.nn.functional.normalize(vectors.mean(0), dim=-1)
+    return int((vectors * mean).sum(-1).mean(1).argmax())
 
 
 def _read_description(path: Path) -> dict[str, Any]:

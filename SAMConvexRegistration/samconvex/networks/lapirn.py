@@ -66,7 +66,8 @@ class _Level(nn.Module):
         seen = self.encoder(images)
         inner = self.down(seen)
         inner = self.up(self.blocks(inner if embedding is None else inner + embedding))
-        return self.output(torch.cat([inner, seen], 1)) * RANGE, inner
+        # Places in an image take all digits, whatever the convolutions are computed in.
+        return self.output(torch.cat([inner, seen], 1)).float() * RANGE, inner
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ class SAMVoxelMorph(nn.Module):
         for layer in self.up:
             x = F.interpolate(layer(x), scale_factor=2, mode="nearest")
             x = torch.cat([x, kept.pop() if kept else images], 1)
-        return self.flow(self.full(x))
+        # Places in an image take all digits, whatever the convolutions are computed in.
+        return self.flow(self.full(x)).float()
 
 
 def correlation(fixed: Tensor, moving: Tensor) -> Tensor:

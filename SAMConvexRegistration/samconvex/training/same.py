@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..device import cpu_has_bfloat16
 from ..errors import InputError
 from ..features.sam import SamAnew
 from ..networks.lapirn import integrated, warped
@@ -21,7 +22,7 @@ from ..networks.sam_voxelmorph import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, SAM
 from ..space.grid import Grid
 from ..space.volume import Volume
 from ..weights.models import load_network, load_sam
-from .data.images import Image, split_images
+from .data.images import Image, neighbors, pairs_of, split_images
 from .data.overlap import mean_dice
 from .lapirn import boxed, local_correlation, roughness
 from .loop import Drawn, Loop, Plan, writer
@@ -34,8 +35,8 @@ class SameSettings:
     Attributes:
         include, exclude: patterns of relative paths to take and of case names never to touch.
         validation: case names held out; registered to the next one in turn before and after training.
-        spacing_mm, shape: voxel size and box (z, y, x), multiples of 16, around the middle of what is no air. CTs that
-            the affine would bring far from there are better aligned first (``register --preset affine``).
+        spacing_mm, shape, aligned: voxel size and box (z, y, x), multiples of 16, see
+            :class:`samconvex.training.lapirn.LapirnSettings`.
         width: factor on the network's channels.
         embedding: weights of the embedding network; the shipped ones if empty.
         window: of the local correlation, voxels.
@@ -48,6 +49,7 @@ class SameSettings:
     validation: tuple[str, ...] = ()
     spacing_mm: float = 4.0
     shape: tuple[int, int, int] = (64, 64, 96)
+    aligned: bool = False
     width: float = 1.0
     embedding: str = ""
     window: int = 9
@@ -75,7 +77,7 @@ def seen(image: Image, extractor: SamAnew, settings: SameSettings) -> Seen:
     """
     if image.modality != "ct":
         raise InputError(f"{image.name} is no CT in Hounsfield units; leave it out with 'exclude'.")
-    values, labels = boxed(image, settings.shape)
+    values, labels = boxed(image, settings.shape, settings.aligned)
     depth, height, width = settings.shape
     volume = Volume(values, Grid((width, height, depth), (settings.spacing_mm,) * 3))
     return Seen(values, labels, extractor.pooled(volume, 2).tensor.half())
@@ -84,20 +86,24 @@ def seen(image: Image, extractor: SamAnew, settings: SameSettings) -> Seen:
 def pair_loss(network: SAMVoxelMorph, fixed: Seen, moving: Seen, settings: SameSettings) -> tuple[Tensor, Tensor]:
     """The loss, and the normalized displacement that it judges."""
     maps = moving.maps.float(), fixed.maps.float()
-    u = integrated(network.velocity(moving.values, fixed.values, *maps))
+    with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
+        velocity = network.velocity(moving.values, fixed.values, *maps)
+    u = integrated(velocity)
     unlike = -local_correlation(warped(moving.values, u), fixed.values, settings.window)
     half = torch.nn.functional.avg_pool3d(u, 2)
     apart = 1 - torch.nn.functional.cosine_similarity(warped(maps[0], half), maps[1], dim=1).mean()
     return unlike + settings.similarity * apart + settings.smoothness * roughness(u), u
 
 
-def held_out_figures(network: SAMVoxelMorph, images: list[Seen], settings: SameSettings) -> dict[str, Any]:
+def held_out_figures(
+    network: SAMVoxelMorph, images: list[Seen], pairs: list[tuple[int, int]], settings: SameSettings
+) -> dict[str, Any]:
     """Loss and Dice of each image registered to the next; "start" is before any registration."""
     found: dict[str, list[float]] = {}
     network.eval()
     with torch.no_grad():
-        for k, fixed in enumerate(images if len(images) > 1 else []):
-            moving = images[k - 1]
+        for pair in pairs:
+            fixed, moving = (images[k] for k in pair)
             loss, u = pair_loss(network, fixed, moving, settings)
             found.setdefault("loss", []).append(float(loss))
             if fixed.labels is not None and moving.labels is not None:
@@ -119,7 +125,7 @@ def train(
     start_from: Path | None = None,
     progress: Callable[[str, float, str], None] = lambda stage, fraction, message: None,
 ) -> dict[str, Any]:
-    """Train on pairs of the CTs of a folder; ``data`` None draws invented torsos.
+    """Train on pairs of the CTs of a folder, of one subfolder each; ``data`` None draws invented torsos.
 
     Raises:
         InputError: unusable data, settings or files.
@@ -130,16 +136,15 @@ def train(
     torch.set_num_threads(settings.threads)
     extractor = SamAnew(load_sam(settings.embedding or None), "fine", torch.device("cpu"))
     training, held_out = split_images(data, settings, progress)
-    if len(training) < 2:
-        raise InputError("training needs at least two images that are not held out.")
+    draw_pair = pairs_of(training)
     known, watched = ([seen(image, extractor, settings) for image in images] for images in (training, held_out))
     network = SAMVoxelMorph(settings.spacing_mm, settings.width)
     if start_from is not None:
         network = load_network(SAMVoxelMorph, start_from).requires_grad_(True)
 
     def draw(generator: torch.Generator) -> Drawn:
-        first, second = torch.randperm(len(known), generator=generator)[:2].tolist()
-        loss, _ = pair_loss(network, known[first], known[second], settings)
+        fixed, moving = (known[k] for k in draw_pair(generator))
+        loss, _ = pair_loss(network, fixed, moving, settings)
         return loss, {}
 
     plan = Plan(
@@ -147,7 +152,7 @@ def train(
         torch.optim.Adam(network.parameters(), lr=settings.learning_rate),
         lambda step, share: settings.learning_rate,
         writer(CHECKPOINT_FORMAT, CHECKPOINT_VERSION),
-        lambda _network: held_out_figures(network, watched, settings),
+        lambda _network: held_out_figures(network, watched, neighbors(held_out), settings),
         minutes,
         steps or 30_000,
     )

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..device import cpu_has_bfloat16
 from ..errors import InputError
+from ..networks.sam_compact import SAMCompact
 from ..networks.semantic import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, HU_RANGE, ORGANS, SemanticNet, prepare
 from .data.augmentation import augment_curve, augment_hu, augment_window
 from .data.images import Image, split_images
@@ -364,12 +365,18 @@ def held_out_dice(network: SemanticNet, examples: list[Example]) -> dict[str, fl
     return {**means, "mean": round(sum(means.values()) / len(means), 4)} if means else {}
 
 
-def start_with(network: SemanticNet, known: SemanticNet) -> None:
+def start_with(network: SemanticNet, known: SemanticNet | SAMCompact) -> None:
     """Take over another network's weights where shapes agree, and those of the last layer organ by organ.
 
+    An embedding gives its stem, stages and way up, whose maps are twice and more as coarse as its image, as here; heads
+    and what lies at full resolution stay random (Yan et al., 2022, section IV-H: SAM as initialization).
+
     Raises:
-        InputError: nothing agrees.
+        InputError: nothing agrees, or an embedding's stages do not.
     """
+    if isinstance(known, SAMCompact):
+        _start_with_embedding(network, known)
+        return
     own, given = network.state_dict(), known.state_dict()
     head = [key for key in own if key.startswith("head.1.")]
     taken = {k: v for k, v in given.items() if k not in head and k in own and own[k].shape == v.shape}
@@ -382,6 +389,20 @@ def start_with(network: SemanticNet, known: SemanticNet) -> None:
                 if organ in known.organs:
                     taken[key][k] = given[key][known.organs.index(organ)]
     network.load_state_dict({**own, **taken})
+
+
+def _start_with_embedding(network: SemanticNet, known: SAMCompact) -> None:
+    mine, theirs = ([list(net.config[key]) for key in ("widths", "blocks")] for net in (network, known))
+    if mine != theirs:
+        raise InputError(
+            f"The embedding to start from has 'widths' {theirs[0]} and 'blocks' {theirs[1]}, the organ network "
+            f"{mine[0]} and {mine[1]}; put the embedding's into the configuration (--config)."
+        )
+    for name in ("stem", "stages", "up"):
+        getattr(network, name).load_state_dict(getattr(known, name).state_dict())
+    # The embedding has nothing at its finest level that mixes; its first is this network's second.
+    for k, layer in enumerate(known.merge):
+        network.merge[k + 1].load_state_dict(layer.state_dict())
 
 
 def train(
@@ -406,9 +427,7 @@ def train(
     training, held_out = _examples(data, settings, progress)
     network = SemanticNet(settings.widths, settings.blocks, settings.detail, settings.organs, settings.spacing_mm)
     if start_from is not None:
-        from ..weights.models import load_network
-
-        start_with(network, load_network(SemanticNet, start_from))
+        start_with(network, _network_to_start_from(start_from))
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     source = Source(training, settings)
 
@@ -428,6 +447,17 @@ def train(
         steps or 100_000,
     )
     return Loop(network, output, plan, resume=resume).run(draw, progress)
+
+
+def _network_to_start_from(path: Path) -> SemanticNet | SAMCompact:
+    """An organ network, or a compact embedding of CT.
+
+    Raises:
+        InputError: other weights, or an unusable file.
+    """
+    from ..weights.models import SAM, family_of, load_compact, load_network
+
+    return load_compact(path) if family_of(path) == SAM else load_network(SemanticNet, path)
 
 
 def _examples(

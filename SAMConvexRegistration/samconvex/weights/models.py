@@ -246,6 +246,23 @@ def load_sam(name_or_path: str | os.PathLike | None = None) -> SamModel:
     return model
 
 
+def load_compact(name_or_path: str | os.PathLike) -> sam_compact.SAMCompact:
+    """The compact embedding network of CT as it was trained, for a training to go on from.
+
+    Raises:
+        InputError: as :func:`load_network`.
+    """
+    entry, path = existing_file(name_or_path)
+    if entry is not None:
+        check_unchanged(entry, file_sha256(path))
+    content = read_checkpoint(path)
+    if not isinstance(content, dict) or content.get("format") != sam_compact.CHECKPOINT_FORMAT:
+        raise InputError(f"{path} holds no compact embedding of CT; give one made by `samconvex train sam`.")
+    with refusing(f"{path} holds damaged {sam_compact.CHECKPOINT_FORMAT} weights; train them again."):
+        network = built(sam_compact.SAMCompact, content)
+    return network
+
+
 def suited_to(model: SamModel, volume: Volume) -> SamModel:
     """The network for an image: where the default one of CT meets a single slice, the shipped one of X-ray images.
 

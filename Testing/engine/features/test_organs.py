@@ -16,11 +16,12 @@ from samconvex.anatomy.organs import organ_probabilities
 from samconvex.cli.main import main
 from samconvex.errors import InputError
 from samconvex.features.organs import SemanticPair
-from samconvex.networks.sam_compact import preprocess
+from samconvex.networks.sam_compact import SAMCompact, preprocess
 from samconvex.networks.semantic import ORGANS, SemanticNet, prepare
 from samconvex.settings.features import FEATURES
 from samconvex.space.volume import Volume
 from samconvex.training.data.images import Image
+from samconvex.training.sam.recipe import save_weights
 from samconvex.training.semantic import (
     SemanticSettings,
     Source,
@@ -30,7 +31,7 @@ from samconvex.training.semantic import (
     start_with,
     truth,
 )
-from samconvex.weights.models import SemanticModel, load_semantic
+from samconvex.weights.models import SemanticModel, load_compact, load_semantic
 
 CENTER = GRID.center + np.array([20.0, -16.0, 30.0])
 
@@ -241,6 +242,31 @@ def test_the_command_trains_and_writes_loadable_weights(tmp_path, body):
     assert load_semantic(more).network.organs == ("second", "third", "first")
     config.write_text(json.dumps({**small, "shapes": [[20, 16, 16]]}))
     assert main([*words, "--overwrite", "--progress", "none"]) == 2
+
+
+def test_training_starts_from_embedding_weights(tmp_path, capsys):
+    torch.manual_seed(0)
+    embedding, weights = SAMCompact([4, 6, 8, 8], [1, 2, 2, 2], 4, 4), tmp_path / "sam.pt"
+    save_weights(weights, embedding, {})
+    known = load_compact(weights)
+    network = SemanticNet([4, 6, 8, 8], [1, 2, 2, 2], 4)
+    head = network.head[1].weight.clone()
+    start_with(network, known)
+    own, given = network.state_dict(), known.state_dict()
+    shared = [key for key in given if key.split(".")[0] in ("stem", "stages", "up")]
+    assert len(shared) > 30 and all(torch.equal(own[key], given[key]) for key in shared)
+    assert torch.equal(own["merge.2.0.weight"], given["merge.1.0.weight"])
+    assert torch.equal(network.head[1].weight, head)
+    # From the command line; an organ network of other widths is refused, naming both.
+    config, output = tmp_path / "config.json", tmp_path / "organs.pt"
+    small = {"spacing_mm": 12.0, "shapes": [[16, 16, 16]], "detail": 4, "organs": ["first"], "tubular": []}
+    words = ["train", "semantic", "--data", "phantom", "-o", str(output), "--config", str(config), "--threads", "1"]
+    words += ["--steps", "1", "--start-from", str(weights), "--progress", "none"]
+    config.write_text(json.dumps({**small, "widths": [4, 4, 4, 4], "blocks": [1, 1, 1, 1]}))
+    assert main(words) == 2 and not output.exists()
+    assert "[4, 6, 8, 8]" in capsys.readouterr().err
+    config.write_text(json.dumps({**small, "widths": [4, 6, 8, 8], "blocks": [1, 2, 2, 2]}))
+    assert main(words) == 0 and output.exists()
 
 
 GROUPED = SemanticSettings(

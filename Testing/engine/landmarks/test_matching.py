@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
-from engine.sam_fixtures import body_points, random_model, random_weights, textured_body, turned
+from engine.sam_fixtures import GRID, body_points, random_model, random_weights, textured_body, turned
 from samconvex.align import by_embeddings as affine_sam
 from samconvex.align.local_maps import robust_local_maps
 from samconvex.anatomy import level, sides
@@ -24,6 +24,7 @@ from samconvex.errors import Cancelled, InputError
 from samconvex.io.images import write_volume
 from samconvex.landmarks import matching
 from samconvex.landmarks.matching import Matches, bounded, match_points
+from samconvex.landmarks.templates import nearest_to_mean
 from samconvex.landmarks.voting import vote
 from samconvex.space.transforms import AffineTransform
 
@@ -345,3 +346,17 @@ def test_command_says_before_matching_that_a_scan_is_mirrored(files, monkeypatch
     monkeypatch.setattr(sides, "is_mirrored", lambda volume, feet_first: "query" in volume.name)
     said = said_before_matching(files, monkeypatch, capsys)
     assert "query.nii.gz is mirrored: left and right are swapped" in said and "the template is mirrored" not in said
+
+
+def test_the_most_usual_of_several_templates_is_nearest_to_their_mean():
+    usual, odd = (embed(textured_body(seed), random_model()) for seed in (0, 1))
+    points = GRID.center + np.array([[10.0, -8.0, 12.0], [-24.0, 6.0, -20.0], [0.0, 0.0, 0.0], [18.0, 14.0, -30.0]])
+    # Two agree and one does not, wherever it stands.
+    assert nearest_to_mean([odd, usual, usual], [points] * 3) > 0
+    assert nearest_to_mean([usual, usual, odd], [points] * 3) < 2
+    # Of one image, too, the usual places win.
+    assert nearest_to_mean([usual] * 3, [points, points[::-1], points]) != 1
+    with pytest.raises(InputError, match="same landmarks"):
+        nearest_to_mean([usual, odd], [points, points[:2]])
+    with pytest.raises(InputError, match="different networks"):
+        nearest_to_mean([usual, replace(odd, network="other")], [points] * 2)

@@ -17,6 +17,7 @@ from samconvex.training.lapirn import (
     LapirnSettings,
     boxed,
     correlation_loss,
+    fields,
     level_at,
     local_correlation,
     roughness,
@@ -38,6 +39,18 @@ def test_local_correlation_is_one_for_another_contrast_and_falls_with_a_shift():
     assert float(local_correlation(image, image.roll(3, -1), 5)) < 0.7
     # Three resolutions count 1, 1/2 and 1/4.
     assert -1.75 < float(correlation_loss(image, image, (7, 5, 3))) < -1.6
+
+
+def test_local_correlation_sums_over_whole_windows():
+    first, second = textured(), textured().roll(1, -2)
+
+    def total(values: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool3d(values, 3, 1, 1) * 27
+
+    cross = total(first * second) - total(first) * total(second) / 27
+    variances = [total(v.square()) - total(v).square() / 27 for v in (first, second)]
+    expected = (cross.square() / (variances[0] * variances[1] + 1e-5)).mean()
+    assert float(local_correlation(first, second, 3)) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_roughness_counts_half_voxels_per_voxel():
@@ -83,6 +96,14 @@ def test_the_box_lies_around_what_is_no_air():
     box, labels = boxed(image, (16, 16, 16))
     assert labels is not None and int(labels.sum()) == 8 * 8 * 10
     assert box[0, 0, 4:12, 4:12, 3:13].min() > 0.7 and float(box.sum()) == pytest.approx(0.8 * 640, rel=1e-2)
+    # Images that lie in one frame keep it: the middle 12 to 28 shows nothing of z 30 to 38.
+    assert float(boxed(image, (16, 16, 16), aligned=True)[0].sum()) == 0
+
+
+def test_fields_keep_all_digits_whatever_the_convolutions_are_computed_in():
+    images = torch.rand(2, 1, 1, 16, 16, 16)
+    found = fields(LapIRN(start_channels=1), images[0], images[1])
+    assert all(field.displacement.dtype == field.velocity.dtype == torch.float32 for field in found)
 
 
 def test_the_command_trains_and_its_weights_predict_fields(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Image:
         modality: "ct" or "mr".
         values: half precision (1, 1, D, H, W) in [0, 1], identity direction.
         labels: uint8 (1, 1, D, H, W) on the same grid, or None.
+        group: name of its folder; patients are paired within one.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Image:
     values: Tensor
     labels: Tensor | None
     grid: Grid
+    group: str = ""
 
 
 def make_image(volume: Volume, labels: Volume | None, name: str, spacing: float) -> Image:
@@ -66,7 +68,8 @@ def load_images(
     for number, (path, label_path) in enumerate(found):
         try:
             labels = read_labels(label_path) if label_path is not None else None
-            images.append(make_image(read_volume(path), labels, case_name(path), spacing))
+            image = make_image(read_volume(path), labels, case_name(path), spacing)
+            images.append(replace(image, group=path.parent.name))
         except SamConvexError as error:
             LOGGER.warning("left out: %s", error)
         progress((number + 1) / len(found), path.name)
@@ -113,6 +116,35 @@ def split_images(
     if not training:
         raise InputError("every image is held out for validation; nothing is left to train on.")
     return training, [image for image in images if image.name in validation]
+
+
+def pairs_of(images: list[Image]) -> Callable[[torch.Generator], tuple[int, int]]:
+    """Draws two different images of one group by their numbers; every group as often as the others.
+
+    Raises:
+        InputError: no group has two images.
+    """
+    groups = [members for members in _groups(images) if len(members) > 1]
+    if not groups:
+        raise InputError("training needs at least two images of one folder that are not held out.")
+
+    def draw(generator: torch.Generator) -> tuple[int, int]:
+        members = groups[int(torch.randint(len(groups), (1,), generator=generator))]
+        first, second = torch.randperm(len(members), generator=generator)[:2].tolist()
+        return members[first], members[second]
+
+    return draw
+
+
+def neighbors(images: list[Image]) -> list[tuple[int, int]]:
+    """Every image's number with that of the one before it in its group, around in a circle; none of a group of one."""
+    groups = [members for members in _groups(images) if len(members) > 1]
+    return [(member, members[k - 1]) for members in groups for k, member in enumerate(members)]
+
+
+def _groups(images: list[Image]) -> list[list[int]]:
+    names = dict.fromkeys(image.group for image in images)
+    return [[number for number, image in enumerate(images) if image.group == name] for name in names]
 
 
 def random_corner(size: Sequence[int], shape: Sequence[int], generator: torch.Generator) -> list[int]:

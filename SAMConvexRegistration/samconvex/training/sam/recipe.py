@@ -48,7 +48,7 @@ def build_network(settings: SamSettings) -> SAMCompact:
 def batch_loss(network: SAMCompact, batch: Batch, settings: SamSettings) -> tuple[Tensor, dict[str, float]]:
     """Loss of one batch, and its parts: ``self_*`` within volumes, ``label_*`` between patients."""
     vectors = _vectors(network, batch, settings)
-    options = LossSettings(settings.temperature, settings.hard, settings.diverse)
+    options = LossSettings(settings.temperature, settings.hard, settings.diverse, settings.combined_weight)
     total = torch.zeros(())
     parts: dict[str, list[float]] = {}
     terms = (
@@ -290,7 +290,7 @@ def _plan(
 
     return Plan(
         settings,
-        torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay),
+        _optimizer(network, settings),
         rate,
         save,
         figures if held_out else None,
@@ -304,6 +304,12 @@ def _plan(
         digits=4,
         log_rate=True,
     )
+
+
+def _optimizer(network: SAMCompact, settings: SamSettings) -> torch.optim.Optimizer:
+    if settings.optimizer == "radam":
+        return torch.optim.RAdam(network.parameters(), lr=settings.learning_rate)
+    return torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
 def _load_start(network: SAMCompact, path: Path) -> None:

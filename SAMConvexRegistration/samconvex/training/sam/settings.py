@@ -9,6 +9,8 @@ from typing import Any
 
 from ...errors import InputError, refusing
 
+OPTIMIZERS = ("adamw", "radam")
+
 
 @dataclass
 class SamSettings:
@@ -32,6 +34,9 @@ class SamSettings:
         candidates, queries, label_points: points per case, positives per case, labeled positives.
         ignore_mm: neighbors of a positive closer than this are no negatives.
         others: negatives from the other volume.
+        temperature, hard, diverse: of InfoNCE, negatives that look most alike and random ones (the paper's n_neg and
+            n_rand). combined_weight: of the term that compares both maps at once, which the paper does not have.
+        optimizer: "adamw", or "radam" as published, without weight decay.
         average: decay of the averaged (EMA) weights that are written.
         ahead: batches prepared in advance by a thread; 0 prepares them between steps.
     """
@@ -71,7 +76,9 @@ class SamSettings:
     temperature: float = 0.1
     hard: int = 200
     diverse: int = 300
+    combined_weight: float = 1.0
     label_weight: float = 1.0
+    optimizer: str = "adamw"
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
     warmup_steps: int = 150
@@ -89,7 +96,7 @@ class SamSettings:
         """Settings with some fields replaced.
 
         Raises:
-            InputError: an unknown name, or view sizes that the network cannot take.
+            InputError: an unknown name or optimizer, or view sizes that the network cannot take.
         """
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
@@ -104,6 +111,8 @@ class SamSettings:
             settings.shapes = [(1, h, w) for _, h, w in settings.shapes]
         if any(n % 16 for shape in settings.shapes for n in shape if n != 1):
             raise InputError("view sizes ('shapes') must be multiples of 16.")
+        if settings.optimizer not in OPTIMIZERS:
+            raise InputError(f"'optimizer' must be one of: {', '.join(OPTIMIZERS)}.")
         if len(settings.window) not in (0, 2):
             raise InputError("'window' must be two Hounsfield units, lower and upper.")
         return settings

@@ -147,6 +147,32 @@ def test_the_shipped_recipe_reads_and_keeps_the_evaluation_patients_out(reposito
     assert not set(settings.validation) & set(settings.exclude)
 
 
+def test_the_published_recipe_is_read_and_trains(repository, cases):
+    published = SamSettings.from_file(
+        repository / "SAMConvexRegistration" / "samconvex" / "training" / "configs" / "sam_published.json"
+    )
+    assert (published.temperature, published.queries, published.hard, published.diverse) == (0.5, 100, 500, 1000)
+    assert (published.candidates, published.ignore_mm, published.shapes) == (20000, 3.0, [(32, 96, 96)])
+    assert published.label_share == published.combined_weight == 0
+    small = replace(TINY, optimizer="radam", combined_weight=0.0, temperature=0.5, average=0.0, learning_rate=1e-4)
+    network = build_network(small)
+    before = network.stem[0].weight.detach().clone()
+    plan = recipe._plan(network, cases, [], small, None, 1)
+    assert type(plan.optimizer) is torch.optim.RAdam and plan.optimizer.param_groups[0]["lr"] == 1e-4
+    assert type(recipe._plan(network, cases, [], TINY, None, 1).optimizer) is torch.optim.AdamW
+    # Without the third term the loss is that of the two maps alone.
+    batch = BatchSource(cases, small, 0).draw()
+    torch.manual_seed(0)
+    loss, parts = recipe.batch_loss(network, batch, small)
+    assert float(loss.detach()) == pytest.approx(sum(parts[f"self_{name}"] for name in ("fine", "coarse")), rel=1e-4)
+    loss.backward()
+    for _ in range(7):  # RAdam warms up without steps of its own
+        plan.optimizer.step()
+    assert not torch.equal(network.stem[0].weight, before)
+    with pytest.raises(InputError, match="'optimizer' must be one of: adamw, radam"):
+        SamSettings.from_dict({"optimizer": "sgd"})
+
+
 def test_evaluation_patients_are_those_of_the_pair_list(repository, shared_data):
     settings = SamSettings.from_file(
         repository / "SAMConvexRegistration" / "samconvex" / "training" / "configs" / "sam_ct.json"
