@@ -57,8 +57,10 @@ _LOW = False
 # results, and tested on its others (results/verdict.json). Those of folding, overlap, Dice and points are what the
 # field asks for (points: AAPM TG-132 wants 2 mm on average; five times that is no registration). Those of the share
 # covered, of outlines, of gain and of slices made up let right results of training patients pass that were paired by
-# chance (verdict_by_chance.py). Between modalities edges never reject: on real MR and CT of one patient (truth unknown)
-# they agree as little as on wrong pairs.
+# chance (verdict_by_chance.py); those of places looked up and of volume let more abdomens of training patients pass
+# (ct-inter-patient, Dice 0.46 to 0.63: 26 to 51 % and 14 to 22 %), where no flag of results/verdict.json was lost.
+# Between modalities edges never reject: on real MR and CT of one patient (truth unknown) they agree as little as on
+# wrong pairs.
 LIMITS: tuple[Limit, ...] = (
     Limit("mirrored", None, 0.5, "The result exchanges left and right."),
     Limit("mirrored_image", 0.5, None, "Left and right seem to be exchanged in one image."),
@@ -68,7 +70,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit("other_modality", 0.5, None, "The preset is meant for another kind of image than these."),
     Limit("common_percent", 20.0, 3.0, "The two images have little of the body in common ({value:.0f} %).", _LOW),
     Limit("covered_percent", 20.0, 10.0, "Only {value:.0f} % of the body is seen in both images.", _LOW),
-    Limit("anatomy_there_percent", 45.0, 25.0, _PLACES, _LOW, group="anatomy"),
+    Limit("anatomy_there_percent", 30.0, 15.0, _PLACES, _LOW, group="anatomy"),
     Limit("anatomy_similarity", 0.55, 0.35, _ELSEWHERE, _LOW, group="anatomy"),
     Limit("anatomy_similarity", 0.87, None, _PATIENT, _LOW, same=True, group="patient"),
     Limit("near_percent", 22.0, 12.0, _EDGES, _LOW, group="edges"),
@@ -86,7 +88,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit("scale", 0.94, 0.87, _SIZE, _LOW, same=True, group="size"),
     Limit("stretch", 1.33, 1.8, _STRETCH, same=False),
     Limit("stretch", 1.13, 1.4, _STRETCH, same=True),
-    Limit("extreme_volume_percent", 20.0, 40.0, _SQUEEZED, same=False),
+    Limit("extreme_volume_percent", 25.0, 40.0, _SQUEEZED, same=False),
     Limit("extreme_volume_percent", 5.0, 20.0, _SQUEEZED, same=True),
     Limit("changed_ml", 3.0, None, _CHANGED, same=True),
     Limit("slices_disorder", 0.78, 0.95, _ORDER),

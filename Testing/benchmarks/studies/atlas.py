@@ -3,7 +3,7 @@
     python Testing/benchmarks/studies/atlas.py headneck DIR [--pairs 15] [--workers N] [--picture FILE.png]
     python Testing/benchmarks/studies/atlas.py abdomen DIR
 
-``samconvex atlas`` of ten training patients, preset fast-preview. Then the Dice of their outlined organs
+``samconvex atlas`` of ten training patients, preset fast-preview unless told. Then the Dice of their outlined organs
 - on the template, between all pairs of patients that saw the organ there whole,
 - in the fixed patient of some pairs, carried through the template (inverse of one map, then the other),
 - in the same, by a direct registration of the two with the same preset,
@@ -67,7 +67,9 @@ def on_template(folder: Path, labels: dict[str, Volume], template: Volume) -> li
     return [mean_common(carried[a], carried[b]) for a, b in combinations(carried, 2)]
 
 
-def in_pairs(data: Path, region: str, folder: Path, labels: dict[str, Volume], count: int) -> dict[str, list[float]]:
+def in_pairs(
+    data: Path, region: str, folder: Path, labels: dict[str, Volume], count: int, preset: str
+) -> dict[str, list[float]]:
     """Dice in the fixed patient: through the template, directly, and before."""
     every = list(combinations(labels, 2))
     chosen = [every[n] for n in np.random.default_rng(1).permutation(len(every))[:count]]
@@ -79,7 +81,7 @@ def in_pairs(data: Path, region: str, folder: Path, labels: dict[str, Volume], c
         )
         images = [read_volume(data / region / f"{name}_ct.nii.gz") for name in (fixed, moving)]
         began = time.perf_counter()
-        direct = register(*images, preset=PRESET, affine="sam").fixed_to_moving
+        direct = register(*images, preset=preset, affine="sam").fixed_to_moving
         found["seconds"].append(time.perf_counter() - began)
         for name, transform in (("through", through), ("direct", direct), ("before", Transform())):
             found[name].append(mean_common(own, transform.warp_labels(other, own)))
@@ -120,6 +122,7 @@ def main() -> int:
     parser.add_argument("region", choices=sorted(WANTED))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pairs", type=int, default=15, help="registered directly too (default: 15 of 45)")
+    parser.add_argument("--preset", default=PRESET)
     parser.add_argument("--workers", default="2")
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
@@ -135,7 +138,9 @@ def main() -> int:
     ]
     listing.write_text("\n".join(["image,labels,name", *lines]) + "\n", encoding="utf-8")
     if not (folder / "atlas.json").is_file():
-        status = samconvex(["atlas", str(listing), "-o", str(folder), "--preset", PRESET, "--workers", options.workers])
+        status = samconvex(
+            ["atlas", str(listing), "-o", str(folder), "--preset", options.preset, "--workers", options.workers]
+        )
         if status != 0:
             return status
     document = json.loads((folder / "atlas.json").read_text(encoding="utf-8"))
@@ -152,7 +157,7 @@ def main() -> int:
         "dice_on_template": float(np.mean(mapped)),
     }
     print(json.dumps(figures, indent=1), flush=True)
-    pairs = in_pairs(data, options.region, folder, labels, options.pairs)
+    pairs = in_pairs(data, options.region, folder, labels, options.pairs, options.preset)
     figures |= {f"pairs_{name}": float(np.mean(values)) for name, values in pairs.items() if values}
     figures["pairs"] = len(pairs["through"])
     (options.folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
