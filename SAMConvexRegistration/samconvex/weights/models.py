@@ -137,9 +137,7 @@ def load_network(kind: type[Network], name_or_path: str | os.PathLike | None = N
     wanted = name_or_path or family.default
     if wanted is None:
         raise InputError(f"No {family.name} weights are shipped; give a file, or train some (samconvex train).")
-    entry, path = existing_file(wanted)
-    if entry is not None:
-        check_unchanged(entry, file_sha256(path))
+    path = _unaltered(wanted)
     content = readable_checkpoint(path)
     if not isinstance(content, dict) or content.get("format") != family.form:
         raise InputError(f"{path} holds other weights than {family.form}; give those of the network that is to run.")
@@ -151,6 +149,14 @@ def load_network(kind: type[Network], name_or_path: str | os.PathLike | None = N
     with refusing(f"{path} holds damaged {family.form} weights; train or import them again."):
         network = built(kind, content)
     return network.eval().requires_grad_(False)
+
+
+def _unaltered(name_or_path: str | os.PathLike) -> Path:
+    """The file of a name or path; InputError where it is missing, or no longer the one that was registered."""
+    entry, path = existing_file(name_or_path)
+    if entry is not None:
+        check_unchanged(entry, file_sha256(path))
+    return path
 
 
 def readable_checkpoint(path: Path) -> Any:
@@ -252,9 +258,7 @@ def load_compact(name_or_path: str | os.PathLike) -> sam_compact.SAMCompact:
     Raises:
         InputError: as :func:`load_network`.
     """
-    entry, path = existing_file(name_or_path)
-    if entry is not None:
-        check_unchanged(entry, file_sha256(path))
+    path = _unaltered(name_or_path)
     content = read_checkpoint(path)
     if not isinstance(content, dict) or content.get("format") != sam_compact.CHECKPOINT_FORMAT:
         raise InputError(f"{path} holds no compact embedding of CT; give one made by `samconvex train sam`.")

@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 WARPED_CASES = ("lidc0001", "rad_lung1", "rad_lung2", "ts_example")
 BREATH_MM = 25.0
 # Abdomens kept for evaluation: 15 pairs of six patients.
-ABDOMENS = tuple(f"btcv{number}" for number in range(14, 20))
+EVALUATION_ABDOMENS = tuple(f"btcv{number}" for number in range(14, 20))
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def choose_pairs(head_neck: int, data: Path | None, abdomen: int = 0) -> list[Pa
     for row in rows:
         name = f"{row['fixed']}-{row['moving']}"
         pairs.append(Pair(name, "head-neck", "ct-inter-patient", _patients(data / "headneck", *row.values())))
-    for names in list(itertools.combinations(ABDOMENS, 2))[:abdomen]:
+    for names in list(itertools.combinations(EVALUATION_ABDOMENS, 2))[:abdomen]:
         pairs.append(Pair("-".join(names), "abdomen", "ct-inter-patient", _patients(data / "abdomen", *names)))
     pairs.append(Pair("lung", "lung", "ct-lung-breathing", lambda: _lung(data)))
     pairs += [

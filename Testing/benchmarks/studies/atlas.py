@@ -34,7 +34,7 @@ from samconvex.report.metrics import common_labels, dice  # noqa: E402
 from samconvex.space.transforms import Transform  # noqa: E402
 from samconvex.space.volume import Volume  # noqa: E402
 
-from benchmarks.data.pairs import data_folder  # noqa: E402
+from benchmarks.data.pairs import EVALUATION_ABDOMENS, data_folder  # noqa: E402
 
 PRESET = "fast-preview"
 # Labels of the head and neck that an atlas of them needs; btcv07, 08 and 12 are of unusual anatomy (see its README).
@@ -44,7 +44,7 @@ UNUSUAL = {"btcv07", "btcv08", "btcv12"}
 
 def cases(data: Path, region: str, count: int = 10) -> list[str]:
     """The first training patients whose organs are outlined."""
-    held: set[str] = {f"btcv{number}" for number in range(14, 20)} | UNUSUAL
+    held: set[str] = {*EVALUATION_ABDOMENS, *UNUSUAL}
     with open(data / "headneck_pairs.csv", newline="", encoding="utf-8") as file:
         held |= {case for row in csv.reader(file) for case in row}
     with open(data / "cases.csv", newline="", encoding="utf-8") as file:

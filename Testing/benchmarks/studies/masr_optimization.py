@@ -27,17 +27,16 @@ from samconvex.settings.presets import PRESETS  # noqa: E402
 from samconvex.settings.registration import Settings  # noqa: E402
 from samconvex.space.transforms import Transform  # noqa: E402
 
-from benchmarks.data.pairs import REPOSITORY, Case, Pair, data_folder  # noqa: E402
+from benchmarks.data.pairs import EVALUATION_ABDOMENS, REPOSITORY, Case, Pair, data_folder  # noqa: E402
 from benchmarks.methods.assess import assess  # noqa: E402
 from benchmarks.methods.job import common_grid, common_start  # noqa: E402
 from benchmarks.results.paired import wilcoxon  # noqa: E402
 from benchmarks.suites.ablation import register  # noqa: E402
 from benchmarks.suites.multimodal import _mr_ct, all_pairs  # noqa: E402
 
+# Their CTs are never trained on, nor are any of the MRs.
 ABDOMENS = "MR-CT abdomens"
 KNOWN = ("MR-CT known warp", "T1-T2/FLAIR known warp")
-# Their CTs are never trained on, nor are any of the MRs.
-CT_ABDOMENS = tuple(f"btcv{number}" for number in range(14, 20))
 # Label of the CT for each of the MR: liver, right kidney, left kidney, spleen.
 OF_MR = {1: 6, 2: 2, 3: 3, 4: 1}
 # Of the patients that masr.json trains on the small ones: seconds instead of minutes.
@@ -99,7 +98,7 @@ def evaluation_pairs(data: Path, abdomens: int) -> list[Pair]:
     pairs = [pair for pair in all_pairs(data, 8) if pair.group in KNOWN]
     people = [path.name.removesuffix("_mr.nii.gz") for path in sorted((data / "abdomen_mr").glob("*_mr.nii.gz"))]
     for number, mr in enumerate(people[:abdomens]):
-        ct = CT_ABDOMENS[number % len(CT_ABDOMENS)]
+        ct = EVALUATION_ABDOMENS[number % len(EVALUATION_ABDOMENS)]
         pairs.append(Pair(f"{ct}-{mr}", ABDOMENS, "masr", _abdomens(data, ct, mr)))
     return pairs
 

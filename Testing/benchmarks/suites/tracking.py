@@ -34,7 +34,7 @@ from samconvex.synthetic.phantom import make_phantom
 from samconvex.weights.models import SamModel, load_sam
 
 from ..data.later_images import HARD
-from ..data.pairs import REPOSITORY, WARPED_CASES, data_folder
+from ..data.pairs import EVALUATION_ABDOMENS, REPOSITORY, WARPED_CASES, data_folder
 from ..data.synthetic_lesions import (
     FollowUp,
     SyntheticLesion,
@@ -47,7 +47,6 @@ from ..data.synthetic_lesions import (
 from ..results.tracking import markdown, summary
 
 CALIBRATION_TRUNK = ("lungfcp01", "c3l00189", "crlm1004", "nsclcrg001")
-EVALUATION_ABDOMEN = tuple(f"btcv{number}" for number in range(14, 20))
 CALIBRATION_ABDOMEN = ("btcv05", "btcv02", "btcv00", "btcv12", "btcv07", "btcv11")
 KINDS = ("mask", "mask", "mask", "box", "diameter", "point")
 
@@ -104,7 +103,7 @@ def images(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Volu
         return
     with open(data / "headneck_pairs.csv", newline="") as file:
         held_out = [case for row in csv.DictReader(file) for case in row.values()]
-    head_neck, trunk, abdomen = held_out, WARPED_CASES, EVALUATION_ABDOMEN
+    head_neck, trunk, abdomen = held_out, WARPED_CASES, EVALUATION_ABDOMENS
     if options.calibration:
         paths = sorted((data / "headneck").glob("*_ct.nii.gz"))
         trained = [name for path in paths if (name := path.name.removesuffix("_ct.nii.gz")) not in held_out]
