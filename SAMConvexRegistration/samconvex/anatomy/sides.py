@@ -90,7 +90,8 @@ def _score(network: SidesNet, volume: Volume) -> float | None:
 @torch.no_grad()
 def answers(network: SidesNet, hu: Tensor, body: Tensor) -> Tensor:
     """(windows,) answers along a body; ``hu`` and ``body`` as :func:`windows` takes them."""
-    return network(prepare(windows(hu, body, network.shape, network.spacing_mm)))
+    device = next(network.parameters()).device
+    return network(prepare(windows(hu, body, network.shape, network.spacing_mm)).to(device)).cpu()
 
 
 def body_at(volume: Volume, spacing_mm: float) -> tuple[Tensor, Tensor]:

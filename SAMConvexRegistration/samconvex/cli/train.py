@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--config", metavar="FILE", help="JSON file of settings; see training/configs")
     parser.add_argument("--cache", metavar="DIR", help="keep preprocessed volumes in this folder")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto (default; a CUDA device if there is one), cpu, cuda or cuda:N; featcnn, suits and levels take the "
+        "CPU",
+    )
     parser.add_argument("--threads", type=int, help="threads that compute (default: the configuration's)")
     parser.add_argument("--seed", type=int, help="seed of weights and batches (default: the configuration's)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing weights file")
@@ -99,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
         resume=args.resume,
         start_from=args.start_from,
         cache=args.cache,
+        device=args.device,
         progress=progress,
     )
     print(f"{output}: {result['step']} steps in {result['seconds'] / 60:.1f} minutes")
@@ -118,6 +125,7 @@ def _run_levels(args: argparse.Namespace, output: Path) -> int:
         )
     if args.resume or args.start_from or args.steps is not None:
         raise InputError("train levels goes through the images once; leave out --resume, --start-from and --steps.")
+    _check_cpu(args)
     settings = read_settings(LevelSettings, Path(args.config))
     if args.threads is not None:
         settings.threads = max(1, args.threads)
@@ -125,6 +133,11 @@ def _run_levels(args: argparse.Namespace, output: Path) -> int:
     result = build(Path(args.data), output, settings=settings, progress=progress)
     print(f"{output}: {result['places']} places of {result['cases']} bodies")
     return 0
+
+
+def _check_cpu(args: argparse.Namespace) -> None:
+    if args.device not in ("auto", "cpu"):
+        raise InputError(f"train {args.network} computes on the CPU; leave out --device.")
 
 
 def _run_small(args: argparse.Namespace, output: Path) -> int:
@@ -150,6 +163,7 @@ def _run_small(args: argparse.Namespace, output: Path) -> int:
         "steps": args.steps,
         "resume": args.resume,
         "start_from": Path(args.start_from) if args.start_from else None,
+        "device": args.device,
         "progress": ConsoleProgress(args.progress, [("data", 0.1), ("train", 0.9)], getattr(args, "cancelled", None)),
     }
     data = None if args.data == PHANTOM else Path(args.data)
@@ -164,6 +178,8 @@ def _run_small(args: argparse.Namespace, output: Path) -> int:
     elif isinstance(settings, sides.SidesSettings):
         result = sides.train(data, output, settings=settings, **options)
     else:
+        _check_cpu(args)
+        del options["device"]
         result = suits.train(data, output, end_to_end=args.network == "suits", settings=settings, **options)
     print(f"{output}: {result['step']} steps in {result['seconds'] / 60:.1f} minutes")
     print(json.dumps(result["validation"]))

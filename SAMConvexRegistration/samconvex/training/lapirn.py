@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..device import cpu_has_bfloat16
+from ..device import chosen_device
 from ..errors import InputError
 from ..features.mind import mind_ssc
 from ..networks.lapirn import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, LapIRN, LevelField, warped
@@ -25,7 +25,7 @@ from ..weights.models import load_network
 from .data.contrast import random_contrast
 from .data.images import Image, cropped, neighbors, pairs_of, split_images
 from .data.overlap import mean_dice
-from .loop import Drawn, Loop, Plan, writer
+from .loop import Drawn, Loop, Plan, half_precise, writer
 
 LOSSES = ("ncc", "mind", "dns")
 # Shares of the run at which the levels are done: 30, 30 and 60 of 120 thousand steps.
@@ -102,7 +102,7 @@ def correlation_loss(first: Tensor, second: Tensor, windows: tuple[int, ...]) ->
 
 def roughness(displacement: Tensor) -> Tensor:
     """Mean squared difference of neighbors (half voxels), of a normalized displacement (1, 3, D, H, W)."""
-    size = torch.tensor(displacement.shape[:1:-1], dtype=displacement.dtype)
+    size = displacement.new_tensor(displacement.shape[:1:-1])
     halves = displacement * (size - 1).view(1, 3, 1, 1, 1)
     return torch.stack([halves.diff(dim=axis).square().mean() for axis in (2, 3, 4)]).mean()
 
@@ -110,11 +110,12 @@ def roughness(displacement: Tensor) -> Tensor:
 class Comparison:
     """The recipe's loss: of images, or of descriptors made once and read where points come to lie."""
 
-    def __init__(self, settings: LapirnSettings) -> None:
+    def __init__(self, settings: LapirnSettings, device: torch.device) -> None:
         if settings.loss not in LOSSES:
             raise InputError(f"There is no loss {settings.loss!r}; choose one of: {', '.join(LOSSES)}.")
         self.settings = settings
-        self._masr = load_network(MASRNet, settings.descriptor or None) if settings.loss == "dns" else None
+        known = load_network(MASRNet, settings.descriptor or None) if settings.loss == "dns" else None
+        self._masr = known if known is None else known.to(device)
 
     @torch.no_grad()
     def described(self, image: Tensor) -> Tensor:
@@ -148,7 +149,7 @@ def boxed(image: Image, shape: tuple[int, int, int], aligned: bool = False) -> t
 
 def fields(network: LapIRN, moving: Tensor, fixed: Tensor, levels: int = 3) -> list[LevelField]:
     """:meth:`LapIRN.fields`, convolved in bfloat16 where the processor has it: a step takes a fifth of the time."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
+    with half_precise(fixed.device):
         return network.fields(moving, fixed, levels)
 
 
@@ -164,10 +165,13 @@ def held_out_figures(
 ) -> dict[str, Any]:
     """Loss and Dice of each image registered to the next; "start" is before any registration."""
     found: dict[str, list[float]] = {}
+    device = next(network.parameters()).device
     network.eval()
     with torch.no_grad():
         for pair in neighbors(images):
-            (fixed, target), (moving, labels) = (boxed(images[k], settings.shape, settings.aligned) for k in pair)
+            parts = [part for k in pair for part in boxed(images[k], settings.shape, settings.aligned)]
+            fixed, target, moving, labels = (None if part is None else part.to(device) for part in parts)
+            assert fixed is not None and moving is not None
             field = fields(network, moving, fixed)[-1]
             loss, _ = compare(compare.described(fixed), compare.described(moving), field, 2)
             found.setdefault("loss", []).append(float(loss))
@@ -190,23 +194,26 @@ def train(
     steps: int | None = None,
     resume: bool = False,
     start_from: Path | None = None,
+    device: str = "cpu",
     progress: Callable[[str, float, str], None] = lambda stage, fraction, message: None,
 ) -> dict[str, Any]:
     """Train on pairs of the images of a folder, of one subfolder each; ``data`` None draws invented torsos.
 
     Raises:
-        InputError: unusable data, settings or files.
+        InputError: unusable data, settings or files. ResourceError: no such device.
     """
     if any(n % LapIRN.multiple for n in settings.shape):
         raise InputError(f"the box ('shape') must be a multiple of {LapIRN.multiple} voxels along every axis.")
+    where = chosen_device(device)
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
-    compare = Comparison(settings)
+    compare = Comparison(settings, where)
     training, held_out = split_images(data, settings, progress)
     draw_pair = pairs_of(training)
     network = LapIRN(settings.diffeomorphic, settings.start_channels, spacing_mm=settings.spacing_mm)
     if start_from is not None:
         network = load_network(LapIRN, start_from).requires_grad_(True)
+    network.to(where)
     plan = Plan(
         settings,
         torch.optim.Adam(network.parameters(), lr=settings.learning_rate),
@@ -222,9 +229,10 @@ def train(
         level, standing = level_at(loop.share)
         for number, part in enumerate(network.levels):
             part.requires_grad_(number == level or (number < level and not standing))
-        fixed, moving = (boxed(training[k], settings.shape, settings.aligned)[0] for k in draw_pair(generator))
+        pair = draw_pair(generator)
+        fixed, moving = (boxed(training[k], settings.shape, settings.aligned)[0].to(where) for k in pair)
         if float(torch.rand(1, generator=generator)) < settings.contrast:
-            moving = random_contrast(moving, generator)
+            moving = random_contrast(moving.cpu(), generator).to(where)
         field = fields(network, moving, fixed, level + 1)[-1]
         loss, unlike = compare(compare.described(fixed), compare.described(moving), field, level)
         return loss, {"unlike": unlike, "level": float(level + 1)}

@@ -19,14 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..device import cpu_has_bfloat16
+from ..device import chosen_device
 from ..errors import InputError
 from ..networks.masr import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, MASRNet
 from ..space.volume import Volume, resample
 from ..weights.models import load_network
 from .data.contrast import random_contrast
 from .data.images import Image, cropped, random_corner, split_images
-from .loop import Drawn, Loop, Plan, writer
+from .loop import Drawn, Loop, Plan, half_precise, writer
 
 
 @dataclass
@@ -81,8 +81,8 @@ def contrastive_loss(
     """
     logits = first @ second.T / temperature
     if ignored is not None:
-        logits = logits.masked_fill(ignored, -torch.inf)
-    target = torch.arange(len(first))
+        logits = logits.masked_fill(ignored.to(logits.device), -torch.inf)
+    target = torch.arange(len(first), device=logits.device)
     found = float((logits.detach().argmax(1) == target).float().mean())
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2, found
 
@@ -169,13 +169,14 @@ def views_loss(
     The contrasts of two modalities are only bent: what makes a CT a CT is to help, not to be hidden.
     """
     inversion = 0.0 if drawn.paired else settings.inversion
+    device = next(network.parameters()).device
     descriptors = []
     for view, places in zip((drawn.first, drawn.second), drawn.positions, strict=True):
-        image = random_contrast(view, generator, inversion=inversion)
+        image = random_contrast(view, generator, inversion=inversion).to(device)
         maps = network.maps(image)
-        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
+        with half_precise(device):
             described = network.describe(maps)
-        descriptors.append(described[0].flatten(1)[:, places].T)
+        descriptors.append(described[0].flatten(1)[:, places.to(device)].T)
     ignored = neighbors(drawn.positions[0], settings.shape, settings.near) if drawn.paired else None
     return contrastive_loss(descriptors[0], descriptors[1], settings.temperature, ignored)
 
@@ -215,20 +216,23 @@ def train(
     steps: int | None = None,
     resume: bool = False,
     start_from: Path | None = None,
+    device: str = "cpu",
     progress: Callable[[str, float, str], None] = lambda stage, fraction, message: None,
 ) -> dict[str, Any]:
     """Train on the images of a folder; ``data`` None draws invented torsos.
 
     Raises:
-        InputError: unusable data, settings or files.
+        InputError: unusable data, settings or files. ResourceError: no such device.
     """
     if any(n % 8 for n in settings.shape):
         raise InputError("the crop ('shape') must be a multiple of 8 voxels along every axis.")
+    where = chosen_device(device)
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     training, held_out = split_images(data, settings, progress)
     places = drawable(training)
     network = _network(settings) if start_from is None else load_network(MASRNet, start_from).requires_grad_(True)
+    network.to(where)
 
     def draw(generator: torch.Generator) -> Drawn:
         paired = float(torch.rand(1, generator=generator)) < settings.paired

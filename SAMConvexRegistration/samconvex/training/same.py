@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..device import cpu_has_bfloat16
+from ..device import chosen_device
 from ..errors import InputError
 from ..features.sam import SamAnew
 from ..networks.lapirn import integrated, warped
@@ -25,7 +25,7 @@ from ..weights.models import load_network, load_sam
 from .data.images import Image, neighbors, pairs_of, split_images
 from .data.overlap import mean_dice
 from .lapirn import boxed, local_correlation, roughness
-from .loop import Drawn, Loop, Plan, writer
+from .loop import Drawn, Loop, Plan, half_precise, writer
 
 
 @dataclass
@@ -68,6 +68,10 @@ class Seen:
     labels: Tensor | None
     maps: Tensor
 
+    def to(self, device: torch.device) -> Seen:
+        labels = None if self.labels is None else self.labels.to(device)
+        return Seen(self.values.to(device), labels, self.maps.to(device))
+
 
 def seen(image: Image, extractor: SamAnew, settings: SameSettings) -> Seen:
     """What the network sees of an image.
@@ -86,7 +90,7 @@ def seen(image: Image, extractor: SamAnew, settings: SameSettings) -> Seen:
 def pair_loss(network: SAMVoxelMorph, fixed: Seen, moving: Seen, settings: SameSettings) -> tuple[Tensor, Tensor]:
     """The loss, and the normalized displacement that it judges."""
     maps = moving.maps.float(), fixed.maps.float()
-    with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
+    with half_precise(fixed.values.device):
         velocity = network.velocity(moving.values, fixed.values, *maps)
     u = integrated(velocity)
     unlike = -local_correlation(warped(moving.values, u), fixed.values, settings.window)
@@ -123,24 +127,27 @@ def train(
     steps: int | None = None,
     resume: bool = False,
     start_from: Path | None = None,
+    device: str = "cpu",
     progress: Callable[[str, float, str], None] = lambda stage, fraction, message: None,
 ) -> dict[str, Any]:
     """Train on pairs of the CTs of a folder, of one subfolder each; ``data`` None draws invented torsos.
 
     Raises:
-        InputError: unusable data, settings or files.
+        InputError: unusable data, settings or files. ResourceError: no such device.
     """
     if any(n % SAMVoxelMorph.multiple for n in settings.shape):
         raise InputError(f"the box ('shape') must be a multiple of {SAMVoxelMorph.multiple} voxels along every axis.")
+    where = chosen_device(device)
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
-    extractor = SamAnew(load_sam(settings.embedding or None), "fine", torch.device("cpu"))
+    extractor = SamAnew(load_sam(settings.embedding or None), "fine", where)
     training, held_out = split_images(data, settings, progress)
     draw_pair = pairs_of(training)
-    known, watched = ([seen(image, extractor, settings) for image in images] for images in (training, held_out))
+    known, watched = ([seen(i, extractor, settings).to(where) for i in images] for images in (training, held_out))
     network = SAMVoxelMorph(settings.spacing_mm, settings.width)
     if start_from is not None:
         network = load_network(SAMVoxelMorph, start_from).requires_grad_(True)
+    network.to(where)
 
     def draw(generator: torch.Generator) -> Drawn:
         fixed, moving = (known[k] for k in draw_pair(generator))

@@ -19,14 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..device import cpu_has_bfloat16
+from ..device import chosen_device
 from ..errors import InputError
 from ..networks.sam_compact import SAMCompact
 from ..networks.semantic import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, HU_RANGE, ORGANS, SemanticNet, prepare
 from .data.augmentation import augment_curve, augment_hu, augment_window
 from .data.images import Image, split_images
+from .data.prepared import prepared
 from .data.views import View, random_view
-from .loop import Drawn, Loop, Plan, warm_cosine, writer
+from .loop import Drawn, Loop, Plan, half_precise, warm_cosine, writer
 
 LOGGER = logging.getLogger(__name__)
 _AIR = HU_RANGE[0]
@@ -61,6 +62,7 @@ class SemanticSettings:
         scale, rotation_deg, elastic_voxels, cut_probability, intensity: augmentation; see views.py and augmentation.py.
         cross_entropy: weight against the soft Dice loss.
         learning_rate, warmup: peak, and the share of the run before it; a cosine leads down to a hundredth.
+        workers: processes that prepare batches in advance; 0 prepares them between steps.
     """
 
     include: tuple[str, ...] = ()
@@ -88,6 +90,7 @@ class SemanticSettings:
     learning_rate: float = 2e-3
     warmup: float = 0.02
     bfloat16: bool = True
+    workers: int = 0
     threads: int = 2
     seed: int = 0
 
@@ -245,6 +248,10 @@ class Source:
         self.shares = torch.tensor(shares)
         self.negatives = [e for e in examples if e.labels is None]
 
+    def numbered(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch of this number, always the same."""
+        return self.draw(torch.Generator().manual_seed((self.settings.seed << 32) + number))
+
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Network input (B, 1, d, h, w), organ shares and known (B, organs, d, h, w), float32."""
         shape = self.settings.shapes[self._index(len(self.settings.shapes), generator)]
@@ -346,12 +353,13 @@ def held_out_dice(network: SemanticNet, examples: list[Example]) -> dict[str, fl
     """Dice of whole images at probability 0.5: per organ the mean over cases that label it, and the mean of those."""
     was_training = network.training
     network.eval()
+    device = next(network.parameters()).device
     found: dict[str, list[float]] = {}
     for example in examples:
         shape = example.hu.shape[2:]
         padding = [(-n) % network.multiple for n in shape]
         image = F.pad(prepare(example.hu.float()), (0, padding[2], 0, padding[1], 0, padding[0]))
-        logits = network(image)[:, :, : shape[0], : shape[1], : shape[2]]
+        logits = network(image.to(device))[:, :, : shape[0], : shape[1], : shape[2]].cpu()
         target, known = truth(example)
         inside = (logits > 0) & (known > 0)
         target = (target > 0) & (known > 0)
@@ -414,26 +422,27 @@ def train(
     steps: int | None = None,
     resume: bool = False,
     start_from: Path | None = None,
+    device: str = "cpu",
     progress: Callable[[str, float, str], None] = lambda stage, fraction, message: None,
 ) -> dict[str, Any]:
     """Train on the labeled CTs of a folder; ``data`` None draws invented torsos.
 
     Raises:
-        InputError: unusable data, settings or files.
+        InputError: unusable data, settings or files. ResourceError: no such device.
     """
     check_settings(settings)
+    where = chosen_device(device)
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     training, held_out = _examples(data, settings, progress)
     network = SemanticNet(settings.widths, settings.blocks, settings.detail, settings.organs, settings.spacing_mm)
     if start_from is not None:
         start_with(network, _network_to_start_from(start_from))
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    source = Source(training, settings)
+    network.to(where, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
-    def draw(generator: torch.Generator) -> Drawn:
-        image, target, known = source.draw(generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16 and cpu_has_bfloat16()):
+    def draw(_generator: torch.Generator) -> Drawn:
+        image, target, known = (part.to(where) for part in next(batches))
+        with half_precise(where, settings.bfloat16):
             logits = network(image)
         return organ_loss(logits, target, known, settings.cross_entropy)
 
@@ -446,7 +455,12 @@ def train(
         minutes,
         steps or 100_000,
     )
-    return Loop(network, output, plan, resume=resume).run(draw, progress)
+    loop = Loop(network, output, plan, resume=resume)
+    batches = prepared(Source(training, settings).numbered, loop.number, settings.workers)
+    try:
+        return loop.run(draw, progress)
+    finally:
+        batches.close()
 
 
 def _network_to_start_from(path: Path) -> SemanticNet | SAMCompact:

@@ -8,7 +8,6 @@ blended with the others.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,18 +18,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..anatomy.sides import AIR_HU, answers, middle_of
-from ..errors import InputError, SamConvexError
+from ..device import chosen_device
+from ..errors import InputError
 from ..io.images import read_volume
 from ..networks.sides import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, SidesNet, prepare
 from ..space.intensity import check_ct
 from ..synthetic.phantom import make_phantom
 from ..weights.models import load_network
 from .data.augmentation import augment_hu, augment_window
-from .data.cases import Case, case_name, find_cases, make_case
+from .data.cases import Case, case_name, find_cases, load_each, make_case
 from .data.views import random_view
 from .loop import Drawn, Loop, Plan, warm_cosine, writer
 
-LOGGER = logging.getLogger(__name__)
 # What contrast agent leaves alone lies below this.
 _ENHANCED_HU = 40.0
 # Half axes of what is drawn over the body, and what it is made of: gas, lung, fat, fluid, tissue, enhanced tissue.
@@ -183,6 +182,7 @@ def train(
     steps: int | None = None,
     resume: bool = False,
     start_from: Path | None = None,
+    device: str = "cpu",
     progress: Callable[[str, float, str], None] = lambda stage, fraction, message: None,
 ) -> dict[str, Any]:
     """Train on the CTs of a folder; ``data`` None draws invented torsos.
@@ -191,7 +191,13 @@ def train(
         InputError: unusable data, settings or files.
     """
     cases = cases_of(data, settings, progress)
-    budget: dict[str, Any] = {"minutes": minutes, "steps": steps, "resume": resume, "start_from": start_from}
+    budget: dict[str, Any] = {
+        "minutes": minutes,
+        "steps": steps,
+        "resume": resume,
+        "start_from": start_from,
+        "device": device,
+    }
     return train_on(cases, output, settings=settings, progress=progress, **budget)
 
 
@@ -204,6 +210,7 @@ def train_on(
     steps: int | None = None,
     resume: bool = False,
     start_from: Path | None = None,
+    device: str = "cpu",
     progress: Callable[[str, float, str], None] = lambda stage, fraction, message: None,
 ) -> dict[str, Any]:
     """Train on cases in memory, but for those that the settings hold out.
@@ -215,6 +222,7 @@ def train_on(
         raise InputError("the window ('shape') must be a multiple of 8 voxels along every axis.")
     if len(settings.window) != 2:
         raise InputError("'window' must be two Hounsfield units, lower and upper.")
+    where = chosen_device(device)
     torch.manual_seed(settings.seed)
     torch.set_num_threads(settings.threads)
     training = [case for case in cases if case.name not in settings.validation]
@@ -227,8 +235,10 @@ def train_on(
         else load_network(SidesNet, start_from).requires_grad_(True)
     )
 
+    network.to(where)
+
     def draw(generator: torch.Generator) -> Drawn:
-        return sides_loss(network(prepare(source.draw(generator))), settings.size)
+        return sides_loss(network(prepare(source.draw(generator)).to(where)), settings.size)
 
     plan = Plan(
         settings,
@@ -255,17 +265,14 @@ def cases_of(data: Path | None, settings: SidesSettings, progress: Callable[[str
             make_case(p.ct, None, name=f"phantom{k:02d}", group="phantom", spacing=settings.spacing_mm)
             for k, p in enumerate(drawn)
         ]
-    cases = []
+
+    def build(path: Path, _labels: Path | None) -> Case:
+        volume = read_volume(path)
+        check_ct(volume)
+        return make_case(volume, None, name=case_name(path), group=path.parent.name, spacing=settings.spacing_mm)
+
     found = find_cases(data, list(settings.include), list(settings.exclude))
-    for number, (path, _) in enumerate(found):
-        progress("data", number / len(found), path.name)
-        try:
-            volume = read_volume(path)
-            check_ct(volume)
-            name, group = case_name(path), path.parent.name
-            cases.append(make_case(volume, None, name=name, group=group, spacing=settings.spacing_mm))
-        except SamConvexError as error:
-            LOGGER.warning("left out: %s", error)
+    cases = load_each(found, build, lambda fraction, message: progress("data", fraction, message))
     if not cases:
         raise InputError(f"{data} holds no usable CT.")
     return cases

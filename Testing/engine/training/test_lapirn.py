@@ -24,6 +24,8 @@ from samconvex.training.lapirn import (
 )
 from samconvex.weights.models import load_feed_forward
 
+CPU = torch.device("cpu")
+
 
 def textured(size: int = 16) -> torch.Tensor:
     torch.manual_seed(0)
@@ -65,7 +67,7 @@ def test_roughness_counts_half_voxels_per_voxel():
 def test_every_loss_is_least_where_the_images_come_together(loss):
     fixed = textured(24)
     settings = LapirnSettings(loss=loss, smoothness=0.0)
-    compare = Comparison(settings)
+    compare = Comparison(settings, CPU)
     shift = torch.zeros(1, 3, 24, 24, 24)
     shift[:, 0] = 2 * 2 / 23  # two voxels
     moving = warped(fixed, -shift)
@@ -75,7 +77,7 @@ def test_every_loss_is_least_where_the_images_come_together(loss):
         losses[name] = float(compare(*maps, LevelField(u, u), 2)[0])
     assert losses["right"] < losses["none"] and losses["right"] < losses["wrong"]
     with pytest.raises(InputError, match="no loss 'ssd'"):
-        Comparison(LapirnSettings(loss="ssd"))
+        Comparison(LapirnSettings(loss="ssd"), CPU)
 
 
 def test_levels_are_trained_in_turn_and_the_earlier_ones_stand_still_at_first():
@@ -129,7 +131,7 @@ def test_training_brings_a_pair_together():
     shift = torch.zeros(1, 3, 16, 16, 16)
     shift[:, 1] = 2 * 2 / 15
     moving = warped(fixed, -shift)
-    compare = Comparison(LapirnSettings(smoothness=0.01))
+    compare = Comparison(LapirnSettings(smoothness=0.01), CPU)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     losses = []
     for _ in range(25):

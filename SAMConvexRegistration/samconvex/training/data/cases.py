@@ -5,10 +5,13 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import logging
+import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +33,8 @@ MAXIMUM_VOXELS = 24_000_000
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 LABEL_ENDINGS = ("_seg", "_labels", "_label", "-labels", "-label")
 _CACHE_VERSION = 2
+T = TypeVar("T")
+Found = tuple[Path, Path | None]
 
 
 @dataclass
@@ -77,7 +82,7 @@ def case_name(path: Path) -> str:
     return name[:-3] if name.endswith(("_ct", "_mr")) else name
 
 
-def find_cases(folder: Path, include: list[str], exclude: list[str]) -> list[tuple[Path, Path | None]]:
+def find_cases(folder: Path, include: list[str], exclude: list[str]) -> list[Found]:
     """Images under ``folder``, sorted, with their label maps: ``NAME_seg`` or ``NAME_labels`` next to ``NAME_ct``.
 
     Args:
@@ -92,7 +97,7 @@ def find_cases(folder: Path, include: list[str], exclude: list[str]) -> list[tup
     files = sorted(p for p in folder.rglob("*") if p.name.lower().endswith(IMAGE_ENDINGS))
     stems = {p: p.name[: -len(next(e for e in IMAGE_ENDINGS if p.name.lower().endswith(e)))] for p in files}
     labels = {(p.parent, stem): p for p, stem in stems.items() if stem.endswith(LABEL_ENDINGS)}
-    found: list[tuple[Path, Path | None]] = []
+    found: list[Found] = []
     for path in files:
         if (path.parent, stems[path]) in labels:
             continue
@@ -107,6 +112,34 @@ def find_cases(folder: Path, include: list[str], exclude: list[str]) -> list[tup
     if not found:
         raise InputError(f"{folder} holds no image that the configuration lets in; look at 'include' and 'exclude'.")
     return found
+
+
+def load_each(
+    found: Sequence[Found], build: Callable[[Path, Path | None], T], progress: Callable[[float, str], None]
+) -> list[T]:
+    """What ``build`` makes of every image and its label map, on all processors, in their order.
+
+    Those that it refuses are left out with a log line.
+    """
+
+    def built(entry: Found) -> T | SamConvexError:
+        try:
+            return build(*entry)
+        except SamConvexError as error:
+            return error
+
+    results: list[T] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for number, result in enumerate(pool.map(built, found)):
+                if isinstance(result, SamConvexError):
+                    LOGGER.warning("left out: %s", result)
+                else:
+                    results.append(result)
+                progress((number + 1) / len(found), found[number][0].name)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return results
 
 
 def make_case(
@@ -229,28 +262,24 @@ def load_cases(
         InputError: nothing usable.
     """
     found = find_cases(folder, include or [], exclude or [])
-    cases = []
-    for index, (path, label_path) in enumerate(found):
+
+    def build(path: Path, label_path: Path | None) -> Case:
         of_group = tubular.get(path.parent.name, ()) if isinstance(tubular, Mapping) else tubular
         ends = tuple(int(value) for value in of_group)
 
-        def build(path: Path = path, label_path: Path | None = label_path, ends: tuple[int, ...] = ends) -> Case:
+        def made() -> Case:
             volume = read_volume(path)
             if volume.modality != "ct":
                 raise InputError(f"{path} is no CT in Hounsfield units.")
             if volume.grid.canonical(spacing).voxel_count > MAXIMUM_VOXELS:
                 raise InputError(f"{path} is larger than {MAXIMUM_VOXELS} voxels at {spacing} mm; crop it.")
             labels = read_labels(label_path) if label_path is not None else None
-            return make_case(
-                volume, labels, name=case_name(path), group=path.parent.name, spacing=spacing, tubular=ends
-            )
+            name, group = case_name(path), path.parent.name
+            return make_case(volume, labels, name=name, group=group, spacing=spacing, tubular=ends)
 
-        try:
-            cases.append(_cached(path, label_path, spacing, ends, cache, build))
-        except SamConvexError as error:
-            LOGGER.warning("left out: %s", error)
-        if progress is not None:
-            progress((index + 1) / len(found), path.name)
+        return _cached(path, label_path, spacing, ends, cache, made)
+
+    cases = load_each(found, build, progress or (lambda fraction, message: None))
     if not cases:
         raise InputError(f"{folder} holds no usable CT.")
     return cases

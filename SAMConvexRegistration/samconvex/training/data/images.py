@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,15 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import InputError, SamConvexError
+from ...errors import InputError
 from ...io.images import read_labels, read_volume
 from ...space.grid import Grid
 from ...space.intensity import normalized_intensity
 from ...space.volume import Volume, check_volume, resample
 from ...synthetic.phantom import make_phantom
-from .cases import case_name, find_cases
-
-LOGGER = logging.getLogger(__name__)
+from .cases import case_name, find_cases, load_each
 
 
 @dataclass
@@ -64,15 +61,12 @@ def load_images(
         InputError: nothing usable.
     """
     found = find_cases(folder, include, exclude)
-    images = []
-    for number, (path, label_path) in enumerate(found):
-        try:
-            labels = read_labels(label_path) if label_path is not None else None
-            image = make_image(read_volume(path), labels, case_name(path), spacing)
-            images.append(replace(image, group=path.parent.name))
-        except SamConvexError as error:
-            LOGGER.warning("left out: %s", error)
-        progress((number + 1) / len(found), path.name)
+
+    def build(path: Path, label_path: Path | None) -> Image:
+        labels = read_labels(label_path) if label_path is not None else None
+        return replace(make_image(read_volume(path), labels, case_name(path), spacing), group=path.parent.name)
+
+    images = load_each(found, build, progress)
     if not images:
         raise InputError(f"{folder} holds no usable image.")
     return images

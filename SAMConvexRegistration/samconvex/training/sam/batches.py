@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,6 +29,10 @@ class PointSet:
         located = [view.locate(points) for view in views]
         return cls(points, [place for place, _ in located], [seen for _, seen in located])
 
+    def to(self, device: torch.device) -> PointSet:
+        places, visible = ([each.to(device) for each in part] for part in (self.places, self.visible))
+        return PointSet(self.points.to(device), places, visible)
+
 
 @dataclass
 class Batch:
@@ -53,18 +54,29 @@ class Batch:
     tolerance: Tensor
     mapped: list[Tensor] | None
 
+    def to(self, device: torch.device) -> Batch:
+        return replace(
+            self,
+            images=self.images.to(device),
+            candidates=[points.to(device) for points in self.candidates],
+            queries=[each.to(device) for each in self.queries],
+            labeled=None if self.labeled is None else [points.to(device) for points in self.labeled],
+            tolerance=self.tolerance.to(device),
+            mapped=None if self.mapped is None else [each.to(device) for each in self.mapped],
+        )
+
 
 def _same_patient(first: Case, second: Case) -> bool:
     return first is not second and (first.group, first.patient) == (second.group, second.patient)
 
 
 class BatchSource:
-    """Draws batches from cases; the same seed gives the same sequence."""
+    """Draws batches from cases; the same seed and number give the same batch."""
 
     def __init__(self, cases: list[Case], settings: SamSettings, seed: int) -> None:
-        self.settings = settings
-        self.generator = torch.Generator().manual_seed(seed)
-        self.rng = np.random.default_rng(seed)
+        self.settings, self.seed = settings, seed
+        self.generator = torch.Generator()
+        self.rng = np.random.default_rng()
         self.cases = cases
         shares = settings.group_shares
         groups: dict[str, int] = {}
@@ -162,8 +174,10 @@ class BatchSource:
         one, other = first.points[rows].numpy(), second.points[rows].numpy()
         return Correspondences(one, other, np.full(len(rows), self.settings.ignore_mm / spacing))
 
-    def draw(self) -> Batch:
-        """The next batch."""
+    def draw(self, number: int) -> Batch:
+        """The batch of this number."""
+        self.rng = np.random.default_rng([self.seed, number])
+        self.generator.manual_seed(int(self.rng.integers(2**62)))
         s = self.settings
         first, second, use_labels = self._choose()
         shape = s.shapes[int(self.rng.integers(len(s.shapes)))]
@@ -203,36 +217,3 @@ class BatchSource:
             scale, c1, c2 = rough[0], torch.from_numpy(rough[1]).float(), torch.from_numpy(rough[2]).float()
             mapped = [c2 + scale * (candidates[0].points - c1), c1 + (candidates[1].points - c2) / scale]
         return Batch((first.name, second.name), images, candidates, queries, labeled, tolerance, mapped)
-
-    def stream(self, ahead: int) -> Generator[Batch, None, None]:
-        """Batches for ever; with ``ahead`` > 0 one thread prepares that many in advance."""
-        if ahead <= 0:
-            while True:
-                yield self.draw()
-        ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=ahead)
-        stop = threading.Event()
-
-        def work() -> None:
-            try:
-                while not stop.is_set():
-                    batch = self.draw()
-                    while not stop.is_set():
-                        try:
-                            ready.put(batch, timeout=0.5)
-                            break
-                        except queue.Full:
-                            continue
-            except BaseException as error:  # handed to the consumer, which raises it
-                ready.put(error)
-
-        thread = threading.Thread(target=work, name="batches", daemon=True)
-        thread.start()
-        try:
-            while True:
-                item = ready.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            stop.set()
-            thread.join(timeout=30)

@@ -23,16 +23,17 @@ def sample_rows(features: Tensor, batch: Tensor, coordinates: Tensor, stride: in
     """
     b, c, d, h, w = features.shape
     rows = features.permute(0, 2, 3, 4, 1).reshape(-1, c)
-    size = torch.tensor([d, h, w], dtype=torch.float32)
+    device = coordinates.device
+    size = torch.tensor([d, h, w], dtype=torch.float32, device=device)
     position = ((coordinates - (stride - 1) / 2) / stride).clamp_min(0)
     position = torch.minimum(position, size - 1)
     base = torch.minimum(position.floor(), (size - 2).clamp_min(0))
     fraction = position - base
     base = base.long()
-    limit = torch.tensor([d, h, w]) - 1
+    limit = torch.tensor([d, h, w], device=device) - 1
     index, weight = [], []
     for corner in range(8):
-        offset = torch.tensor([corner >> 2 & 1, corner >> 1 & 1, corner & 1])
+        offset = torch.tensor([corner >> 2 & 1, corner >> 1 & 1, corner & 1], device=device)
         z, y, x = torch.minimum(base + offset, limit).unbind(1)
         index.append(((batch * d + z) * h + y) * w + x)
         weight.append(torch.where(offset.bool(), fraction, 1 - fraction).prod(1))
@@ -106,7 +107,7 @@ def contrastive_loss(
     count = combined.shape[1]
     with torch.no_grad():
         hard = combined.topk(min(settings.hard, count), dim=1)
-        diverse = torch.randint(0, count, (len(combined), min(settings.diverse, count)))
+        diverse = torch.randint(0, count, (len(combined), min(settings.diverse, count)), device=combined.device)
         index = torch.cat([hard.indices, diverse], 1)
         hard_coarse = similarity_coarse.topk(min(settings.hard, count), dim=1).indices
         index_coarse = torch.cat([hard_coarse, diverse], 1)

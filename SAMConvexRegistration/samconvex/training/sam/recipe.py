@@ -18,13 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...device import chosen_device
 from ...errors import InputError
 from ...networks import sam_2d, sam_compact
 from ...networks.sam_2d import SAM2D
 from ...networks.sam_compact import SAMCompact
 from ...weights.checkpoints import read_checkpoint
 from ..data.cases import Case, load_cases
-from ..loop import Drawn, Loop, Plan, save_checkpoint
+from ..data.prepared import prepared
+from ..loop import Drawn, Loop, Plan, half_precise, save_checkpoint
 from .batches import Batch, BatchSource
 from .losses import LossSettings, Vectors, contrastive_loss, sample_rows
 from .radiographs import make_radiographs, view_errors
@@ -49,7 +51,7 @@ def batch_loss(network: SAMCompact, batch: Batch, settings: SamSettings) -> tupl
     """Loss of one batch, and its parts: ``self_*`` within volumes, ``label_*`` between patients."""
     vectors = _vectors(network, batch, settings)
     options = LossSettings(settings.temperature, settings.hard, settings.diverse, settings.combined_weight)
-    total = torch.zeros(())
+    total = batch.images.new_zeros(())
     parts: dict[str, list[float]] = {}
     terms = (
         ("self", 0.25, _within_volumes(batch, vectors, settings, options)),
@@ -65,7 +67,7 @@ def batch_loss(network: SAMCompact, batch: Batch, settings: SamSettings) -> tupl
 
 def _vectors(network: SAMCompact, batch: Batch, settings: SamSettings) -> dict[tuple[str, int, int], Vectors]:
     """Embeddings of the points: by "candidates" or "labeled", case and view; one gather for all of them."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+    with half_precise(batch.images.device, settings.bfloat16):
         fine_map, coarse_map = network.raw_features(batch.images)
     where: list[Tensor] = []
     view_of: list[Tensor] = []
@@ -78,7 +80,7 @@ def _vectors(network: SAMCompact, batch: Batch, settings: SamSettings) -> dict[t
                 spans[kind, k, v] = slice(start, start + len(points.points))
                 start += len(points.points)
                 where.append(points.places[v])
-                view_of.append(torch.full((len(points.points),), 2 * k + v, dtype=torch.long))
+                view_of.append(points.points.new_full((len(points.points),), 2 * k + v, dtype=torch.long))
     coordinates, item = torch.cat(where), torch.cat(view_of)
     everything = Vectors(
         sample_rows(fine_map, item, coordinates, network.fine_stride),
@@ -133,7 +135,7 @@ def _other_volume(
     visible = torch.nonzero(other.visible[v])[:, 0]
     if not settings.others or len(visible) < 16 or batch.names[0] == batch.names[1]:
         return None, None
-    chosen = visible[torch.randint(0, len(visible), (min(settings.others, len(visible)),))]
+    chosen = visible[torch.randint(0, len(visible), (min(settings.others, len(visible)),), device=visible.device)]
     negatives = vectors["candidates", 1 - k, v].at(chosen)
     if batch.mapped is not None:
         forbidden = torch.cdist(batch.mapped[k][query], other.points[chosen]) < 40.0 / settings.spacing_mm
@@ -191,6 +193,7 @@ def train(
     resume: bool = False,
     start_from: str | os.PathLike | None = None,
     cache: str | os.PathLike | None = None,
+    device: str = "cpu",
     progress: Callable[[str, float, str], None] | None = None,
 ) -> dict[str, Any]:
     """Train the compact network on the CTs of a folder, or on radiographs of them, and write its averaged weights.
@@ -202,15 +205,17 @@ def train(
         resume: go on from ``NAME.resume.pt``; minutes count from the very start.
         start_from: weights to begin with instead of random ones.
         cache: folder for preprocessed volumes.
+        device: of :func:`samconvex.device.chosen_device`; batches are prepared on the CPU.
         progress: called with (stage, fraction, message); raising Cancelled writes the weights so far and stops.
 
     Returns:
         ``step``, ``seconds`` and the last ``validation``.
 
     Raises:
-        InputError: unusable data, settings or files.
+        InputError: unusable data, settings or files. ResourceError: no such device.
     """
     settings = settings or SamSettings()
+    where = chosen_device(device)
     if minutes is None and steps is None:
         minutes = 60.0
     report = progress or (lambda stage, fraction, message: None)
@@ -220,13 +225,14 @@ def train(
     network = build_network(settings)
     if start_from is not None:
         _load_start(network, Path(start_from))
+    network.to(where)
     plan = _plan(network, training, held_out, settings, minutes, steps)
     loop = Loop(network, Path(output), plan, resume=resume)
-    batches = BatchSource(training, settings, settings.seed + loop.number).stream(settings.ahead)
+    batches = prepared(BatchSource(training, settings, settings.seed).draw, loop.number, settings.workers)
 
     def draw(_generator: torch.Generator) -> Drawn:
         for batch in itertools.islice(batches, MOST_TRIES):
-            loss, parts = batch_loss(network, batch, settings)
+            loss, parts = batch_loss(network, batch.to(where), settings)
             if loss.requires_grad:
                 return loss, parts
         raise InputError(

@@ -38,7 +38,7 @@ class SamSettings:
             n_rand). combined_weight: of the term that compares both maps at once, which the paper does not have.
         optimizer: "adamw", or "radam" as published, without weight decay.
         average: decay of the averaged (EMA) weights that are written.
-        ahead: batches prepared in advance by a thread; 0 prepares them between steps.
+        workers: processes that prepare batches in advance; 0 prepares them between steps.
     """
 
     dimension: int = 3
@@ -85,7 +85,7 @@ class SamSettings:
     clip: float = 3.0
     average: float = 0.998
     bfloat16: bool = True
-    ahead: int = 1
+    workers: int = 1
     threads: int = 2
     seed: int = 0
     validate_every_s: float = 300.0

@@ -10,18 +10,20 @@ from torch import Tensor
 from ...networks.sam_compact import SAMCompact
 from ..data.cases import AIR, Case
 from ..data.views import random_view
+from ..loop import half_precise
 from .losses import sample_rows
 
 
 @torch.inference_mode()
 def embed(network: SAMCompact, case: Case, bfloat16: bool = True) -> tuple[Tensor, Tensor]:
     """Fine and coarse unit maps of a whole case, body only, padded with air at the far ends."""
+    device = next(network.parameters()).device
     value = network.preprocess(case.masked)
     padding = [(-n) % multiple for n, multiple in zip(value.shape[2:], network.multiples, strict=True)]
     value = F.pad(value, (0, padding[2], 0, padding[1], 0, padding[0]))
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        maps = network(value)
-    return maps["fine"], maps["coarse"]
+    with half_precise(device, bfloat16):
+        maps = network(value.to(device))
+    return maps["fine"].cpu(), maps["coarse"].cpu()
 
 
 @torch.inference_mode()

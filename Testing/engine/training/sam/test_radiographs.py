@@ -30,7 +30,7 @@ TINY = SamSettings.from_dict(
         "label_points": 40,
         "radiographs": 2,
         "threads": 1,
-        "ahead": 0,
+        "workers": 0,
         "validation": ["p2"],
     }
 )
@@ -67,7 +67,7 @@ def test_radiographs_show_the_same_points_of_a_patient_from_several_sides(cases,
 
 def test_a_step_compares_two_radiographs_of_a_patient_point_by_point(planar):
     source = BatchSource(planar, replace(TINY, same_share=1.0), 0)
-    batch = source.draw()
+    batch = source.draw(0)
     assert batch.images.shape == (4, 1, 1, 48, 64) and batch.labeled is not None
     first, second = (next(case for case in planar if case.name == name) for name in batch.names)
     assert first is not second and first.patient == second.patient and first.group == second.group

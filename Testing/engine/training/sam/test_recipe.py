@@ -36,7 +36,7 @@ TINY = SamSettings(
     learning_rate=3e-3,
     average=0.95,
     threads=1,
-    ahead=0,
+    workers=0,
     validate_every_s=1e9,
     save_every_s=1e9,
 )
@@ -112,8 +112,8 @@ def test_views_that_share_nothing_end_the_run_with_a_sentence(tmp_path, cases, m
 
 
 def test_the_same_seed_draws_the_same_batches(cases):
-    first, second = (BatchSource(cases, TINY, 3).draw() for _ in range(2))
-    other = BatchSource(cases, TINY, 4).draw()
+    first, second = (BatchSource(cases, TINY, 3).draw(0) for _ in range(2))
+    other = BatchSource(cases, TINY, 4).draw(0)
     assert torch.equal(first.images, second.images)
     assert first.names == second.names
     assert not torch.equal(first.images, other.images)
@@ -121,9 +121,9 @@ def test_the_same_seed_draws_the_same_batches(cases):
 
 def test_labels_connect_only_the_steps_that_should_have_them(cases):
     without = BatchSource(cases, replace(TINY, label_share=0.0), 0)
-    assert all(without.draw().labeled is None for _ in range(3))
+    assert all(without.draw(number).labeled is None for number in range(3))
     always = BatchSource(cases, replace(TINY, label_share=1.0), 0)
-    batch = always.draw()
+    batch = always.draw(0)
     assert batch.labeled is not None
     assert len(batch.labeled[0].points) == len(batch.labeled[1].points) == len(batch.tolerance) > 20
 
@@ -154,14 +154,16 @@ def test_the_published_recipe_is_read_and_trains(repository, cases):
     assert (published.temperature, published.queries, published.hard, published.diverse) == (0.5, 100, 500, 1000)
     assert (published.candidates, published.ignore_mm, published.shapes) == (20000, 3.0, [(32, 96, 96)])
     assert published.label_share == published.combined_weight == 0
-    small = replace(TINY, optimizer="radam", combined_weight=0.0, temperature=0.5, average=0.0, learning_rate=1e-4)
+    small = replace(
+        TINY, label_share=0.0, optimizer="radam", combined_weight=0.0, temperature=0.5, average=0.0, learning_rate=1e-4
+    )
     network = build_network(small)
     before = network.stem[0].weight.detach().clone()
     plan = recipe._plan(network, cases, [], small, None, 1)
     assert type(plan.optimizer) is torch.optim.RAdam and plan.optimizer.param_groups[0]["lr"] == 1e-4
     assert type(recipe._plan(network, cases, [], TINY, None, 1).optimizer) is torch.optim.AdamW
     # Without the third term the loss is that of the two maps alone.
-    batch = BatchSource(cases, small, 0).draw()
+    batch = BatchSource(cases, small, 0).draw(0)
     torch.manual_seed(0)
     loss, parts = recipe.batch_loss(network, batch, small)
     assert float(loss.detach()) == pytest.approx(sum(parts[f"self_{name}"] for name in ("fine", "coarse")), rel=1e-4)
