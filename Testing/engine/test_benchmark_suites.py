@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,8 @@ def run_ablation(folder: Path, calls: list, *, fail: str = "", base: Settings = 
     starts = folder / "given"
     starts.mkdir(parents=True, exist_ok=True)
     Transform().save(starts / "shifted.tfm")
-    return ablation.run_all([PAIR], rows, folder, run, resume=True, starts=starts)
+    start = partial(ablation.kept_start, folder=folder, starts=starts)
+    return ablation.run_all([PAIR], rows, folder, run, start, resume=True)
 
 
 def test_every_variant_is_compared_with_the_preset_and_kept(tmp_path):

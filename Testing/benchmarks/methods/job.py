@@ -8,6 +8,7 @@ from pathlib import Path
 import SimpleITK as sitk
 from samconvex import Grid, Volume, register, write_volume
 from samconvex.settings.presets import get_settings
+from samconvex.settings.registration import Settings
 from samconvex.space.transforms import Transform
 from samconvex.space.volume import resample
 
@@ -27,11 +28,12 @@ def common_grid(fixed: Volume) -> Grid:
     return fixed.grid.canonical(COMMON_SPACING_MM)
 
 
-def common_start(case: Case, preset: str) -> Transform:
+def common_start(case: Case, preset: str | Settings, weights: str | None = None) -> Transform:
     """What the preset does before it deforms, which everybody starts from: between CTs our SAM-affine."""
     settings = replace(get_settings(preset), levels=(), refine="none")
     masks = {} if case.masks is None else {"fixed_mask": case.masks[0], "moving_mask": case.masks[1]}
-    return register(case.fixed, case.moving, preset=settings, device="cpu", **masks).fixed_to_moving
+    found = register(case.fixed, case.moving, preset=settings, weights=weights, device="cpu", **masks)
+    return found.fixed_to_moving
 
 
 def prepare(case: Case, start: Transform, folder: Path, origin: str = "given") -> None:

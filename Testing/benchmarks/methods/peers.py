@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from pathlib import Path
 # A method prepares its inputs, then calls `timed` on the registration proper, and returns the displacement field.
 Timed = Callable[[Callable], object]
 
+# The folder of deedsBCV's programs.
+DEEDS = "SAMCONVEX_DEEDS"
 PACKAGE = {"convexadam": "convexAdam", "elastix": "itk-elastix", "ants": "antspyx", "greedy": "picsl-greedy"}
 
 
@@ -145,11 +148,46 @@ def greedy(
         return sitk.ReadImage(composed if own else warp, sitk.sitkVectorFloat32)
 
 
+def deeds(job: Path, timed: Timed, threads: int):
+    """deedsBCV with its defaults, from the programs that the user built (:data:`DEEDS`, a folder).
+
+    Its field is read by warping images of each voxel's own numbers with the program's own tool, which repeats the image
+    at its edges: places beyond the moving image come to lie on its border.
+    """
+    import numpy as np
+    import SimpleITK as sitk
+
+    folder = Path(os.environ[DEEDS])
+    fixed = sitk.ReadImage(str(job / "fixed.nii.gz"), sitk.sitkFloat32)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+
+    def run(program: str, *words: str) -> None:
+        subprocess.run([str(folder / program), *words], check=True, capture_output=True, env=environment)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        images = ("-F", f"{job}/fixed.nii.gz", "-M", f"{job}/moving.nii.gz")
+        timed(lambda: run("deedsBCV", *images, "-O", f"{scratch}/out"))
+        own = np.indices(fixed.GetSize()[::-1], dtype=np.float32)
+        moved = []
+        for axis in (2, 1, 0):
+            ramp = sitk.GetImageFromArray(own[axis])
+            ramp.CopyInformation(fixed)
+            sitk.WriteImage(ramp, f"{scratch}/ramp.nii.gz")
+            run(
+                "applyBCVfloat", "-M", f"{scratch}/ramp.nii.gz", "-O", f"{scratch}/out", "-D", f"{scratch}/moved.nii.gz"
+            )
+            moved.append(
+                sitk.GetArrayFromImage(sitk.ReadImage(f"{scratch}/moved.nii.gz", sitk.sitkFloat32)) - own[axis]
+            )
+    return _field(fixed, np.stack(moved, -1) * np.array(fixed.GetSpacing()))
+
+
 METHODS: dict[str, Callable] = {
     "convexadam": convexadam,
     "elastix": elastix,
     "ants": ants,
     "greedy": greedy,
+    "deeds": deeds,
     "greedy-nmi": lambda job, timed, threads: greedy(job, timed, threads, metric="NMI"),
     "elastix-own": lambda job, timed, threads: elastix(job, timed, threads, own=True),
     "ants-own": lambda job, timed, threads: ants(job, timed, threads, own=True),
@@ -168,12 +206,19 @@ def _field(fixed, displacement):
     return image
 
 
+def processor_seconds() -> float:
+    """The processor's seconds of this process and of the programs that it ran."""
+    return sum(os.times()[:4])
+
+
 def peak_memory_mib() -> float:
-    """Largest resident set of this process so far."""
+    """Largest resident set of this process so far, or of a program that it ran."""
     status = Path("/proc/self/status")
     if status.exists():
+        import resource
+
         line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
+        return max(int(line.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
     import resource
     import sys
 
@@ -190,10 +235,10 @@ def main() -> None:
     record: dict = {}
 
     def timed(work: Callable):
-        begin, processor = time.perf_counter(), time.process_time()
+        begin, processor = time.perf_counter(), processor_seconds()
         result = work()
         record["seconds"] = time.perf_counter() - begin
-        record["cpu_seconds"] = time.process_time() - processor
+        record["cpu_seconds"] = processor_seconds() - processor
         record["peak_memory_mib"] = peak_memory_mib()
         return result
 
@@ -205,8 +250,8 @@ def main() -> None:
         os.chdir(output)
     import SimpleITK as sitk
 
-    package = PACKAGE[arguments.method.split("-")[0]]
-    record["version"] = f"{package} {version(package)}"
+    package = PACKAGE.get(arguments.method.split("-")[0])
+    record["version"] = f"{package} {version(package)}" if package else f"{arguments.method}, as built"
     sitk.WriteImage(field, str(output / "field.mha"))
     (output / "run.json").write_text(json.dumps(record))
 

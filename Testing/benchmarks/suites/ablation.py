@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,14 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
     """Run the suite; the exit status is 1 if a run failed."""
     parser = argparse.ArgumentParser(prog="samconvex benchmark --suite ablation", description=__doc__)
     parser.add_argument("--pairs", type=int, default=6, metavar="N", help="head-neck pairs (default 6)")
+    parser.add_argument("--abdomen", type=int, default=0, metavar="N", help="abdomen pairs (default none)")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="of one network, instead of the shipped ones; in a DIR of its own"
+    )
     parser.add_argument("--preset", default="ct-inter-patient", choices=sorted(PRESETS), metavar="NAME")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only variants whose name contains TEXT")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="TEXT", help="only these variants, or all whose name contains one"
+    )
     parser.add_argument("--list", action="store_true", help="name the variants and end")
     parser.add_argument("--starts", type=Path, metavar="DIR", help="use DIR/PAIR.tfm as SAM-affine where it exists")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "benchmark-output", metavar="DIR")
@@ -48,7 +55,9 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
     if publish:
         parser.add_argument("--publish", action="store_true", help="then write RESULTS.md here from what DIR holds")
     chosen = parser.parse_args(arguments)
-    rows = [row for row in variants(PRESETS[chosen.preset]) if chosen.only in row[0]]
+    offered = variants(PRESETS[chosen.preset])
+    rows = [row for row in offered if row[0] in chosen.only]
+    rows = rows or [row for row in offered if any(text in row[0] for text in chosen.only)]
     if chosen.list:
         print("\n".join(name for name, _ in rows))
         return 0
@@ -56,21 +65,24 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
         parser.error(f"no variant's name contains {chosen.only!r}")
     torch.set_num_threads(chosen.threads)
     # Lung and known warps have presets of their own; phantoms stand in for absent images.
-    pairs = [pair for pair in choose_pairs(chosen.pairs, data_folder()) if pair.group in ("head-neck", "phantom")]
+    offered_pairs = choose_pairs(chosen.pairs, data_folder(), chosen.abdomen)
+    pairs = [pair for pair in offered_pairs if pair.group in ("head-neck", "abdomen", "phantom")]
     folder = folder_of(chosen.output, "ablation")
     remember_command(folder, "ablation", sys.argv[1:] if arguments is None else arguments)
-    records = run_all(pairs, rows, folder, register, resume=chosen.resume, untimed=chosen.untimed, starts=chosen.starts)
+    run = partial(register, weights=chosen.weights)
+    start = partial(kept_start, folder=folder, starts=chosen.starts, weights=chosen.weights)
+    records = run_all(pairs, rows, folder, run, start, resume=chosen.resume, untimed=chosen.untimed)
     write_results(folder)
     if publish and chosen.publish:
         publish(chosen.output)
     return int(any("failed" in record for record in records))
 
 
-def register(case: Case, settings: Settings, start: Transform) -> tuple[Transform, float]:
+def register(case: Case, settings: Settings, start: Transform, weights: str | None = None) -> tuple[Transform, float]:
     """One registration of the native images from ``start``; the map, and the seconds of its deformable stages."""
     options = {} if case.masks is None else {"fixed_mask": case.masks[0], "moving_mask": case.masks[1]}
     result = samconvex.register(
-        case.fixed, case.moving, preset=settings, initial_transform=start, device="cpu", **options
+        case.fixed, case.moving, preset=settings, initial_transform=start, weights=weights, device="cpu", **options
     )
     stages = result.report["seconds"]["stages"]
     return result.fixed_to_moving, sum(stages.get(stage, 0.0) for stage in STAGES)
@@ -81,10 +93,10 @@ def run_all(
     rows: Sequence[tuple[str, Settings]],
     folder: Path,
     run: Run,
+    start_of: Callable[[Pair, Case, str], Transform],
     *,
     resume: bool,
     untimed: bool = False,
-    starts: Path | None = None,
 ) -> list[dict]:
     """Pair by pair, all variants in turn; returns the records."""
     records = []
@@ -97,7 +109,7 @@ def run_all(
             # The first run also embeds the images; one before it, not counted, does that.
             warming = [] if untimed else [("", settings) for _, settings in wanted if settings.levels][:1]
             for name, settings in warming + wanted:
-                start = _start(pair, case, settings.affine, folder, starts)
+                start = start_of(pair, case, settings.affine)
                 record = {"pair": pair.name, "group": pair.group, "method": name, "settings": _described(settings)}
                 try:
                     found, seconds = run(case, settings, start)
@@ -131,7 +143,9 @@ def _is_finished(file: Path, settings: Settings) -> bool:
     return "failed" not in record and record["settings"] == _described(settings)
 
 
-def _start(pair: Pair, case: Case, affine: str, folder: Path, starts: Path | None) -> Transform:
+def kept_start(
+    pair: Pair, case: Case, affine: str, folder: Path, starts: Path | None = None, weights: str | None = None
+) -> Transform:
     """The affine stage's result, found once for each kind of it."""
     given = None if starts is None or affine != "sam" else starts / f"{pair.name}.tfm"
     if given is not None and given.exists():
@@ -139,7 +153,7 @@ def _start(pair: Pair, case: Case, affine: str, folder: Path, starts: Path | Non
     kept = folder / "starts" / f"{pair.name}-{affine}.tfm"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        common_start(case, replace(PRESETS[pair.preset], affine=affine)).save(kept)
+        common_start(case, replace(PRESETS[pair.preset], affine=affine), weights).save(kept)
     return Transform.load(kept)
 
 

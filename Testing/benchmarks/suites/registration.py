@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..data.pairs import REPOSITORY, Pair, choose_pairs, data_folder
+from ..methods.peers import DEEDS
 from ..methods.peers import METHODS as PEERS
 from ..methods.runs import (
     TIMES,
@@ -49,6 +51,7 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
     parser.add_argument("--starts", type=Path, metavar="DIR", help="use DIR/PAIR.tfm as common start where it exists")
     parser.add_argument("--threads", type=int, default=2, help="for every method (default 2)")
     parser.add_argument("--untimed", action="store_true", help="record no times: the machine is busy with other work")
+    parser.add_argument("--deeds", type=Path, metavar="DIR", help="folder of deedsBCV's programs, for the method deeds")
     parser.add_argument("--no-peers", action="store_true", help="only our own methods")
     if publish:
         parser.add_argument("--publish", action="store_true", help="then write RESULTS.md here from what DIR holds")
@@ -57,6 +60,10 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
     unknown = [name for name in methods if name not in PEERS and preset_of(name, "ct-inter-patient") is None]
     if unknown:
         parser.error(f"unknown method {unknown[0]!r}")
+    if "deeds" in methods:
+        if chosen.deeds is None or not (chosen.deeds / "deedsBCV").is_file():
+            parser.error("the method deeds needs --deeds, the folder of its programs (github.com/mattiaspaul/deedsBCV)")
+        os.environ[DEEDS] = str(chosen.deeds.resolve())
     if any(name in PEERS for name in methods):
         create_peers_environment()
     data = data_folder()

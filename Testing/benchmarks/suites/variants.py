@@ -19,8 +19,8 @@ PAPER = "paper"
 def variants(base: Settings) -> list[tuple[str, Settings]]:
     """``base`` first, then every change of it; rows that would repeat an earlier one are left out."""
     rows = [("preset", base), ("affine only", replace(base, levels=(), refine="none"))]
-    for family in FAMILIES:
-        rows.append((f"without {family}", with_features(base, lambda name, family=family: family_of(name) != family)))
+    without = {family: with_features(base, lambda name, own=family: family_of(name) != own) for family in FAMILIES}
+    rows += [(f"without {family}", settings) for family, settings in without.items()]
     for family in FAMILIES:
         rows.append((f"{family} alone", with_features(base, lambda name, family=family: family_of(name) == family)))
     rows += [
@@ -39,6 +39,7 @@ def variants(base: Settings) -> list[tuple[str, Settings]]:
         ("coupling x 3", replace(base, coupling=base.coupling * 3)),
         ("without Adam", replace(base, refine="none")),
         ("with Adam", replace(base, refine="adam")),
+        ("without semantic, with Adam", replace(without["semantic"], refine="adam")),
         ("both directions" if not base.symmetric else "one direction", replace(base, symmetric=not base.symmetric)),
         ("levels in one direction", _levels(base, lambda level: replace(level, consistent=False))),
         ("folds left", replace(base, fold_free=False)),
