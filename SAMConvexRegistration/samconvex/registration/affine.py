@@ -7,10 +7,11 @@ from dataclasses import replace
 import torch
 
 from ..errors import InputError
+from ..space.intensity import looks_like_ct
 from ..space.linear import disagreement_mm, limited, mean_affine
 from ..space.transforms import AffineTransform, Transform
 from ..weights.models import load_sam, weights_for
-from .features import not_for
+from .features import not_for, organs_of, turn_of
 from .pair import Pair
 from .run import Run
 
@@ -61,10 +62,13 @@ def _one_way(pair: Pair, initial: Transform, run: Run, device: torch.device) -> 
     details: dict = {}
     if settings.affine == "sam":
         start, details = _from_embeddings(pair, run, device)
-        if start is not None and not settings.polish_affine:
+        if start is not None and settings.polish_affine != "images":
             matrix = limited(start.matrix, settings.affine_model)
             center = pair.fixed.grid.center
             start = AffineTransform(matrix, start.map_points(center[None])[0] - matrix @ center)
+            if settings.polish_affine == "organs":
+                start, organs = _by_organs(pair, start, run, device)
+                details = {**details, **organs}
             return initial.after(Transform((start,))), {"method": "sam", **details}
     from ..align.by_images import moments_affine
 
@@ -94,12 +98,12 @@ def _one_way(pair: Pair, initial: Transform, run: Run, device: torch.device) -> 
     if found.confidence < 0.5:
         reason = found.details.get("reason", "")
         run.warnings.append(f"The affine alignment is uncertain (confidence {found.confidence:.2f}): {reason}")
-    return initial.after(Transform((found.transform,))), {
-        "method": "moments",
-        **details,
-        "confidence": found.confidence,
-        **found.details,
-    }
+    details = {"method": "moments", **details, "confidence": found.confidence, **found.details}
+    transform = found.transform
+    if settings.affine == "sam" and settings.polish_affine == "organs":
+        transform, organs = _by_organs(pair, transform, run, device)
+        details |= organs
+    return initial.after(Transform((transform,))), details
 
 
 def turned_note(pair: Pair, angles: list[int]) -> str:
@@ -109,6 +113,23 @@ def turned_note(pair: Pair, angles: list[int]) -> str:
         f"{pair.moving.name} lies turned ({turn}) against {pair.fixed.name}: one of their headers is wrong, or the "
         "patient lay otherwise. It was turned for the alignment; check the sides."
     )
+
+
+def _by_organs(pair: Pair, start: AffineTransform, run: Run, device: torch.device) -> tuple[AffineTransform, dict]:
+    """The affine map under which organs overlap best, and how well; ``start`` for images that have none."""
+    from ..align.by_organs import organ_affine
+
+    def unless_cancelled(stage: str = "", fraction: float = 0.0, message: str = "") -> None:
+        run.progress("affine", 0.99)
+
+    if not (looks_like_ct(pair.fixed) and looks_like_ct(pair.moving)):
+        return start, {}
+    turned = turn_of(Transform((start,)), pair.fixed, pair.moving)
+    try:
+        organs = organs_of((pair.fixed, pair.moving), turned, run.options.weights, device, unless_cancelled)
+    except InputError:  # such as a crop without any outline of a body; the features say so, where they are asked for
+        return start, {}
+    return organ_affine(*organs, start, lambda share: unless_cancelled(), model=run.settings.affine_model)
 
 
 def _from_embeddings(pair: Pair, run: Run, device: torch.device) -> tuple[AffineTransform | None, dict]:

@@ -87,7 +87,7 @@ def family_of(settings: Settings) -> str:
         return LINEAR
     if is_coarse(settings):
         return PREVIEW
-    return SAME_PATIENT if settings.affine_model == "rigid" or settings.polish_affine else BETWEEN_PATIENTS
+    return SAME_PATIENT if settings.affine_model == "rigid" or settings.polish_affine == "images" else BETWEEN_PATIENTS
 
 
 def is_coarse(settings: Settings) -> bool:

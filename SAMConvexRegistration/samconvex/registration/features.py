@@ -25,8 +25,9 @@ from ..settings.features import FEATURES, networks_of, unknown_feature
 from ..settings.registration import Settings
 from ..space.intensity import looks_like_ct
 from ..space.linear import nearest_axis_rotation, turn
+from ..space.transforms import Transform
 from ..space.turning import Turn
-from ..space.volume import Volume
+from ..space.volume import FeatureMap, Volume
 from ..weights.models import SamModel, load_network, load_sam, load_semantic, weights_for
 
 
@@ -63,6 +64,27 @@ def not_for(model: SamModel | None, fixed: Volume, moving: Volume) -> Volume | N
     return next((v for v in (fixed, moving) if is_of_ct and not looks_like_ct(v)), None)
 
 
+def organs_of(
+    images: tuple[Volume, Volume],
+    turned: Turn,
+    weights: str | os.PathLike | None,
+    device: torch.device,
+    progress: Progress,
+) -> tuple[FeatureMap, FeatureMap]:
+    """Organ probabilities of a fixed and a moving image, of the latter as it lies upright, brought back."""
+    model = load_semantic(weights_for("semantic", weights))
+    known, other = (
+        organ_probabilities(volume, model, device=device, progress=progress)
+        for volume in (images[0], turned.upright(images[1]))
+    )
+    return known, other if turned.is_none else turned.features_back(other)
+
+
+def turn_of(initial: Transform, fixed: Volume, moving: Volume) -> Turn:
+    """How the moving image lies against the fixed one, in quarters of a turn: no network knows who lies turned."""
+    return Turn(nearest_axis_rotation(turn(initial, fixed.grid.corners())), moving.grid.center)
+
+
 class Extractors:
     """Descriptors of a pair by name, made on first use.
 
@@ -84,9 +106,8 @@ class Extractors:
     ) -> None:
         self._scene, self._images, self._weights, self._finest = scene, (fixed, moving), weights, finest
         self._device, self._progress = device, progress
-        # No network knows a patient who lies turned: the moving image is described as it lies beside the fixed one.
-        points = scene.fixed.grid.corners()
-        self._turn = Turn(nearest_axis_rotation(turn(scene.initial, points)), moving.grid.center)
+        # The moving image is described as it lies beside the fixed one.
+        self._turn = turn_of(scene.initial, scene.fixed, moving)
         self._made: dict[str, FeatureExtractor | PairFeatures] = {}
 
     def __call__(self, name: str) -> FeatureExtractor | PairFeatures:
@@ -117,10 +138,7 @@ class Extractors:
             model = load_sam(weights_for("sam", weights))
             return SamAnew(model, "both" if name == "sam-anew" else "fine", device)
         if name == "semantic":
-            organs = load_semantic(weights_for("semantic", weights))
-            images = (self._images[0], self._turn.upright(self._images[1]))
-            known, other = (organ_probabilities(v, organs, device=device, progress=progress) for v in images)
-            return SemanticPair(known, other if self._turn.is_none else self._turn.features_back(other))
+            return SemanticPair(*organs_of(self._images, self._turn, weights, device, progress))
         if name == "featcnn":
             return FeatCnnExtractor(load_network(FeatCNN, weights_for("featcnn", weights)), device)
         if name == "dns":

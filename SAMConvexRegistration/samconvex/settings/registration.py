@@ -118,8 +118,9 @@ class Settings:
         field_spacing: grid of the resulting field, mm.
         fold_free: smooth the field where it would fold until it folds nowhere.
         affine_model: "rigid", "similarity" or "affine".
-        polish_affine: refine the embeddings' affine by the images themselves; right for images of one patient, where
-            it is more exact, and wrong between patients, where anatomy tells more.
+        polish_affine: what refines the affine of ``affine`` "sam": "images", right for images of one patient, where it
+            is more exact, and wrong between patients, where anatomy tells more; "organs" that the organ network finds
+            in both, for poor starts (:mod:`samconvex.align.by_organs`); or empty.
         same_patient: it is meant for two images of one patient in one posture and breath: the verdict expects them to
             look alike after small changes of shape.
         modality: "ct", "mr" or "mr and ct": what the images must be; empty for any.
@@ -144,7 +145,7 @@ class Settings:
     field_spacing: float = 4.0
     fold_free: bool = True
     affine_model: str = "affine"
-    polish_affine: bool = False
+    polish_affine: str = ""
     same_patient: bool = False
     modality: str = ""
 

@@ -20,6 +20,8 @@ def variants(base: Settings) -> list[tuple[str, Settings]]:
     """``base`` first, then every change of it; rows that would repeat an earlier one are left out."""
     rows = [("preset", base), ("affine only", replace(base, levels=(), refine="none"))]
     without = {family: with_features(base, lambda name, own=family: family_of(name) != own) for family in FAMILIES}
+    # Without the organ network, it has no part in the start either.
+    without["semantic"] = replace(without["semantic"], polish_affine="")
     rows += [(f"without {family}", settings) for family, settings in without.items()]
     for family in FAMILIES:
         rows.append((f"{family} alone", with_features(base, lambda name, family=family: family_of(name) == family)))
@@ -43,6 +45,7 @@ def variants(base: Settings) -> list[tuple[str, Settings]]:
         ("both directions" if not base.symmetric else "one direction", replace(base, symmetric=not base.symmetric)),
         ("levels in one direction", _levels(base, lambda level: replace(level, consistent=False))),
         ("folds left", replace(base, fold_free=False)),
+        ("affine by embeddings alone", replace(base, polish_affine="")),
         ("learning-free affine", replace(base, affine="moments")),
     ]
     rows += paper_rows()

@@ -94,15 +94,16 @@ def tilted(phantom: Phantom) -> tuple[Volume, AffineTransform]:
 def test_ct_starts_from_anatomy_and_images_of_one_patient_refine_it(phantom: Phantom, tilted, inside) -> None:
     moving, truth = tilted
     found = {}
-    for polish in (False, True):
+    for polish in ("", "images", "organs"):
         settings = replace(get_settings("ct-inter-patient"), levels=(), polish_affine=polish)
         result = sc.register(phantom.ct, moving, preset=settings)
-        assert result.report["affine"]["method"] == ("sam, refined by the images" if polish else "sam")
+        assert result.report["affine"]["method"] == ("sam, refined by the images" if polish == "images" else "sam")
         assert result.report["affine"]["confidence"] > 0.5
         assert result.report["warnings"] == []
         found[polish] = error(result.fixed_to_moving, truth, inside)
-    assert found[False] < 12.0
-    assert found[True] < 3.0
+    # The drawn bodies have none of the organs that the network knows.
+    assert found["organs"] == found[""] < 12.0
+    assert found["images"] < 3.0
 
 
 def test_a_rigid_preset_gets_a_rigid_start(phantom: Phantom, tilted) -> None:

@@ -1,0 +1,171 @@
+"""Affine alignment by organs: the map under which what a network takes for each organ overlaps best.
+
+Embeddings find an affine map between any two bodies; where both show organs that the organ network knows, those say
+more exactly how the two lie, and each counts alike, whatever its size. Kin of the weakly supervised affine networks
+that are trained with a soft Dice of organs (Hu et al., Medical Image Analysis 2018); here nothing is trained, the
+twelve numbers of one pair are found by a quasi-Newton method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..space.linear import limited
+from ..space.sampling import sample
+from ..space.totals import total
+from ..space.transforms import AffineTransform
+from ..space.volume import FeatureMap
+
+# An organ smaller than this in one of the images is no witness, mm^3.
+LEAST_VOLUME = 1500.0
+# One or two organs fix no affine map.
+LEAST_ORGANS = 3
+# Soft Dice below which a start is poor. On pairs of training patients the whole registration gained 14 and 9 points of
+# Dice from starts of 0.23 and 0.27, and changed by -1.0 to 0.4 from starts of 0.35 to 0.50: those stay as they are.
+POOR = 0.33
+# The map found must overlap the organs better than the start by this much soft Dice.
+LEAST_GAIN = 0.05
+# Of the largest probability nearby, above which a place counts; below torch's threshold for divided sums.
+POINTS = 20_000
+_NEAR = 0.05
+# Share of an organ that the moving image must show for its overlap to count in full.
+_SHOWN = 0.5
+_STEPS = 40
+# One unit of a parameter: of the matrix, and of the shift in mm; and what a unit squared costs in soft Dice.
+_UNIT, _UNIT_MM, _STIFFNESS = 0.01, 1.0, 1e-4
+
+
+class OrganOverlap:
+    """Soft Dice of the organs that both images show, as a function of an affine map.
+
+    Args:
+        fixed, moving: organ probabilities (1, organs, D, H, W), as :func:`samconvex.anatomy.organs.
+            organ_probabilities` finds them.
+
+    Attributes:
+        organs: how many both images show.
+        center: (3,) LPS mm, the middle of the fixed image's organs.
+    """
+
+    def __init__(self, fixed: FeatureMap, moving: FeatureMap) -> None:
+        here, there = (part.tensor.float() for part in (fixed, moving))
+        volumes = [
+            (values > 0.5).flatten(2).sum(2)[0] * float(np.prod(part.grid.spacing))
+            for values, part in ((here, fixed), (there, moving))
+        ]
+        shown = (volumes[0] > LEAST_VOLUME) & (volumes[1] > LEAST_VOLUME)
+        self.organs = int(shown.sum())
+        self.center = fixed.grid.center
+        if not self.organs:
+            return
+        here, there = here[:, shown], there[:, shown]
+        # Half the resolution is enough for twelve numbers, and smoother.
+        coarse = fixed.grid.strided(2)
+        pooled = F.avg_pool3d(here, 2)
+        near = F.max_pool3d(pooled.amax(1, keepdim=True), 5, 1, 2)[0, 0] > _NEAR
+        index = near.nonzero()
+        index = index[:: -(-len(index) // POINTS)]
+        self.target = pooled[0, :, index[:, 0], index[:, 1], index[:, 2]]
+        self.points = torch.as_tensor(
+            coarse.voxels_to_points(index.cpu().numpy()[:, ::-1]) - self.center, dtype=torch.float32
+        ).to(here.device)
+        smooth = F.avg_pool3d(F.pad(there, (1,) * 6), 3, 1)
+        # The last channel tells what the moving image shows.
+        self._moving = torch.cat([smooth, torch.ones_like(smooth[:, :1])], 1)
+        self._grid = moving.grid
+
+    def __call__(self, matrix: Tensor, shift: Tensor) -> Tensor:
+        """Mean soft Dice where center + p goes to center + matrix p + shift (mm), of what the moving image shows."""
+        # Sums of products point by point: whoever adds them up, the rounding is the same.
+        x, y, z = self.points.unbind(1)
+        rows = zip(matrix, shift, strict=True)
+        moved = torch.stack([row[0] * x + row[1] * y + row[2] * z + by for row, by in rows], 1)
+        seen = sample(self._moving, self._grid, moved[:, None, None], reference=self.center, fill=0.0)[0, :, :, 0, 0]
+        covered = seen[-1:].detach()
+        found, target = seen[:-1], self.target * covered
+        both = 2 * (found * target).sum(1) + 1
+        overlap = both / (found.square().sum(1) + target.square().sum(1) + 1)
+        # An organ that is mostly beyond the moving image is no match, however well the rest fits.
+        shown = target.sum(1) / self.target.sum(1).clamp(min=1e-6)
+        return (overlap * (shown / _SHOWN).clamp(max=1)).mean()
+
+    def of(self, transform: AffineTransform) -> float:
+        """The overlap under a map."""
+        matrix = torch.as_tensor(transform.matrix, dtype=torch.float32, device=self.points.device)
+        shift = torch.as_tensor(
+            transform.map_points(self.center[None])[0] - self.center, dtype=torch.float32, device=self.points.device
+        )
+        with torch.no_grad():
+            return float(self(matrix, shift))
+
+
+def organ_affine(
+    fixed: FeatureMap,
+    moving: FeatureMap,
+    start: AffineTransform,
+    report: Callable[[float], None] = lambda share: None,
+    *,
+    model: str = "affine",
+) -> tuple[AffineTransform, dict[str, Any]]:
+    """A poor ``start`` changed so that the organs of both images overlap best.
+
+    A prior holds it near the start: organs are drawn by different hands and differ by more than an affine map.
+
+    Args:
+        fixed, moving: organ probabilities (1, organs, D, H, W).
+        start: fixed to moving points, LPS mm.
+        report: called with the share that is done; may raise Cancelled.
+        model: "rigid", "similarity" or "affine": the nearest map of this kind is taken.
+
+    Returns:
+        The map (``start`` itself where it overlaps the organs by :data:`POOR` and more, where too few are shown, or
+        where none better was found), and ``organs``, how many both show, with ``organ_overlap`` (soft Dice) of the
+        start and of the map that was looked for.
+    """
+    problem = OrganOverlap(fixed, moving)
+    details: dict[str, Any] = {"organs": problem.organs}
+    if problem.organs < LEAST_ORGANS:
+        return start, details
+    before = problem.of(start)
+    if before >= POOR:
+        return start, {**details, "organ_overlap": [round(before, 3)]}
+    found = _better(problem, start, model, report)
+    after = problem.of(found)
+    details["organ_overlap"] = [round(before, 3), round(after, 3)]
+    return (found if after > before + LEAST_GAIN else start), details
+
+
+def _better(
+    problem: OrganOverlap, start: AffineTransform, model: str, report: Callable[[float], None]
+) -> AffineTransform:
+    device = problem.points.device
+    matrix = torch.as_tensor(start.matrix, dtype=torch.float32, device=device)
+    middle = start.map_points(problem.center[None])[0]
+    shift = torch.as_tensor(middle - problem.center, dtype=torch.float32, device=device)
+    change = torch.zeros(12, device=device, requires_grad=True)
+    optimizer = torch.optim.LBFGS([change], max_iter=_STEPS, history_size=12, line_search_fn="strong_wolfe")
+    calls = 0
+
+    def cost() -> Tensor:
+        nonlocal calls
+        report(min(0.99, calls / (1.3 * _STEPS)))
+        calls += 1
+        optimizer.zero_grad()
+        overlap = problem(matrix + _UNIT * change[:9].view(3, 3), shift + _UNIT_MM * change[9:])
+        value = _STIFFNESS * total(change[:9].square()) - overlap
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(cost)  # type: ignore[no-untyped-call]
+    if not bool(torch.isfinite(change).all()):
+        return start
+    found = change.detach().cpu().numpy().astype(float)
+    changed = limited(start.matrix + _UNIT * found[:9].reshape(3, 3), model)
+    middle = middle + _UNIT_MM * found[9:]
+    return AffineTransform(changed, middle - changed @ problem.center)

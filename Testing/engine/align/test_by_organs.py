@@ -1,0 +1,90 @@
+"""An affine map from organs: found where they overlap, left alone where they say nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from samconvex.align import by_organs
+from samconvex.align.by_organs import OrganOverlap, organ_affine
+from samconvex.errors import Cancelled
+from samconvex.space.grid import Grid
+from samconvex.space.transforms import AffineTransform
+from samconvex.space.volume import FeatureMap
+
+GRID = Grid((44, 40, 36), (3.0, 3.0, 3.0), (-60.0, 20.0, 500.0))
+CENTERS = np.array([[-25.0, 5, -10], [20, -15, 15], [5, 18, 20], [-8, -20, -22]])
+RADII = (14.0, 18.0, 12.0, 15.0)
+
+
+def organs(truth: AffineTransform | None = None, count: int = 4, grid: Grid = GRID) -> FeatureMap:
+    """Balls, seen through ``truth``: where a point of the fixed image goes."""
+    points = grid.voxel_centers(reference=(0.0, 0.0, 0.0)).double().numpy().reshape(-1, 3)
+    points = points if truth is None else truth.inverse().map_points(points)
+    maps = []
+    for center, radius in zip(CENTERS[:count] + GRID.center, RADII, strict=False):
+        distance = np.linalg.norm(points - center, axis=1)
+        maps.append(torch.as_tensor(1 / (1 + np.exp((distance - radius) / 1.5))).reshape(grid.shape))
+    return FeatureMap(torch.stack(maps)[None].half(), grid)
+
+
+def moved() -> AffineTransform:
+    matrix = np.array([[1.1, 0.08, 0], [-0.05, 0.95, 0.06], [0, 0, 1.06]])
+    return AffineTransform(matrix, GRID.center + (9.0, -7.0, 11.0) - matrix @ GRID.center)
+
+
+def apart(first: AffineTransform, second: AffineTransform) -> float:
+    points = CENTERS + GRID.center
+    return float(np.linalg.norm(first.map_points(points) - second.map_points(points), axis=1).mean())
+
+
+def test_organs_find_the_map_that_brings_them_together():
+    wide = Grid((56, 52, 50), (3.0, 3.0, 3.0), (-80.0, 0.0, 480.0))
+    truth = moved()
+    start = AffineTransform(np.eye(3), np.array([-8.0, 4, 0]))
+    found, details = organ_affine(organs(), organs(truth, grid=wide), start)
+    assert apart(truth, start) > 15 and apart(truth, found) < 1.5
+    assert details["organs"] == 4
+    before, after = details["organ_overlap"]
+    assert before < by_organs.POOR and after > 0.9
+
+
+def test_what_the_moving_image_does_not_show_pulls_at_nothing():
+    # The moving image ends in the middle of the upper organs.
+    cut = GRID.cropped((0, 0, 0), (44, 40, 22))
+    start = AffineTransform(np.eye(3), np.array([14.0, -12, 0]))
+    found, _ = organ_affine(organs(), organs(grid=cut), start)
+    assert apart(found, AffineTransform.identity()) < 2.0
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_too_few_organs_leave_the_start_alone(count):
+    start = moved()
+    nothing = FeatureMap(torch.zeros(1, 4, *GRID.shape), GRID)
+    found, details = organ_affine(
+        organs(count=count) if count else nothing, organs(count=count) if count else nothing, start
+    )
+    assert found is start and details == {"organs": count}
+
+
+def test_a_start_that_is_not_poor_stays():
+    start = AffineTransform(np.eye(3), np.array([4.0, 0, 0]))
+    found, details = organ_affine(organs(), organs(), start)
+    (overlap,) = details["organ_overlap"]
+    assert found is start and by_organs.POOR < overlap < 0.95
+
+
+def test_the_overlap_is_that_of_the_organs():
+    problem = OrganOverlap(organs(), organs())
+    aside = AffineTransform(np.eye(3), np.array([200.0, 0, 0]))
+    assert problem.of(AffineTransform.identity()) > 0.95 and problem.of(aside) < 0.01  # nothing to be seen there
+    near = AffineTransform(np.eye(3), np.array([20.0, 0, 0]))
+    assert problem.of(near) < 0.6
+
+
+def test_it_can_be_cancelled():
+    def stop(_share: float) -> None:
+        raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        by_organs.organ_affine(organs(), organs(moved()), AffineTransform(np.eye(3), np.array([-8.0, 4, 0])), stop)
