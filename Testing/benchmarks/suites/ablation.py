@@ -93,7 +93,7 @@ def run_all(
     rows: Sequence[tuple[str, Settings]],
     folder: Path,
     run: Run,
-    start_of: Callable[[Pair, Case, str], Transform],
+    start_of: Callable[[Pair, Case, Settings], Transform],
     *,
     resume: bool,
     untimed: bool = False,
@@ -109,7 +109,7 @@ def run_all(
             # The first run also embeds the images; one before it, not counted, does that.
             warming = [] if untimed else [("", settings) for _, settings in wanted if settings.levels][:1]
             for name, settings in warming + wanted:
-                start = start_of(pair, case, settings.affine)
+                start = start_of(pair, case, settings)
                 record = {"pair": pair.name, "group": pair.group, "method": name, "settings": _described(settings)}
                 try:
                     found, seconds = run(case, settings, start)
@@ -144,16 +144,18 @@ def _is_finished(file: Path, settings: Settings) -> bool:
 
 
 def kept_start(
-    pair: Pair, case: Case, affine: str, folder: Path, starts: Path | None = None, weights: str | None = None
+    pair: Pair, case: Case, settings: Settings, folder: Path, starts: Path | None = None, weights: str | None = None
 ) -> Transform:
     """The affine stage's result, found once for each kind of it."""
+    affine, polish = settings.affine, settings.polish_affine
     given = None if starts is None or affine != "sam" else starts / f"{pair.name}.tfm"
     if given is not None and given.exists():
         return Transform.load(given)
-    kept = folder / "starts" / f"{pair.name}-{affine}.tfm"
+    kept = folder / "starts" / f"{pair.name}-{affine}{'-' if polish else ''}{polish}.tfm"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        common_start(case, replace(PRESETS[pair.preset], affine=affine), weights).save(kept)
+        chosen = replace(PRESETS[pair.preset], affine=affine, polish_affine=polish)
+        common_start(case, chosen, weights).save(kept)
     return Transform.load(kept)
 
 
