@@ -258,7 +258,13 @@ def test_without_the_data_folder_phantoms_stand_in():
 
 def test_the_data_folder_gives_the_promised_pairs(shared_data):
     groups = [pair.group for pair in choose_pairs(6, shared_data)]
-    assert [groups.count(group) for group in ("head-neck", "lung", "known warp")] == [6, 1, 4]
+    assert [groups.count(group) for group in ("head-neck", "lung", "known warp", "liver MR")] == [6, 1, 4, 4]
+    livers = [pair.load() for pair in choose_pairs(0, shared_data) if pair.group == "liver MR"]
+    for case in livers:
+        assert case.points is not None and len(case.points[0]) == len(case.points[1]) > 45
+        # Both states lie in one frame: landmarks move by a breath.
+        apart = np.linalg.norm(case.points[0] - case.points[1], axis=1)
+        assert 1.0 < apart.mean() < 25.0
 
 
 def test_all_pairs_of_the_evaluation_abdomens_are_offered(shared_data):

@@ -22,6 +22,8 @@ WARPED_CASES = ("lidc0001", "rad_lung1", "rad_lung2", "ts_example")
 BREATH_MM = 25.0
 # Abdomens kept for evaluation: 15 pairs of six patients.
 EVALUATION_ABDOMENS = tuple(f"btcv{number}" for number in range(14, 20))
+# Volunteers of liver4dmr and their states, each against the breath let out ("exh").
+LIVERS = (("s18", "cyc_1_10"), ("s18", "cyc_3_10"), ("s19", "cyc_1_6"), ("s19", "cyc_1_9"))
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ def data_folder() -> Path | None:
 
 
 def choose_pairs(head_neck: int, data: Path | None, abdomen: int = 0) -> list[Pair]:
-    """The first ``head_neck`` and ``abdomen`` inter-patient pairs, the lung pair and four known warps; phantoms
-    without the data.
+    """The first ``head_neck`` and ``abdomen`` inter-patient pairs, the lung pair, four known warps and four breathing
+    livers; phantoms without the data.
     """
     if data is None:
         return [
@@ -83,6 +85,10 @@ def choose_pairs(head_neck: int, data: Path | None, abdomen: int = 0) -> list[Pa
     pairs += [
         Pair(f"breath-{name}", "known warp", "ct-lung-breathing", _breath(data, name, seed))
         for seed, name in enumerate(WARPED_CASES)
+    ]
+    pairs += [
+        Pair(f"liver-{subject}-{state}", "liver MR", "mr-body", liver(data, subject, state))
+        for subject, state in LIVERS
     ]
     return pairs
 
@@ -107,6 +113,25 @@ def _lung(data: Path) -> Case:
         points=(points[0], points[1]),
         masks=(masks[0], masks[1]),
     )
+
+
+def liver(data: Path, subject: str, state: str) -> Callable[[], Case]:
+    """A volunteer of liver4dmr, the breath let out, and another state; the landmarks that both states have."""
+
+    def load() -> Case:
+        folder = data / "liver4dmr"
+        with open(folder / "landmarks_lps.csv", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["subject"] == subject]
+        places = {
+            phase: {r["landmark"]: [float(r[axis]) for axis in "xyz"] for r in rows if r["phase"] == phase}
+            for phase in ("exh", state)
+        }
+        common = sorted(set(places["exh"]) & set(places[state]), key=int)
+        points = [np.array([places[phase][name] for name in common]) for phase in ("exh", state)]
+        images = [read_volume(folder / f"{subject}_{phase}.nii.gz") for phase in ("exh", state)]
+        return Case(images[0], images[1], points=(points[0], points[1]))
+
+    return load
 
 
 def _breath(data: Path, name: str, seed: int) -> Callable[[], Case]:

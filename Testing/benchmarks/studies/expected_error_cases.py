@@ -18,6 +18,8 @@ from samconvex.io.images import read_mask
 from samconvex.space.volume import average_to
 from samconvex.synthetic.warps import breathing_warp, random_warp
 
+from ..data.pairs import LIVERS, liver
+
 TRAINING, TEST = "training", "test"
 SEED = 20261127
 HEAD_NECK_PAIRS, ABDOMEN_PAIRS, HEAD_NECK_WARPS, MR_WARPS, LIMB_WARPS, TESTED_HEAD_NECK = 8, 5, 3, 4, 4, 10
@@ -138,7 +140,7 @@ def _test(data: Path) -> list[Case]:
     belly = (("btcv14", "btcv15"), ("btcv16", "btcv17"), ("btcv18", "btcv19"))
     found += [_between(data, "abdomen", fixed, moving, TEST) for fixed, moving in belly]
     found.append(Case("lungpair", "lung pair", "ct-lung-breathing", TEST, lambda: _lung(data)))
-    for subject, state in (("s18", "cyc_1_10"), ("s18", "cyc_3_10"), ("s19", "cyc_1_6"), ("s19", "cyc_1_9")):
+    for subject, state in LIVERS:
         name = f"{subject}-{state}"
         found.append(Case(name, "liver MR", "mr-body", TEST, _liver(data, subject, state)))
     for n, name in enumerate(UNSEEN_CT):
@@ -194,16 +196,7 @@ def _lung(data: Path) -> Loaded:
 
 def _liver(data: Path, subject: str, state: str) -> Callable[[], Loaded]:
     def load() -> Loaded:
-        folder = data / "liver4dmr"
-        with open(folder / "landmarks_lps.csv", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["subject"] == subject]
-        places = {
-            phase: {r["landmark"]: [float(r[axis]) for axis in "xyz"] for r in rows if r["phase"] == phase}
-            for phase in ("exh", state)
-        }
-        common = sorted(set(places["exh"]) & set(places[state]), key=int)
-        points = [np.array([places[phase][name] for name in common]) for phase in ("exh", state)]
-        images = [read_volume(folder / f"{subject}_{phase}.nii.gz") for phase in ("exh", state)]
-        return Loaded(images[0], images[1], Truth(points=(points[0], points[1])))
+        case = liver(data, subject, state)()
+        return Loaded(case.fixed, case.moving, Truth(points=case.points))
 
     return load

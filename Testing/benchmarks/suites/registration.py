@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
 def write_results(output: Path) -> dict:
     """Gather every record on disk into registration.json and registration.md; returns the document."""
     records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((output / "runs").glob("*/*.json"))]
-    groups = ["head-neck", "abdomen", "lung", "known warp", "phantom"]
+    groups = ["head-neck", "abdomen", "lung", "liver MR", "known warp", "phantom"]
     order = ["start", *DEFAULT_METHODS]
     records.sort(
         key=lambda record: (
