@@ -190,6 +190,7 @@ def train(
     Raises:
         InputError: unusable data, settings or files.
     """
+    chosen_device(device)
     cases = cases_of(data, settings, progress)
     budget: dict[str, Any] = {
         "minutes": minutes,
