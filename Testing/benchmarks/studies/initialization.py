@@ -35,14 +35,12 @@ from samconvex.training.semantic import SemanticSettings, held_out_dice, make_ex
 from samconvex.weights.checkpoints import read_checkpoint  # noqa: E402
 from samconvex.weights.models import load_compact, load_network  # noqa: E402
 
-from benchmarks.data.pairs import EVALUATION_ABDOMENS, REPOSITORY, data_folder  # noqa: E402
+from benchmarks.data.pairs import CONFIGS, EVALUATION_ABDOMENS, FOLDERS, REPOSITORY, data_folder  # noqa: E402
 from benchmarks.results.paired import interval, wilcoxon  # noqa: E402
 
-CONFIGS = REPOSITORY / "SAMConvexRegistration" / "samconvex" / "training" / "configs"
 STARTS = ("random", "embedding")
 # Held out of the embeddings' training too (configs/sam_trunk.json), but for the last: 14 patients leave 4 beside 10.
 ABDOMENS_HELD_OUT = ("btcv03", "btcv06", "btcv11", "btcv13")
-FOLDERS = {"head-neck": "headneck", "abdomen": "abdomen"}
 SHAPE = (64, 64, 64)
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..data.pairs import REPOSITORY, Pair, choose_pairs, data_folder
+from ..data.pairs import REPOSITORY, Pair, choose_pairs, data_folder, organ_names
 from ..methods.peers import METHODS as PEERS
 from ..methods.runs import (
     TIMES,
@@ -101,6 +101,7 @@ def write_results(output: Path) -> dict:
         "summary": summarize(records),
         "comparisons": compare(records),
         "time_ratios": time_ratios(records),
+        "organs": organ_names(),
         "records": records,
     }
     (output / "registration.json").write_text(json.dumps(document, indent=1))
