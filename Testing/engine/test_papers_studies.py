@@ -145,15 +145,25 @@ def test_what_an_embedding_knows_of_the_held_out_patients_is_told(tmp_path):
 def test_starts_are_compared_patient_by_patient_over_the_seeds_of_both():
     def record(start: str, seed: int, *means: float) -> dict:
         dice = {str(n): {"liver": mean, "mean": mean} for n, mean in enumerate(means)}
-        told = {"labels_seen": False, "images_seen": ["btcv13"], "embedding": "abc", "patients": 5, "batch": 2}
+        told = {
+            "labels_seen": False,
+            "images_seen": ["btcv13"],
+            "embedding": "abc",
+            "patients": 5,
+            "crop": [2, 48, 48, 48],
+        }
         return {"region": "abdomen", "start": start, "seed": seed, "steps": 9, "dice": dice, **told}
 
     records = [record("random", 0, 0.2, 0.3), record("embedding", 0, 0.5, 0.4), record("random", 1, 0.9, 0.9)]
     lines = initialization.table(records)
-    assert lines[2] == "| abdomen | 5 | 9 x 2 | 1 | 2 | 0.250 | 0.450 | +0.200 (+0.100 to +0.300) | 2 | 0.5000 |"
+    assert (
+        lines[2] == "| abdomen | 5 | 9 x 2 of 48^3 | 1 | 2 | 0.250 | 0.450 | +0.200 (+0.100 to +0.300) | 2 | 0.5000 |"
+    )
     assert "btcv13" in lines[3] and len(lines) == 4
     lines = initialization.table([*records, record("embedding", 1, 0.9, 0.9)])
-    assert lines[2] == "| abdomen | 5 | 9 x 2 | 2 | 2 | 0.575 | 0.675 | +0.100 (+0.050 to +0.150) | 2 | 0.5000 |"
+    assert (
+        lines[2] == "| abdomen | 5 | 9 x 2 of 48^3 | 2 | 2 | 0.575 | 0.675 | +0.100 (+0.050 to +0.150) | 2 | 0.5000 |"
+    )
     assert "| liver | 0.575 | 0.675 |" in initialization.organ_table([*records, record("embedding", 1, 0.9, 0.9)])
 
 
