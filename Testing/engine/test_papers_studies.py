@@ -125,13 +125,16 @@ def test_both_starts_get_the_same_patients_steps_and_crops(tmp_path, monkeypatch
     first, second = given
     assert (first.pop("start_from"), second.pop("start_from")) == (None, weights) and first == second
     assert len(crops) == 2 and torch.equal(crops[0][0], crops[1][0])
-    # A second call finds what is on disk; another seed does not.
-    known = initialization.records_of(tmp_path)
-    again = initialization.run(tmp_path, region, 2, "random", weights, steps=1, seed=3, folder=tmp_path)
-    assert again == known[0] and len(given) == 2 and len(known) == 2
+    # A second call finds what is on disk, evaluates what was only trained, and trains with another seed.
     monkeypatch.setattr(initialization, "train", lambda *_a, **_k: pytest.fail("trained again"))
-    with pytest.raises(pytest.fail.Exception):
-        initialization.run(tmp_path, region, 2, "random", weights, steps=1, seed=4, folder=tmp_path)
+    known = initialization.records_of(tmp_path)
+    options = {"steps": 1, "folder": tmp_path}
+    assert len(known) == 2 and initialization.run(tmp_path, region, 2, "random", weights, seed=3, **options) == known[0]
+    (tmp_path / "runs.jsonl").unlink()
+    assert initialization.run(tmp_path, region, 2, "random", weights, seed=3, **options) == known[0]
+    for changed in ({"seed": 4}, {"seed": 3, "steps": 2}):
+        with pytest.raises(pytest.fail.Exception):
+            initialization.run(tmp_path, region, 2, "random", weights, **{**options, **changed})
 
 
 def test_what_an_embedding_knows_of_the_held_out_patients_is_told(tmp_path):

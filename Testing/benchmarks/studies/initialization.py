@@ -15,8 +15,7 @@ import hashlib
 import json
 import random
 import sys
-import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -157,22 +156,28 @@ def run(
     for record in records_of(folder):
         if {name: record[name] for name in key} == key:
             return record
-    weights = folder / f"{region.name}-{patients}-{start}-{seed}.pt"
-    begin = time.monotonic()
-    # A broken-off run starts anew: going on would draw other crops than the other start gets.
-    train(data, weights, settings=settings, steps=steps, start_from=embedding if start == "embedding" else None)
-    minutes = (time.monotonic() - begin) / 60
+    weights = folder / f"{region.name}-{patients}-{start}-{seed}-{key['embedding']}.pt"
+    if not is_trained(weights, settings, steps):
+        # A broken-off training starts anew: going on would draw other crops than the other start gets.
+        train(data, weights, settings=settings, steps=steps, start_from=embedding if start == "embedding" else None)
     record = {
         **key,
         "training": list(region.training[:patients]),
         "labels_seen": saw_labels(known),
         "images_seen": seen_by(known, region),
-        "minutes": round(minutes, 1),
         "dice": dice_of(weights, data, region, settings),
     }
     with (folder / "runs.jsonl").open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(record) + "\n")
     return record
+
+
+def is_trained(weights: Path, settings: SemanticSettings, steps: int) -> bool:
+    """Whether a file holds weights after all ``steps`` under these settings: only the evaluation is missing then."""
+    if not weights.is_file():
+        return False
+    meta = read_checkpoint(weights)["meta"]
+    return meta["step"] == steps and json.dumps(meta["settings"]) == json.dumps(asdict(settings))
 
 
 def records_of(folder: Path) -> list[dict[str, Any]]:
