@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .data.pairs import REPOSITORY
+from .results.drawing import pictures_of
 from .results.pages import PICTURES, footer, registration_lines
 from .results.records import folder_of
 from .suites import ablation, landscapes, robustness, scaling
@@ -50,12 +51,13 @@ def publish(output: Path, page: Path = PAGE, pictures: Path = PICTURES) -> bool:
             continue
         document = json.loads(file.read_text(encoding="utf-8"))
         parts += [*lines_of(document), *footer(document)]
-        picture = folder / f"{suite}.png"
-        if picture.is_file() and picture.stat().st_size <= LARGEST_PICTURE:
-            name = f"benchmark-{suite}.png"
-            pictures.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(picture, pictures / name)
-            parts += [f"![{suite}](../../Resources/Screenshots/{name})", ""]
+        for kind in pictures_of(suite):
+            picture = folder / f"{kind}.png"
+            if picture.is_file() and picture.stat().st_size <= LARGEST_PICTURE:
+                name = f"benchmark-{kind}.png"
+                pictures.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(picture, pictures / name)
+                parts += [f"![{kind}](../../Resources/Screenshots/{name})", ""]
     for name in PAGES:
         if (output / name).is_file():
             parts += [_demoted((output / name).read_text(encoding="utf-8")), ""]

@@ -11,6 +11,7 @@ from benchmarks import publish
 from benchmarks.results import tables
 from benchmarks.results.paired import interval, wilcoxon
 from benchmarks.results.records import commands_of, remember_command
+from benchmarks.suites.registration import write_results
 
 
 def record(pair: str, method: str, dice: float | None = None, **further) -> dict:
@@ -99,6 +100,7 @@ def results(folder) -> None:
     document = {"machine": "Machine: one.", "records": RECORDS, "commands": commands_of(folder)}
     (folder / "registration.json").write_text(json.dumps(document))
     (folder / "registration.png").write_bytes(b"picture")
+    (folder / "registration-organs.png").write_bytes(b"organs")
     (folder / "landmarks.md").write_text("# Landmarks\n\n## lung\n")
 
 
@@ -115,6 +117,8 @@ def test_the_page_is_made_from_the_records_alone(tmp_path):
     assert "| Dice | start | samconvex | greedy | convexadam |" in text and "| c | 0.500 | 0.600 |  | 0.550 |" in text
     assert "- c, greedy: crashed" in text and "## Landmarks" in text and "### lung" in text
     assert (tmp_path / "pictures" / "benchmark-registration.png").read_bytes() == b"picture"
+    assert (tmp_path / "pictures" / "benchmark-registration-organs.png").read_bytes() == b"organs"
+    assert text.index("benchmark-registration.png") < text.index("benchmark-registration-organs.png")
     assert "](RESULTS-multimodal.md)" in text
     publish.publish(tmp_path, page, tmp_path / "pictures")
     assert page.read_text(encoding="utf-8") == text and str(tmp_path) not in text
@@ -122,7 +126,8 @@ def test_the_page_is_made_from_the_records_alone(tmp_path):
 
 def test_too_large_a_picture_is_not_published(tmp_path):
     results(tmp_path)
-    (tmp_path / "registration.png").write_bytes(b"x" * (publish.LARGEST_PICTURE + 1))
+    for name in ("registration", "registration-organs"):
+        (tmp_path / f"{name}.png").write_bytes(b"x" * (publish.LARGEST_PICTURE + 1))
     assert publish.publish(tmp_path, tmp_path / "RESULTS.md", tmp_path / "pictures")
     assert "![" not in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
 
@@ -139,6 +144,49 @@ def test_a_single_disturbance_is_no_curve_and_methods_have_readable_names() -> N
     row = {"group": "30 degrees", "method": "samconvex-own", "kept": 1.0}
     assert plot.robustness({"summary": [row, row | {"method": "start"}]}, None) is None
     assert plot.readable("samconvex-own") == "SAMConvex with its own start" and plot.readable("ants") == "ants"
+
+
+ORGANS = {
+    "organs": {"head-neck": {"1": "brainstem", "7": "mandible"}, "abdomen": {"6": "liver"}},
+    "records": [
+        record("a", "start") | {"dice": {"1": 0.2, "7": 0.1}},
+        record("b", "start") | {"dice": {"1": 0.4}},
+        record("a", "samconvex") | {"dice": {"1": 0.7, "7": 0.8}},
+        record("b", "samconvex", failed="crashed"),
+        record("c", "start") | {"dice": {"6": 0.5}} | {"group": "lung"},
+    ],
+}
+
+
+def test_a_box_holds_the_pairs_that_show_the_organ_and_that_finished():
+    from benchmarks.results import plot
+
+    found = plot.organ_dice(ORGANS["records"], "head-neck")
+    assert found == {"start": {"1": [0.2, 0.4], "7": [0.1]}, "samconvex": {"1": [0.7], "7": [0.8]}}
+    assert plot.organ_dice(ORGANS["records"], "abdomen") == {}
+    assert plot.organs({"records": ORGANS["records"]}, None) is None
+
+
+def test_every_organ_has_a_box_of_every_method_beside_the_others(tmp_path):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from benchmarks.results import plot
+    from matplotlib import pyplot
+
+    (axis,) = plot.organs(ORGANS, pyplot).axes
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["brainstem", "mandible"]
+    assert axis.get_title() == "head-neck (2 pairs)"
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["no registration", "SAMConvex"]
+    medians = [line.get_ydata()[0] for line in axis.lines if line.get_linewidth() == 1.2]
+    assert medians == pytest.approx([0.3, 0.1, 0.7, 0.8])
+    pyplot.close("all")
+    # From a finished run's record to the picture, with the names that the benchmark writes.
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "start.json").write_text(json.dumps(ORGANS["records"][0]))
+    assert write_results(tmp_path)["organs"]["abdomen"]["10"] == "portal and splenic vein"
+    plot.main(str(tmp_path / "registration.json"), str(tmp_path / "registration-organs.png"))
+    assert (tmp_path / "registration-organs.png").stat().st_size < publish.LARGEST_PICTURE
+    pyplot.close("all")
 
 
 def test_an_interval_of_a_mean_is_that_of_the_normal_law_where_pairs_are_many():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from samconvex.synthetic.phantom import make_phantom
 from samconvex.synthetic.warps import breathing
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+CONFIGS = REPOSITORY / "SAMConvexRegistration" / "samconvex" / "training" / "configs"
+# Groups of pairs whose images lie in a folder of that name, with label maps.
+FOLDERS = {"head-neck": "headneck", "abdomen": "abdomen"}
 # CT never used for training, so that learned features get no advantage either.
 WARPED_CASES = ("lidc0001", "rad_lung1", "rad_lung2", "ts_example")
 BREATH_MM = 25.0
@@ -62,6 +66,12 @@ def data_folder() -> Path | None:
     """The evaluation images: SAMCONVEX_DATA, or ``../shared/data`` beside the repository; None where absent."""
     folder = Path(os.environ.get("SAMCONVEX_DATA", REPOSITORY.parent / "shared" / "data"))
     return folder if (folder / "headneck_pairs.csv").is_file() else None
+
+
+def organ_names() -> dict[str, dict[str, str]]:
+    """Group of pairs -> label -> organ, as the recipe of the organ network reads them."""
+    recipe = json.loads((CONFIGS / "semantic_trunk.json").read_text(encoding="utf-8"))
+    return {group: recipe["label_groups"][folder]["labels"] for group, folder in FOLDERS.items()}
 
 
 def choose_pairs(head_neck: int, data: Path | None, abdomen: int = 0) -> list[Pair]:

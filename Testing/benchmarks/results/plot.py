@@ -1,4 +1,4 @@
-"""Draw a suite's document: ``python plot.py SUITE.json TARGET.png``.
+"""Draw a suite's document: ``python plot.py SUITE.json TARGET.png``; the target's name says which of its pictures.
 
 Needs matplotlib, so it runs in the peers' environment; imports nothing of samconvex.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
+from pathlib import Path
 
 PANELS = (
     ("head-neck", "Dice", "mean Dice of organs"),
@@ -36,8 +38,7 @@ def main(source: str, target: str) -> None:
 
     with open(source) as file:
         document = json.load(file)
-    kind = next(kind for kind in DRAWINGS if source.endswith(f"{kind}.json"))
-    figure = DRAWINGS[kind](document, pyplot)
+    figure = DRAWINGS[Path(target).stem](document, pyplot)
     if figure is None:
         return
     if figure.get_layout_engine() is None:
@@ -81,6 +82,67 @@ def registration(document: dict, pyplot):
         axis.margins(x=0.25)
         axis.grid(alpha=0.3)
     return figure
+
+
+# Of methods that have no color of their own.
+_FURTHER_COLORS = ("tab:cyan", "tab:olive", "tab:purple", "tab:brown", "gold", "navy", "0.45")
+
+
+def organs(document: dict, pyplot):
+    """Dice per organ, a box over the pairs for every method, a panel per group of pairs; None where no organ is named.
+
+    As in Fig. 2 and 5 of SAMConvex (Li et al., 2023).
+    """
+    names = document.get("organs", {})
+    panels = {group: found for group in names if (found := organ_dice(document["records"], group))}
+    if not panels:
+        return None
+    figure, axes = pyplot.subplots(len(panels), 1, figsize=(13, 4.4 * len(panels)), squeeze=False, layout="constrained")
+    for axis, (group, by_method) in zip(axes[:, 0], panels.items(), strict=True):
+        labels = sorted({label for found in by_method.values() for label in found}, key=int)
+        free = iter(_FURTHER_COLORS * len(by_method))
+        width = 0.84 / len(by_method)
+        for number, (method, found) in enumerate(by_method.items()):
+            offset = (number - (len(by_method) - 1) / 2) * width
+            places = [place + offset for place in range(len(labels))]
+            color = "0.75" if method == "start" else _style(method).get("color") or next(free)
+            _boxes(axis, [found.get(label, []) for label in labels], places, 0.85 * width, color)
+            axis.bar([0], [0], color=color, label=readable(method))
+        readable_labels = [textwrap.fill(names[group].get(label, label), 12) for label in labels]
+        axis.set_xticks(range(len(labels)), readable_labels, fontsize=9)
+        axis.set_xlim(-0.55, len(labels) - 0.45)
+        axis.set_ylim(0, 1)
+        axis.set_ylabel("Dice")
+        pairs = {record["pair"] for record in document["records"] if record["group"] == group}
+        axis.set_title(f"{group} ({len(pairs)} pairs)", fontsize=10)
+        axis.grid(axis="y", alpha=0.3)
+        axis.legend(fontsize=8, ncols=min(len(by_method), 6), loc="upper center", bbox_to_anchor=(0.5, -0.13))
+    return figure
+
+
+def _boxes(axis, numbers: list, places: list, width: float, color: str) -> None:
+    """A method's boxes, one per organ: quartiles and median; whiskers to 1.5 of the box, points beyond."""
+    axis.boxplot(
+        numbers,
+        positions=places,
+        widths=width,
+        patch_artist=True,
+        boxprops={"facecolor": color, "linewidth": 0.6},
+        medianprops={"color": "black", "linewidth": 1.2},
+        whiskerprops={"linewidth": 0.6},
+        capprops={"linewidth": 0.6},
+        flierprops={"marker": ".", "markersize": 3, "markerfacecolor": color, "markeredgecolor": color},
+    )
+
+
+def organ_dice(records: list, group: str) -> dict:
+    """Method -> label -> Dice of every pair that shows the organ in both images; methods in the records' order."""
+    found: dict = {}
+    for record in records:
+        if record["group"] == group and "failed" not in record:
+            for label, dice in record.get("dice", {}).items():
+                found.setdefault(record["method"], {}).setdefault(label, []).append(dice)
+    return found
 
 
 def robustness(document: dict, pyplot):
@@ -180,6 +242,7 @@ def _style(method: str) -> dict:
 
 DRAWINGS = {
     "registration": registration,
+    "registration-organs": organs,
     "robustness": robustness,
     "scaling": scaling,
     "landscapes": landscapes,

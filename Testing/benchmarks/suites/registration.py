@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..data.pairs import REPOSITORY, Pair, choose_pairs, data_folder
+from ..data.pairs import REPOSITORY, Pair, choose_pairs, data_folder, organ_names
 from ..methods.peers import DEEDS
 from ..methods.peers import METHODS as PEERS
 from ..methods.runs import (
@@ -108,6 +108,7 @@ def write_results(output: Path) -> dict:
         "summary": summarize(records),
         "comparisons": compare(records),
         "time_ratios": time_ratios(records),
+        "organs": organ_names(),
         "records": records,
     }
     (output / "registration.json").write_text(json.dumps(document, indent=1))
