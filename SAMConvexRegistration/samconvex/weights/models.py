@@ -189,7 +189,9 @@ def load_feed_forward(name_or_path: str | os.PathLike) -> nn.Module:
         raise InputError(
             f"{name_or_path} holds {name} weights, which predict no field; give those of {' or '.join(FEED_FORWARD)}."
         )
-    return load_network(next(f for f in FAMILIES if f.name == name).kind, name_or_path)
+    network = load_network(next(f for f in FAMILIES if f.name == name).kind, name_or_path)
+    # Convolutions in bfloat16 take three quarters of the time so.
+    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 def family_of(name_or_path: str | os.PathLike) -> str:
