@@ -160,5 +160,13 @@ def test_a_published_file_that_does_not_say_which_network_it_is_of_is_refused(ne
 def test_weights_that_predict_no_field_are_refused():
     with pytest.raises(InputError, match="predict no field"):
         models.load_feed_forward("masr")
-    with pytest.raises(InputError, match="No lapirn weights are shipped"):
-        models.load_network(LapIRN)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("lapirn-ct", (88, 64, 104)), ("same-ct", (96, 64, 112))])
+def test_shipped_weights_know_the_box_and_the_voxels_they_learned_from(name, shape):
+    network = models.load_feed_forward(name)
+    assert (tuple(network.shape), network.spacing_mm, network.axes) == (shape, 4.0, "zyx-lps")
+    family = next(family for family in models.FAMILIES if family.default == name)
+    shipped = models.load_network(family.kind).state_dict()
+    assert shipped.keys() == network.state_dict().keys()
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in shipped.items())
