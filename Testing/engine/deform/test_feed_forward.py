@@ -12,9 +12,11 @@ import torch
 from samconvex.cli.main import main
 from samconvex.deform.feed_forward import VOXELS, network_grid, predicted
 from samconvex.deform.scene import Scene
+from samconvex.errors import InputError
 from samconvex.networks.lapirn import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, LapIRN
 from samconvex.networks.sam_voxelmorph import SAMVoxelMorph
 from samconvex.registration.forecast import forecast
+from samconvex.registration.options import Options
 from samconvex.settings.registration import Settings
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import Transform
@@ -127,6 +129,13 @@ def test_weights_that_are_none_of_a_field_end_before_anything_is_read(tmp_path, 
     words = ["register", "absent.nii", "absent.nii", "-o", str(tmp_path / "out"), "--initial-network", "masr"]
     assert main(words) == 2
     assert "masr holds masr weights, which predict no field" in capsys.readouterr().err
+
+
+def test_features_that_nothing_compares_are_refused():
+    options = {"preset": "affine", "initial_network": "lapirn-ct", "features": "mind"}
+    with pytest.raises(InputError, match="nothing compares features, they would have no effect; leave them out"):
+        Options(**options).settings()
+    assert Options(**options, refine="adam").settings().compared == {"mind"}
 
 
 def test_a_network_alone_and_a_network_that_is_refined(tmp_path, blobs):
