@@ -58,6 +58,12 @@ def test_a_stopped_run_goes_on_from_the_affine_it_has(tmp_path, phantom, breath)
     assert found[1]["sdlogj"] is not None and found[1]["peak_mib"] > 100
 
 
+def test_a_stopped_run_has_pairs_of_both_groups():
+    groups = ("head-neck", "head-neck", "lung", "abdomen", "head-neck")
+    pairs = [feed_forward.Pair(str(n), group, "affine", pytest.fail) for n, group in enumerate(groups)]
+    assert [pair.name for pair in feed_forward.in_turn(pairs)] == ["0", "3", "1", "4"]
+
+
 def test_what_decides_has_no_evaluation_patient():
     patients = {name for _, *names in feed_forward.TRAINING for name in names}
     assert not set(EVALUATION_ABDOMENS) & patients

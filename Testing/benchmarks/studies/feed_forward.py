@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -84,6 +85,12 @@ def training_pairs(data: Path) -> list[Pair]:
         Pair(f"{first}-{second}", group, "affine", partial(load, data / GROUPS[group], (first, second)))
         for group, first, second in TRAINING
     ]
+
+
+def in_turn(pairs: list[Pair]) -> list[Pair]:
+    """The pairs of the groups that count, one of each in turn: a stopped run has some of both."""
+    groups = [[pair for pair in pairs if pair.group == group] for group in GROUPS]
+    return [pair for row in zip_longest(*groups) for pair in row if pair is not None]
 
 
 def run(folder: Path, pairs: list[Pair], wanted: dict[str, Settings]) -> None:
@@ -226,7 +233,7 @@ def main() -> int:
             parser.error("this needs the images (SAMCONVEX_DATA)")
         evaluation = chosen.pairs == "evaluation"
         pairs = choose_pairs(20, data, 15) if evaluation else training_pairs(data)
-        run(chosen.folder, [p for p in pairs if p.group in GROUPS and chosen.only in p.name], wanted)
+        run(chosen.folder, [pair for pair in in_turn(pairs) if chosen.only in pair.name], wanted)
     print(printed(table([r for r in read(chosen.folder / "records.jsonl") if r["method"] in wanted])))
     return 0
 
