@@ -78,7 +78,9 @@ def predicted(
     ras = network.axes == "xyz-ras"
     if ras:
         fixed, moving = (_to_ras(image) for image in (fixed, moving))
-    unit = network(moving, fixed, *maps).float()
+    # Networks were trained in bfloat16 too where the processor has it.
+    with torch.autocast(scene.device.type, torch.bfloat16, enabled=scene.dtype == torch.bfloat16):
+        unit = network(moving, fixed, *maps).float()
     found = DisplacementField(in_millimeters(_from_ras(unit) if ras else unit, grid), grid)
     report(1.0)
     return found if known is None else known.after(found)

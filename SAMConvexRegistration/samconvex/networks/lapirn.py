@@ -76,7 +76,8 @@ class LevelField:
 
     Attributes:
         displacement: of the moving image's samples.
-        velocity: what was integrated to it; the displacement itself in a displacement network.
+        velocity: what was integrated to it, or the displacement itself in a displacement network; counted in the
+            network's ``shape``.
     """
 
     displacement: Tensor
@@ -91,13 +92,19 @@ class LapIRN(nn.Module):
         start_channels: the levels have four times as many; the published networks have 7.
         axes: one of :data:`AXES`; :mod:`samconvex.deform.feed_forward` turns images accordingly.
         spacing_mm: voxel size of the training images.
+        shape: (z, y, x) voxels of the training images, see :func:`units_of`; None, those of the images at hand.
     """
 
     multiple = 8
     features = ""
 
     def __init__(
-        self, diffeomorphic: bool = False, start_channels: int = 7, axes: str = AXES[0], spacing_mm: float = 2.0
+        self,
+        diffeomorphic: bool = False,
+        start_channels: int = 7,
+        axes: str = AXES[0],
+        spacing_mm: float = 2.0,
+        shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
         if axes not in AXES:
@@ -107,8 +114,9 @@ class LapIRN(nn.Module):
             "start_channels": start_channels,
             "axes": axes,
             "spacing_mm": spacing_mm,
+            "shape": shape,
         }
-        self.diffeomorphic, self.axes, self.spacing_mm = diffeomorphic, axes, spacing_mm
+        self.diffeomorphic, self.axes, self.spacing_mm, self.shape = diffeomorphic, axes, spacing_mm, shape
         self.levels = nn.ModuleList([_Level(inputs, 4 * start_channels) for inputs in (2, 5, 5)])
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
@@ -120,6 +128,7 @@ class LapIRN(nn.Module):
         if moving.shape != fixed.shape or any(n % self.multiple for n in fixed.shape[2:]):
             raise ValueError(f"images must have one shape, multiples of {self.multiple}, not {tuple(fixed.shape)}")
         images = pyramid(torch.cat([moving, fixed], 1))
+        units = units_of(self.shape, fixed)
         found: list[LevelField] = []
         embedding = None
         for level, pair in zip(self.levels[:levels], images, strict=False):
@@ -130,7 +139,8 @@ class LapIRN(nn.Module):
                 seen = torch.cat([warped(pair[:, :1], before.displacement), pair[:, 1:], before.velocity], 1)
                 correction, embedding = level(seen, embedding)
                 velocity = correction + before.velocity
-            found.append(LevelField(integrated(velocity) if self.diffeomorphic else velocity, velocity))
+            own = velocity * units
+            found.append(LevelField(integrated(own) if self.diffeomorphic else own, velocity))
         return found
 
 
@@ -138,6 +148,17 @@ def pyramid(images: Tensor) -> list[Tensor]:
     """(B, C, D, H, W) at a quarter, a half and the whole of its resolution."""
     half = F.avg_pool3d(images, 3, 2, 1, count_include_pad=False)
     return [F.avg_pool3d(half, 3, 2, 1, count_include_pad=False), half, images]
+
+
+def units_of(shape: tuple[int, int, int] | None, image: Tensor) -> Tensor:
+    """Normalized units of a box of ``shape`` (z, y, x) voxels in those of ``image``: (1, 3, 1, 1, 1) factors, x, y, z.
+
+    A network learns what a shift by some voxels looks like and says it in units of half its training images; in an
+    image of another size the same voxels are another share of it. ``shape`` None is the size of ``image``.
+    """
+    own = torch.tensor(image.shape[:1:-1], dtype=torch.float32)
+    learned = own if shape is None else torch.tensor(shape[::-1], dtype=torch.float32)
+    return ((learned - 1) / (own - 1)).view(1, 3, 1, 1, 1).to(image.device)
 
 
 def _finer(field: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .convolution import Conv3d
-from .lapirn import integrated
+from .lapirn import integrated, units_of
 
 CHECKPOINT_FORMAT = "samconvex-sam-voxelmorph"
 CHECKPOINT_VERSION = 1
@@ -35,6 +35,7 @@ class SAMVoxelMorph(nn.Module):
     Args:
         spacing_mm: voxel size of the training images.
         width: factor on all channels; the published network has 1.
+        shape: (z, y, x) voxels of the training images, see :func:`units_of`; None, those of the images at hand.
     """
 
     multiple = 16
@@ -43,10 +44,10 @@ class SAMVoxelMorph(nn.Module):
     features = "sam-anew-fine"
     feature_stride = 2
 
-    def __init__(self, spacing_mm: float = 2.0, width: float = 1.0) -> None:
+    def __init__(self, spacing_mm: float = 2.0, width: float = 1.0, shape: tuple[int, int, int] | None = None) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {"spacing_mm": spacing_mm, "width": width}
-        self.spacing_mm = spacing_mm
+        self.config: dict[str, Any] = {"spacing_mm": spacing_mm, "width": width, "shape": shape}
+        self.spacing_mm, self.shape = spacing_mm, shape
         encoder, decoder = ([max(1, round(width * n)) for n in counts] for counts in (ENCODER, DECODER))
         # What a level gives to the next and to the way up; the first one's maps are joined by the correlation.
         given = [encoder[0] + NEIGHBORS, *encoder[1:]]
@@ -86,7 +87,7 @@ class SAMVoxelMorph(nn.Module):
             x = F.interpolate(layer(x), scale_factor=2, mode="nearest")
             x = torch.cat([x, kept.pop() if kept else images], 1)
         # Places in an image take all digits, whatever the convolutions are computed in.
-        return self.flow(self.full(x)).float()
+        return self.flow(self.full(x)).float() * units_of(self.shape, fixed)
 
 
 def correlation(fixed: Tensor, moving: Tensor) -> Tensor:

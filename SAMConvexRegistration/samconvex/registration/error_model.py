@@ -80,11 +80,12 @@ class ErrorModel:
 
 def family_of(settings: Settings) -> str:
     """The family whose presets do most nearly what these settings do."""
-    for name, family in FAMILIES.items():
-        if settings.deforms and settings.name in family["presets"]:
-            return name
     if not settings.deforms:
         return LINEAR
+    for name, family in FAMILIES.items():
+        # A linear preset that was told to deform is none any more.
+        if name != LINEAR and settings.name in family["presets"]:
+            return name
     if is_coarse(settings):
         return PREVIEW
     return SAME_PATIENT if settings.affine_model == "rigid" or settings.polish_affine == "images" else BETWEEN_PATIENTS

@@ -80,6 +80,11 @@ class Options:
         unrefined = replace(settings, refine=get_settings(self.preset).refine)
         if not unrefined.deforms:
             self._check_linear(settings)
+        elif self.features is not None and settings.deforms and not settings.levels and not settings.refinements:
+            raise InputError(
+                f"With {settings.name} and no refinement nothing compares features, they would have no effect; leave "
+                "them out or choose a refinement."
+            )
         if self.protect_mode not in MODES:
             raise InputError(f"There is no protection {self.protect_mode!r}; choose one of: {', '.join(MODES)}.")
         for name in sorted(settings.compared - set(FEATURES)):

@@ -210,7 +210,9 @@ def train(
     compare = Comparison(settings, where)
     training, held_out = split_images(data, settings, progress)
     draw_pair = pairs_of(training)
-    network = LapIRN(settings.diffeomorphic, settings.start_channels, spacing_mm=settings.spacing_mm)
+    network = LapIRN(
+        settings.diffeomorphic, settings.start_channels, spacing_mm=settings.spacing_mm, shape=settings.shape
+    )
     if start_from is not None:
         network = load_network(LapIRN, start_from).requires_grad_(True)
     network.to(where)

@@ -144,7 +144,7 @@ def train(
     training, held_out = split_images(data, settings, progress)
     draw_pair = pairs_of(training)
     known, watched = ([seen(i, extractor, settings).to(where) for i in images] for images in (training, held_out))
-    network = SAMVoxelMorph(settings.spacing_mm, settings.width)
+    network = SAMVoxelMorph(settings.spacing_mm, settings.width, settings.shape)
     if start_from is not None:
         network = load_network(SAMVoxelMorph, start_from).requires_grad_(True)
     network.to(where)

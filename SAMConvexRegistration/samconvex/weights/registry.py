@@ -17,6 +17,8 @@ DEFAULT_XRAY = "sam-xray"
 DEFAULT_SEMANTIC = "semantic-ct"
 DEFAULT_LEVELS = "levels-ct"
 DEFAULT_SIDES = "sides-ct"
+DEFAULT_LAPIRN = "lapirn-ct"
+DEFAULT_SAM_VOXELMORPH = "same-ct"
 INDEX = "index.json"
 
 

@@ -12,12 +12,15 @@ import torch
 from samconvex.cli.main import main
 from samconvex.deform.feed_forward import VOXELS, network_grid, predicted
 from samconvex.deform.scene import Scene
+from samconvex.errors import InputError
 from samconvex.networks.lapirn import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, LapIRN
+from samconvex.networks.sam_voxelmorph import SAMVoxelMorph
 from samconvex.registration.forecast import forecast
+from samconvex.registration.options import Options
 from samconvex.settings.registration import Settings
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import Transform
-from samconvex.space.volume import Volume
+from samconvex.space.volume import FeatureMap, Volume
 from samconvex.training.loop import save_checkpoint
 
 
@@ -64,6 +67,26 @@ def test_voxels_become_millimeters_along_the_right_axes(axes, expected):
         assert [p < n / 2 for p, n in zip(place, size, strict=True)] == [False, False, True]
 
 
+class Pooled:
+    """Embeddings by no network: the same unit vectors everywhere."""
+
+    def pooled(self, image: Volume, factor: int) -> FeatureMap:
+        grid = image.grid.strided(factor)
+        return FeatureMap(torch.full((1, 4, *grid.shape), 0.5), grid)
+
+
+@pytest.mark.parametrize("network", [LapIRN(start_channels=1, shape=(8, 16, 24)), SAMVoxelMorph(width=0.1)])
+@pytest.mark.parametrize("size", [(1, 9, 14), (14, 9, 1), (7, 5, 3), (33, 17, 9)])
+def test_images_of_any_size_get_a_field_of_their_whole_box(network, size):
+    torch.manual_seed(0)
+    grid = Grid(size, (3.0, 2.0, 2.5), (5.0, 6.0, 7.0))
+    field = predicted(network, scene_of(torch.rand(1, 1, *grid.shape), grid), lambda name: Pooled(), lambda part: None)
+    assert all(n % network.multiple == 0 for n in field.grid.size) and field.grid.spacing == (2.0, 2.0, 2.0)
+    low, high = field.grid.corners().min(0), field.grid.corners().max(0)
+    assert (low <= grid.corners().min(0)).all() and (high >= grid.corners().max(0)).all()
+    assert bool(torch.isfinite(field.tensor).all()) and float(field.tensor.abs().max()) > 0
+
+
 def test_any_size_is_padded_and_what_is_too_large_seen_more_coarsely():
     box = np.array([[0.0, 0.0, 0.0], [101.0, 37.0, 3.0]])
     grid = network_grid(box, 2.0, 8)
@@ -106,6 +129,13 @@ def test_weights_that_are_none_of_a_field_end_before_anything_is_read(tmp_path, 
     words = ["register", "absent.nii", "absent.nii", "-o", str(tmp_path / "out"), "--initial-network", "masr"]
     assert main(words) == 2
     assert "masr holds masr weights, which predict no field" in capsys.readouterr().err
+
+
+def test_features_that_nothing_compares_are_refused():
+    options = {"preset": "affine", "initial_network": "lapirn-ct", "features": "mind"}
+    with pytest.raises(InputError, match="nothing compares features, they would have no effect; leave them out"):
+        Options(**options).settings()
+    assert Options(**options, refine="adam").settings().compared == {"mind"}
 
 
 def test_a_network_alone_and_a_network_that_is_refined(tmp_path, blobs):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from samconvex.cli.main import main
 from samconvex.errors import InputError
-from samconvex.networks.lapirn import LapIRN, from_published, integrated, is_published, warped
+from samconvex.networks.lapirn import LapIRN, from_published, integrated, is_published, units_of, warped
 from samconvex.weights import models
 from samconvex.weights.checkpoints import built
 from samconvex.weights.importing import import_weights
@@ -93,6 +93,41 @@ def test_every_level_corrects_the_one_before(network):
         network(moving[..., :12], fixed[..., :12])
 
 
+@pytest.mark.parametrize("diffeomorphic", [False, True])
+def test_a_shift_is_as_many_voxels_in_an_image_of_another_size(diffeomorphic):
+    torch.manual_seed(3)
+    learned = LapIRN(diffeomorphic, 1, shape=(24, 24, 24)).eval()
+    unsized = LapIRN(diffeomorphic, 1).eval()
+    with torch.no_grad():
+        for level in learned.levels:
+            level.output[2].weight.mul_(10)
+    unsized.load_state_dict(learned.state_dict())
+    x = torch.arange(24.0) - 11.5
+    bump = torch.exp(-(x[:, None, None] ** 2 + x[None, :, None] ** 2 + x[None, None] ** 2) / 8)
+    images = bump[None, None], bump.roll(1, -1)[None, None]
+    wide = [torch.nn.functional.pad(image, (24, 24)) for image in images]
+
+    def voxels(network: LapIRN, seen) -> torch.Tensor:
+        found = network(*seen)
+        return found * (torch.tensor(found.shape[:1:-1]) - 1).view(1, 3, 1, 1, 1) / 2
+
+    with torch.inference_mode():
+        expected = voxels(learned, images)
+        again, other = (voxels(network, wide)[..., 24:-24] for network in (learned, unsized))
+        torch.testing.assert_close(expected, voxels(unsized, images))
+    # Near the edges of its images a network sees less.
+    expected, again, other = (found[..., 7:-7, 7:-7, 7:-7] for found in (expected, again, other))
+    strength = float(expected[:, 0].abs().max())
+    assert strength > 0.1 and float((again - expected).abs().max()) < 0.1 * strength
+    assert float((other - expected)[:, 0].abs().max()) > 0.5 * strength
+
+
+def test_units_are_those_of_half_the_training_images():
+    image = torch.zeros(1, 1, 9, 5, 3)
+    assert units_of((5, 9, 5), image).flatten().tolist() == [2.0, 2.0, 0.5]  # x, y, z
+    assert units_of(None, image).flatten().tolist() == [1.0, 1.0, 1.0]
+
+
 def test_velocities_integrate_to_a_map_whose_inverse_is_their_negative():
     x = torch.linspace(-1, 1, 24)
     bump = torch.exp(-6 * (x[:, None, None] ** 2 + x[None, :, None] ** 2 + x[None, None] ** 2))
@@ -125,5 +160,13 @@ def test_a_published_file_that_does_not_say_which_network_it_is_of_is_refused(ne
 def test_weights_that_predict_no_field_are_refused():
     with pytest.raises(InputError, match="predict no field"):
         models.load_feed_forward("masr")
-    with pytest.raises(InputError, match="No lapirn weights are shipped"):
-        models.load_network(LapIRN)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("lapirn-ct", (88, 64, 104)), ("same-ct", (96, 64, 112))])
+def test_shipped_weights_know_the_box_and_the_voxels_they_learned_from(name, shape):
+    network = models.load_feed_forward(name)
+    assert (tuple(network.shape), network.spacing_mm, network.axes) == (shape, 4.0, "zyx-lps")
+    family = next(family for family in models.FAMILIES if family.default == name)
+    shipped = models.load_network(family.kind).state_dict()
+    assert shipped.keys() == network.state_dict().keys()
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in shipped.items())

@@ -40,3 +40,13 @@ def test_it_starts_from_hardly_any_displacement_and_learns_one():
     assert min(gradients) > 0
     with pytest.raises(ValueError, match="multiples of 16"):
         network(images[0][..., :8], images[1][..., :8], *maps)
+
+
+def test_a_shift_is_as_many_voxels_in_an_image_of_another_size():
+    network = SAMVoxelMorph(width=0.1, shape=(16, 16, 16))
+    with torch.no_grad():
+        network.flow.weight.zero_()
+        network.flow.bias.copy_(torch.tensor([0.2, 0.0, 0.0]))
+        found = network(*torch.rand(2, 1, 1, 16, 16, 32), *torch.zeros(2, 1, 1, 8, 8, 16))
+    # 0.2 of half of 16 voxels' extent.
+    torch.testing.assert_close(found[0, 0] * (32 - 1) / 2, torch.full((16, 16, 32), 0.2 * (16 - 1) / 2))

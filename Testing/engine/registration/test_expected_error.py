@@ -93,6 +93,9 @@ def test_a_preset_without_a_calibration_of_its_own_takes_the_nearest() -> None:
         found = calibration_for(get_settings(name), EVERY_REGISTRATION_HAS)
         assert (found.family, found.own) == (family, own), name
     assert family_of(Settings("my own", "", levels=())) == LINEAR
+    for further in ({"initial_network": "lapirn-ct"}, {"coarse": "sam"}):
+        found = calibration_for(replace(get_settings("affine"), **further), EVERY_REGISTRATION_HAS)
+        assert (found.family, found.own) == (PREVIEW, False)
 
 
 def test_the_weighted_quantile_leaves_a_tenth_of_the_weight_above() -> None:
