@@ -32,9 +32,9 @@ PRESETS: dict[str, Settings] = {
                 Level(2.2, 1, 1, _DETAIL, (1.0, 2.0, 4.0), _UNSEEN, coarsest=3.0, coupling=0.2),
             ),
             box_passes=1,
-            # On request, for it takes 30 % of the time. Training patients, Dice: four pairs of abdomens +0.010 (0.004 to
-            # 0.016), six of head and neck -0.002 (-0.014 to 0.009), SDlogJ a tenth less; with weight 0.2 nothing and
-            # -0.006. All channels and 20 steps gained as much on two of them.
+            # On request, for it takes 30 % of the time. Training patients, Dice: four pairs of abdomens +0.010 (0.004
+            # to 0.016), six of head and neck -0.002 (-0.014 to 0.009), SDlogJ a tenth less; with weight 0.2 nothing
+            # and -0.006. All channels and 20 steps gained as much on two of them.
             adam=AdamSettings(spacing=3.0, components=12, iterations=12, step_mm=1.0, regularization=0.1, box_passes=1),
             modality="ct",
         ),
