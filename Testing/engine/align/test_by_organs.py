@@ -82,6 +82,12 @@ def test_the_overlap_is_that_of_the_organs():
     assert problem.of(near) < 0.6
 
 
+def test_a_flat_image_is_no_fault():
+    flat = Grid((44, 40, 1), (3.0, 3.0, 3.0), (-60.0, 20.0, 542.0))
+    found, _ = organ_affine(organs(grid=flat), organs(grid=flat), AffineTransform.identity())
+    assert np.isfinite(found.matrix).all()
+
+
 def test_it_can_be_cancelled():
     def stop(_share: float) -> None:
         raise Cancelled("stop")
