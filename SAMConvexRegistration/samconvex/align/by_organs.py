@@ -91,12 +91,15 @@ class OrganOverlap:
 
     def of(self, transform: AffineTransform) -> float:
         """The overlap under a map."""
-        matrix = torch.as_tensor(transform.matrix, dtype=torch.float32, device=self.points.device)
-        shift = torch.as_tensor(
-            transform.map_points(self.center[None])[0] - self.center, dtype=torch.float32, device=self.points.device
-        )
         with torch.no_grad():
-            return float(self(matrix, shift))
+            return float(self(*self.about_center(transform)))
+
+    def about_center(self, transform: AffineTransform) -> tuple[Tensor, Tensor]:
+        """A map as the matrix (3, 3) and the shift (3,) mm that :meth:`__call__` takes."""
+        shift = transform.map_points(self.center[None])[0] - self.center
+        device = self.points.device
+        matrix, moved = (torch.as_tensor(v, dtype=torch.float32, device=device) for v in (transform.matrix, shift))
+        return matrix, moved
 
 
 def _halved(organs: FeatureMap) -> FeatureMap:
@@ -148,11 +151,8 @@ def organ_affine(
 def _better(
     problem: OrganOverlap, start: AffineTransform, model: str, report: Callable[[float], None]
 ) -> AffineTransform:
-    device = problem.points.device
-    matrix = torch.as_tensor(start.matrix, dtype=torch.float32, device=device)
-    middle = start.map_points(problem.center[None])[0]
-    shift = torch.as_tensor(middle - problem.center, dtype=torch.float32, device=device)
-    change = torch.zeros(12, device=device, requires_grad=True)
+    matrix, shift = problem.about_center(start)
+    change = torch.zeros(12, device=matrix.device, requires_grad=True)
     optimizer = torch.optim.LBFGS([change], max_iter=_STEPS, history_size=12, line_search_fn="strong_wolfe")
     calls = 0
 
@@ -171,5 +171,5 @@ def _better(
         return start
     found = change.detach().cpu().numpy().astype(float)
     changed = limited(start.matrix + _UNIT * found[:9].reshape(3, 3), model)
-    middle = middle + _UNIT_MM * found[9:]
+    middle = start.map_points(problem.center[None])[0] + _UNIT_MM * found[9:]
     return AffineTransform(changed, middle - changed @ problem.center)

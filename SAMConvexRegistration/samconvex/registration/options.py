@@ -70,7 +70,10 @@ class Options:
             levels = tuple(replace(level, features=names, weights=()) for level in settings.levels)
             # What a level compared is what its refinement did; features of a refinement's own are replaced as well.
             own = names if settings.refine_features or not levels else ()
-            settings = replace(settings, levels=levels, refine_features=own)
+            # Whoever leaves the organs out of the features gets no start of theirs either.
+            asked = settings.polish_affine != "organs" or "semantic" in names
+            polish = settings.polish_affine if asked else ""
+            settings = replace(settings, levels=levels, refine_features=own, polish_affine=polish)
         if self.initial_transform is not None and self.affine is None:
             settings = replace(settings, affine="none")
         if settings.refine not in ("none", "adam", "diffusion"):
@@ -106,6 +109,8 @@ def networks_used(settings: Settings) -> set[str]:
     used = networks_of(settings.compared)
     if settings.initial_network:
         used.add(family_of(settings.initial_network))
+    if settings.affine == "sam" and settings.polish_affine == "organs":
+        used.add("semantic")
     # SAM-VoxelMorph reads embeddings.
     return used | {"sam"} if "sam" in (settings.affine, settings.coarse) or "sam-voxelmorph" in used else used
 

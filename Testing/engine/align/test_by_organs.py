@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from samconvex.align import by_organs
 from samconvex.align.by_organs import OrganOverlap, organ_affine
 from samconvex.errors import Cancelled
+from samconvex.registration.options import Options, networks_used
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import AffineTransform
 from samconvex.space.volume import FeatureMap
@@ -86,6 +89,16 @@ def test_a_flat_image_is_no_fault():
     flat = Grid((44, 40, 1), (3.0, 3.0, 3.0), (-60.0, 20.0, 542.0))
     found, _ = organ_affine(organs(grid=flat), organs(grid=flat), AffineTransform.identity())
     assert np.isfinite(found.matrix).all()
+
+
+def test_the_organ_network_is_named_where_it_has_a_part_and_has_none_where_it_was_left_out():
+    preset = Options(preset="ct-inter-patient").settings()
+    assert networks_used(replace(preset, levels=())) == {"sam", "semantic"}
+    left_out = Options(preset="ct-inter-patient", features="mind").settings()
+    assert left_out.polish_affine == "" and networks_used(left_out) == {"sam"}
+    kept = Options(preset="ct-inter-patient", features="mind+semantic").settings()
+    assert kept.polish_affine == "organs" and networks_used(kept) == {"sam", "semantic"}
+    assert networks_used(replace(preset, levels=(), affine="moments")) == set()
 
 
 def test_it_can_be_cancelled():
