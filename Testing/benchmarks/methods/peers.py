@@ -213,13 +213,12 @@ def processor_seconds() -> float:
 
 def peak_memory_mib() -> float:
     """Largest resident set of this process so far, or of a program that it ran."""
+    import resource
+
     status = Path("/proc/self/status")
     if status.exists():
-        import resource
-
         line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
         return max(int(line.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
-    import resource
     import sys
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)

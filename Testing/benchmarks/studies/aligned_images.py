@@ -28,14 +28,14 @@ from samconvex.space.grid import Grid  # noqa: E402
 from samconvex.space.transforms import Transform  # noqa: E402
 from samconvex.weights.models import load_sam  # noqa: E402
 
-from benchmarks.data.pairs import data_folder  # noqa: E402
+from benchmarks.data.pairs import EVALUATION_ABDOMENS, WARPED_CASES, data_folder  # noqa: E402
 
 
 def evaluation_patients(data: Path) -> set[str]:
     """Names that are never trained on."""
     with open(data / "headneck_pairs.csv", newline="") as file:
         kept = {name for row in csv.DictReader(file) for name in row.values()}
-    return kept | {f"btcv{number}" for number in range(14, 20)} | {"lidc0001", "rad_lung1", "rad_lung2", "ts_example"}
+    return kept | set(EVALUATION_ABDOMENS) | set(WARPED_CASES)
 
 
 def box_around(center: np.ndarray, spacing: float, shape: tuple[int, int, int]) -> Grid:
