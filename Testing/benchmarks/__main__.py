@@ -19,6 +19,7 @@ SUITES = (
     "robustness",
     "scaling",
     "landscapes",
+    "surfaces",
     "publish",
 )
 

@@ -16,7 +16,7 @@ from .data.pairs import REPOSITORY
 from .results.drawing import pictures_of
 from .results.pages import PICTURES, footer, registration_lines
 from .results.records import folder_of
-from .suites import ablation, landscapes, robustness, scaling
+from .suites import ablation, landscapes, robustness, scaling, surfaces
 
 PAGE = Path(__file__).resolve().parent / "RESULTS.md"
 LARGEST_PICTURE = 300_000
@@ -30,6 +30,7 @@ SECTIONS: dict[str, Callable[[dict], list[str]]] = {
     "ablation": lambda document: ["## What each ingredient contributes", "", *ablation.page_lines(document)],
     "scaling": lambda document: ["## Time and memory against size", "", *scaling.page_lines(document)],
     "landscapes": lambda document: ["## Loss landscapes", "", *landscapes.page_lines(document)],
+    "surfaces": lambda document: ["## Loss surfaces", "", *surfaces.page_lines(document)],
 }
 
 

@@ -15,7 +15,7 @@ import torch
 from benchmarks import publish
 from benchmarks.data.pairs import Case, Pair
 from benchmarks.results.records import remember_command
-from benchmarks.suites import ablation, landscapes, robustness, scaling, xray
+from benchmarks.suites import ablation, landscapes, robustness, scaling, surfaces, xray
 from benchmarks.suites.variants import family_of, paper_rows, variants, with_features
 from samconvex import Grid, Volume
 from samconvex.settings.registration import Level, Settings
@@ -243,6 +243,38 @@ def test_a_loss_is_useful_as_far_as_it_rises_steadily():
     assert landscapes.steady_to([0, 2, 4, 8], [0, 0.3, 0.9, 0.9]) == 4
     assert landscapes.steady_to([0, 2, 4], [0, 0.5, 1.0]) == 4
     assert landscapes.loss(torch.eye(3), -torch.eye(3)) == 2.0
+
+
+def test_surfaces_turn_the_image_about_both_axes(tmp_path):
+    seen: list[torch.Tensor] = []
+
+    def describe(volume: Volume) -> dict[str, torch.Tensor]:
+        weights = volume.tensor[0, 0].flatten().float()
+        centers = volume.grid.voxel_centers(reference=GRID.center).view(-1, 3)
+        seen.append(((weights[:, None] * centers).sum(0) / weights.sum())[None])
+        return {name: seen[-1] for name in landscapes.FEATURES}
+
+    image = ball(np.asarray(GRID.center) + [8.0, 0.0, 0.0])
+    surfaces.measure(image, GRID, "xz", tmp_path, describe, resume=False)
+    document = surfaces.write_results(tmp_path, "image", "xz")
+    surface = np.array(document["surfaces"]["SAM"])
+    middle = len(surface) // 2
+    # About x the ball's middle stays; about z it moves along a circle: the record of a turn is the chord, squared.
+    assert surface[-1, middle] == pytest.approx(0.0, abs=0.05) and surface[middle, middle] == 0.0
+    moved = float(seen[0].norm())
+    assert surface[middle, -1] == pytest.approx(0.5 * (2 * moved * np.sin(np.radians(30.0))) ** 2, rel=0.1)
+    surfaces.measure(image, GRID, "xz", tmp_path, lambda volume: pytest.fail("measured again"), resume=True)
+    assert len(surfaces.page_lines(document)) > len(landscapes.FEATURES)
+
+
+def test_the_way_down_a_surface_leads_back_or_not():
+    degrees = np.array(surfaces.DEGREES)
+    bowl = degrees[:, None] ** 2 + degrees[None] ** 2
+    assert surfaces.falls_back(bowl).all()
+    trapped = bowl.copy()
+    trapped[0, 0] = -1.0
+    left = ~surfaces.falls_back(trapped)
+    assert left[0, 0] and left[1, 1] and not left[4, 4] and 0 < left.sum() < bowl.size / 2
 
 
 def test_a_suites_page_is_published(tmp_path):

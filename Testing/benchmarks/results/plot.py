@@ -220,6 +220,25 @@ def landscapes(document: dict, pyplot):
     return figure
 
 
+def surfaces(document: dict, pyplot):
+    """Each feature's loss over two rotations, as a share of its largest value; the cross is no rotation."""
+    degrees, axes_named = document["degrees"], document["axes"]
+    found = document["surfaces"]
+    figure, axes = pyplot.subplots(1, len(found), figsize=(3.4 * len(found) + 1, 3.6), layout="constrained")
+    for axis, (feature, surface) in zip(axes, found.items(), strict=True):
+        top = max(max(row) for row in surface) or 1.0
+        shares = [[value / top for value in row] for row in surface]
+        drawn = axis.contourf(degrees, degrees, shares, levels=[n / 20 for n in range(21)], cmap="viridis")
+        axis.contour(degrees, degrees, shares, levels=[n / 10 for n in range(1, 10)], colors="white", linewidths=0.5)
+        axis.plot(0, 0, marker="+", color="white", markersize=9)
+        axis.set_title(feature, fontsize=10)
+        axis.set_xlabel(f"about {axes_named[1]}, degrees")
+        axis.set_ylabel(f"about {axes_named[0]}, degrees")
+        axis.set_aspect("equal")
+    figure.colorbar(drawn, ax=axes, label="loss, share of its largest value")
+    return figure
+
+
 def readable(method: str) -> str:
     """A method's name for readers."""
     return READABLE.get(method, method)
@@ -246,6 +265,7 @@ DRAWINGS = {
     "robustness": robustness,
     "scaling": scaling,
     "landscapes": landscapes,
+    "surfaces": surfaces,
 }
 
 
