@@ -37,10 +37,20 @@ def test_less_error_and_more_dice_count_as_better():
 
     mm = {str(n): {"start": _error(9.0), "dns": _error(4.0), "mind": _error(5.0 + n)} for n in range(6)}
     text = masr_optimization.table({"warps": mm}, "dns")
-    assert row(text, "mind")[2:7] == ["6", "7.500", "+3.500", "0", "0.031"]
+    assert row(text, "mind")[2:5] + row(text, "mind")[6:8] == ["6", "7.500", "+3.500", "0", "0.031"]
+    low, high = (float(end) for end in row(text, "mind")[5].split(" to "))
+    assert 1.0 <= low < 3.5 < high <= 6.0
     dice = {str(n): {"start": {"dice_mean": 0.3}, "dns": {"dice_mean": 0.5}, "mind": {"dice_mean": 0.6}} for n in "ab"}
     text = masr_optimization.table({"people": dice}, "dns")
-    assert row(text, "mind")[2:7] == ["2", "0.600", "+0.100", "2", ""]
+    assert row(text, "mind")[2:8] == ["2", "0.600", "+0.100", "", "2", ""]
+
+
+def test_every_brain_meets_the_atlas_in_both_directions(tmp_path):
+    (tmp_path / "brain").mkdir()
+    for number in (1, 2, 3):
+        (tmp_path / "brain" / f"labelmap0{number}.nii.gz").touch()
+    found = [pair.name for pair in masr_optimization.atlas_pairs(tmp_path)]
+    assert found == ["atlas-02", "02-atlas", "atlas-03", "03-atlas"]
 
 
 def _error(mean: float) -> dict:

@@ -1,8 +1,9 @@
 """MASR-Net's instance optimization in three levels, DNS against MIND under the same: ``masr_optimization.py``.
 
-Known warps of MR to CT (8 patients) and of T1 to T2 or FLAIR (4 pairs), and abdomens, MR to CT of different people
-(labels of liver, kidneys and spleen). ``--tune`` compares settings that the paper leaves open on patients that may be
-trained on instead. Every run is on disk as soon as it ends, and a second call goes on.
+Known warps of MR to CT (8 patients) and of T1 to T2 or FLAIR (4 pairs); abdomens, MR to CT of different people (labels
+of liver, kidneys and spleen); and 11 brains to one atlas, T1 to T2, in both directions, painted from label maps.
+``--tune`` compares settings that the paper leaves open on patients that may be trained on instead. Every run is on disk
+as soon as it ends, and a second call goes on.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ from samconvex.space.transforms import Transform  # noqa: E402
 from benchmarks.data.pairs import EVALUATION_ABDOMENS, REPOSITORY, Case, Pair, data_folder  # noqa: E402
 from benchmarks.methods.assess import assess  # noqa: E402
 from benchmarks.methods.job import common_grid, common_start  # noqa: E402
-from benchmarks.results.paired import wilcoxon  # noqa: E402
+from benchmarks.results.paired import interval, wilcoxon  # noqa: E402
 from benchmarks.suites.ablation import register  # noqa: E402
-from benchmarks.suites.multimodal import _mr_ct, all_pairs  # noqa: E402
+from benchmarks.suites.multimodal import _brain, _mr_ct, all_pairs  # noqa: E402
 
 # Their CTs are never trained on, nor are any of the MRs.
 ABDOMENS = "MR-CT abdomens"
+BRAINS = "T1-T2 brains, one atlas"
 KNOWN = ("MR-CT known warp", "T1-T2/FLAIR known warp")
 # Label of the CT for each of the MR: liver, right kidney, left kidney, spleen.
 OF_MR = {1: 6, 2: 2, 3: 3, 4: 1}
@@ -100,6 +102,17 @@ def evaluation_pairs(data: Path, abdomens: int) -> list[Pair]:
     for number, mr in enumerate(people[:abdomens]):
         ct = EVALUATION_ABDOMENS[number % len(EVALUATION_ABDOMENS)]
         pairs.append(Pair(f"{ct}-{mr}", ABDOMENS, "masr", _abdomens(data, ct, mr)))
+    return pairs + atlas_pairs(data)
+
+
+def atlas_pairs(data: Path) -> list[Pair]:
+    """The first label map as atlas, every other once as moving and once as fixed image; the fixed one is T1."""
+    atlas, *brains = sorted((data / "brain").glob("labelmap*.nii.gz"))
+    pairs = []
+    for number, brain in enumerate(brains):
+        name = brain.name.removesuffix(".nii.gz").removeprefix("labelmap")
+        for fixed, moving, title in ((atlas, brain, f"atlas-{name}"), (brain, atlas, f"{name}-atlas")):
+            pairs.append(Pair(title, BRAINS, "masr", _brain(fixed, moving, number)))
     return pairs
 
 
@@ -109,14 +122,14 @@ def tuning_pairs(data: Path, count: int) -> list[Pair]:
 
 
 def run(pair: Pair, wanted: dict[str, Settings], folder: Path) -> dict[str, dict]:
-    """All rows of a pair, from one start; abdomens of two people start from the preset's affine."""
+    """All rows of a pair, from one start; two people start from the preset's affine."""
     file = folder / f"{pair.name}.json"
     known: dict[str, dict] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     missing = [name for name in ("start", *wanted) if name not in known]
     if not missing:
         return known
     case = pair.load()
-    start = common_start(case, pair.preset) if pair.group == ABDOMENS else Transform()
+    start = common_start(case, pair.preset) if pair.group in (ABDOMENS, BRAINS) else Transform()
     for name in missing:
         found, seconds = (start, 0.0) if name == "start" else register(case, wanted[name], start)
         known[name] = {**assess(case, found, common_grid(case.fixed)), "seconds": seconds}
@@ -132,13 +145,13 @@ def figure(record: dict) -> float:
 
 
 def table(records: dict[str, dict[str, dict[str, dict]]], first: str) -> list[str]:
-    """Of every group: means, how often a row is better than ``first``, and Wilcoxon's p."""
+    """Of every group: means, how a row differs from ``first`` (95 % by bootstrap over the pairs), and Wilcoxon's p."""
     lines = []
     for group, pairs in records.items():
         dice = "dice_mean" in next(iter(pairs.values()))["start"]
         lines += [f"### {group} ({'Dice' if dice else 'mm left of a known warp'})", ""]
-        lines += [f"| row | pairs | mean | against {first} | better than {first} | p | SDlogJ | seconds |"]
-        lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
+        lines += [f"| row | pairs | mean | against {first} | 95 % | better than {first} | p | SDlogJ | seconds |"]
+        lines += ["|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
         names = list(dict.fromkeys(name for found in pairs.values() for name in found))
         for name in names:
             both = [found for found in pairs.values() if name in found and first in found]
@@ -146,10 +159,12 @@ def table(records: dict[str, dict[str, dict[str, dict]]], first: str) -> list[st
             better = sum(d > 0 if dice else d < 0 for d in apart)
             mean = np.mean([figure(found[name]) for found in both])
             rest = [np.mean([found[name].get(key, np.nan) for found in both]) for key in ("sdlogj", "seconds")]
-            p = f"{wilcoxon(apart):.3f}" if len(apart) > 4 and name != first else ""
+            compared = len(apart) > 3 and name != first
+            p = f"{wilcoxon(apart):.3f}" if compared else ""
+            range_ = "{:+.3f} to {:+.3f}".format(*interval(np.array(apart))) if compared else ""
             lines.append(
-                f"| {name} | {len(both)} | {mean:.3f} | {np.mean(apart):+.3f} | {better} | {p} | {rest[0]:.2f} "
-                f"| {rest[1]:.0f} |"
+                f"| {name} | {len(both)} | {mean:.3f} | {np.mean(apart):+.3f} | {range_} | {better} | {p} "
+                f"| {rest[0]:.2f} | {rest[1]:.0f} |"
             )
         lines.append("")
     return lines
