@@ -20,6 +20,7 @@ from benchmarks.suites import registration
 from samconvex import Grid, Volume
 from samconvex.space.field import DisplacementField
 from samconvex.space.transforms import AffineTransform, Transform
+from samconvex.space.volume import FeatureMap
 
 SHIFT = np.array([6.0, 0.0, -4.0])
 GRID = Grid((24, 20, 16), (2.0, 2.0, 2.0), (-10.0, 5.0, 30.0))
@@ -97,6 +98,28 @@ def test_everybody_gets_the_moving_image_after_the_start(tmp_path, starts):
     expected = shifted_case().points[0][0] + SHIFT / 2
     assert np.allclose(moving.TransformContinuousIndexToPhysicalPoint(index), expected, atol=0.3)
     assert native.GetSize() == GRID.size
+
+
+def test_methods_with_organs_get_the_moving_ones_after_the_start(tmp_path, starts, monkeypatch):
+    asked: list[str] = []
+
+    def organ_probabilities(volume: Volume) -> FeatureMap:
+        # The ball itself is the second organ; the first is hinted at, the third is nowhere.
+        asked.append(volume.name)
+        ball = volume.as_float() / 100
+        return FeatureMap(torch.cat([0.3 * ball, ball, 0 * ball], 1).half(), volume.grid)
+
+    monkeypatch.setattr(job, "organ_probabilities", organ_probabilities)
+    run(tmp_path, starts, other_half)
+    assert not asked
+    run(tmp_path, starts, other_half, methods=("convexadam-organs",))
+    assert len(asked) == 2
+    folder = tmp_path / "out" / "work" / "shifted"
+    with np.load(folder / "organs.npz") as stored:
+        for side in ("fixed", "moving"):
+            image = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{side}.nii.gz")))
+            assert stored[side].shape == (1, *image.shape)
+            assert np.abs(stored[side][0] / 255 - image / image.max()).max() < 0.01
 
 
 def test_resume_repeats_no_finished_run_and_repeats_failed_ones(tmp_path, starts):

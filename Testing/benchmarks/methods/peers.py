@@ -1,8 +1,9 @@
 """Run one peer on one prepared pair: ``python peers.py METHOD JOB OUTPUT --threads N``, in the peers' environment.
 
 JOB holds ``fixed.nii.gz`` and ``moving.nii.gz`` on one grid (the moving image already went through the common start),
-``moving_native.nii.gz`` for own pipelines, and optionally ``fixed_mask.nii.gz`` and ``moving_mask.nii.gz``. OUTPUT
-receives ``field.mha`` (displacement, LPS mm, on the fixed grid, ITK's fixed-to-moving sense) and ``run.json``.
+``moving_native.nii.gz`` for own pipelines, and optionally ``fixed_mask.nii.gz`` and ``moving_mask.nii.gz``; for methods
+that end in ``-organs`` also ``organs.npz``, the probabilities of our organ network, which they get beside the images.
+OUTPUT receives ``field.mha`` (displacement, LPS mm, on the fixed grid, ITK's fixed-to-moving sense) and ``run.json``.
 
 This file imports nothing of samconvex: each tool runs as its documentation says, with its own defaults.
 """
@@ -24,11 +25,18 @@ Timed = Callable[[Callable], object]
 
 # The folder of deedsBCV's programs.
 DEEDS = "SAMCONVEX_DEEDS"
+# Ending of the methods that get the probabilities of our organ network, which then compare what our preset does.
+WITH_ORGANS = "-organs"
+# Weights of the squared differences of the probabilities against those of MIND, and of their correlation against the
+# images', chosen on hn168-hn172 and btcv03-btcv11, which nobody is evaluated on.
+CONVEXADAM_ORGANS, GREEDY_ORGANS = 4.0, 0.5
 PACKAGE = {"convexadam": "convexAdam", "elastix": "itk-elastix", "ants": "antspyx", "greedy": "picsl-greedy"}
 
 
-def convexadam(job: Path, timed: Timed, threads: int):
+def convexadam(job: Path, timed: Timed, threads: int, organs: bool = False):
     """convexAdam on MIND-SSC, `convex_adam_pt` with its defaults; masks where the pair has them.
+
+    With ``organs`` its features are MIND-SSC and the probabilities, side by side.
 
     Its lattice drops what does not fill a cell of 6 voxels, which shifts the result, so the images are padded to
     multiples of 6 with their lowest value first: the tool is shown at its best.
@@ -36,7 +44,7 @@ def convexadam(job: Path, timed: Timed, threads: int):
     import numpy as np
     import SimpleITK as sitk
     import torch
-    from convexAdam.convex_adam_MIND import convex_adam_pt
+    from convexAdam import convex_adam_MIND
 
     torch.set_num_threads(threads)
     fixed = sitk.ReadImage(str(job / "fixed.nii.gz"), sitk.sitkFloat32)
@@ -58,7 +66,20 @@ def convexadam(job: Path, timed: Timed, threads: int):
             options[f"path_{side}_mask"] = path
         options["use_mask"] = True
     first, second = padded("fixed.nii.gz"), padded("moving.nii.gz")
-    voxels = timed(lambda: convex_adam_pt(first, second, **options))
+    if organs:
+        maps = [np.pad(part.transpose(0, 3, 2, 1), [(0, 0), *padding]) for part in _organs(job)]
+        own = convex_adam_MIND.extract_features
+
+        def features(**arguments):
+            # Its loss is a mean over channels: scaled so that MIND counts as much as without the others.
+            scale = (1 + len(maps[0]) / 12) ** 0.5
+            return tuple(
+                scale * torch.cat([mind, CONVEXADAM_ORGANS**0.5 * torch.from_numpy(part)[None].to(mind)], 1)
+                for mind, part in zip(own(**arguments), maps, strict=True)
+            )
+
+        convex_adam_MIND.extract_features = features
+    voxels = timed(lambda: convex_adam_MIND.convex_adam_pt(first, second, **options))
     scratch.cleanup()
     voxels = voxels[: size[0], : size[1], : size[2]]
     # Voxel steps along x, y, z of an identity-direction image: millimeters are steps times spacing.
@@ -114,9 +135,17 @@ def ants(job: Path, timed: Timed, threads: int, own: bool = False):
 
 
 def greedy(
-    job: Path, timed: Timed, threads: int, own: bool = False, metric: str = "NCC 2x2x2", affine_only: bool = False
+    job: Path,
+    timed: Timed,
+    threads: int,
+    own: bool = False,
+    metric: str = "NCC 2x2x2",
+    affine_only: bool = False,
+    organs: bool = False,
 ):
     """picsl-greedy as its quick start runs it: NCC of radius 2, 100x50x10 iterations (own: after its own affine).
+
+    With ``organs`` the probabilities are a second pair of images, of several components.
 
     Its affine starts from the images' centers; alone (``affine_only``) it tries 1500 random turns and shifts first.
     """
@@ -127,6 +156,12 @@ def greedy(
     with tempfile.TemporaryDirectory() as scratch, open(os.devnull, "w") as quiet:
         warp, affine, composed = (f"{scratch}/{name}" for name in ("warp.nii.gz", "affine.mat", "composed.nii.gz"))
         common = f"-d 3 -threads {threads} -m {metric} -n 100x50x10 -i {job}/fixed.nii.gz {moving}"
+        if organs:
+            names = [f"{scratch}/{side}.nii.gz" for side in ("fixed", "moving")]
+            image = sitk.ReadImage(str(job / "fixed.nii.gz"))
+            for name, part in zip(names, _organs(job), strict=True):
+                sitk.WriteImage(_field(image, part.transpose(1, 2, 3, 0)), name)
+            common += f" -w {GREEDY_ORGANS} -i {' '.join(names)}"
         if (job / "fixed_mask.nii.gz").exists():
             common += f" -gm {job}/fixed_mask.nii.gz"
         tool = Greedy3D()
@@ -188,6 +223,8 @@ METHODS: dict[str, Callable] = {
     "ants": ants,
     "greedy": greedy,
     "deeds": deeds,
+    "convexadam-organs": lambda job, timed, threads: convexadam(job, timed, threads, organs=True),
+    "greedy-organs": lambda job, timed, threads: greedy(job, timed, threads, organs=True),
     "greedy-nmi": lambda job, timed, threads: greedy(job, timed, threads, metric="NMI"),
     "elastix-own": lambda job, timed, threads: elastix(job, timed, threads, own=True),
     "ants-own": lambda job, timed, threads: ants(job, timed, threads, own=True),
@@ -196,8 +233,16 @@ METHODS: dict[str, Callable] = {
 }
 
 
+def _organs(job: Path) -> list:
+    """Probabilities (organs, z, y, x) of the fixed and the moving image, float32."""
+    import numpy as np
+
+    with np.load(job / "organs.npz") as stored:
+        return [stored[side].astype(np.float32) / 255 for side in ("fixed", "moving")]
+
+
 def _field(fixed, displacement):
-    """Vector image (LPS mm) on the grid of ``fixed`` from an array (z, y, x, 3)."""
+    """Vector image on the grid of ``fixed`` from an array (z, y, x, components), such as a field in LPS mm."""
     import numpy as np
     import SimpleITK as sitk
 

@@ -20,8 +20,9 @@ from samconvex.space.transforms import Transform
 
 from ..data.pairs import REPOSITORY, Case, Pair
 from .assess import assess
-from .job import common_start, is_prepared, prepare
+from .job import ORGANS_FILE, common_start, is_prepared, prepare, prepare_organs
 from .peers import METHODS as PEERS
+from .peers import WITH_ORGANS
 
 HERE = Path(__file__).resolve().parent
 PEERS_ENVIRONMENT = REPOSITORY / ".venv-peers"
@@ -103,7 +104,10 @@ def run_all(
         if not (resume and is_prepared(job, origin)):
             start = common_start(case, pair.preset) if given is None else Transform.load(given)
             prepare(case, start, job, origin)
+            (job / ORGANS_FILE).unlink(missing_ok=True)
         start = Transform.load(job / "start.tfm")
+        if not (job / ORGANS_FILE).is_file() and any(method.endswith(WITH_ORGANS) for method in wanted):
+            prepare_organs(case, start, job)
         grid = read_volume(job / "fixed.nii.gz").grid
         for method, file in files.items():
             if method in wanted:

@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
     """Run the suite; the exit status is 1 if a run failed."""
     parser = argparse.ArgumentParser(prog="samconvex benchmark --suite robustness", description=__doc__)
     parser.add_argument("--pairs", type=int, default=6, metavar="N", help="head-neck pairs (default 6)")
+    parser.add_argument(
+        "--abdomen", type=int, default=0, metavar="N", help="abdomen pairs (default 0; tables mix them)"
+    )
     parser.add_argument("--only", default="", metavar="TEXT", help="only pairs whose name contains TEXT")
     parser.add_argument(
         "--sizes",
@@ -65,8 +68,9 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
     unknown = [name for name in chosen.methods if name not in PEERS and preset_of(name, "ct-inter-patient") is None]
     if unknown:
         parser.error(f"unknown method {unknown[0]!r}")
-    offered = choose_pairs(chosen.pairs, data_folder())
-    pairs = [pair for pair in offered if pair.group in ("head-neck", "phantom") and chosen.only in pair.name]
+    offered = choose_pairs(chosen.pairs, data_folder(), chosen.abdomen)
+    of_people = [pair for pair in offered if pair.group in ("head-neck", "abdomen", "phantom")]
+    pairs = [pair for pair in of_people if chosen.only in pair.name]
     if not pairs:
         parser.error(f"no pair's name contains {chosen.only!r}")
     if any(name in PEERS for name in chosen.methods):
