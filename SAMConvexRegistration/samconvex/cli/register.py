@@ -178,8 +178,6 @@ def perform(
     names = [*ALWAYS, *([LABELS] if args.moving_labels else []), *([POINTS] if args.moving_points else [])]
     sources = [getattr(args, name) for name in ("fixed", "moving", *FURTHER)]
     check_output_folder(args.output, names=names, overwrite=args.overwrite, inputs=sources)
-    from ..settings.presets import get_settings
-    from ..settings.strength import adjusted
 
     _check_names(args)
     _use_threads(args.threads)
@@ -192,8 +190,9 @@ def perform(
     result = (register or _engine())(
         inputs.fixed,
         inputs.moving,
-        preset=adjusted(get_settings(args.preset), quality=args.quality),
+        preset=args.preset,
         strength=args.strength,
+        quality=args.quality,
         symmetric=args.symmetric,
         affine=args.affine,
         refine=args.refine,

@@ -10,8 +10,6 @@ from typing import Any
 
 from ..io.points import is_point_file
 from ..registration.options import Options
-from ..settings.presets import get_settings
-from ..settings.strength import adjusted
 
 REGISTER = "register"
 # What each file of a command holds, by the names of its arguments: "image", "slice" (an image, 2D welcome), "labels",
@@ -121,11 +119,12 @@ def options_of(row: Row) -> Options:
         InputError: an unknown preset.
     """
     chosen = {name: row.values[name] for name in _CHOICES if row.values.get(name)}
-    return Options(adjusted(get_settings(preset_of(row)), quality=str(row.values.get("quality", "standard"))), **chosen)
+    return Options(preset_of(row), **chosen)
 
 
 _CHOICES = (
     "strength",
+    "quality",
     "features",
     "affine",
     "refine",

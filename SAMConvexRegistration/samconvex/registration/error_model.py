@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..settings.presets import PRESETS
 from ..settings.registration import Settings
 from .error_models import FAMILIES
 
@@ -113,7 +114,14 @@ def calibration_for(settings: Settings, evidence: Iterable[str]) -> Calibration:
     """
     name = family_of(settings)
     family = FAMILIES[name]
-    return Calibration(name, settings.name in family["presets"], model_for(family["models"], evidence))
+    own = settings.name in family["presets"] and _as_calibrated(settings)
+    return Calibration(name, own, model_for(family["models"], evidence))
+
+
+def _as_calibrated(settings: Settings) -> bool:
+    """They match what the preset of their name matches, and refine it as that does."""
+    preset = PRESETS.get(settings.name)
+    return preset is not None and (settings.levels, settings.refinements) == (preset.levels, preset.refinements)
 
 
 def model_for(models: Sequence[Mapping], evidence: Iterable[str]) -> ErrorModel:

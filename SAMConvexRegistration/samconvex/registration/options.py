@@ -23,6 +23,7 @@ class Options:
 
     preset: str | Settings = "ct-inter-patient"
     strength: str = "normal"
+    quality: str = "standard"
     affine: str | None = None
     refine: str | None = None
     features: str | None = None
@@ -54,10 +55,10 @@ class Options:
         """The preset with everything that was said on top of it.
 
         Raises:
-            InputError: a preset, strength, refinement, protection or feature that does not exist.
+            InputError: a preset, strength, quality, refinement, protection or feature that does not exist.
         """
         settings = with_overrides(
-            get_settings(self.preset),
+            adjusted(get_settings(self.preset), quality=self.quality),
             affine=self.affine,
             refine=self.refine,
             coarse=self.coarse,

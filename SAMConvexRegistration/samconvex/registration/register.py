@@ -71,6 +71,7 @@ def register(
     *,
     preset: str | Settings = "ct-inter-patient",
     strength: str = "normal",
+    quality: str = "standard",
     affine: str | None = None,
     refine: str | None = None,
     features: str | None = None,
@@ -101,6 +102,7 @@ def register(
         preset: a name of ``samconvex presets`` or your own Settings.
         strength: "stiff", "normal" or "flexible": factors on the preset's numbers, see
             :func:`samconvex.settings.strength.adjusted`.
+        quality: "fast", "standard" or "best": time against accuracy, see there.
         affine, refine, features: override the preset ("none", "moments", "sam"; "none", "adam", "diffusion"; "mind",
             "sam+mind").
         coarse: "sam" starts from a coarse field through points matched by embeddings, "none" does not.
@@ -135,6 +137,7 @@ def register(
     options = Options(
         preset,
         strength,
+        quality,
         affine,
         refine,
         features,

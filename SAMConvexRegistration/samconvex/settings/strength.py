@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..errors import InputError
+from .presets import BEST, PRESETS
 from .registration import AdamSettings, DiffusionSettings, Settings
 
 Refinement = TypeVar("Refinement", AdamSettings, DiffusionSettings)
@@ -24,7 +25,8 @@ def adjusted(settings: Settings, strength: str = "normal", quality: str = "stand
     Args:
         strength: "stiff" multiplies the coupling and the refinement's regularization by 4 and filters each coupled
             pass once more: smoothest. "flexible" divides by 4 and filters once less (never without): follows detail.
-        quality: "fast" halves the refinement, "best" doubles it and solves both directions.
+        quality: "fast" halves the refinement, "best" doubles it and solves both directions, or does what was measured
+            to be more exact (:data:`samconvex.settings.presets.BEST`).
 
     Raises:
         InputError: an unknown choice.
@@ -33,6 +35,8 @@ def adjusted(settings: Settings, strength: str = "normal", quality: str = "stand
         raise InputError(f"There is no strength {strength!r}; choose one of: {', '.join(STRENGTHS)}.")
     if quality not in QUALITIES:
         raise InputError(f"There is no quality {quality!r}; choose one of: {', '.join(QUALITIES)}.")
+    if quality == "best" and settings == PRESETS.get(settings.name) and settings.name in BEST:
+        return adjusted(BEST[settings.name], strength)
     factor, passes = _STIFFNESS[strength]
 
     def changed(step: Refinement) -> Refinement:

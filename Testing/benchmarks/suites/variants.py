@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from samconvex.settings.presets import PRESETS
 from samconvex.settings.registration import Level, Settings
+from samconvex.settings.strength import adjusted
 
 # The families of features: a name's part before the hyphen.
 FAMILIES = ("sam", "mind", "semantic", "hu")
@@ -20,8 +21,7 @@ def variants(base: Settings) -> list[tuple[str, Settings]]:
     """``base`` first, then every change of it; rows that would repeat an earlier one are left out."""
     rows = [("preset", base), ("affine only", replace(base, levels=(), refine="none"))]
     without = {family: with_features(base, lambda name, own=family: family_of(name) != own) for family in FAMILIES}
-    # Without the organ network, it has no part in the start either.
-    without["semantic"] = replace(without["semantic"], polish_affine="")
+    without["semantic"] = without_organs(base)
     rows += [(f"without {family}", settings) for family, settings in without.items()]
     for family in FAMILIES:
         rows.append((f"{family} alone", with_features(base, lambda name, family=family: family_of(name) == family)))
@@ -48,6 +48,9 @@ def variants(base: Settings) -> list[tuple[str, Settings]]:
         ("affine by embeddings alone", replace(base, polish_affine="")),
         ("learning-free affine", replace(base, affine="moments")),
     ]
+    best = adjusted(base, quality="best")
+    rows.append(("best quality", best))
+    rows.append(("best quality, without semantic", without_organs(best)))
     rows += paper_rows()
     kept: dict[str, Settings] = {}
     for name, settings in rows:
@@ -56,6 +59,11 @@ def variants(base: Settings) -> list[tuple[str, Settings]]:
         if plain not in [replace(other, name="", description="") for other in kept.values()]:
             kept[name] = settings
     return list(kept.items())
+
+
+def without_organs(base: Settings) -> Settings:
+    """No level compares organ probabilities, and they have no part in the start either."""
+    return replace(with_features(base, lambda name: family_of(name) != "semantic"), polish_affine="")
 
 
 def paper_rows() -> list[tuple[str, Settings]]:

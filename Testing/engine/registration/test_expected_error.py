@@ -25,6 +25,7 @@ from samconvex.registration.error_models import FAMILIES
 from samconvex.registration.expected_error import of_labels
 from samconvex.settings.presets import PRESETS, get_settings
 from samconvex.settings.registration import Settings
+from samconvex.settings.strength import adjusted
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import AffineTransform, Transform
 from samconvex.space.volume import Volume
@@ -92,6 +93,8 @@ def test_a_preset_without_a_calibration_of_its_own_takes_the_nearest() -> None:
     for name, (family, own) in expected.items():
         found = calibration_for(get_settings(name), EVERY_REGISTRATION_HAS)
         assert (found.family, found.own) == (family, own), name
+    best = calibration_for(adjusted(get_settings("ct-inter-patient"), quality="best"), EVERY_REGISTRATION_HAS)
+    assert (best.family, best.own) == (BETWEEN_PATIENTS, False)
     assert family_of(Settings("my own", "", levels=())) == LINEAR
     for further in ({"initial_network": "lapirn-ct"}, {"coarse": "sam"}):
         found = calibration_for(replace(get_settings("affine"), **further), EVERY_REGISTRATION_HAS)
