@@ -127,7 +127,10 @@ def _labelImage(image, toWorld):
 
 
 def resample(layer, reference, transform=None, movingFrame=None):
-    """(k, j, i) int16 labels of a layer on a reference image's grid, nearest neighbor; safe in a worker thread.
+    """(k, j, i) int16 labels of a layer on a reference image's grid; safe in a worker thread.
+
+    Through a transform each voxel takes the label of the largest share there, as the engine's ``warp_labels``, where
+    this SimpleITK can; a label that would get no voxel, and labels in place, go by nearest neighbor.
 
     Args:
         reference: nodes.ImageInFrame.
@@ -141,8 +144,19 @@ def resample(layer, reference, transform=None, movingFrame=None):
     chain.AddTransform(nodes.affineToSitk(np.linalg.inv(layer.content.worldFromFrame) @ start))
     if transform is not None:
         chain.AddTransform(transform)
-    labels = sitk.Resample(layer.content.image, reference.image, chain, sitk.sitkNearestNeighbor, 0, sitk.sitkInt16)
-    return sitk.GetArrayFromImage(labels)
+
+    def resampled(interpolator):
+        image = sitk.Resample(layer.content.image, reference.image, chain, interpolator, 0, sitk.sitkInt16)
+        return sitk.GetArrayFromImage(image)
+
+    nearest = resampled(sitk.sitkNearestNeighbor)
+    byShares = getattr(sitk, "sitkLabelLinear", None)  # not in every SimpleITK that Slicer brings
+    if transform is None or byShares is None:
+        return nearest
+    labels = resampled(byShares)
+    for lost in np.setdiff1d(nearest, labels):
+        labels[nearest == lost] = lost
+    return labels
 
 
 def maskOf(node, reference):

@@ -199,7 +199,7 @@ def test_a_segmentation_is_warped_as_the_engine_warps_labels(lib, degrees):
     for segment_id, _name, _color, mask in pieces:
         label = sitk.GetImageFromArray(mask.astype(np.uint8))
         label.CopyInformation(run.moving.image)
-        truth = sitk.Resample(label, run.fixed.image, transform, sitk.sitkNearestNeighbor, 0)
+        truth = sitk.Resample(label, run.fixed.image, transform, sitk.sitkLabelLinear, 0)
         truth = sitk.GetArrayFromImage(truth) > 0
         got = slicer.util.arrayFromSegmentBinaryLabelmap(result.outputs.segmentation, segment_id, fixed) > 0
         dice = 2 * (truth & got).sum() / (truth.sum() + got.sum())

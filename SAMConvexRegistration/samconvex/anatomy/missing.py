@@ -46,8 +46,8 @@ def missing_part(
     if blank is not None:
         nothing |= to_image.warp_volume(blank, grid, background=1.0).tensor > 0.5
     if scanned is not None and lacking is not None:
-        nothing |= to_image.warp_labels(scanned.with_tensor(lacking.to(torch.uint8)), grid).tensor > 0
-    shown = to_image.warp_labels(body, grid).tensor > 0
+        nothing |= to_image.warp_nearest(scanned.with_tensor(lacking.to(torch.uint8)), grid).tensor > 0
+    shown = to_image.warp_nearest(body, grid).tensor > 0
     absent = ((other_body.tensor > 0) & ~shown & nothing)[0, 0].to(torch.uint8).numpy()
     radius = [max(1, round(_THICK_MM / 2 / spacing)) for spacing in grid.spacing]
     opened = sitk.BinaryMorphologicalOpening(sitk.GetImageFromArray(absent), radius, sitk.sitkBall)

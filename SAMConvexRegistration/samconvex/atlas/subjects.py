@@ -224,4 +224,4 @@ def marked(subject: Subject, like: Volume) -> torch.Tensor | None:
         return None
     from ..space.transforms import Transform
 
-    return Transform().warp_labels(read_mask(subject.mask), like).tensor > 0
+    return Transform().warp_nearest(read_mask(subject.mask), like).tensor > 0

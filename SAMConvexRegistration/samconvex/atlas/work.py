@@ -184,12 +184,12 @@ def pulled(job: Job, progress: Progress | None = None) -> None:
     warped, seen = transform.warp_with_validity(bright, job.template_grid)
     mask = marked(job.subject, volume)
     if mask is not None:
-        inside = transform.warp_labels(volume.with_tensor(mask.to(torch.uint8)), job.template_grid).tensor
+        inside = transform.warp_nearest(volume.with_tensor(mask.to(torch.uint8)), job.template_grid).tensor
         np.save(job.file("mask"), inside[0, 0].numpy())
     np.save(job.file("image"), warped.tensor[0, 0].numpy())
     np.save(job.file("seen"), seen.tensor[0, 0].numpy())
     body = _body(volume)
-    shown = seen.tensor * 0 if body is None else transform.warp_labels(body, job.template_grid).tensor
+    shown = seen.tensor * 0 if body is None else transform.warp_nearest(body, job.template_grid).tensor
     np.save(job.file("body"), shown[0, 0].numpy())
 
 
@@ -214,7 +214,7 @@ def without_blanks(job: Job, progress: Progress | None = None) -> None:
     missing = missing_part(volume, body, read_mask(bodies_path(job.scratch)), corrected(job), volume)
     if missing is not None:
         seen = np.load(job.file("seen"))
-        seen[(Transform().warp_labels(missing, job.template_grid).tensor > 0)[0, 0].numpy()] = 0
+        seen[(Transform().warp_nearest(missing, job.template_grid).tensor > 0)[0, 0].numpy()] = 0
         np.save(job.file("seen"), seen)
 
 

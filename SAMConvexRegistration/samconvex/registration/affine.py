@@ -55,7 +55,7 @@ def _one_way(pair: Pair, initial: Transform, run: Run, device: torch.device) -> 
         return initial, {}
     if initial.parts:
         moving = initial.warp_volume(pair.moving, pair.fixed.grid.canonical(settings.working_spacing))
-        mask = None if pair.moving_mask is None else initial.warp_labels(pair.moving_mask, moving.grid)
+        mask = None if pair.moving_mask is None else initial.warp_nearest(pair.moving_mask, moving.grid)
         pair = replace(pair, moving=moving, moving_mask=mask)
     run.progress("affine", 0.0)
     start: AffineTransform | None = None

@@ -207,11 +207,11 @@ def _overlap(pair: Pair, forward: Transform, body: Volume, data: tuple[Volume | 
         seen &= forward.warp_volume(data[1], grid, background=1.0).tensor > 0.5
     moving_body = None
     try:
-        moving_body = forward.warp_labels(body_mask(pair.moving), grid).tensor > 0
+        moving_body = forward.warp_nearest(body_mask(pair.moving), grid).tensor > 0
     except InputError:
         pass
     if pair.moving_mask is not None:
-        moving_body = forward.warp_labels(pair.moving_mask, grid).tensor > 0
+        moving_body = forward.warp_nearest(pair.moving_mask, grid).tensor > 0
     fixed = resample(pair.fixed.with_tensor(pair.fixed.as_float()), grid)
     # What an image is shows in all of it, not in the part around the body.
     fixed, warped = (

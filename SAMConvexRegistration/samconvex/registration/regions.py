@@ -112,8 +112,8 @@ def _region(
         f"{image.name} is blank over {volume:.0f} ml of what {pair.moving.name} shows of the body; nothing "
         "was matched there."
     )
-    edge = dilated(to_other.warp_labels(missing, matched.grid).tensor > 0, 1)
-    blank = to_other.warp_labels(missing, image.grid.canonical(body.grid.spacing))
+    edge = dilated(to_other.warp_nearest(missing, matched.grid).tensor > 0, 1)
+    blank = to_other.warp_nearest(missing, image.grid.canonical(body.grid.spacing))
     return Region(matched.with_tensor(matched.tensor * ~edge), blank.with_tensor((blank.tensor == 0).float()))
 
 

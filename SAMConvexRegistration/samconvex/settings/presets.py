@@ -179,8 +179,8 @@ PRESETS: dict[str, Settings] = {
 
 _PATIENTS = PRESETS["ct-inter-patient"]
 # What the quality "best" makes of a preset, where more than its common rule was measured: one more level, embeddings to
-# the end, and instance optimization. Training patients, Dice: two pairs of abdomens +0.030, three of head and neck
-# +0.004, SDlogJ as before; without instance optimization +0.021 and +0.011, SDlogJ a sixth more; on 12 principal
+# the end, and instance optimization. Training patients, Dice: two pairs of abdomens +0.030, four of head and neck
+# +0.006, SDlogJ as before; without instance optimization +0.021 and +0.010, SDlogJ a sixth more; on 12 principal
 # components as on request it lost 0.012 on one head and neck, where small organs scatter little.
 BEST: dict[str, Settings] = {
     "ct-inter-patient": replace(

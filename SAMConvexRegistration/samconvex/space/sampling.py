@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,19 +24,21 @@ def sample(
     """Interpolate ``values`` on ``grid`` at LPS points.
 
     Args:
-        values: (1, C, D, H, W) floating point; any type with "nearest", whose values are kept exactly.
+        values: (1, C, D, H, W) floating point; any type with "nearest", whose values are kept exactly; any type of one
+            channel with "labels".
         grid: the lattice of ``values``.
         points: (d, h, w, 3) LPS mm relative to ``reference``.
         reference: LPS mm (3,) that was subtracted from the points.
-        mode: "linear" or "nearest".
+        mode: "linear", "nearest", or "labels": of the labels around a point, the one that linear interpolation of
+            its own mask gives the largest share (Schaerer et al., Insight Journal 2014); ids are kept exactly.
         fill: value outside the buffer, by ITK's rule index outside [-0.5, size - 0.5]; None repeats the edge.
 
     Returns:
         (1, C, d, h, w) in the dtype of ``values``.
     """
     coordinates = grid.normalized(points, reference)
-    if mode == "nearest":
-        result = _nearest(values, coordinates)
+    if mode in ("nearest", "labels"):
+        result = (_nearest if mode == "nearest" else _largest_share)(values, coordinates)
     else:
         result = interpolate(values, coordinates.to(values.dtype))
     if fill is not None:
@@ -54,6 +57,35 @@ def _nearest(values: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
         place = (coordinates[..., axis] + 1) / 2 * (size - 1)
         flat = flat * size + place.clamp_(0, size - 1).round_().long()
     return values.flatten(2)[:, :, flat]
+
+
+def _largest_share(values: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
+    """(1, 1, d, h, w): of the eight labels around normalized coordinates the one of the largest share."""
+    flat = values.flatten()
+    lower, upper, shares = [], [], []
+    stride = 1
+    for axis in range(3):
+        last = values.shape[4 - axis] - 1
+        place = ((coordinates[..., axis].flatten() + 1) / 2 * last).clamp_(0, last)
+        first = place.floor().clamp_(max=max(last - 1, 0))
+        shares.append(place - first)
+        lower.append(first.long() * stride)
+        upper.append((first.long() + 1).clamp_(max=last) * stride)
+        stride *= last + 1
+    corners = list(itertools.product((0, 1), repeat=3))
+    ends = list(zip(lower, upper, strict=True))
+    result = flat[lower[0] + lower[1] + lower[2]]
+    mixed = torch.zeros_like(result, dtype=torch.bool)
+    for corner in corners[1:]:
+        mixed |= flat[sum(end[which] for end, which in zip(ends, corner, strict=True))] != result
+    among = mixed.nonzero()[:, 0]
+    labels = torch.stack([flat[sum(end[w][among] for end, w in zip(ends, corner, strict=True))] for corner in corners])
+    near = [(1 - share[among], share[among]) for share in shares]
+    weights = torch.stack([near[0][x] * near[1][y] * near[2][z] for x, y, z in corners])
+    # Of equal shares the nearest corner's.
+    totals = torch.stack([((labels == label) * weights).sum(0) for label in labels]) + 1e-4 * weights
+    result[among] = labels.gather(0, totals.argmax(0)[None])[0]
+    return result.view(1, 1, *coordinates.shape[:-1])
 
 
 def sample_aligned(values: torch.Tensor, grid: Grid, target: Grid, *, mode: str, fill: float) -> torch.Tensor:

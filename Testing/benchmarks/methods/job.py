@@ -55,7 +55,7 @@ def prepare(case: Case, start: Transform, folder: Path, origin: str = "given") -
     write_volume(_plain(case.moving), folder / "moving_native.nii.gz")
     if case.masks is not None:
         write_volume(resample(case.masks[0], grid, mode="nearest"), folder / "fixed_mask.nii.gz")
-        write_volume(start.warp_labels(case.masks[1], grid), folder / "moving_mask.nii.gz")
+        write_volume(start.warp_nearest(case.masks[1], grid), folder / "moving_mask.nii.gz")
         write_volume(case.masks[0], folder / "fixed_mask_native.nii.gz")
         write_volume(case.masks[1], folder / "moving_mask_native.nii.gz")
     start.save(folder / "start.tfm")

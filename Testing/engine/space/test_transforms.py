@@ -12,6 +12,7 @@ from engine.geometry_fixtures import ramp, rotation, smooth_field
 from samconvex.errors import InputError
 from samconvex.io.images import read_labels, read_mask, write_volume
 from samconvex.lesions.files import read_lesions
+from samconvex.report.metrics import dice
 from samconvex.space.field import DisplacementField
 from samconvex.space.filling import not_measured
 from samconvex.space.filters import smooth
@@ -63,14 +64,38 @@ def test_warping_equals_simpleitk_on_rotated_and_flipped_grids(chain: Transform)
     assert warped.tensor.dtype == torch.int16
 
 
-def test_labels_warp_by_nearest_neighbor_as_in_simpleitk(chain: Transform) -> None:
+@pytest.mark.parametrize(
+    ("way", "interpolator"),
+    [(Transform.warp_nearest, sitk.sitkNearestNeighbor), (Transform.warp_labels, sitk.sitkLabelLinear)],
+)
+def test_labels_warp_by_nearest_neighbor_or_largest_share_as_in_simpleitk(chain: Transform, way, interpolator) -> None:
     torch.manual_seed(2)
     coarse = torch.randint(0, 5, (1, 1, 12, 12, 14)).float()
     labels = Volume(torch.nn.functional.interpolate(coarse, MOVING.shape).to(torch.uint8), MOVING, sitk.sitkUInt8)
-    warped = chain.warp_labels(labels, FIXED)
-    expected = sitk.Resample(labels.to_sitk(), warped.to_sitk(), chain.to_sitk(), sitk.sitkNearestNeighbor, 0)
+    warped = way(chain, labels, FIXED)
+    expected = sitk.Resample(labels.to_sitk(), warped.to_sitk(), chain.to_sitk(), interpolator, 0)
     same = sitk.GetArrayFromImage(expected) == warped.tensor[0, 0].numpy()
-    assert same.mean() > 0.9999
+    assert same.mean() > 0.9995
+
+
+def test_an_outline_is_more_exact_by_shares_than_by_nearest_neighbor() -> None:
+    coarse, fine = Grid((20, 20, 20), (5.0, 5.0, 5.0)), Grid((60, 60, 60), (1.5, 1.5, 1.5), (3.0, 3.0, 3.0))
+    shift = Transform((AffineTransform(np.eye(3), np.array([1.1, -0.7, 0.4])),))
+
+    def ball(grid: Grid, center: list[float]) -> Volume:
+        inside = grid.voxel_centers(reference=np.array(center)).norm(dim=-1) < 18.0
+        return Volume((3 * inside).to(torch.uint8)[None, None], grid, sitk.sitkUInt8)
+
+    truth, moving = ball(fine, [48.0, 48.0, 48.0]), ball(coarse, [49.1, 47.3, 48.4])
+    shares, nearest = (dice(truth, way(moving, fine))[3] for way in (shift.warp_labels, shift.warp_nearest))
+    assert shares > nearest + 0.03
+
+
+def test_a_label_of_one_voxel_is_not_lost() -> None:
+    labels = Volume(torch.zeros(1, 1, 8, 8, 8, dtype=torch.uint8), Grid((8, 8, 8), (1.0, 1.0, 1.0)), sitk.sitkUInt8)
+    labels.tensor[0, 0, 4, 4, 4] = 9
+    half = Transform((AffineTransform(np.eye(3), np.array([0.4, 0.4, 0.4])),))
+    assert int((half.warp_labels(labels, labels).tensor == 9).sum()) == 1
 
 
 @pytest.mark.parametrize("label", [2**24 + 1, 614454277, 2**32 - 1])
