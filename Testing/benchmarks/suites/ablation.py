@@ -189,6 +189,7 @@ def page_lines(document: dict) -> list[str]:
         "the same pairs, with the 95 % interval of a bootstrap over them and p of Wilcoxon's exact signed-rank test;",
         "`seconds` are those of the deformable stages. The paper's rows follow its pyramid designs and instance",
         "optimization with our embeddings and our solver. Without `semantic`, organs have no part in the start either.",
+        "Labels are carried by nearest neighbor, `shares`: by the largest share, as users get them.",
         "",
     ]
     for group in dict.fromkeys(record["group"] for record in records):
@@ -200,12 +201,13 @@ def page_lines(document: dict) -> list[str]:
         lines += [
             f"### {group}",
             "",
-            f"| variant | pairs | {title} | difference | 95 % | p | worst | SDlogJ | folding % | seconds |",
-            "|---|" + "---:|" * 9,
+            f"| variant | pairs | {title} | difference | 95 % | p | worst | shares | SDlogJ | folding % | seconds |",
+            "|---|" + "---:|" * 10,
         ]
         preset = by_pair(members, "preset", path)
         for row in summarize(members):
             own = by_pair(members, row["method"], path)
+            shares = by_pair(members, row["method"], ("dice_of_shares_mean",))
             common = [own[pair] - preset[pair] for pair in own if pair in preset]
             compared = bool(common) and row["method"] != "preset"
             cells = [
@@ -216,6 +218,7 @@ def page_lines(document: dict) -> list[str]:
                 "{:+.{d}f} to {:+.{d}f}".format(*interval(common), d=decimals) if compared and len(common) > 1 else "",
                 f"{wilcoxon(common):.3f}" if compared and len(common) > 1 else "",
                 _cell(row.get("worst"), decimals),
+                _cell(float(np.mean(list(shares.values()))) if shares else None, decimals),
                 _cell(row.get("SDlogJ"), 2),
                 _cell(row.get("folding %"), 3),
                 _cell(row.get("seconds"), 1),
