@@ -46,9 +46,15 @@ TUNING = ("sts019", "sts012", "sts018", "sts024")
 
 
 def rows() -> dict[str, Settings]:
-    """What is compared: the preset, and MIND in its place."""
-    whole = PRESETS["masr"]
-    return {"dns": whole, "mind": replace(whole, refine_features=("mind",))}
+    """What is compared: the preset, and MIND in its place; and both in the levels and descent of our ``mr-ct``."""
+    whole, ours = PRESETS["masr"], PRESETS["mr-ct"]
+    levels = tuple(replace(level, features=("mind",)) for level in ours.levels)
+    return {
+        "dns": whole,
+        "mind": replace(whole, refine_features=("mind",)),
+        "dns, mr-ct": ours,
+        "mind, mr-ct": replace(ours, levels=levels),
+    }
 
 
 def variants() -> dict[str, Settings]:
@@ -58,7 +64,7 @@ def variants() -> dict[str, Settings]:
         return replace(settings, stages=tuple(change(n, s) for n, s in enumerate(settings.stages)))  # type: ignore[misc]
 
     found: dict[str, Settings] = {}
-    for feature, settings in rows().items():
+    for feature, settings in list(rows().items())[:2]:
         found[feature] = settings
         for factor in (0.25, 4.0, 16.0):
             found[f"{feature}, lambda x {factor:g}"] = staged(
