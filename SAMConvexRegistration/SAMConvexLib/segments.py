@@ -129,8 +129,8 @@ def _labelImage(image, toWorld):
 def resample(layer, reference, transform=None, movingFrame=None):
     """(k, j, i) int16 labels of a layer on a reference image's grid; safe in a worker thread.
 
-    Through a transform each voxel takes the label of the largest share there, as the engine's ``warp_labels``, where
-    this SimpleITK can; a label that would get no voxel, and labels in place, go by nearest neighbor.
+    Through a transform each voxel takes the label of the largest share there, and thin labels the voxels of nearest
+    neighbor, as in the engine's ``warp_labels``, where this SimpleITK can; labels in place go by nearest neighbor.
 
     Args:
         reference: nodes.ImageInFrame.
@@ -145,18 +145,38 @@ def resample(layer, reference, transform=None, movingFrame=None):
     if transform is not None:
         chain.AddTransform(transform)
 
+    # A labelmap that ends with its segment is air beyond.
+    source = sitk.ConstantPad(layer.content.image, (1, 1, 1), (1, 1, 1), 0)
+
     def resampled(interpolator):
-        image = sitk.Resample(layer.content.image, reference.image, chain, interpolator, 0, sitk.sitkInt16)
-        return sitk.GetArrayFromImage(image)
+        return sitk.GetArrayFromImage(sitk.Resample(source, reference.image, chain, interpolator, 0, sitk.sitkInt16))
 
     nearest = resampled(sitk.sitkNearestNeighbor)
     byShares = getattr(sitk, "sitkLabelLinear", None)  # not in every SimpleITK that Slicer brings
     if transform is None or byShares is None:
         return nearest
-    labels = resampled(byShares)
-    for lost in np.setdiff1d(nearest, labels):
-        labels[nearest == lost] = lost
-    return labels
+    return _thinKept(resampled(byShares), nearest)
+
+
+# As the engine's samconvex.space.transforms.THIN.
+THIN = 0.8
+
+
+def _thinKept(shares, nearest):
+    """``shares``, in which labels that lost much of what they have in ``nearest`` got those voxels back."""
+
+    def counts(labels):
+        return dict(zip(*np.unique(labels[labels != 0], return_counts=True), strict=True))
+
+    expected, thin = counts(nearest), set()
+    while True:
+        found = counts(shares)
+        more = {label for label, n in expected.items() if label not in thin and found.get(label, 0) < THIN * n}
+        if not more:
+            return shares
+        thin |= more
+        where = np.isin(nearest, list(more))
+        shares[where] = nearest[where]
 
 
 def maskOf(node, reference):

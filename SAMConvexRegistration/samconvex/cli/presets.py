@@ -64,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         listing = {
             name: {
-                "settings": plain(adjusted(settings, args.strength)),
+                "settings": plain(adjusted(settings, args.strength, args.quality)),
                 "forecast": plain(costs[name]),
-                "strengths": {word: stiffness_numbers(adjusted(settings, word)) for word in STRENGTHS},
+                "strengths": {word: stiffness_numbers(adjusted(settings, word, args.quality)) for word in STRENGTHS},
             }
             for name, settings in PRESETS.items()
         }
@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{'preset':<20}{'seconds':>8}{'GiB':>7}  {args.strength:<16}use")
     for name, settings in PRESETS.items():
         lines = textwrap.wrap(settings.description, 66)
-        numbers = " / ".join(f"{value:g}" for value in stiffness_numbers(adjusted(settings, args.strength)).values())
+        chosen = adjusted(settings, args.strength, args.quality)
+        numbers = " / ".join(f"{value:g}" for value in stiffness_numbers(chosen).values())
         print(f"{name:<20}{costs[name].seconds:>8.0f}{costs[name].memory_gib:>7.1f}  {numbers:<16}{lines[0]}")
         for line in lines[1:]:
             print(" " * 53 + line)

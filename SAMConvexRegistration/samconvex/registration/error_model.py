@@ -119,9 +119,14 @@ def calibration_for(settings: Settings, evidence: Iterable[str]) -> Calibration:
 
 
 def _as_calibrated(settings: Settings) -> bool:
-    """They match what the preset of their name matches, and refine it as that does."""
+    """They deform as the preset of their name does."""
     preset = PRESETS.get(settings.name)
-    return preset is not None and (settings.levels, settings.refinements) == (preset.levels, preset.refinements)
+    return preset is not None and _deforming(settings) == _deforming(preset)
+
+
+def _deforming(settings: Settings) -> tuple[object, ...]:
+    stiffness = (settings.coupling, settings.couplings, settings.box_passes)
+    return settings.levels, settings.refinements, settings.refined_by, settings.symmetric, *stiffness
 
 
 def model_for(models: Sequence[Mapping], evidence: Iterable[str]) -> ErrorModel:

@@ -59,8 +59,8 @@ def build_report(
         surface_initial_mm, surface_final_mm: ``mean`` and ``hd95`` of surface distances by label before and after.
         tre_initial_mm, tre_final_mm: (N,) distances of corresponding points before and after.
         expected_error_mm: ``median``, ``p90`` and ``max`` of the 90 % bound inside the body, the ``family`` of presets
-            whose calibration it has, and ``own_calibration``: the preset was one of them; ``labels`` by carried label
-            what nine tenths of its outline stay below.
+            whose calibration it has, and ``own_calibration``: the preset was one of them, unchanged; ``labels`` by
+            carried label what nine tenths of its outline stay below.
         further: additional top-level fields.
     """
     report: dict[str, Any] = {

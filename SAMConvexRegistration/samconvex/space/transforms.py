@@ -87,6 +87,31 @@ class AffineTransform:
 Part = AffineTransform | DisplacementField | InverseField
 
 
+# A label that keeps less than this share of its voxels of nearest neighbor is too thin for shares.
+THIN = 0.8
+
+
+def _keep_thin(shares: torch.Tensor, nearest: torch.Tensor) -> None:
+    """Give labels that lose much of what they have in ``nearest`` those voxels, in ``shares``; no label is lost."""
+    expected = _counts(nearest)
+    thin: set[float] = set()
+    while True:
+        found = _counts(shares)
+        # What others take from a label for being thin may make it one of them.
+        more = {label for label, n in expected.items() if label not in thin and found.get(label, 0) < THIN * n}
+        if not more:
+            return
+        thin |= more
+        where = torch.isin(nearest, torch.tensor(sorted(more), dtype=nearest.dtype))
+        shares[where] = nearest[where]
+
+
+def _counts(labels: torch.Tensor) -> dict[float, int]:
+    """Voxels of every label but 0."""
+    found, counts = labels[labels != 0].unique(return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
 @dataclass(frozen=True)
 class Transform:
     """A chain of maps, applied to points in the order of ``parts``.
@@ -202,15 +227,12 @@ class Transform:
     ) -> Volume:
         """Pull a label map onto the grid of ``like``, 0 outside: each voxel takes the label of the largest share there.
 
-        Shares are interpolated linearly, so that outlines come out smoother and more exact than by nearest neighbor. A
-        label that would get no voxel, such as one of a single voxel, keeps those that are nearest to it.
+        Shares are interpolated linearly, so that outlines come out smoother and more exact than by nearest neighbor.
+        Labels of single voxels and thin lines, which hold the largest share nearly nowhere, keep the voxels of nearest
+        neighbor (:data:`THIN`).
         """
         warped = self._warp(labels, like, "labels", 0.0, report)
-        lost = set(labels.tensor.unique().tolist()) - set(warped.tensor.unique().tolist())
-        if lost:
-            nearest = self.warp_nearest(labels, like).tensor
-            for label in sorted(lost):
-                warped.tensor[nearest == label] = label
+        _keep_thin(warped.tensor, self.warp_nearest(labels, like).tensor)
         return warped
 
     def warp_nearest(self, image: Volume, like: Volume | Grid) -> Volume:

@@ -5,6 +5,7 @@ A stop or a crash loses one run at most, and ``resume`` goes on from there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from samconvex import Grid, read_volume
+from samconvex.errors import InputError
 from samconvex.settings.presets import PRESETS, get_settings
 from samconvex.space.transforms import Transform
 
@@ -107,7 +109,9 @@ def run_all(
             (job / ORGANS_FILE).unlink(missing_ok=True)
         start = Transform.load(job / "start.tfm")
         if not (job / ORGANS_FILE).is_file() and any(method.endswith(WITH_ORGANS) for method in wanted):
-            prepare_organs(case, start, job)
+            # Where there are none, the methods that need them fail by themselves, and that is a record.
+            with contextlib.suppress(InputError):
+                prepare_organs(case, start, job)
         grid = read_volume(job / "fixed.nii.gz").grid
         for method, file in files.items():
             if method in wanted:

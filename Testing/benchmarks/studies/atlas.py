@@ -62,7 +62,8 @@ def mean_common(first: Volume, second: Volume) -> float:
 def on_template(folder: Path, labels: dict[str, Volume], template: Volume) -> list[float]:
     """Mean Dice between the patients' organs carried to the template, every pair."""
     carried = {
-        name: Transform.load(folder / f"{name}-transform.h5").warp_labels(own, template) for name, own in labels.items()
+        name: Transform.load(folder / f"{name}-transform.h5").warp_nearest(own, template)
+        for name, own in labels.items()
     }
     return [mean_common(carried[a], carried[b]) for a, b in combinations(carried, 2)]
 
@@ -84,7 +85,7 @@ def in_pairs(
         direct = register(*images, preset=preset, affine="sam").fixed_to_moving
         found["seconds"].append(time.perf_counter() - began)
         for name, transform in (("through", through), ("direct", direct), ("before", Transform())):
-            found[name].append(mean_common(own, transform.warp_labels(other, own)))
+            found[name].append(mean_common(own, transform.warp_nearest(other, own)))
         print(fixed, moving, {name: round(values[-1], 3) for name, values in found.items()}, flush=True)
     return found
 

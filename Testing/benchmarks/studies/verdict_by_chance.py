@@ -58,7 +58,7 @@ def collected(fixed: Path, moving: Path) -> dict:
     """One pair's record."""
     result = register(read_volume(fixed), read_volume(moving), preset=PRESET, device="cpu", threads=1)
     outlined = read_labels(labels_of(fixed))
-    carried = result.fixed_to_moving.warp_labels(read_labels(labels_of(moving)), outlined)
+    carried = result.fixed_to_moving.warp_nearest(read_labels(labels_of(moving)), outlined)
     scores = dice(outlined, carried)
     name = "-".join(path.name.removesuffix("_ct.nii.gz") for path in (fixed, moving))
     evidence = {key: round(value, 5) for key, value in result.report["verdict"]["evidence"].items()}

@@ -267,7 +267,7 @@ def mean_dice(labels: tuple[Volume, Volume], transform: Transform) -> float:
     # Thin organs on thick slices: both maps on a common 2 mm grid.
     grid = labels[0].grid.canonical(2.0)
     fixed = resample(labels[0], grid, mode="nearest").tensor
-    moved = transform.warp_labels(labels[1], grid).tensor
+    moved = transform.warp_nearest(labels[1], grid).tensor
     values = sorted(set(labels[0].tensor.unique().tolist()) & set(labels[1].tensor.unique().tolist()) - {0})
     overlaps = []
     for value in values:

@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
     if publish:
         parser.add_argument("--publish", action="store_true", help="then write RESULTS.md here from what DIR holds")
     chosen = parser.parse_args(arguments)
-    if len(chosen.axes) != 2 or not set(chosen.axes) <= set("xyz"):
-        parser.error(f"--axes takes two of x, y and z, such as xz, not {chosen.axes!r}")
+    if len(chosen.axes) != 2 or len(set(chosen.axes) & set("xyz")) != 2:
+        parser.error(f"--axes takes two different ones of x, y and z, such as xz, not {chosen.axes!r}")
     data = data_folder()
     if chosen.image is None and data is not None:
         chosen.image = data / "abdomen" / f"{IMAGE}_ct.nii.gz"
@@ -93,6 +93,8 @@ def measure(image: Volume, grid: Grid, axes: str, folder: Path, describe: Descri
 def write_results(folder: Path, image: str, axes: str) -> dict:
     """Gather the records into surfaces.json; returns the document. Rows follow the first axis, columns the second."""
     records = [json.loads(file.read_text(encoding="utf-8")) for file in (folder / "runs").glob(f"{axes}-*.json")]
+    if len(records) < len(DEGREES) ** 2 - 1:
+        raise ValueError(f"{folder} holds {len(records)} of {len(DEGREES) ** 2 - 1} records; run the suite to its end")
     found = {name: np.zeros((len(DEGREES), len(DEGREES))) for name in FEATURES}
     for record in records:
         place = tuple(DEGREES.index(angle) for angle in record["degrees"])

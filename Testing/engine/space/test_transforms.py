@@ -98,6 +98,24 @@ def test_a_label_of_one_voxel_is_not_lost() -> None:
     assert int((half.warp_labels(labels, labels).tensor == 9).sum()) == 1
 
 
+def test_a_thin_line_stays_whole() -> None:
+    grid = Grid((40, 12, 12), (1.0, 1.0, 1.0))
+    labels = Volume(torch.zeros(1, 1, *grid.shape, dtype=torch.uint8), grid, sitk.sitkUInt8)
+    labels.tensor[0, 0, 5, 5] = 3
+    turned = Transform((AffineTransform.about(grid.center, rotation(0, 5, 5), np.zeros(3)),))
+    nearest, shares = (way(labels, grid).tensor == 3 for way in (turned.warp_nearest, turned.warp_labels))
+    assert int(nearest.sum()) > 30 and bool(shares[nearest].all())
+
+
+def test_labels_that_are_kept_for_being_thin_cost_no_other_label() -> None:
+    values = torch.zeros(1, 1, 6, 6, 6, dtype=torch.uint8)
+    values[0, 0, 2:4, 2:4, 2:4] = torch.tensor([[[6, 6], [6, 2]], [[1, 7], [1, 4]]])
+    labels = Volume(values, Grid((6, 6, 6), (1.0, 1.0, 1.0)), sitk.sitkUInt8)
+    shift = Transform((AffineTransform(np.eye(3), np.array([-0.2, -0.08, -0.47])),))
+    there = set(shift.warp_nearest(labels, labels).tensor.unique().tolist())
+    assert there <= set(shift.warp_labels(labels, labels).tensor.unique().tolist()) and 6 in there
+
+
 @pytest.mark.parametrize("label", [2**24 + 1, 614454277, 2**32 - 1])
 def test_large_label_ids_stay(chain: Transform, label: int) -> None:
     tensor = torch.zeros(1, 1, *MOVING.shape, dtype=torch.int64)
