@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
     remember_command(folder, SUITE, sys.argv[1:] if arguments is None else arguments)
     grid = image.grid.canonical(SPACING_MM)
     measure(image, grid, chosen.axes, folder, describer(body_points(image), load_sam(None)), resume=chosen.resume)
-    document = write_results(folder, image.name, chosen.axes)
+    document = write_results(folder, Path(image.name).name, chosen.axes)
     draw(folder / f"{SUITE}.json")
     print("\n".join(page_lines(document)))
     if publish and chosen.publish:
