@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from samconvex.cli.main import _parse
+from samconvex.cli.main import _parse, main
+from samconvex.io.images import write_volume
+from samconvex.space.volume import Volume
+from samconvex.synthetic.phantom import make_phantom
 
 PAPERS = 4
 COLUMNS = ["what it has", "here", "command", "ours beside theirs", "missing"]
@@ -69,6 +74,47 @@ def test_every_command_of_the_page_parses(page, repository, capsys):
             except SystemExit:
                 pytest.fail(f"{command}: {capsys.readouterr().err}")
             assert name.name == words[1]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What stands for the page's capital words: a piece of a phantom, and the same a little aside."""
+    folder = tmp_path_factory.mktemp("tiny")
+    phantom = make_phantom(1, 5.0)
+    low = [size // 2 - 9 for size in phantom.ct.grid.size]
+
+    def piece(volume: Volume) -> Volume:
+        x, y, z = low
+        tensor = volume.tensor[..., z : z + 18, y : y + 18, x : x + 18].contiguous()
+        return volume.with_tensor(tensor, volume.grid.cropped(tuple(low), (18, 18, 18)))
+
+    def aside(volume: Volume) -> Volume:
+        origin = tuple(float(v) for v in np.asarray(volume.grid.origin) + 4.0)
+        return replace(volume, grid=replace(volume.grid, origin=origin))
+
+    files = {}
+    for name, volume in (("image", piece(phantom.ct)), ("labels", piece(phantom.labels))):
+        for side, written in (("fixed", volume), ("moving", aside(volume))):
+            files[f"{side}-{name}"] = str(folder / f"{side}-{name}.nii.gz")
+            write_volume(written, files[f"{side}-{name}"])
+    images = {word: files["fixed-image"] for word in ("FIXED", "CT")} | {
+        word: files["moving-image"] for word in ("MOVING", "MR")
+    }
+    return images | {"--moving-labels": files["moving-labels"], "--fixed-labels": files["fixed-labels"]}
+
+
+def test_every_registration_of_the_page_runs(page, tiny, tmp_path):
+    registrations = sorted({command for command in commands(page) if command.startswith("samconvex register")})
+    assert len(registrations) > 12
+    for number, command in enumerate(registrations):
+        words = [tiny.get(word, word) for word in shlex.split(command)[1:]]
+        for option in ("--moving-labels", "--fixed-labels"):
+            if tiny[option] in words:  # the option itself was taken for a capital word
+                place = words.index(tiny[option])
+                words[place : place + 2] = [option, tiny[option]]
+        words[words.index("OUT")] = str(tmp_path / f"{number}")
+        assert main([*words, "--device", "cpu", "--progress", "none"]) == 0, command
+        assert (tmp_path / f"{number}" / "transform.h5").is_file(), command
 
 
 def test_presets_and_networks_of_the_commands_exist(page):
