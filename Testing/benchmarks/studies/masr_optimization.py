@@ -46,7 +46,7 @@ TUNING = ("sts019", "sts012", "sts018", "sts024")
 
 
 def rows() -> dict[str, Settings]:
-    """What is compared: the preset, and MIND in its place; and both in the levels and descent of our ``mr-ct``."""
+    """What is compared: the preset, and MIND in its place; both in the levels and descent of ``mr-ct``; and SUITS."""
     whole, ours = PRESETS["masr"], PRESETS["mr-ct"]
     levels = tuple(replace(level, features=("mind",)) for level in ours.levels)
     return {
@@ -54,6 +54,7 @@ def rows() -> dict[str, Settings]:
         "mind": replace(whole, refine_features=("mind",)),
         "dns, mr-ct": ours,
         "mind, mr-ct": replace(ours, levels=levels),
+        "suits": PRESETS["suits"],
     }
 
 
@@ -137,7 +138,8 @@ def run(pair: Pair, wanted: dict[str, Settings], folder: Path) -> dict[str, dict
     case = pair.load()
     start = common_start(case, pair.preset) if pair.group in (ABDOMENS, BRAINS) else Transform()
     for name in missing:
-        found, seconds = (start, 0.0) if name == "start" else register(case, wanted[name], start)
+        weights = "suits" if name == "suits" else None
+        found, seconds = (start, 0.0) if name == "start" else register(case, wanted[name], start, weights)
         known[name] = {**assess(case, found, common_grid(case.fixed)), "seconds": seconds}
         folder.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(known, indent=1))
