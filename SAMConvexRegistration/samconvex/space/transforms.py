@@ -231,8 +231,12 @@ class Transform:
         Labels of single voxels and thin lines, which hold the largest share nearly nowhere, keep the voxels of nearest
         neighbor (:data:`THIN`).
         """
-        warped = self._warp(labels, like, "labels", 0.0, report)
-        _keep_thin(warped.tensor, self.warp_nearest(labels, like).tensor)
+
+        def told(start: float, end: float) -> Callable[[float], None] | None:
+            return None if report is None else lambda fraction: report(start + (end - start) * fraction)
+
+        warped = self._warp(labels, like, "labels", 0.0, told(0.0, 0.7))
+        _keep_thin(warped.tensor, self._warp(labels, like, "nearest", 0.0, told(0.7, 1.0)).tensor)
         return warped
 
     def warp_nearest(self, image: Volume, like: Volume | Grid) -> Volume:
