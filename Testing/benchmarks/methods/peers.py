@@ -28,7 +28,7 @@ DEEDS = "SAMCONVEX_DEEDS"
 # Ending of the methods that get the probabilities of our organ network, which then compare what our preset does.
 WITH_ORGANS = "-organs"
 # Weights of the squared differences of the probabilities against those of MIND, and of their correlation against the
-# images'. On hn168-hn172, which nobody is evaluated on, no weight gained: convexAdam's Dice is 0.664 without, 0.663 with
+# images'. On hn168-hn172, which nobody is evaluated on, none gained: convexAdam's Dice is 0.664 without, 0.663 with
 # weight 1, 0.662 with 4 and 0.659 with 16; greedy's is 0.682 without and 0.661 with 0.5.
 CONVEXADAM_ORGANS, GREEDY_ORGANS = 4.0, 0.5
 PACKAGE = {"convexadam": "convexAdam", "elastix": "itk-elastix", "ants": "antspyx", "greedy": "picsl-greedy"}
