@@ -61,24 +61,27 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--size and --spacing need numbers above 0.")
     grid = read_grid(args.image) if args.image else Grid(tuple(args.size), tuple(args.spacing))
     costs = {name: forecast(_chosen(settings, args), grid, grid) for name, settings in PRESETS.items()}
+    listed = {
+        name: adjusted(settings, quality=args.quality) if settings.deforms else settings
+        for name, settings in PRESETS.items()
+    }
     if args.json:
         listing = {
             name: {
-                "settings": plain(adjusted(settings, args.strength, args.quality)),
+                "settings": plain(adjusted(settings, args.strength)),
                 "forecast": plain(costs[name]),
-                "strengths": {word: stiffness_numbers(adjusted(settings, word, args.quality)) for word in STRENGTHS},
+                "strengths": {word: stiffness_numbers(adjusted(settings, word)) for word in STRENGTHS},
             }
-            for name, settings in PRESETS.items()
+            for name, settings in listed.items()
         }
         print(json.dumps(listing, indent=2))
         return 0
     size, spacing = "x".join(map(str, grid.size)), " x ".join(f"{s:g}" for s in grid.spacing)
     print(f"Expected for a pair of {size} voxels of {spacing} mm on two cores:\n")
     print(f"{'preset':<20}{'seconds':>8}{'GiB':>7}  {args.strength:<16}use")
-    for name, settings in PRESETS.items():
+    for name, settings in listed.items():
         lines = textwrap.wrap(settings.description, 66)
-        chosen = adjusted(settings, args.strength, args.quality)
-        numbers = " / ".join(f"{value:g}" for value in stiffness_numbers(chosen).values())
+        numbers = " / ".join(f"{value:g}" for value in stiffness_numbers(adjusted(settings, args.strength)).values())
         print(f"{name:<20}{costs[name].seconds:>8.0f}{costs[name].memory_gib:>7.1f}  {numbers:<16}{lines[0]}")
         for line in lines[1:]:
             print(" " * 53 + line)
