@@ -60,11 +60,12 @@ def run(args: argparse.Namespace) -> int:
     if min(args.size) < 1 or min(args.spacing) <= 0:
         raise InputError("--size and --spacing need numbers above 0.")
     grid = read_grid(args.image) if args.image else Grid(tuple(args.size), tuple(args.spacing))
-    costs = {name: forecast(_chosen(settings, args), grid, grid) for name, settings in PRESETS.items()}
+    # One that ends with the linear map has one quality.
     listed = {
         name: adjusted(settings, quality=args.quality) if settings.deforms else settings
         for name, settings in PRESETS.items()
     }
+    costs = {name: forecast(_chosen(settings, args), grid, grid) for name, settings in listed.items()}
     if args.json:
         listing = {
             name: {
@@ -97,9 +98,7 @@ def _chosen(settings: Settings, args: argparse.Namespace) -> Settings:
     from dataclasses import replace
 
     from ..registration.options import Options
-    from ..settings.strength import adjusted
 
-    settings = adjusted(settings, quality=args.quality)
     if not settings.deforms:
         return settings
     chosen = Options(preset=settings, features=args.features, refine=args.refine).settings()

@@ -17,17 +17,16 @@ import numpy as np
 import torch
 from samconvex import Volume, read_volume
 from samconvex.space.grid import Grid
-from samconvex.space.transforms import AffineTransform, Transform
+from samconvex.space.transforms import Transform
 from samconvex.space.volume import resample
 from samconvex.synthetic.phantom import make_phantom
-from samconvex.synthetic.warps import _rotation
 from samconvex.weights.models import load_sam
 
 from ..data.pairs import REPOSITORY, data_folder
 from ..methods.runs import create_peers_environment, describe_machine
 from ..results.drawing import draw
 from ..results.records import commands_of, folder_of, remember_command
-from .landscapes import FEATURES, SPACING_MM, Describe, body_points, describer, loss
+from .landscapes import FEATURES, SPACING_MM, Describe, body_points, change, describer, loss
 
 SUITE = "surfaces"
 # Of the patients that no network learned from.
@@ -65,12 +64,9 @@ def main(arguments: Sequence[str] | None = None, publish: Callable[[Path], objec
     return 0
 
 
-def turned(grid: Grid, axes: str, degrees: Sequence[float]) -> AffineTransform:
+def turned(grid: Grid, axes: str, degrees: Sequence[float]) -> Transform:
     """A turn about the first axis and then one about the second, through the middle of ``grid``."""
-    first, second = (
-        _rotation(np.radians(angle) * np.eye(3)["xyz".index(axis)]) for axis, angle in zip(axes, degrees, strict=True)
-    )
-    return AffineTransform.about(grid.center, second @ first, np.zeros(3))
+    return Transform(tuple(change(grid, "turn", axis, angle) for axis, angle in zip(axes, degrees, strict=True)))
 
 
 def measure(image: Volume, grid: Grid, axes: str, folder: Path, describe: Describe, *, resume: bool) -> None:
@@ -81,7 +77,7 @@ def measure(image: Volume, grid: Grid, axes: str, folder: Path, describe: Descri
         if not any(degrees) or (resume and file.is_file()):
             continue
         still = still or describe(resample(image, grid))
-        vectors = describe(Transform((turned(grid, axes, degrees),)).warp_volume(image, grid))
+        vectors = describe(turned(grid, axes, degrees).warp_volume(image, grid))
         losses = {name: loss(still[name], found) for name, found in vectors.items()}
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"axes": axes, "degrees": degrees, "loss": losses}))
