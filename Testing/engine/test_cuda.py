@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from samconvex import match_points, register
 from samconvex.anatomy.embed import embed
+from samconvex.cli.main import main
 from samconvex.synthetic.phantom import Phantom, make_phantom
+from samconvex.training.data.images import make_image
+from samconvex.training.semantic import SemanticSettings, Source, make_example
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 PRESETS = ("ct-inter-patient", "ct-lung-breathing", "ct-follow-up", "mr-body", "rigid", "fast-preview")
@@ -51,3 +56,28 @@ def test_a_gpu_gives_its_memory_back(pair):
     for _ in range(3):
         register(pair[0].ct, pair[1].ct, preset="fast-preview", device="cuda")
     assert torch.cuda.memory_allocated() <= before + 64 * 2**20
+
+
+def test_a_gpu_draws_the_crops_that_the_processor_draws():
+    images = [make_image(p.ct, p.labels, f"phantom{k}", 6.0) for k, p in enumerate((make_phantom(1, 6.0),))]
+    settings = SemanticSettings(spacing_mm=6.0, shapes=((32, 32, 32),), intensity=0.0, batch=1)
+    example = make_example(images[0], settings)
+    assert example is not None
+    drawn = [Source([example.to(torch.device(device))], settings).numbered(3) for device in ("cpu", "cuda")]
+    for here, there in zip(*drawn, strict=True):
+        assert there.is_cuda
+        # A voxel on a rim may fall to either side.
+        assert float(((here - there.cpu()).abs() > 0.01).float().mean()) < 0.01
+
+
+@pytest.mark.parametrize("recipe", ["sam", "semantic"])
+def test_a_gpu_trains(recipe, tmp_path):
+    small = {"spacing_mm": 6.0, "shapes": [[32, 32, 32]], "widths": [8, 8, 8, 8]}
+    if recipe == "sam":
+        small |= {"candidates": 200, "queries": 40, "workers": 2}
+    config, weights = tmp_path / "c.json", tmp_path / "w.pt"
+    config.write_text(json.dumps(small))
+    words = ["train", recipe, "--data", "phantom", "--config", str(config), "-o", str(weights), "--device", "cuda"]
+    assert main([*words, "--steps", "20", "--progress", "none"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "w.log.jsonl").read_text().splitlines()]
+    assert weights.exists() and all(np.isfinite(line["loss"]) for line in lines if "loss" in line)

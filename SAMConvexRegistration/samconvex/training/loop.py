@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ LONGEST_STEP_S = 10.0
 MOST_IN_A_ROW = 5
 Settings = TypeVar("Settings")
 # Loss and figures for the log; None where a draw was unusable.
-Drawn = tuple[Tensor, dict[str, float]] | None
+Drawn = tuple[Tensor, Mapping[str, Tensor | float]] | None
 
 
 def read_settings(kind: type[Settings], path: Path | None) -> Settings:
@@ -117,12 +117,15 @@ def warm_cosine(peak: float, warmup: float) -> Callable[[int, float], float]:
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
     """Exponential mean of weights and buffers that forgets its start sooner: it counts as the first of the means."""
 
-    def mean(average: Tensor, value: Tensor, count: Tensor | int) -> Tensor:
-        if not average.is_floating_point():
-            return value
-        return average.lerp(value, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+    @torch.no_grad()
+    def mean(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
+        if averages[0].is_floating_point():
+            share = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+            torch._foreach_lerp_(list(averages), list(values), share)
+        else:
+            torch._foreach_copy_(list(averages), list(values))
 
-    model = AveragedModel(network, avg_fn=mean, use_buffers=True)
+    model = AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
     model.n_averaged.fill_(1)
     return model
 
@@ -149,7 +152,8 @@ class Loop:
         self.latest: dict[str, Any] = {}
         self._resume_path = output.with_name(output.stem + ".resume.pt")
         self._log = output.with_name(output.stem + ".log.jsonl")
-        self._running: dict[str, list[float]] = {}
+        # Figures of a GPU stay there until a line is written: asking for each would stop it.
+        self._running: dict[str, list[Tensor | float]] = {}
         self._left_out = self._good = 0
         self._clock = time.monotonic()
         if resume:
@@ -237,7 +241,7 @@ class Loop:
         for key, value in (figures or {}).items():
             self._running.setdefault(key, []).append(value)
 
-    def _descend(self, loss: Tensor, parts: dict[str, float]) -> dict[str, float] | None:
+    def _descend(self, loss: Tensor, parts: Mapping[str, Tensor | float]) -> dict[str, Tensor | float] | None:
         """One step of the optimizer, and the figures of the log; None, and no step, where something is not finite."""
         if not bool(torch.isfinite(loss)):
             return None
@@ -248,7 +252,7 @@ class Loop:
         if not math.isfinite(norm):
             return None
         self.plan.optimizer.step()
-        return {"loss": float(loss.detach()), **parts, **({} if self.plan.clip is None else {"gradient": norm})}
+        return {"loss": loss.detach(), **parts, **({} if self.plan.clip is None else {"gradient": norm})}
 
     def _leave_out(self) -> None:
         self._left_out += 1
@@ -267,8 +271,8 @@ class Loop:
         """Write the means since the last line to the log; what to say about it."""
         if self.number % self.plan.log_every or not self._running:
             return ""
-        means = {key: sum(values) / len(values) for key, values in self._running.items()}
-        last = self._running["loss"][-1]
+        means = {key: float(sum(values)) / len(values) for key, values in self._running.items()}
+        last = float(self._running["loss"][-1])
         rate = {"lr": self.plan.optimizer.param_groups[0]["lr"]} if self.plan.log_rate else {}
         self.record({**rate, **{key: round(value, self.plan.digits) for key, value in means.items()}})
         self._running = {}

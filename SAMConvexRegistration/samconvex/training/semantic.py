@@ -9,9 +9,10 @@ organs, under numbers of their own, are learned together (``label_groups``).
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from ..device import chosen_device
 from ..errors import InputError
-from ..networks.sam_compact import SAMCompact
+from ..networks.sam_compact import MEMORY, SAMCompact
 from ..networks.semantic import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, HU_RANGE, ORGANS, SemanticNet, prepare
 from .data.augmentation import augment_curve, augment_hu, augment_window
 from .data.images import Image, split_images
@@ -35,7 +36,7 @@ _TISSUE = -300
 # Voxels of an organ in a batch below which its overlap says nothing.
 _LEAST_VOXELS = 20
 _PLACES = 400
-_GROUP_KEYS = {"cases", "labels", "tubular", "share", "windowed"}
+_GROUP_KEYS = {"cases", "labels", "tubular", "share", "windowed", "mirrored"}
 
 
 @dataclass
@@ -50,7 +51,8 @@ class SemanticSettings:
         label_groups: name -> a set of cases whose labels mean the same: ``cases``, patterns of their names; ``labels``,
             number -> organ; and optionally ``tubular``, organs whose lower end is arbitrary there; ``share``, how often
             a labeled crop is drawn from there against the others; ``windowed``, true where grey values were cut to
-            ``window``. Labels of cases of no group are not used.
+            ``window``; ``mirrored``, pairs of organs that change sides in a mirror, where the anatomy is symmetric
+            enough that half of its crops are seen in one. Labels of cases of no group are not used.
         negatives: patterns of case names -> organs (names or numbers from 1) that cannot be there. What such a case
             labels counts only where it is in a label group; the other organs are unknown there.
         window: Hounsfield units that other sets of cases are cut to half of the time, so that a window tells nothing;
@@ -62,7 +64,9 @@ class SemanticSettings:
         scale, rotation_deg, elastic_voxels, cut_probability, intensity: augmentation; see views.py and augmentation.py.
         cross_entropy: weight against the soft Dice loss.
         learning_rate, warmup: peak, and the share of the run before it; a cosine leads down to a hundredth.
-        workers: processes that prepare batches in advance; 0 prepares them between steps.
+        weight_decay: decoupled from the gradient (AdamW).
+        average: decay of the averaged (EMA) weights that are written; None writes the last ones.
+        workers: processes that prepare batches in advance; 0 prepares them between steps, and a GPU its own.
     """
 
     include: tuple[str, ...] = ()
@@ -89,6 +93,8 @@ class SemanticSettings:
     cross_entropy: float = 5.0
     learning_rate: float = 2e-3
     warmup: float = 0.02
+    weight_decay: float = 0.0
+    average: float | None = None
     bfloat16: bool = True
     workers: int = 0
     threads: int = 2
@@ -114,6 +120,11 @@ class Example:
     places: dict[int, Tensor]
     group: str = ""
 
+    def to(self, device: torch.device) -> Example:
+        """The same with image and labels on a device; places stay."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, hu=self.hu.to(device), labels=labels, known=self.known.to(device))
+
 
 def check_settings(settings: SemanticSettings) -> None:
     """Refuse what no example could be made with.
@@ -130,7 +141,10 @@ def check_settings(settings: SemanticSettings) -> None:
         if unknown or not {"cases", "labels"} <= set(group):
             known = ", ".join(sorted(_GROUP_KEYS))
             raise InputError(f"label group {name!r} needs 'cases' and 'labels', and may hold nothing but {known}.")
-        organ_numbers(settings, [*group["labels"].values(), *group.get("tubular", [])])
+        pairs = group.get("mirrored", [])
+        if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+            raise InputError(f"label group {name!r}: 'mirrored' must hold pairs of organs.")
+        organ_numbers(settings, [*group["labels"].values(), *group.get("tubular", []), *itertools.chain(*pairs)])
         if not all(str(key).isdigit() and 0 < int(key) < 256 for key in group["labels"]):
             raise InputError(f"label group {name!r}: labels must be numbers from 1 to 255.")
     for organs in settings.negatives.values():
@@ -212,7 +226,7 @@ def truth(example: Example) -> tuple[Tensor, Tensor]:
     known = example.known[None, :, :, None, None].to(torch.uint8).expand(1, count, *shape)
     if example.labels is None:
         return torch.zeros_like(known), known
-    numbers = torch.arange(1, count + 1, dtype=torch.uint8).view(1, -1, 1, 1, 1)
+    numbers = torch.arange(1, count + 1, dtype=torch.uint8, device=known.device).view(1, -1, 1, 1, 1)
     return (example.labels == numbers).to(torch.uint8), known
 
 
@@ -223,12 +237,11 @@ def _seen(example: Example, view: View) -> tuple[Tensor, Tensor]:
     rows, which = torch.unique(example.known, dim=0, return_inverse=True)
     slabs = rows[None, :, :, None, None].to(torch.uint8).expand(1, len(rows), *shape)
     known = (view.sample(slabs, 0.0) > 0.99).float()[:, which]
-    target = torch.zeros_like(known)
-    if example.labels is not None:
-        labels = view.sample(example.labels, 0.0, "nearest")[:, 0]
-        for number in sorted(example.places)[1:]:
-            target[:, number - 1] = labels == number
-    return target, known
+    if example.labels is None:
+        return torch.zeros_like(known), known
+    labels = view.sample(example.labels, 0.0, "nearest")
+    numbers = torch.arange(1, len(example.known) + 1, device=labels.device).view(1, -1, 1, 1, 1)
+    return (labels == numbers).float(), known
 
 
 class Source:
@@ -247,6 +260,15 @@ class Source:
         shares = [float(settings.label_groups.get(group, {}).get("share", 1.0)) for group in self.labeled]
         self.shares = torch.tensor(shares)
         self.negatives = [e for e in examples if e.labels is None]
+        # Where each organ comes to lie in a mirror, by group.
+        self.mirrors: dict[str, list[int]] = {}
+        for name, group in settings.label_groups.items():
+            order = list(range(len(settings.organs)))
+            for pair in group.get("mirrored", []):
+                one, other = (number - 1 for number in organ_numbers(settings, list(pair)))
+                order[one], order[other] = other, one
+            if "mirrored" in group:
+                self.mirrors[name] = order
 
     def numbered(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """The batch of this number, always the same."""
@@ -283,6 +305,11 @@ class Source:
             elastic_voxels=s.elastic_voxels,
             cut_probability=s.cut_probability,
         )
+        mirror = self.mirrors.get(example.group)
+        if mirror is not None and self._share(generator) < 0.5:
+            view.matrix = view.matrix * torch.tensor([1.0, 1.0, -1.0])
+        else:
+            mirror = None
         image = view.sample(example.hu, _AIR)
         if s.window:
             windowed = bool(s.label_groups.get(example.group, {}).get("windowed", False))
@@ -290,7 +317,8 @@ class Source:
         image = augment_hu(image, generator, s.intensity)
         image = augment_curve(prepare(image), generator, s.intensity)
         # Outside of the image and in what was cut off, nothing is known.
-        return image, *_seen(example, view)
+        target, known = _seen(example, view)
+        return (image, target, known) if mirror is None else (image, target[:, mirror], known[:, mirror])
 
     @staticmethod
     def _index(count: int, generator: torch.Generator) -> int:
@@ -307,17 +335,17 @@ class _OrganLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, known: Tensor, cross_entropy: float) -> tuple[Tensor, Tensor]:
         count = logits.shape[1]
-        voxels = known.sum((0, 2, 3, 4))
-        size = torch.einsum("bkdhw,bkdhw->k", target, known)
-        organs = [k for k in range(count) if float(voxels[k])]
-        seen = [k for k in organs if float(size[k]) >= _LEAST_VOXELS]
+        voxels = known.sum((0, 2, 3, 4)).tolist()
+        size = torch.einsum("bkdhw,bkdhw->k", target, known).tolist()
+        organs = [k for k in range(count) if voxels[k]]
+        seen = [k for k in organs if size[k] >= _LEAST_VOXELS]
         gradient = torch.zeros_like(logits)
         entropy, overlap = logits.new_zeros(()), logits.new_zeros(())
         for k in organs:
             x, t, w = logits[:, k], target[:, k], known[:, k]
             inside = torch.sigmoid(x)
             entropy += ((F.softplus(x) - x * t) * w).sum() / voxels[k]
-            slope = (inside - t) * (cross_entropy / (float(voxels[k]) * len(organs)))
+            slope = (inside - t) * (cross_entropy / (voxels[k] * len(organs)))
             if k in seen:
                 counted = inside * w
                 both, total = 2 * (counted * t).sum() + 1, counted.sum() + size[k] + 1
@@ -338,14 +366,16 @@ class _OrganLoss(torch.autograd.Function):
         return gradient * slope, None, None, None
 
 
-def organ_loss(logits: Tensor, target: Tensor, known: Tensor, cross_entropy: float) -> tuple[Tensor, dict[str, float]]:
+def organ_loss(logits: Tensor, target: Tensor, known: Tensor, cross_entropy: float) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy plus soft Dice per organ over the voxels where it is known.
 
     Args:
         logits, target, known: (B, organs, d, h, w); the target in [0, 1], known 0 or 1.
     """
+    if logits.is_cuda:  # organ by organ, a GPU reads whole channels much faster than every so many values
+        logits = logits.contiguous()
     loss, entropy = _OrganLoss.apply(logits, target, known, cross_entropy)  # type: ignore[no-untyped-call]
-    return loss, {"entropy": float(entropy)}
+    return loss, {"entropy": entropy.detach()}
 
 
 @torch.no_grad()
@@ -359,8 +389,8 @@ def held_out_dice(network: SemanticNet, examples: list[Example]) -> dict[str, fl
         shape = example.hu.shape[2:]
         padding = [(-n) % network.multiple for n in shape]
         image = F.pad(prepare(example.hu.float()), (0, padding[2], 0, padding[1], 0, padding[0]))
-        logits = network(image.to(device))[:, :, : shape[0], : shape[1], : shape[2]].cpu()
-        target, known = truth(example)
+        logits = network(image.to(device))[:, :, : shape[0], : shape[1], : shape[2]]
+        target, known = truth(example.to(device))
         inside = (logits > 0) & (known > 0)
         target = (target > 0) & (known > 0)
         both, sizes = ((x.sum((0, 2, 3, 4))) for x in (inside & target, target))
@@ -438,25 +468,28 @@ def train(
     network = SemanticNet(settings.widths, settings.blocks, settings.detail, settings.organs, settings.spacing_mm)
     if start_from is not None:
         start_with(network, _network_to_start_from(start_from))
-    network.to(where, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network.to(where, memory_format=MEMORY[3])  # type: ignore[call-overload]
 
     def draw(_generator: torch.Generator) -> Drawn:
-        image, target, known = (part.to(where) for part in next(batches))
+        image, target, known = next(batches)
         with half_precise(where, settings.bfloat16):
             logits = network(image)
         return organ_loss(logits, target, known, settings.cross_entropy)
 
     plan = Plan(
         settings,
-        torch.optim.Adam(network.parameters(), lr=settings.learning_rate),
+        torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay),
         warm_cosine(settings.learning_rate, settings.warmup),
         writer(CHECKPOINT_FORMAT, CHECKPOINT_VERSION),
-        lambda _network: held_out_dice(network, held_out),
+        lambda result: held_out_dice(result, held_out),  # type: ignore[arg-type]
         minutes,
         steps or 100_000,
+        average=settings.average,
     )
     loop = Loop(network, output, plan, resume=resume)
-    batches = prepared(Source(training, settings).numbered, loop.number, settings.workers)
+    # A GPU draws its crops itself, faster than the processors around it would.
+    source = Source([example.to(where) for example in training], settings)
+    batches = prepared(source.numbered, loop.number, settings.workers if where.type == "cpu" else 0)
     try:
         return loop.run(draw, progress)
     finally:

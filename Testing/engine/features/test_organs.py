@@ -305,9 +305,46 @@ def test_crops_come_from_the_groups_by_their_shares():
     assert 0.69 < drawn.count("belly") / 400 < 0.81
 
 
+def test_a_mirror_exchanges_sides_where_a_group_allows_it():
+    labels = torch.zeros(1, 1, 32, 32, 32, dtype=torch.uint8)
+    labels[0, 0, 10:20, 10:20, 5:12], labels[0, 0, 10:20, 10:20, 20:27] = 1, 2
+    sides = {"cases": ["head*"], "labels": {"1": "right", "2": "left"}, "mirrored": [["right", "left"]]}
+    settings = SemanticSettings(
+        organs=("right", "left"),
+        label_groups={"head": sides},
+        shapes=((32, 32, 32),),
+        batch=1,
+        scale=(1.0, 1.0),
+        rotation_deg=0.0,
+        elastic_voxels=0.0,
+        intensity=0.0,
+    )
+    check_settings(settings)
+    example = make_example(case(labels, "head1"), settings)
+    assert example is not None
+    # Brighter on one side, to see that the image is mirrored too.
+    example.hu[..., :16] = 200
+    source = Source([example], settings)
+    seen = set()
+    for number in range(40):
+        image, target, _ = source.numbered(number)
+        across = [float((target[0, k] > 0).nonzero()[:, 2].float().mean()) for k in range(2)]
+        if not np.isfinite(across).all():
+            continue
+        # The right organ is at the low end, in a mirror too; the bright half is not.
+        assert across[0] < across[1]
+        bright = [float(image[0, 0][target[0, k] > 0].mean()) for k in range(2)]
+        seen.add(bright[0] > bright[1])
+    assert seen == {True, False}
+    without = replace(settings, label_groups={"head": {k: v for k, v in sides.items() if k != "mirrored"}})
+    assert Source([example], without).mirrors == {}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"label_groups": {"a": {"cases": ["a"], "labels": {"1": "liver"}, "mirrored": [["liver"]]}}},
+        {"label_groups": {"a": {"cases": ["a"], "labels": {"1": "liver"}, "mirrored": [["liver", "tail"]]}}},
         {"label_groups": {"a": {"cases": ["a"], "labels": {"1": "tail"}}}},
         {"label_groups": {"a": {"cases": ["a"], "labels": {"one": "liver"}}}},
         {"label_groups": {"a": {"labels": {"1": "liver"}}}},

@@ -18,6 +18,14 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
     return float(torch.rand(1, generator=generator)) * (high - low) + low
 
 
+def _normal(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Normal noise where it is needed; ``generator`` is the CPU's, and decides everywhere."""
+    if device.type == "cpu":
+        return torch.randn(*shape, generator=generator)
+    there = torch.Generator(device).manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+    return torch.randn(*shape, generator=there, device=device)
+
+
 def _chance(probability: float, generator: torch.Generator) -> bool:
     return float(torch.rand(1, generator=generator)) < probability
 
@@ -40,10 +48,10 @@ def augment_hu(image: Tensor, generator: torch.Generator, strength: float = 1.0)
     if _chance(0.5, generator):
         sigma = _uniform(5, 50, generator) * strength
         if _chance(0.5, generator):
-            image = image + torch.randn(image.shape, generator=generator) * sigma
+            image = image + _normal(image.shape, generator, image.device) * sigma
         else:
             half = [(n + 1) // 2 for n in shape]
-            noise = torch.randn(1, 1, *half, generator=generator) * sigma
+            noise = _normal((1, 1, *half), generator, image.device) * sigma
             image = image + F.interpolate(noise, size=shape, mode="trilinear", align_corners=False)
     gain = 1 + _uniform(-0.06, 0.06, generator) * strength
     return image * gain + _uniform(-20, 20, generator) * strength
@@ -71,10 +79,10 @@ def augment_radiograph(image: Tensor, generator: torch.Generator, strength: floa
         small = F.avg_pool3d(F.pad(value, (8, 8, 8, 8, 0, 0), mode="replicate"), (1, 17, 17), 1)
         value = (value + _uniform(-0.3, 1.0, generator) * strength * (value - small)).clamp(min=0)
     if _chance(0.4, generator):  # heel effect, scatter
-        shade = 1 + 0.15 * strength * torch.randn(1, 1, 1, 2, 2, generator=generator)
+        shade = 1 + 0.15 * strength * _normal((1, 1, 1, 2, 2), generator, image.device)
         value = value * F.interpolate(shade, size=shape, mode="trilinear", align_corners=True).clamp(min=0.3)
     sigma = _uniform(0, 0.03, generator) * strength
-    return value + torch.randn(value.shape, generator=generator) * sigma
+    return value + _normal(value.shape, generator, image.device) * sigma
 
 
 def augment_window(image: Tensor, window: Sequence[float], windowed: bool, generator: torch.Generator) -> Tensor:
@@ -103,6 +111,6 @@ def beyond_window(image: Tensor, upper: float, generator: torch.Generator) -> Te
     bone = (image >= upper - 10).float()
     # Dense inside, soft at its rim: about what a cut bone was.
     dense = bone * F.avg_pool3d(bone, 3, 1, 1) ** 2 * _uniform(100, 900, generator)
-    noise = F.avg_pool3d(torch.randn(image.shape, generator=generator), 3, 1, 1)
+    noise = F.avg_pool3d(_normal(image.shape, generator, image.device), 3, 1, 1)
     lung = ((image < _NO_TISSUE) & (image > AIR_HU + 50)) * noise * _uniform(100, 400, generator)
     return image + dense + lung

@@ -62,27 +62,26 @@ class View:
     def sample(self, volume: Tensor, air: float, mode: str = "bilinear") -> Tensor:
         """Integer HU (1, 1, D, H, W) seen through the view: float (1, 1, d, h, w), ``air`` outside volume and cut.
 
-        ``mode`` is grid_sample's: "nearest" for labels.
+        ``mode`` is grid_sample's: "nearest" for labels. The view is computed where the volume lies.
         """
         d, h, w = self.shape
-        offset = self.middle
-        z, y, x = (torch.arange(n, dtype=torch.float32) - float(o) for n, o in zip(self.shape, offset, strict=True))
-        m = self.matrix
-        coordinates = torch.empty(d, h, w, 3)
-        field = F.interpolate(self.field, size=self.shape, mode="trilinear", align_corners=True)[0]
+        there = volume.device
+        z, y, x = (torch.arange(n, dtype=torch.float32, device=there) - (n - 1) / 2 for n in self.shape)
+        m, center = self.matrix.tolist(), self.center.tolist()
+        coordinates = torch.empty(d, h, w, 3, device=there)
+        field = F.interpolate(self.field.to(there), size=self.shape, mode="trilinear", align_corners=True)[0]
         for axis in range(3):
-            plane = (z * m[axis, 0] + self.center[axis])[:, None, None] + (y * m[axis, 1])[None, :, None]
-            coordinates[..., 2 - axis] = plane + (x * m[axis, 2])[None, None, :] + field[axis]
+            plane = (z * m[axis][0] + center[axis])[:, None, None] + (y * m[axis][1])[None, :, None]
+            coordinates[..., 2 - axis] = plane + (x * m[axis][2])[None, None, :] + field[axis]
         # Only the part of the volume that is looked at becomes float; one voxel of air around it keeps edges right.
         size = torch.tensor(volume.shape[2:])
-        flat = coordinates.reshape(-1, 3)
-        low = torch.clamp(flat.amin(0).flip(0).floor().long() - 1, min=0)
-        low = torch.minimum(low, size - 1)
-        high = torch.maximum(torch.minimum(flat.amax(0).flip(0).ceil().long() + 2, size), low + 1)
+        first, last = torch.stack(torch.aminmax(coordinates.reshape(-1, 3), dim=0)).cpu().flip(1)
+        low = torch.minimum(torch.clamp(first.floor().long() - 1, min=0), size - 1)
+        high = torch.maximum(torch.minimum(last.ceil().long() + 2, size), low + 1)
         part = volume[:, :, low[0] : high[0], low[1] : high[1], low[2] : high[2]].float() - air
         part = F.pad(part, (1, 1, 1, 1, 1, 1))
         extent = torch.tensor(part.shape[2:], dtype=torch.float32).flip(0) - 1
-        coordinates.sub_(low.flip(0) - 1.0).mul_(2 / extent).sub_(1)
+        coordinates.sub_((low.flip(0) - 1.0).to(there)).mul_((2 / extent).to(there)).sub_(1)
         image = F.grid_sample(part, coordinates[None], mode, align_corners=True) + air
         for axis in range(3):
             first, last = math.ceil(float(self.low[axis])), math.floor(float(self.high[axis])) + 1

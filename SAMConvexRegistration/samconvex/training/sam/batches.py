@@ -36,9 +36,12 @@ class PointSet:
 
 @dataclass
 class Batch:
-    """Images (4, 1, d, h, w): views 0, 1 of the first case, 0, 1 of the second.
+    """What one step compares.
 
     Attributes:
+        cases: numbers of the two cases.
+        views: two of each.
+        seed: of what changes the views' appearance.
         candidates: per case, the points negatives (and the positives of the self-supervised part) come from.
         queries: per case, indices into its candidates of points seen in both views.
         labeled: per case, matching points of the two cases; row i of one corresponds to row i of the other.
@@ -47,7 +50,9 @@ class Batch:
     """
 
     names: tuple[str, str]
-    images: Tensor
+    cases: tuple[int, int]
+    views: list[list[View]]
+    seed: int
     candidates: list[PointSet]
     queries: list[Tensor]
     labeled: list[PointSet] | None
@@ -57,13 +62,50 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         return replace(
             self,
-            images=self.images.to(device),
             candidates=[points.to(device) for points in self.candidates],
             queries=[each.to(device) for each in self.queries],
             labeled=None if self.labeled is None else [points.to(device) for points in self.labeled],
             tolerance=self.tolerance.to(device),
             mapped=None if self.mapped is None else [each.to(device) for each in self.mapped],
         )
+
+
+class Renderer:
+    """What the views of a batch see, computed where the cases' images lie.
+
+    Args:
+        device: where to; the images of all cases go there as they are first looked at.
+    """
+
+    def __init__(self, cases: list[Case], settings: SamSettings, device: torch.device) -> None:
+        self.cases, self.settings, self.device = cases, settings, device
+        self._there: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def images(self, batch: Batch) -> Tensor:
+        """(4, 1, d, h, w): views 0, 1 of the first case, 0, 1 of the second, ready for the network."""
+        generator = torch.Generator().manual_seed(batch.seed)
+        pairs = zip(batch.cases, batch.views, strict=True)
+        return torch.cat([self._image(number, view, generator) for number, views in pairs for view in views])
+
+    def _image(self, number: int, view: View, generator: torch.Generator) -> Tensor:
+        s, case = self.settings, self.cases[number]
+        if number not in self._there:
+            self._there[number] = case.hu.to(self.device), case.masked.to(self.device)
+        hu, masked = self._there[number]
+        if case.planar:
+            return sam_2d.preprocess(augment_radiograph(view.sample(hu, 0.0), generator, s.intensity))
+        only_body = float(torch.rand(1, generator=generator)) < s.mask_probability
+        image = view.sample(masked if only_body else hu, float(AIR))
+        if s.window:
+            image = augment_window(image, s.window, case.group in s.windowed, generator)
+        image = augment_hu(image, generator, s.intensity)
+        return augment_curve(sam_compact.preprocess(image), generator, s.intensity)
+
+
+def draw_with_images(number: int, source: BatchSource, renderer: Renderer | None) -> tuple[Batch, Tensor | None]:
+    """The batch of a number, with its images where somebody is to compute them beside it."""
+    batch = source.draw(number)
+    return batch, None if renderer is None else renderer.images(batch)
 
 
 def _same_patient(first: Case, second: Case) -> bool:
@@ -78,6 +120,7 @@ class BatchSource:
         self.generator = torch.Generator()
         self.rng = np.random.default_rng()
         self.cases = cases
+        self.numbers = {(case.group, case.name): number for number, case in enumerate(cases)}
         shares = settings.group_shares
         groups: dict[str, int] = {}
         for case in cases:
@@ -139,18 +182,6 @@ class BatchSource:
             )
         return views
 
-    def _image(self, case: Case, view: View) -> Tensor:
-        if case.planar:
-            image = view.sample(case.hu, 0.0)
-            return sam_2d.preprocess(augment_radiograph(image, self.generator, self.settings.intensity))
-        masked = float(self._uniform(0, 1, 1)) < self.settings.mask_probability
-        image = view.sample(case.masked if masked else case.hu, float(AIR))
-        if self.settings.window:
-            windowed = case.group in self.settings.windowed
-            image = augment_window(image, self.settings.window, windowed, self.generator)
-        image = augment_hu(image, self.generator, self.settings.intensity)
-        return augment_curve(sam_compact.preprocess(image), self.generator, self.settings.intensity)
-
     def _near(self, points: Tensor, copies: int, case: Case) -> Tensor:
         """Points 4 to 10 voxels from the given ones, inside the body: the negatives that sharpen the peak."""
         repeated = points.repeat_interleave(copies, 0)
@@ -183,7 +214,6 @@ class BatchSource:
         shape = s.shapes[int(self.rng.integers(len(s.shapes)))]
         cases = [first, second]
         views = [self._views(case, shape, use_labels) for case in cases]
-        images = torch.cat([self._image(case, view) for case, pair in zip(cases, views, strict=True) for view in pair])
         labeled, tolerance = None, torch.zeros(0)
         if use_labels:
             match = self._match(first, second)
@@ -216,4 +246,7 @@ class BatchSource:
         elif rough is not None:
             scale, c1, c2 = rough[0], torch.from_numpy(rough[1]).float(), torch.from_numpy(rough[2]).float()
             mapped = [c2 + scale * (candidates[0].points - c1), c1 + (candidates[1].points - c2) / scale]
-        return Batch((first.name, second.name), images, candidates, queries, labeled, tolerance, mapped)
+        one, other = (self.numbers[case.group, case.name] for case in cases)
+        seed = int(self.rng.integers(2**62))
+        names = (first.name, second.name)
+        return Batch(names, (one, other), views, seed, candidates, queries, labeled, tolerance, mapped)

@@ -83,7 +83,7 @@ def contrastive_loss(
     settings: LossSettings,
     others: Vectors | None = None,
     others_forbidden: Tensor | None = None,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Fine, coarse and combined InfoNCE of ``query`` against ``positive`` (N) and negatives of ``candidates`` (M).
 
     Hard negatives are the candidates most similar in the combined map (as at inference); diverse ones are random. The
@@ -125,8 +125,8 @@ def contrastive_loss(
     both = _cross_entropy(positive_combined, combined, index, extra_combined, t * 0.7)
     loss = fine + coarse + settings.combined_weight * both
     return loss, {
-        "fine": float(fine.detach()),
-        "coarse": float(coarse.detach()),
-        "both": float(both.detach()),
-        "hit": float(accuracy),
+        "fine": fine.detach(),
+        "coarse": coarse.detach(),
+        "both": both.detach(),
+        "hit": accuracy,
     }

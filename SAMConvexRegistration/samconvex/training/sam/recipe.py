@@ -8,6 +8,7 @@ on is kept next to them.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
@@ -27,7 +28,7 @@ from ...weights.checkpoints import read_checkpoint
 from ..data.cases import Case, load_cases
 from ..data.prepared import prepared
 from ..loop import Drawn, Loop, Plan, half_precise, save_checkpoint
-from .batches import Batch, BatchSource
+from .batches import Batch, BatchSource, Renderer, draw_with_images
 from .losses import LossSettings, Vectors, contrastive_loss, sample_rows
 from .radiographs import make_radiographs, view_errors
 from .settings import SamSettings
@@ -47,12 +48,18 @@ def build_network(settings: SamSettings) -> SAMCompact:
     return network.channels_last()
 
 
-def batch_loss(network: SAMCompact, batch: Batch, settings: SamSettings) -> tuple[Tensor, dict[str, float]]:
-    """Loss of one batch, and its parts: ``self_*`` within volumes, ``label_*`` between patients."""
-    vectors = _vectors(network, batch, settings)
+def batch_loss(
+    network: SAMCompact, images: Tensor, batch: Batch, settings: SamSettings
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of one batch, and its parts: ``self_*`` within volumes, ``label_*`` between patients.
+
+    Args:
+        images: (4, 1, d, h, w), what the batch's views see.
+    """
+    vectors = _vectors(network, images, batch, settings)
     options = LossSettings(settings.temperature, settings.hard, settings.diverse, settings.combined_weight)
-    total = batch.images.new_zeros(())
-    parts: dict[str, list[float]] = {}
+    total = images.new_zeros(())
+    parts: dict[str, list[Tensor]] = {}
     terms = (
         ("self", 0.25, _within_volumes(batch, vectors, settings, options)),
         ("label", 0.25 * settings.label_weight, _between_patients(batch, vectors, options)),
@@ -62,13 +69,15 @@ def batch_loss(network: SAMCompact, batch: Batch, settings: SamSettings) -> tupl
             total = total + loss * weight
             for key, value in figures.items():
                 parts.setdefault(f"{name}_{key}", []).append(value)
-    return total, {key: sum(values) / len(values) for key, values in parts.items()}
+    return total, {key: torch.stack(values).mean() for key, values in parts.items()}
 
 
-def _vectors(network: SAMCompact, batch: Batch, settings: SamSettings) -> dict[tuple[str, int, int], Vectors]:
+def _vectors(
+    network: SAMCompact, images: Tensor, batch: Batch, settings: SamSettings
+) -> dict[tuple[str, int, int], Vectors]:
     """Embeddings of the points: by "candidates" or "labeled", case and view; one gather for all of them."""
-    with half_precise(batch.images.device, settings.bfloat16):
-        fine_map, coarse_map = network.raw_features(batch.images)
+    with half_precise(images.device, settings.bfloat16):
+        fine_map, coarse_map = network.raw_features(images)
     where: list[Tensor] = []
     view_of: list[Tensor] = []
     spans: dict[tuple[str, int, int], slice] = {}
@@ -91,7 +100,7 @@ def _vectors(network: SAMCompact, batch: Batch, settings: SamSettings) -> dict[t
 
 def _within_volumes(
     batch: Batch, vectors: dict[tuple[str, int, int], Vectors], settings: SamSettings, options: LossSettings
-) -> Iterator[tuple[Tensor, dict[str, float]]]:
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """Loss of each case's points in one view against the other view, both ways."""
     ignore = settings.ignore_mm / settings.spacing_mm
     for k in range(2):
@@ -110,7 +119,7 @@ def _within_volumes(
 
 def _between_patients(
     batch: Batch, vectors: dict[tuple[str, int, int], Vectors], options: LossSettings
-) -> Iterator[tuple[Tensor, dict[str, float]]]:
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """Loss of labeled points: case k's view v against case j's view w.
 
     Every pair of views comes once, half of them in each direction.
@@ -205,7 +214,7 @@ def train(
         resume: go on from ``NAME.resume.pt``; minutes count from the very start.
         start_from: weights to begin with instead of random ones.
         cache: folder for preprocessed volumes.
-        device: of :func:`samconvex.device.chosen_device`; batches are prepared on the CPU.
+        device: of :func:`samconvex.device.chosen_device`.
         progress: called with (stage, fraction, message); raising Cancelled writes the weights so far and stops.
 
     Returns:
@@ -228,11 +237,15 @@ def train(
     network.to(where)
     plan = _plan(network, training, held_out, settings, minutes, steps)
     loop = Loop(network, Path(output), plan, resume=resume)
-    batches = prepared(BatchSource(training, settings, settings.seed).draw, loop.number, settings.workers)
+    source, renderer = BatchSource(training, settings, settings.seed), Renderer(training, settings, where)
+    # A GPU computes itself what the views see.
+    draw_beside = functools.partial(draw_with_images, source=source, renderer=renderer if where.type == "cpu" else None)
+    batches = prepared(draw_beside, loop.number, settings.workers)
 
     def draw(_generator: torch.Generator) -> Drawn:
-        for batch in itertools.islice(batches, MOST_TRIES):
-            loss, parts = batch_loss(network, batch.to(where), settings)
+        for batch, images in itertools.islice(batches, MOST_TRIES):
+            images = renderer.images(batch) if images is None else images
+            loss, parts = batch_loss(network, images, batch.to(where), settings)
             if loss.requires_grad:
                 return loss, parts
         raise InputError(

@@ -10,7 +10,7 @@ import torch
 from samconvex.errors import InputError
 from samconvex.synthetic.phantom import make_phantom
 from samconvex.training.data.cases import make_case
-from samconvex.training.sam.batches import BatchSource
+from samconvex.training.sam.batches import BatchSource, Renderer
 from samconvex.training.sam.radiographs import make_radiographs, view_errors
 from samconvex.training.sam.recipe import build_network, train
 from samconvex.training.sam.settings import SamSettings
@@ -66,9 +66,10 @@ def test_radiographs_show_the_same_points_of_a_patient_from_several_sides(cases,
 
 
 def test_a_step_compares_two_radiographs_of_a_patient_point_by_point(planar):
-    source = BatchSource(planar, replace(TINY, same_share=1.0), 0)
-    batch = source.draw(0)
-    assert batch.images.shape == (4, 1, 1, 48, 64) and batch.labeled is not None
+    settings = replace(TINY, same_share=1.0)
+    batch = BatchSource(planar, settings, 0).draw(0)
+    images = Renderer(planar, settings, torch.device("cpu")).images(batch)
+    assert images.shape == (4, 1, 1, 48, 64) and batch.labeled is not None
     first, second = (next(case for case in planar if case.name == name) for name in batch.names)
     assert first is not second and first.patient == second.patient and first.group == second.group
     row = int((first.points - batch.labeled[0].points[0]).norm(dim=1).argmin())
