@@ -48,15 +48,21 @@ def read_settings(kind: type[Settings], path: Path | None) -> Settings:
 
 
 def save_checkpoint(path: Path, network: nn.Module, form: str, version: int, meta: dict[str, Any]) -> None:
-    """Plain tensors (half precision) and JSON values, written at once.
+    """Plain tensors (half precision where their values fit) and JSON values, written at once.
 
     Raises:
-        InputError: weights that are not finite, or too large for half precision; nothing was written.
+        InputError: weights that are not finite; nothing was written.
     """
-    tensors = {
-        k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in network.state_dict().items()
-    }
+    tensors = {k: _compact(v).cpu().contiguous() for k, v in network.state_dict().items()}
     _write(path, {"format": form, "version": version, "config": network.config, "state_dict": tensors, "meta": meta})
+
+
+def _compact(value: Tensor) -> Tensor:
+    """In half precision, but for what is beyond it: a running variance may be, before features settle."""
+    if not value.is_floating_point() or not value.numel():
+        return value
+    fits = float(value.abs().max()) <= torch.finfo(torch.float16).max
+    return value.half() if fits else value.float()
 
 
 def half_precise(device: torch.device, wanted: bool = True) -> torch.autocast:
