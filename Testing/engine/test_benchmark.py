@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from benchmarks.data.label_landmarks import ABDOMEN, label_landmarks
 from benchmarks.data.pairs import Case, Pair, breathing_case, choose_pairs
 from benchmarks.methods import job, runs
 from benchmarks.methods.assess import assess
 from benchmarks.results import tables
-from benchmarks.suites import registration
+from benchmarks.suites import landmarks, registration
 from samconvex import Grid, Volume
 from samconvex.space.field import DisplacementField
 from samconvex.space.transforms import AffineTransform, Transform
@@ -296,3 +297,27 @@ def test_all_pairs_of_the_evaluation_abdomens_are_offered(shared_data):
     case = next(pair for pair in choose_pairs(0, shared_data, 1) if pair.group == "abdomen").load()
     assert case.fixed.name != case.moving.name and case.labels is not None
     assert {int(label) for label in case.labels[0].tensor.unique()} >= set(range(14))
+
+
+def test_landmark_tables_give_an_interval_over_pairs():
+    points = [
+        {"pair": pair, "group": "abdomen", "method": "sam", "name": f"{name} center", "error": error, "found": True}
+        for pair, errors in {"a": (1.0, 2.0, 3.0), "b": (11.0, 12.0, 13.0)}.items()
+        for name, error in zip(("liver", "spleen", "pancreas"), errors, strict=True)
+    ]
+    assert landmarks.median_interval(points) == (2.0, 12.0)
+    assert landmarks.median_interval(points[:3]) == (1.0, 3.0)
+    runs = [{"pair": pair, "group": "abdomen", "method": "sam", "seconds": 1.0} for pair in "ab"]
+    page = landmarks.markdown({"weights": "0" * 64, "points": points, "runs": runs, "cuts": []})
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in rows[:3]}) == 1 and "| 2.0 to 12.0 |" in rows[2]
+
+
+def test_abdominal_landmarks_are_centers_of_whole_organs():
+    array = np.zeros((12, 10, 10), np.int16)
+    array[3:8, 2:6, 2:6], array[0:6, 6:9, 6:9], array[2:11, 8, 1:4] = 6, 1, 5
+    labels = Volume(torch.from_numpy(array)[None, None], Grid((10, 10, 12), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0)))
+    found = label_landmarks(labels, ABDOMEN)
+    # The spleen is cut by the first slice, the esophagus is a tube.
+    assert list(found) == ["liver center"]
+    np.testing.assert_allclose(found["liver center"], [7.0, 7.0, 10.0])

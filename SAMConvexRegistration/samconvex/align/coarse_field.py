@@ -30,6 +30,7 @@ def sam_coarse(
     box: np.ndarray,
     *,
     masks: tuple[Volume | None, Volume | None] = (None, None),
+    least_share: float = 0.0,
     report: Callable[[float], None] = lambda fraction: None,
 ) -> DisplacementField | None:
     """The field before ``initial`` that brings matched points together; None where too few match.
@@ -41,12 +42,13 @@ def sam_coarse(
         initial: maps fixed to moving points.
         box: (2, 3) opposite corners, LPS mm, of the region of the fixed image.
         masks: of both images; only points inside count.
+        least_share: of the points that ``initial`` maps into the other image, how many must agree with their neighbors.
         report: receives the finished fraction; may raise Cancelled.
     """
     near = initial.parts[0] if len(initial.parts) == 1 else None
     linear = near if isinstance(near, AffineTransform) else None
-    pairs, _ = matched_pairs(fixed, moving, *masks, lambda f: report(0.7 * f), near=linear)
-    if len(pairs) < FEWEST_PAIRS:
+    pairs, tried = matched_pairs(fixed, moving, *masks, lambda f: report(0.7 * f), near=linear)
+    if len(pairs) < max(FEWEST_PAIRS, least_share * tried):
         return None
     wanted = initial.inverse().map_points(pairs.moving) - pairs.fixed
     grid = Grid.covering(box, SPACING_MM)

@@ -6,7 +6,7 @@ Fields and warped images pass through files of a scratch folder, so that no proc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -121,7 +121,7 @@ def mean_path(scratch: Path) -> Path:
 
 def aligned(job: Job, progress: Progress | None) -> Found:
     """The linear map from the first image to another."""
-    settings = replace(job.settings, levels=(), refine="none", coarse="none", initial_network="")
+    settings = job.settings.linear_part
     fixed = read_volume(template_path(job.scratch))
     transform, warnings = find_map(
         fixed, job.subject.volume(), preset=settings, progress=progress, **_masks(job), **job.options

@@ -27,6 +27,8 @@ PRESETS: dict[str, Settings] = {
             "CT of different patients: large differences in shape and field of view.",
             affine="sam",
             polish_affine="organs",
+            # Four pairs of training patients, head and neck: Dice +0.010 (0.004 to 0.017).
+            coarse="sam",
             levels=(
                 Level(12.0, 3, 2, _ANATOMY, (1.0, 1.0, 2.0), _UNSEEN, coupling=0.5, consistent=True),
                 Level(6.0, 2, 2, _ANATOMY, (1.0, 1.0, 2.0), _UNSEEN, coupling=0.7),

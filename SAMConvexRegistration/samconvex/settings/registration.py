@@ -155,6 +155,11 @@ class Settings:
         return bool(self.levels or self.initial_network or self.coarse != "none" or self.refine != "none")
 
     @property
+    def linear_part(self) -> Settings:
+        """The same without anything that follows the affine."""
+        return replace(self, levels=(), refine="none", coarse="none", initial_network="")
+
+    @property
     def refinements(self) -> tuple[AdamSettings | DiffusionSettings, ...]:
         """The refinement's levels, coarse to fine."""
         if self.refine == "adam":

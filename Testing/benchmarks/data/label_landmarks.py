@@ -27,7 +27,7 @@ class LabelNames:
     """
 
     compact: dict[int, str]
-    tube: int
+    tube: int | None
     tips: dict[str, tuple[str, ...]]
 
 
@@ -41,6 +41,22 @@ HEAD_NECK = LabelNames(
         "larynx": ("top", "bottom", "front"),
         "mandible": ("front",),
     },
+)
+# Tubes begin and end with the scan or where somebody stopped drawing, so they are left out.
+ABDOMEN = LabelNames(
+    {
+        1: "spleen",
+        2: "right kidney",
+        3: "left kidney",
+        4: "gallbladder",
+        6: "liver",
+        7: "stomach",
+        11: "pancreas",
+        12: "right adrenal",
+        13: "left adrenal",
+    },
+    None,
+    {},
 )
 
 
@@ -69,7 +85,7 @@ def label_landmarks(labels: Volume, names: LabelNames | None) -> dict[str, np.nd
                 direction = EXTREMES[side]
                 outermost = np.argsort(-points @ np.array(direction, dtype=float))[:count]
                 result[f"{name} {side}"] = points[outermost].mean(0)
-    if names and (array == names.tube).sum() >= MINIMUM_VOXELS:
+    if names and names.tube is not None and (array == names.tube).sum() >= MINIMUM_VOXELS:
         tube = labels.grid.voxels_to_points(np.argwhere(array == names.tube)[:, ::-1].astype(float))
         for name, center in centers.items():
             near = np.abs(tube[:, 2] - center[2]) < 4.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +37,7 @@ def common_grid(fixed: Volume) -> Grid:
 
 def common_start(case: Case, preset: str | Settings, weights: str | None = None) -> Transform:
     """What the preset does before it deforms, which everybody starts from: between CTs our SAM-affine."""
-    settings = replace(get_settings(preset), levels=(), refine="none")
+    settings = get_settings(preset).linear_part
     masks = {} if case.masks is None else {"fixed_mask": case.masks[0], "moving_mask": case.masks[1]}
     found = register(case.fixed, case.moving, preset=settings, weights=weights, device="cpu", **masks)
     return found.fixed_to_moving

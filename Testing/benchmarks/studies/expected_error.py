@@ -15,7 +15,6 @@ import json
 import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +127,7 @@ def _known(case: Case, loaded: Loaded, forward: Transform, kind: str) -> dict[st
     initial = Transform(tuple(part for part in forward.parts if isinstance(part, AffineTransform)))
     settings = get_settings(case.preset)
     if kind == "linear":
-        forward, settings = initial, replace(settings, levels=(), refine="none")
+        forward, settings = initial, settings.linear_part
     run, _ = begun(loaded.fixed, loaded.moving, Options(preset=settings, **_masks(loaded)), null_progress)
     images = prepared(loaded.fixed, loaded.moving, run)
     regions = regions_of(images.work, images.fixed_body, initial, False, [], (images.fixed, images.moving))

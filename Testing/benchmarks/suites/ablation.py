@@ -30,7 +30,7 @@ from ..results.records import commands_of, folder_of, remember_command
 from ..results.tables import by_pair, merit_of, summarize
 from .variants import variants
 
-STAGES = ("convex", "refine", "finish")
+STAGES = ("coarse", "convex", "refine", "finish")
 Run = Callable[[Case, Settings, Transform], tuple[Transform, float]]
 
 

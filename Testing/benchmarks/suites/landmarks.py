@@ -7,6 +7,7 @@ kept, so an interrupted run goes on. Needs the evaluation images (SAMCONVEX_DATA
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +32,8 @@ from samconvex.space.volume import Volume, resample
 from samconvex.synthetic.warps import random_warp
 from samconvex.weights import models as weights
 
-from ..data.label_landmarks import HEAD_NECK, label_landmarks
-from ..data.pairs import REPOSITORY, WARPED_CASES, data_folder
+from ..data.label_landmarks import ABDOMEN, HEAD_NECK, label_landmarks
+from ..data.pairs import EVALUATION_ABDOMENS, REPOSITORY, WARPED_CASES, data_folder
 
 METHODS = ("sam", "sam-fast", "sam-random", "box", "moments", "sam-affine")
 # The points carried by our own registration; minutes for all pairs, so only where it is asked for.
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=20, help="head-neck pairs (default: all 20)")
     parser.add_argument("--methods", default=",".join(METHODS), help=f"of {', '.join((*METHODS, REGISTRATION))}")
     parser.add_argument("--peers", default="", help=f"carriers from make benchmark's environment: {', '.join(PEERS)}")
-    parser.add_argument("--groups", default="head-neck,trunk,lung,warps")
+    parser.add_argument("--groups", default="head-neck,abdomen,trunk,lung,warps")
     parser.add_argument("--weights", help="network weights (default: the shipped ones)")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
@@ -100,6 +101,9 @@ def all_pairs(data: Path, head_neck: int, groups: list[str]) -> Iterator[tuple[s
         for row in (data / "headneck_pairs.csv").read_text(encoding="utf-8").split()[1 : head_neck + 1]:
             fixed, moving = row.split(",")
             yield f"{fixed}-{moving}", lambda f=fixed, m=moving: _labeled(data / "headneck", f, m, "head-neck")
+    if "abdomen" in groups:
+        for first, second in itertools.combinations(EVALUATION_ABDOMENS, 2):
+            yield f"{first}-{second}", lambda f=first, m=second: _labeled(data / "abdomen", f, m, "abdomen")
     if "lung" in groups:
         yield "lungpair", lambda: _lung(data / "lungpair")
     if "trunk" in groups:
@@ -113,7 +117,7 @@ def all_pairs(data: Path, head_neck: int, groups: list[str]) -> Iterator[tuple[s
 def _labeled(folder: Path, first: str, second: str, group: str) -> LandmarkPair:
     images = [read_volume(folder / f"{case}_ct.nii.gz") for case in (first, second)]
     labels = [read_labels(folder / f"{case}_seg.nii.gz") for case in (first, second)]
-    settings = HEAD_NECK if group == "head-neck" else None
+    settings = {"head-neck": HEAD_NECK, "abdomen": ABDOMEN}.get(group)
     found = [label_landmarks(label, settings) for label in labels]
     names = sorted(set(found[0]) & set(found[1]))
     points, truth = (np.stack([one[name] for name in names]) for one in found)
@@ -304,12 +308,14 @@ def markdown(document: dict) -> str:
     lines = ["# Landmarks", "", f"Weights {document['weights'][:16]}. Errors in mm; hit: within {HIT_MM:g} mm.", ""]
     groups = list(dict.fromkeys(point["group"] for point in document["points"]))
     for group in groups:
-        lines += [f"## {group}", "", f"| method | pairs | {COLUMNS} | max found | lost | s |", "|---|" + "---|" * 10]
+        head = f"| method | pairs | {COLUMNS} | max found | lost | median, 95 % | s |"
+        lines += [f"## {group}", "", head, "|---|" + "---|" * 11]
         for method in dict.fromkeys(p["method"] for p in document["points"] if p["group"] == group):
             chosen = [p for p in document["points"] if p["group"] == group and p["method"] == method]
             runs = [r for r in document["runs"] if r["group"] == group and r["method"] == method and "seconds" in r]
             seconds = np.median([r["seconds"] for r in runs])
-            lines.append(f"| {method} | {len(runs)} | {_cells(chosen)} | {seconds:.2f} |")
+            low, high = median_interval(chosen)
+            lines.append(f"| {method} | {len(runs)} | {_cells(chosen)} | {low:.1f} to {high:.1f} | {seconds:.2f} |")
         lines += [""]
     kinds = {"center": "centroids", "cord": "spinal cord by level", "": "extreme points"}
     for key, title in kinds.items():
@@ -327,6 +333,21 @@ def markdown(document: dict) -> str:
         lines += [""]
     lines += _cut_table(document["cuts"]) + _dice_table(document["runs"])
     return "\n".join(lines) + "\n"
+
+
+def median_interval(points: list[dict], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the median error, mm, by percentiles of a bootstrap over the pairs; over the points of one."""
+    errors: dict[str, list[float]] = {}
+    for point in points:
+        errors.setdefault(point["pair"], []).append(point["error"])
+    groups = list(errors.values()) if len(errors) > 1 else [[error] for error in next(iter(errors.values()))]
+    random = np.random.default_rng(seed)
+    medians = [
+        np.median(np.concatenate([groups[k] for k in random.integers(len(groups), size=len(groups))]))
+        for _ in range(draws)
+    ]
+    low, high = np.percentile(medians, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def _kind(name: str) -> str:

@@ -19,7 +19,7 @@ PAPER = "paper"
 
 def variants(base: Settings) -> list[tuple[str, Settings]]:
     """``base`` first, then every change of it; rows that would repeat an earlier one are left out."""
-    rows = [("preset", base), ("affine only", replace(base, levels=(), refine="none"))]
+    rows = [("preset", base), ("affine only", base.linear_part)]
     without = {family: with_features(base, lambda name, own=family: family_of(name) != own) for family in FAMILIES}
     without["semantic"] = without_organs(base)
     rows += [(f"without {family}", settings) for family, settings in without.items()]
@@ -49,6 +49,8 @@ def variants(base: Settings) -> list[tuple[str, Settings]]:
         ("learning-free affine", replace(base, affine="moments")),
     ]
     best = adjusted(base, quality="best")
+    if base.coarse != "none":
+        rows.append(("without SAM-coarse", replace(base, coarse="none")))
     rows.append(("best quality", best))
     rows.append(("best quality, without semantic", without_organs(best)))
     rows += paper_rows()

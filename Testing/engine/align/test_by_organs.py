@@ -93,12 +93,12 @@ def test_a_flat_image_is_no_fault():
 
 def test_the_organ_network_is_named_where_it_has_a_part_and_has_none_where_it_was_left_out():
     preset = Options(preset="ct-inter-patient").settings()
-    assert networks_used(replace(preset, levels=())) == {"sam", "semantic"}
+    assert networks_used(preset.linear_part) == {"sam", "semantic"}
     left_out = Options(preset="ct-inter-patient", features="mind").settings()
     assert left_out.polish_affine == "" and networks_used(left_out) == {"sam"}
     kept = Options(preset="ct-inter-patient", features="mind+semantic").settings()
     assert kept.polish_affine == "organs" and networks_used(kept) == {"sam", "semantic"}
-    assert networks_used(replace(preset, levels=(), affine="moments")) == set()
+    assert networks_used(replace(preset.linear_part, affine="moments")) == set()
 
 
 def test_it_can_be_cancelled():

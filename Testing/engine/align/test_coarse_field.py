@@ -50,5 +50,11 @@ def test_the_field_acts_before_the_affine(monkeypatch):
     assert asked["near"] is affine
     found = Transform((field, affine)).map_points(points[30:60])
     assert np.abs(found - moved[30:60]).max() < 1.5
-    pairs = pairs.where(np.arange(len(points)) < 5)
+    # Of the preset's own accord it is used only where enough of the points that were tried agree.
+    tried = 4 * len(points)
+    monkeypatch.setattr(coarse_field, "matched_pairs", lambda *_args, **_options: (pairs, tried))
+    shares = [sam_coarse(Embedding(), Embedding(), Transform((affine,)), box, least_share=s) for s in (0.2, 0.3)]
+    assert shares[0] is not None and shares[1] is None
+    few = pairs.where(np.arange(len(points)) < 5)
+    monkeypatch.setattr(coarse_field, "matched_pairs", lambda *_args, **_options: (few, len(few)))
     assert sam_coarse(Embedding(), Embedding(), Transform((affine,)), box) is None

@@ -95,7 +95,7 @@ def test_ct_starts_from_anatomy_and_images_of_one_patient_refine_it(phantom: Pha
     moving, truth = tilted
     found = {}
     for polish in ("", "images", "organs"):
-        settings = replace(get_settings("ct-inter-patient"), levels=(), polish_affine=polish)
+        settings = replace(get_settings("ct-inter-patient").linear_part, polish_affine=polish)
         result = sc.register(phantom.ct, moving, preset=settings)
         assert result.report["affine"]["method"] == ("sam, refined by the images" if polish == "images" else "sam")
         assert result.report["affine"]["confidence"] > 0.5
@@ -107,7 +107,7 @@ def test_ct_starts_from_anatomy_and_images_of_one_patient_refine_it(phantom: Pha
 
 
 def test_a_rigid_preset_gets_a_rigid_start(phantom: Phantom, tilted) -> None:
-    settings = replace(get_settings("ct-inter-patient"), levels=(), affine_model="rigid")
+    settings = replace(get_settings("ct-inter-patient").linear_part, affine_model="rigid")
     (affine,) = sc.register(phantom.ct, tilted[0], preset=settings).fixed_to_moving.parts
     assert np.allclose(affine.matrix @ affine.matrix.T, np.eye(3), atol=1e-9)
 
@@ -115,7 +115,7 @@ def test_a_rigid_preset_gets_a_rigid_start(phantom: Phantom, tilted) -> None:
 def test_what_is_no_ct_starts_without_embeddings_and_the_report_says_so(phantom: Phantom, tilted, inside) -> None:
     moving, truth = tilted
     other = moving.with_tensor((moving.tensor.clamp(-1000, 400) + 1000) / 4)
-    settings = replace(get_settings("ct-inter-patient"), levels=())
+    settings = get_settings("ct-inter-patient").linear_part
     result = sc.register(phantom.ct, replace(other, source="t1.nii.gz"), preset=settings)
     assert result.report["affine"]["method"] == "moments"
     assert any("t1.nii.gz is no CT" in warning for warning in result.report["warnings"])
