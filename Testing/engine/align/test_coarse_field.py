@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from samconvex.align import coarse_field
 from samconvex.align.coarse_field import fitted, sam_coarse
 from samconvex.align.pairs import PointPairs
+from samconvex.progress import null_progress
+from samconvex.registration import solve
+from samconvex.registration.options import Options
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import AffineTransform, Transform
 
@@ -58,3 +64,40 @@ def test_the_field_acts_before_the_affine(monkeypatch):
     few = pairs.where(np.arange(len(points)) < 5)
     monkeypatch.setattr(coarse_field, "matched_pairs", lambda *_args, **_options: (few, len(few)))
     assert sam_coarse(Embedding(), Embedding(), Transform((affine,)), box) is None
+
+
+def test_a_preset_takes_it_where_sure_and_says_nothing_else(monkeypatch):
+    asked_for, given = [], []
+
+    def coarse(*_args, least_share, **_options):
+        asked_for.append(least_share)
+        return given[0] if given else None
+
+    monkeypatch.setattr(solve, "load_sam", lambda _name: None)
+    monkeypatch.setattr(solve, "not_for", lambda *_args: None)
+    monkeypatch.setattr(solve, "embed_cached", lambda *_args, **_options: None)
+    monkeypatch.setattr(solve, "sam_coarse", coarse)
+    scene = SimpleNamespace(initial=None, box=None)
+    pair = SimpleNamespace(fixed=None, moving=None, fixed_mask=None, moving_mask=None)
+
+    def found(asked: str | None):
+        options = SimpleNamespace(coarse=asked, weights=None)
+        run = SimpleNamespace(options=options, warnings=[], clock=lambda _name: nullcontext())
+        return solve._coarse(scene, pair, run, torch.device("cpu"), null_progress), run.warnings
+
+    assert found(None) == (None, [])
+    field, warnings = found("sam")
+    assert field is None and len(warnings) == 1 and "too few points match" in warnings[0]
+    assert asked_for == [solve.SURE, 0.0]
+    given.append("field")
+    assert found(None) == ("field", [])
+
+
+def test_no_start_by_embeddings_means_no_first_step_by_them_unless_asked_for():
+    default = Options(preset="ct-inter-patient").settings()
+    assert default.coarse == "sam" and default.linear_part.coarse == "none" and not default.linear_part.deforms
+    for affine in ("moments", "none"):
+        assert Options(preset="ct-inter-patient", affine=affine).settings().coarse == "none"
+        assert Options(preset="ct-inter-patient", affine=affine, coarse="sam").settings().coarse == "sam"
+    given = Options(preset="ct-inter-patient", initial_transform=Transform()).settings()
+    assert given.affine == "none" and given.coarse == "sam"
