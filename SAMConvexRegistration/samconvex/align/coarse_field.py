@@ -32,28 +32,32 @@ def sam_coarse(
     masks: tuple[Volume | None, Volume | None] = (None, None),
     least_share: float = 0.0,
     report: Callable[[float], None] = lambda fraction: None,
-) -> DisplacementField | None:
-    """The field before ``initial`` that brings matched points together; None where too few match.
+) -> tuple[DisplacementField | None, float]:
+    """The field before ``initial`` that brings matched points together, and the share of the points that agree.
+
+    No field where too few match.
 
     Adam on the displacements of a coarse grid: mean squared distance of the points plus the mean squared difference of
     neighbors.
 
     Args:
-        initial: maps fixed to moving points.
+        initial: maps fixed to moving points. Points are matched near it where it is linear, else anywhere.
         box: (2, 3) opposite corners, LPS mm, of the region of the fixed image.
         masks: of both images; only points inside count.
-        least_share: of the points that ``initial`` maps into the other image, how many must agree with their neighbors.
+        least_share: of the points that are matched, how many must agree with their neighbors.
         report: receives the finished fraction; may raise Cancelled.
     """
-    near = initial.parts[0] if len(initial.parts) == 1 else None
-    linear = near if isinstance(near, AffineTransform) else None
+    linear: AffineTransform | None = AffineTransform.identity()
+    for part in initial.parts:
+        linear = part.after(linear) if linear is not None and isinstance(part, AffineTransform) else None
     pairs, tried = matched_pairs(fixed, moving, *masks, lambda f: report(0.7 * f), near=linear)
-    if len(pairs) < max(FEWEST_PAIRS, least_share * tried):
-        return None
+    share = len(pairs) / max(tried, 1)
+    if len(pairs) < FEWEST_PAIRS or share < least_share:
+        return None, share
     wanted = initial.inverse().map_points(pairs.moving) - pairs.fixed
     grid = Grid.covering(box, SPACING_MM)
     field = fitted(pairs.fixed, wanted, grid, lambda f: report(0.7 + 0.3 * f))
-    return DisplacementField(field.to(fixed.device), grid)
+    return DisplacementField(field.to(fixed.device), grid), share
 
 
 def fitted(

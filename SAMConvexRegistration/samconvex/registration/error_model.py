@@ -126,7 +126,8 @@ def _as_calibrated(settings: Settings) -> bool:
 
 def _deforming(settings: Settings) -> tuple[object, ...]:
     stiffness = (settings.coupling, settings.couplings, settings.box_passes)
-    return settings.levels, settings.refinements, settings.refined_by, settings.symmetric, *stiffness
+    first = (settings.coarse, settings.initial_network)
+    return settings.levels, settings.refinements, settings.refined_by, settings.symmetric, *first, *stiffness
 
 
 def model_for(models: Sequence[Mapping], evidence: Iterable[str]) -> ErrorModel:

@@ -65,9 +65,6 @@ class Options:
             symmetric=self.symmetric,
             initial_network=None if self.initial_network is None else str(self.initial_network),
         )
-        if self.coarse is None and self.affine not in (None, "sam"):
-            # Whoever wants no start by embeddings wants no first step by them either.
-            settings = replace(settings, coarse="none")
         settings = adjusted(settings, self.strength)
         if self.features is not None:
             names = tuple(self.features.split("+"))

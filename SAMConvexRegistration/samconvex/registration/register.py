@@ -184,6 +184,8 @@ def _registered(
     if anatomy := shown(images.work, run):
         details["anatomy"] = anatomy
     initial, regions, maps = _mapped(images, run, details)
+    if run.coarse:
+        details["coarse"] = run.coarse
     with run.clock("error"):
         expected = run.computed(lambda device: expected_error(run, images, initial, maps.forward, regions, device))
     expected = expected.scaled(1.0 / size.factor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -28,6 +28,7 @@ class Run:
         progress: told what is going on; raises Cancelled.
         warnings: sentences for the user, in the order in which they arose.
         clock: seconds of every stage.
+        coarse: what became of a first step by matched points, for the report.
         tell: called with a sentence that should not wait for the report.
     """
 
@@ -37,6 +38,7 @@ class Run:
     progress: Progress
     warnings: list[str]
     clock: Clock = field(default_factory=Clock)
+    coarse: dict[str, Any] = field(default_factory=dict)
     tell: Callable[[str], None] = lambda sentence: None
 
     def computed(self, work: Callable[[torch.device], T]) -> T:

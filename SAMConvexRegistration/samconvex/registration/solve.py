@@ -15,7 +15,9 @@ from ..deform.feed_forward import predicted
 from ..deform.pyramid import run_pyramid
 from ..deform.scene import Extractor, Scene, View, described
 from ..device import cpu_has_bfloat16
+from ..errors import InputError
 from ..progress import Progress, stage
+from ..settings.presets import PRESETS
 from ..settings.registration import AdamSettings, DiffusionSettings, Settings
 from ..space.field import DisplacementField
 from ..space.grid import Grid
@@ -23,14 +25,15 @@ from ..space.intensity import normalized_intensity
 from ..space.transforms import Transform
 from ..space.volume import Volume
 from ..weights.models import load_feed_forward, load_sam, weights_for
-from .features import Extractors, not_for
+from .features import Extractors, not_for, turn_of
 from .pair import Pair
 from .prepare import Prepared
 from .regions import Regions, box_of
 from .run import Run
 
 # A preset's first step by matched points is taken where this share of them agrees: between heads and necks 0.26 to 0.81
-# (7 pairs of training patients), between abdomens 0.02 to 0.21 (6), which gained nothing by it (-0.014 to 0.015).
+# (7 pairs of training patients), between abdomens 0.02 to 0.21 (7), six of which gained nothing by it (-0.014 to
+# 0.015).
 SURE = 0.2
 
 
@@ -121,24 +124,35 @@ def _one_way(scene: Scene, pair: Pair, run: Run, progress: Progress, device: tor
 
 def _coarse(scene: Scene, pair: Pair, run: Run, device: torch.device, progress: Progress) -> DisplacementField | None:
     """SAM-coarse; None where the embeddings cannot be used, with a warning where it was asked for."""
-    asked = run.options.coarse == "sam"
+    preset = PRESETS.get(run.settings.name)
+    asked = run.options.coarse == "sam" or preset is None or preset.coarse != "sam"
     model = load_sam(weights_for("sam", run.options.weights))
+    field, share = None, 0.0
     other = not_for(model, pair.fixed, pair.moving)
-    reason = f"{other.name} is no CT in Hounsfield units" if other is not None else "too few points match"
-    if other is None:
+    if other is not None:
+        reason = f"{other.name} is no CT in Hounsfield units"
+    elif not turn_of(scene.initial, scene.fixed, pair.moving).is_none:
+        reason = "one image lies turned"
+    else:
+        reason = "too few points match"
         with run.clock("coarse"):
-            fixed, moving = (
-                embed_cached(v, model, device=device, progress=progress) for v in (pair.fixed, pair.moving)
-            )
-            masks = (pair.fixed_mask, pair.moving_mask)
-            report = stage(progress, "coarse")
-            least = 0.0 if asked else SURE
-            field = sam_coarse(fixed, moving, scene.initial, scene.box, masks=masks, least_share=least, report=report)
-        if field is not None:
-            return field
-    if asked:
+            try:
+                fixed, moving = (
+                    embed_cached(v, model, device=device, progress=progress) for v in (pair.fixed, pair.moving)
+                )
+            except InputError as error:  # such as a crop without any outline of a body
+                reason = str(error)
+            else:
+                least = 0.0 if asked else SURE
+                masks = (pair.fixed_mask, pair.moving_mask)
+                report = stage(progress, "coarse")
+                field, share = sam_coarse(
+                    fixed, moving, scene.initial, scene.box, masks=masks, least_share=least, report=report
+                )
+    run.coarse = {"taken": field is not None, "share": round(share, 3)}
+    if field is None and asked:
         run.warnings.append(f"The first step of the deformation, by matched points, was left out ({reason}).")
-    return None
+    return field
 
 
 def _there(mask: Volume | None, device: torch.device) -> Volume | None:

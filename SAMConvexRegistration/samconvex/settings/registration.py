@@ -188,6 +188,11 @@ class Settings:
 
 
 def with_overrides(settings: Settings, **overrides: object) -> Settings:
-    """Settings with the given fields replaced; None leaves a field as it is."""
+    """Settings with the given fields replaced; None leaves a field as it is.
+
+    Whoever wants no start by embeddings ("moments") gets no first step by them either, unless it is given.
+    """
     given = {key: value for key, value in overrides.items() if value is not None}
+    if given.get("affine") == "moments":
+        given.setdefault("coarse", "none")
     return replace(settings, **given)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from samconvex.settings.presets import PRESETS
-from samconvex.settings.registration import Level, Settings
+from samconvex.settings.registration import Level, Settings, with_overrides
 from samconvex.settings.strength import adjusted
 
 # The families of features: a name's part before the hyphen.
@@ -46,7 +46,7 @@ def variants(base: Settings) -> list[tuple[str, Settings]]:
         ("levels in one direction", _levels(base, lambda level: replace(level, consistent=False))),
         ("folds left", replace(base, fold_free=False)),
         ("affine by embeddings alone", replace(base, polish_affine="")),
-        ("learning-free affine", replace(base, affine="moments")),
+        ("learning-free affine", with_overrides(base, affine="moments")),
     ]
     best = adjusted(base, quality="best")
     if base.coarse != "none":
@@ -76,7 +76,7 @@ def paper_rows() -> list[tuple[str, Settings]]:
         levels = tuple(replace(level, radius=r) for level, r in zip(base.levels[-len(radii) :], radii, strict=True))
         name = ",".join(map(str, radii))
         rows.append((f"paper, N=[{name}]", replace(base, levels=levels, refine="none")))
-    rows.append(("paper + Adam, learning-free affine", replace(base, affine="moments", refine="adam")))
+    rows.append(("paper + Adam, learning-free affine", with_overrides(base, affine="moments", refine="adam")))
     return rows
 
 
@@ -88,7 +88,7 @@ def family_of(feature: str) -> str:
 def with_features(base: Settings, keep: Callable[[str], bool]) -> Settings:
     """Every level with the features that ``keep`` accepts; a level left without any gets those of its neighbors.
 
-    ``base`` itself where no level has a feature to keep.
+    Without embeddings there is no first step by them. ``base`` itself where no level has a feature to keep.
     """
     left = [
         [(name, weight) for name, weight in zip(level.features, _weights(level), strict=True) if keep(name)]
@@ -101,7 +101,7 @@ def with_features(base: Settings, keep: Callable[[str], bool]) -> Settings:
         _, nearest = min((abs(number - other), other) for other in range(len(left)) if left[other])
         names, weights = zip(*left[nearest], strict=True)
         levels.append(replace(level, features=names, weights=() if set(weights) == {1.0} else weights))
-    return replace(base, levels=tuple(levels))
+    return replace(base, levels=tuple(levels), coarse=base.coarse if keep("sam") else "none")
 
 
 def _weights(level: Level) -> tuple[float, ...]:

@@ -24,7 +24,7 @@ from samconvex.registration.error_model import (
 from samconvex.registration.error_models import FAMILIES
 from samconvex.registration.expected_error import of_labels
 from samconvex.settings.presets import PRESETS, get_settings
-from samconvex.settings.registration import Settings
+from samconvex.settings.registration import Settings, with_overrides
 from samconvex.settings.strength import adjusted
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import AffineTransform, Transform
@@ -95,6 +95,9 @@ def test_a_preset_without_a_calibration_of_its_own_takes_the_nearest() -> None:
         assert (found.family, found.own) == (family, own), name
     best = calibration_for(adjusted(get_settings("ct-inter-patient"), quality="best"), EVERY_REGISTRATION_HAS)
     assert (best.family, best.own) == (BETWEEN_PATIENTS, False)
+    for change in ({"coarse": "none"}, {"affine": "moments"}, {"initial_network": "lapirn-ct"}):
+        settings = with_overrides(get_settings("ct-inter-patient"), **change)
+        assert not calibration_for(settings, EVERY_REGISTRATION_HAS).own
     assert family_of(Settings("my own", "", levels=())) == LINEAR
     for further in ({"initial_network": "lapirn-ct"}, {"coarse": "sam"}):
         found = calibration_for(replace(get_settings("affine"), **further), EVERY_REGISTRATION_HAS)

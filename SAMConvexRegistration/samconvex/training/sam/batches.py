@@ -120,7 +120,6 @@ class BatchSource:
         self.generator = torch.Generator()
         self.rng = np.random.default_rng()
         self.cases = cases
-        self.numbers = {(case.group, case.name): number for number, case in enumerate(cases)}
         shares = settings.group_shares
         groups: dict[str, int] = {}
         for case in cases:
@@ -246,7 +245,7 @@ class BatchSource:
         elif rough is not None:
             scale, c1, c2 = rough[0], torch.from_numpy(rough[1]).float(), torch.from_numpy(rough[2]).float()
             mapped = [c2 + scale * (candidates[0].points - c1), c1 + (candidates[1].points - c2) / scale]
-        one, other = (self.numbers[case.group, case.name] for case in cases)
+        one, other = (next(n for n, known in enumerate(self.cases) if known is case) for case in cases)
         seed = int(self.rng.integers(2**62))
         names = (first.name, second.name)
         return Batch(names, (one, other), views, seed, candidates, queries, labeled, tolerance, mapped)
