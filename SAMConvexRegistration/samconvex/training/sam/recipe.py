@@ -8,11 +8,11 @@ on is kept next to them.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +239,7 @@ def train(
     loop = Loop(network, Path(output), plan, resume=resume)
     source, renderer = BatchSource(training, settings, settings.seed), Renderer(training, settings, where)
     # A GPU computes itself what the views see.
-    draw_beside = functools.partial(draw_with_images, source=source, renderer=renderer if where.type == "cpu" else None)
+    draw_beside = partial(draw_with_images, source=source, renderer=renderer if where.type == "cpu" else None)
     batches = prepared(draw_beside, loop.number, settings.workers)
 
     def draw(_generator: torch.Generator) -> Drawn:
