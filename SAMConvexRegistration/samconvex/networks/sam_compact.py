@@ -51,7 +51,7 @@ PREPROCESSING: dict[str, Any] = {
 _CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: Conv3d}
 _DECONVOLUTION: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _NORM: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-MEMORY = {2: torch.channels_last, 3: torch.channels_last_3d}
+_MEMORY = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def space_to_depth(x: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ class SAMCompact(nn.Module):
 
     def channels_last(self) -> SAMCompact:
         """This network in the memory layout that it runs fastest in."""
-        self.to(memory_format=MEMORY[self.dimension])  # type: ignore[call-overload]
+        self.to(memory_format=_MEMORY[self.dimension])  # type: ignore[call-overload]
         return self
 
     @staticmethod
@@ -187,7 +187,7 @@ class SAMCompact(nn.Module):
 
     def pyramid(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The maps of an input of this network's dimension, (B, 1, D, H, W) or (B, 1, H, W)."""
-        x = self.stem(space_to_depth(x).contiguous(memory_format=MEMORY[self.dimension]))
+        x = self.stem(space_to_depth(x).contiguous(memory_format=_MEMORY[self.dimension]))
         levels = []
         for stage in self.stages:
             x = stage(x)

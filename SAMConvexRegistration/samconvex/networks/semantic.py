@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .sam_compact import MEMORY, ConvNorm, ResidualBlock, preprocess, space_to_depth
+from .sam_compact import ConvNorm, ResidualBlock, preprocess, space_to_depth
 
 CHECKPOINT_FORMAT = "samconvex-semantic"
 CHECKPOINT_VERSION = 1
@@ -83,7 +84,7 @@ class SemanticNet(nn.Module):
         """(B, 1, D, H, W) from :func:`prepare`, sizes multiples of 16 -> logits (B, organs, D, H, W), float32."""
         if image.ndim != 5 or image.shape[1] != 1 or any(n % self.multiple for n in image.shape[2:]):
             raise ValueError(f"input must be (B, 1, D, H, W), multiples of {self.multiple}, not {tuple(image.shape)}")
-        x = self.stem(space_to_depth(image).contiguous(memory_format=MEMORY[3]))
+        x = self.stem(space_to_depth(image).contiguous(memory_format=torch.channels_last_3d))
         levels = []
         for stage in self.stages:
             x = stage(x)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..device import chosen_device
 from ..errors import InputError
-from ..networks.sam_compact import MEMORY, SAMCompact
+from ..networks.sam_compact import SAMCompact
 from ..networks.semantic import CHECKPOINT_FORMAT, CHECKPOINT_VERSION, HU_RANGE, ORGANS, SemanticNet, prepare
 from .data.augmentation import augment_curve, augment_hu, augment_window
 from .data.images import Image, split_images
@@ -468,7 +468,7 @@ def train(
     network = SemanticNet(settings.widths, settings.blocks, settings.detail, settings.organs, settings.spacing_mm)
     if start_from is not None:
         start_with(network, _network_to_start_from(start_from))
-    network.to(where, memory_format=MEMORY[3])  # type: ignore[call-overload]
+    network.to(where, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def draw(_generator: torch.Generator) -> Drawn:
         image, target, known = next(batches)

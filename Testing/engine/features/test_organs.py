@@ -29,6 +29,7 @@ from samconvex.training.semantic import (
     make_example,
     organ_loss,
     start_with,
+    train,
     truth,
 )
 from samconvex.weights.models import SemanticModel, load_compact, load_semantic
@@ -303,6 +304,28 @@ def test_crops_come_from_the_groups_by_their_shares():
     source, generator = Source([e for e in made if e is not None], GROUPED), torch.Generator().manual_seed(0)
     drawn = [source._members(generator)[0].group for _ in range(400)]
     assert 0.69 < drawn.count("belly") / 400 < 0.81
+
+
+def test_averaged_weights_are_the_ones_written(tmp_path):
+    settings = SemanticSettings(
+        spacing_mm=12.0,
+        shapes=((16, 16, 16),),
+        widths=(4, 4, 4, 4),
+        blocks=(1, 1, 1, 1),
+        detail=4,
+        organs=("first", "second"),
+        tubular=(),
+        learning_rate=0.1,
+        weight_decay=0.1,
+        average=0.5,
+        threads=1,
+    )
+    train(None, tmp_path / "w.pt", settings=settings, steps=3)
+    written = torch.load(tmp_path / "w.pt", weights_only=True)["state_dict"]["stem.0.weight"].float()
+    state = torch.load(tmp_path / "w.resume.pt", weights_only=True)
+    torch.testing.assert_close(written, state["average"]["stem.0.weight"], rtol=1e-3, atol=1e-4)
+    assert float((written - state["network"]["stem.0.weight"]).abs().max()) > 1e-3
+    assert state["optimizer"]["param_groups"][0]["weight_decay"] == 0.1
 
 
 def test_a_mirror_exchanges_sides_where_a_group_allows_it():
