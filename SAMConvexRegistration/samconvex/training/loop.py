@@ -249,13 +249,12 @@ class Loop:
 
     def _descend(self, loss: Tensor, parts: Mapping[str, Tensor | float]) -> dict[str, Tensor | float] | None:
         """One step of the optimizer, and the figures of the log; None, and no step, where something is not finite."""
-        if not bool(torch.isfinite(loss)):
-            return None
         self.plan.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         largest = math.inf if self.plan.clip is None else self.plan.clip
-        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), largest))
-        if not math.isfinite(norm):
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), largest)
+        # A GPU is waited for once in a step, here.
+        if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
             return None
         self.plan.optimizer.step()
         return {"loss": loss.detach(), **parts, **({} if self.plan.clip is None else {"gradient": norm})}

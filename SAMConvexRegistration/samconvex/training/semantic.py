@@ -111,6 +111,7 @@ class Example:
         known: bool (organs, D): slices in which the labels tell where the organ is and where not.
         places: (n, 3) voxels (z, y, x) of each labeled organ, and of the body under 0.
         group: name in ``settings.label_groups``, empty without.
+        slabs: the different rows of ``known``, uint8 (n, D), and which of them is each organ's (organs,).
     """
 
     name: str
@@ -119,6 +120,11 @@ class Example:
     known: Tensor
     places: dict[int, Tensor]
     group: str = ""
+    slabs: tuple[Tensor, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows, which = torch.unique(self.known, dim=0, return_inverse=True)
+        self.slabs = rows.to(torch.uint8), which
 
     def to(self, device: torch.device) -> Example:
         """The same with image and labels on a device; places stay."""
@@ -232,11 +238,11 @@ def truth(example: Example) -> tuple[Tensor, Tensor]:
 
 def _seen(example: Example, view: View) -> tuple[Tensor, Tensor]:
     """Of a view: whether each voxel is in each organ, and whether that is known; float32 (1, organs, d, h, w)."""
-    shape = example.hu.shape[2:]
     # Most organs are known in the same slices: only what differs is sampled.
-    rows, which = torch.unique(example.known, dim=0, return_inverse=True)
-    slabs = rows[None, :, :, None, None].to(torch.uint8).expand(1, len(rows), *shape)
-    known = (view.sample(slabs, 0.0) > 0.99).float()[:, which]
+    rows, which = example.slabs
+    shape = example.hu.shape[2:]
+    slabs = rows[None, :, :, None, None].expand(1, len(rows), *shape)
+    known = (view.sample(slabs, 0.0) > 0.99).float().index_select(1, which)
     if example.labels is None:
         return torch.zeros_like(known), known
     labels = view.sample(example.labels, 0.0, "nearest")
@@ -261,14 +267,14 @@ class Source:
         self.shares = torch.tensor(shares)
         self.negatives = [e for e in examples if e.labels is None]
         # Where each organ comes to lie in a mirror, by group.
-        self.mirrors: dict[str, list[int]] = {}
+        self.mirrors: dict[str, Tensor] = {}
         for name, group in settings.label_groups.items():
             order = list(range(len(settings.organs)))
             for pair in group.get("mirrored", []):
                 one, other = (number - 1 for number in organ_numbers(settings, list(pair)))
                 order[one], order[other] = other, one
             if "mirrored" in group:
-                self.mirrors[name] = order
+                self.mirrors[name] = torch.tensor(order, device=examples[0].hu.device)
 
     def numbered(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """The batch of this number, always the same."""
@@ -318,7 +324,9 @@ class Source:
         image = augment_curve(prepare(image), generator, s.intensity)
         # Outside of the image and in what was cut off, nothing is known.
         target, known = _seen(example, view)
-        return (image, target, known) if mirror is None else (image, target[:, mirror], known[:, mirror])
+        if mirror is not None:
+            target, known = target.index_select(1, mirror), known.index_select(1, mirror)
+        return image, target, known
 
     @staticmethod
     def _index(count: int, generator: torch.Generator) -> int:
@@ -330,33 +338,43 @@ class Source:
 
 
 class _OrganLoss(torch.autograd.Function):
-    """Value and gradient in one pass, organ by organ: autograd's own passes over so many channels cost half a step."""
+    """Value and gradient in one pass: autograd's own passes over so many channels cost half a step.
+
+    A processor goes organ by organ, which its caches hold; a GPU takes all at once, and is not waited for.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, known: Tensor, cross_entropy: float) -> tuple[Tensor, Tensor]:
+        space = (0, 2, 3, 4)
+        voxels = known.sum(space)
+        size = torch.einsum("bkdhw,bkdhw->k", target, known)
+        organs, seen = voxels > 0, size >= _LEAST_VOXELS
+        share = cross_entropy / (voxels.clamp(min=1) * organs.sum().clamp(min=1))
+        counted_organs = seen.sum().clamp(min=1)
+        gradient = torch.empty_like(logits)
+        entropies, overlaps = torch.zeros_like(size), torch.zeros_like(size)
         count = logits.shape[1]
-        voxels = known.sum((0, 2, 3, 4)).tolist()
-        size = torch.einsum("bkdhw,bkdhw->k", target, known).tolist()
-        organs = [k for k in range(count) if voxels[k]]
-        seen = [k for k in organs if size[k] >= _LEAST_VOXELS]
-        gradient = torch.zeros_like(logits)
-        entropy, overlap = logits.new_zeros(()), logits.new_zeros(())
-        for k in organs:
-            x, t, w = logits[:, k], target[:, k], known[:, k]
+        at_once = count if logits.is_cuda else 1
+        for k in range(0, count, at_once):
+            part = slice(k, k + at_once)
+            x, t, w = logits[:, part], target[:, part], known[:, part]
+            if not logits.is_cuda and not bool(organs[k]):
+                gradient[:, part] = 0
+                continue
             inside = torch.sigmoid(x)
-            entropy += ((F.softplus(x) - x * t) * w).sum() / voxels[k]
-            slope = (inside - t) * (cross_entropy / (voxels[k] * len(organs)))
-            if k in seen:
-                counted = inside * w
-                both, total = 2 * (counted * t).sum() + 1, counted.sum() + size[k] + 1
-                overlap += both / total
-                # The soft Dice's slope, 2 t / total - both / total^2, through the sigmoid.
-                pull = (t * (2 / total) - both / total**2) / len(seen)
-                slope -= pull * inside * (1 - inside)
-            torch.mul(slope, w, out=gradient[:, k])
-        entropy = entropy / max(len(organs), 1)
+            entropies[part] = ((F.softplus(x) - x * t) * w).sum(space) / voxels[part].clamp(min=1)
+            counted = inside * w
+            both, total = 2 * (counted * t).sum(space) + 1, counted.sum(space) + size[part] + 1
+            overlaps[part] = both / total * seen[part]
+            # The soft Dice's slope, 2 t / total - both / total^2, through the sigmoid.
+            first, second = (
+                (seen[part] * each / counted_organs).view(-1, 1, 1, 1) for each in (2 / total, both / total**2)
+            )
+            slope = (inside - t) * share[part].view(-1, 1, 1, 1) - (t * first - second) * inside * (1 - inside)
+            torch.mul(slope, w, out=gradient[:, part])
+        entropy = entropies.sum() / organs.sum().clamp(min=1)
         ctx.save_for_backward(gradient)
-        loss = cross_entropy * entropy + (1 - overlap / len(seen) if seen else 0.0)
+        loss = cross_entropy * entropy + torch.where(seen.any(), 1 - overlaps.sum() / counted_organs, 0.0)
         ctx.mark_non_differentiable(entropy)
         return loss, entropy
 
@@ -372,7 +390,7 @@ def organ_loss(logits: Tensor, target: Tensor, known: Tensor, cross_entropy: flo
     Args:
         logits, target, known: (B, organs, d, h, w); the target in [0, 1], known 0 or 1.
     """
-    if logits.is_cuda:  # organ by organ, a GPU reads whole channels much faster than every so many values
+    if logits.is_cuda:  # as the targets lie
         logits = logits.contiguous()
     loss, entropy = _OrganLoss.apply(logits, target, known, cross_entropy)  # type: ignore[no-untyped-call]
     return loss, {"entropy": entropy.detach()}
@@ -470,11 +488,16 @@ def train(
         start_with(network, _network_to_start_from(start_from))
     network.to(where, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
+    ahead: list[tuple[Tensor, Tensor, Tensor]] = []
+
     def draw(_generator: torch.Generator) -> Drawn:
-        image, target, known = next(batches)
+        image, target, known = ahead.pop() if ahead else next(batches)
         with half_precise(where, settings.bfloat16):
             logits = network(image)
-        return organ_loss(logits, target, known, settings.cross_entropy)
+        drawn = organ_loss(logits, target, known, settings.cross_entropy)
+        if where.type != "cpu":  # while the GPU is at it
+            ahead.append(next(batches))
+        return drawn
 
     plan = Plan(
         settings,

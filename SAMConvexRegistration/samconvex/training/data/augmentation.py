@@ -101,9 +101,7 @@ def cut_to_window(image: Tensor, lower: float, upper: float) -> Tensor:
     # Lungs and bowel, but not the blurred rim between skin and air.
     gas = (image < _NO_TISSUE) & (F.max_pool3d(air.float(), 3, 1, 1) == 0)
     cut = image.clamp(lower, upper)
-    cut[image < _NO_TISSUE] = AIR_HU
-    cut[gas] = GAS_HU
-    return cut
+    return cut.masked_fill_(image < _NO_TISSUE, AIR_HU).masked_fill_(gas, GAS_HU)
 
 
 def beyond_window(image: Tensor, upper: float, generator: torch.Generator) -> Tensor:

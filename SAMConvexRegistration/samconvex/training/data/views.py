@@ -69,19 +69,24 @@ class View:
         z, y, x = (torch.arange(n, dtype=torch.float32, device=there) - (n - 1) / 2 for n in self.shape)
         m, center = self.matrix.tolist(), self.center.tolist()
         coordinates = torch.empty(d, h, w, 3, device=there)
-        field = F.interpolate(self.field.to(there), size=self.shape, mode="trilinear", align_corners=True)[0]
+        # Nothing here waits for a GPU: what is drawn next is prepared while it computes.
+        nodes = self.field.to(there, non_blocking=True)
+        field = F.interpolate(nodes, size=self.shape, mode="trilinear", align_corners=True)[0]
         for axis in range(3):
             plane = (z * m[axis][0] + center[axis])[:, None, None] + (y * m[axis][1])[None, :, None]
             coordinates[..., 2 - axis] = plane + (x * m[axis][2])[None, None, :] + field[axis]
         # Only the part of the volume that is looked at becomes float; one voxel of air around it keeps edges right.
         size = torch.tensor(volume.shape[2:])
-        first, last = torch.stack(torch.aminmax(coordinates.reshape(-1, 3), dim=0)).cpu().flip(1)
-        low = torch.minimum(torch.clamp(first.floor().long() - 1, min=0), size - 1)
-        high = torch.maximum(torch.minimum(last.ceil().long() + 2, size), low + 1)
+        reach = self.matrix.abs() @ self.middle
+        nearest = self.center - reach + self.field.amin((0, 2, 3, 4))
+        farthest = self.center + reach + self.field.amax((0, 2, 3, 4))
+        low = torch.minimum(torch.clamp(nearest.floor().long() - 1, min=0), size - 1)
+        high = torch.maximum(torch.minimum(farthest.ceil().long() + 2, size), low + 1)
         part = volume[:, :, low[0] : high[0], low[1] : high[1], low[2] : high[2]].float() - air
         part = F.pad(part, (1, 1, 1, 1, 1, 1))
-        extent = torch.tensor(part.shape[2:], dtype=torch.float32).flip(0) - 1
-        coordinates.sub_((low.flip(0) - 1.0).to(there)).mul_((2 / extent).to(there)).sub_(1)
+        for axis in range(3):
+            scale = 2 / (part.shape[2 + axis] - 1)
+            coordinates[..., 2 - axis].sub_(float(low[axis]) - 1.0).mul_(scale).sub_(1)
         image = F.grid_sample(part, coordinates[None], mode, align_corners=True) + air
         for axis in range(3):
             first, last = math.ceil(float(self.low[axis])), math.floor(float(self.high[axis])) + 1
