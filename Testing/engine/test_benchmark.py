@@ -321,3 +321,15 @@ def test_abdominal_landmarks_are_centers_of_whole_organs():
     # The spleen is cut by the first slice, the esophagus is a tube.
     assert list(found) == ["liver center"]
     np.testing.assert_allclose(found["liver center"], [7.0, 7.0, 10.0])
+
+
+@pytest.mark.parametrize("upwards", [1.0, -1.0])
+def test_labels_without_names_give_centers_and_the_ends_that_are_seen(upwards):
+    array = np.zeros((12, 10, 10), np.int16)
+    array[3:9, 2:6, 2:6], array[0:6, 6:9, 6:9], array[0:12, 0, 0:4] = 6, 1, 5
+    grid = Grid((10, 10, 12), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, upwards))
+    found = label_landmarks(Volume(torch.from_numpy(array)[None, None], grid), None)
+    seen = "top" if upwards > 0 else "bottom"
+    assert set(found) == {"label 6 center", "label 6 top", "label 6 bottom", f"label 1 {seen}"}
+    np.testing.assert_allclose(found["label 6 top"], [7.0, 7.0, 15.0 if upwards > 0 else -7.0])
+    np.testing.assert_allclose(found[f"label 1 {seen}"], [14.0, 14.0, upwards * 9.0])
