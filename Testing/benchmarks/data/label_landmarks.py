@@ -66,7 +66,7 @@ def label_landmarks(labels: Volume, names: LabelNames | None) -> dict[str, np.nd
     """Landmarks by name, (3,) LPS mm.
 
     Labels that touch the first or last slice are cut by the field of view and left out. Extreme points are means of the
-    outermost 3 % of voxels, which the label's stair steps move little. Without ``names``: centroids of whole labels, and
+    outermost 3 % of voxels, which the label's stair steps move little. Without ``names``: centroids of whole labels and
     the upper and lower end of every label where the field of view does not cut it there.
     """
     if names is None:
