@@ -120,7 +120,7 @@ class Settings:
         affine_model: "rigid", "similarity" or "affine".
         polish_affine: what refines the affine of ``affine`` "sam": "images", right for images of one patient, where it
             is more exact, and wrong between patients, where anatomy tells more; "organs" that the organ network finds
-            in both, for poor starts (:mod:`samconvex.align.by_organs`); or empty.
+            in both (:mod:`samconvex.align.by_organs`); or empty.
         same_patient: it is meant for two images of one patient in one posture and breath: the verdict expects them to
             look alike after small changes of shape.
         modality: "ct", "mr" or "mr and ct": what the images must be; empty for any.
