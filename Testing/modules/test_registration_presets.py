@@ -117,7 +117,9 @@ def test_the_best_of_different_patients_is_what_was_measured_to_be_more_exact():
     best = Options(quality="best").settings()
     # Both directions cost 1.6 points of Dice on head and neck (RESULTS.md).
     assert not best.symmetric and best.refine == "adam" and best.name == plain.name
-    assert len(best.levels) == len(plain.levels) + 1 and "sam-fine" in best.refined_by[0]
+    assert [level.spacing for level in best.levels] == [level.spacing for level in plain.levels]
+    assert all("sam-fine" in level.features for level in best.levels[3:]) and "sam-fine" in best.refined_by[0]
+    assert not any("sam-fine" in level.features for level in plain.levels)
     # What else was asked for holds.
     assert Options(quality="best", refine="none").settings().refine == "none"
     assert Options(quality="best", strength="stiff").settings().adam.regularization == 4 * plain.adam.regularization
