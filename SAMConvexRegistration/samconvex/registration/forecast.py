@@ -57,7 +57,7 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
     # The maps of both images, and what making one takes.
     kept = described * 4 * FEATURES["dns"].channels + (4e8 if described else 0.0)
     peak = (
-        0.8e9
+        0.9e9
         + 4 * native
         + working
         + kept
@@ -73,11 +73,11 @@ def forecast(settings: Settings, fixed: Grid, moving: Grid) -> Forecast:
         for level in pyramid
     )
     refinement_work = sum(steps for _, steps in refinements)
-    convex = work * 3.2e-8 * (2 if settings.symmetric else 1)
+    convex = work * 2.8e-8 * (2 if settings.symmetric else 1)
     embedding_seconds += described * 2.5e-6 + network * _NETWORK_SECONDS
     # One head and neck: a seventh of its pyramid.
     embedding_seconds += 1.0 if settings.coarse == "sam" else 0.0
-    seconds = 1.5 + embedding_seconds + native * 8e-8 + convex + refinement_work * 2e-7
+    seconds = 2.6 + embedding_seconds + native * 8e-8 + convex + refinement_work * 2e-7
     return Forecast(seconds, peak / 2**30)
 
 
