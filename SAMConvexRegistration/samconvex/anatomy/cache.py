@@ -43,11 +43,13 @@ def embed_cached(
     mask: Volume | None = None,
     progress: Progress | None = None,
     disk: bool = True,
+    memory: bool = True,
 ) -> SamEmbedding:
     """:func:`samconvex.anatomy.embed.embed`, or its earlier answer for the same voxels, grid, mask and weights.
 
     Args:
         disk: also look on disk and keep the result there; SAMCONVEX_NO_DISK_CACHE=1 switches it off everywhere.
+        memory: hold what was not held: a large CT takes a quarter of a GiB.
     """
     model = model if isinstance(model, SamModel) else load_sam(model)
     model = suited_to(model, volume)
@@ -63,7 +65,7 @@ def embed_cached(
         embedding = embed(volume, model, device=device, mask=mask, progress=progress)
         if disk:
             _write(path, embedding)
-    return KNOWN.embeddings.keep(f"{key}-{kind}", embedding)
+    return KNOWN.embeddings.keep(f"{key}-{kind}", embedding) if memory else embedding
 
 
 def embed_known(

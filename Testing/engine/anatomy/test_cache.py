@@ -9,6 +9,7 @@ from engine.sam_fixtures import body_points, random_model, textured_body
 from samconvex.anatomy import cache as embedding_cache
 from samconvex.anatomy import embedding
 from samconvex.anatomy.cache import cache_folder, clear, content_key, embed_cached
+from samconvex.anatomy.known import KNOWN
 from samconvex.landmarks.matching import match_points
 
 
@@ -39,6 +40,14 @@ def test_same_content_is_embedded_once(counted):
     first = embed_cached(textured_body(), model)
     assert embed_cached(textured_body(), model) is first
     assert len(counted) == 1
+
+
+def test_what_need_not_be_held_is_on_disk_alone(counted):
+    body, model = textured_body(), random_model()
+    embed_cached(body, model, memory=False)
+    assert not KNOWN.embeddings.get(f"{content_key(body, model)}-cpu")
+    embed_cached(body, model)
+    assert len(counted) == 1 and KNOWN.embeddings.get(f"{content_key(body, model)}-cpu")
 
 
 def test_other_voxels_grid_mask_or_weights_are_another_entry():
