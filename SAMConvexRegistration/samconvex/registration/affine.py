@@ -129,7 +129,10 @@ def _by_organs(pair: Pair, start: AffineTransform, run: Run, device: torch.devic
         organs = organs_of((pair.fixed, pair.moving), turned, run.options.weights, device, unless_cancelled)
     except InputError:  # such as a crop without any outline of a body; the features say so, where they are asked for
         return start, {}
-    return organ_affine(*organs, start, lambda share: unless_cancelled(), model=run.settings.affine_model)
+    images = (pair.fixed, pair.moving)
+    return organ_affine(
+        *organs, start, lambda _share: unless_cancelled(), model=run.settings.affine_model, images=images
+    )
 
 
 def _from_embeddings(pair: Pair, run: Run, device: torch.device) -> tuple[AffineTransform | None, dict]:

@@ -13,7 +13,7 @@ from samconvex.errors import Cancelled
 from samconvex.registration.options import Options, networks_used
 from samconvex.space.grid import Grid
 from samconvex.space.transforms import AffineTransform
-from samconvex.space.volume import FeatureMap
+from samconvex.space.volume import FeatureMap, Volume
 
 GRID = Grid((44, 40, 36), (3.0, 3.0, 3.0), (-60.0, 20.0, 500.0))
 CENTERS = np.array([[-25.0, 5, -10], [20, -15, 15], [5, 18, 20], [-8, -20, -22]])
@@ -75,6 +75,45 @@ def test_a_start_that_overlaps_as_well_stays():
     found, details = organ_affine(organs(), organs(), start)
     before, after = details["organ_overlap"]
     assert found is start and 0.9 < before < after < before + by_organs.LEAST_GAIN
+
+
+def chest(shift_mm: float = 0.0, lungs: bool = True) -> Volume:
+    """A trunk of 600 mm with two lungs, moved along z."""
+    grid = Grid((60, 44, 100), (6.0, 6.0, 6.0), (-177.0, -109.0, 200.0))
+    x, y, z = grid.voxel_centers(reference=(0.0, 0.0, 0.0)).unbind(-1)
+    values = torch.full(grid.shape, -1000.0)
+    values[(x / 150) ** 2 + ((y - 20) / 100) ** 2 < 1] = 40.0
+    if lungs:
+        for side in (-75.0, 75.0):
+            ball = ((x - side) / 55) ** 2 + ((y - 20) / 70) ** 2 + ((z - 600 - shift_mm) / 90) ** 2
+            values[ball < 1] = -850.0
+    return Volume(values[None, None], grid)
+
+
+@pytest.mark.parametrize(("shown", "stays"), [(True, True), (False, False)])
+def test_organs_do_not_pull_apart_lungs_that_lie_well(shown, stays):
+    # The organs lie 30 mm higher in the moving image, the lungs where they were.
+    there = AffineTransform(np.eye(3), np.array([0.0, 0, 30]))
+    start = AffineTransform.identity()
+    images = (chest(), chest(lungs=shown))
+    found, details = organ_affine(organs(), organs(there), start, images=images)
+    assert (found is start) == stays and details["organ_overlap"][1] > details["organ_overlap"][0] + 0.3
+    assert ("lung_overlap" in details) == shown
+    if shown:
+        kept, changed = details["lung_overlap"]
+        assert kept > 0.95 and changed < 0.9
+
+
+def test_lungs_that_lie_apart_are_no_witness_and_those_that_come_along_no_objection():
+    wide = Grid((44, 40, 60), (3.0, 3.0, 3.0), (-60.0, 20.0, 500.0))
+    there = AffineTransform(np.eye(3), np.array([0.0, 0, 30]))
+    for shift in (30.0, -100.0):
+        found, details = organ_affine(
+            organs(), organs(there, grid=wide), AffineTransform.identity(), images=(chest(), chest(shift))
+        )
+        kept, changed = details["lung_overlap"]
+        assert apart(found, there) < 2.0
+        assert kept < changed if shift > 0 else changed < kept - 0.02 and kept < 0.6
 
 
 def test_the_overlap_is_that_of_the_organs():
