@@ -153,7 +153,7 @@ def _turned(
         ways = list(takewhile(lambda way: any(way.angles), ways))
     for rough in [way for way in ways if any(way.angles)][:TURNS_TRIED]:
         turn = Turn(rough.transform.matrix, volumes[1].grid.center)
-        # Most are wrong, and none is asked for again.
+        # Most are wrong; the right one comes from disk when it is asked for again, or is made once more.
         seen = embed_cached(turn.upright(volumes[1]), model, device=device, memory=False)
         mask = None if masks[1] is None else turn.upright(masks[1])
         transform, details = _aligned((fixed, seen), (masks[0], mask), seed, unless_cancelled)
